@@ -1,0 +1,12 @@
+//! Firn's filesystem: the namespace, open files and write buffers, and the FUSE adapter.
+//!
+//! [`core::Core`] is the filesystem as plain methods on plain types, callable without a kernel;
+//! [`fuse`] translates kernel requests to it and does nothing else.
+
+pub mod core;
+pub mod error;
+pub mod fuse;
+pub mod namespace;
+pub mod types;
+
+pub use error::{FsError, FsResult};

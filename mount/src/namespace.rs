@@ -1,0 +1,1 @@
+//! The namespace: inodes, directory entries, extended attributes, extents and back-references.

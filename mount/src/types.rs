@@ -1,0 +1,201 @@
+//! The plain types of the core: what a caller passes in and gets back.
+
+use std::time::SystemTime;
+
+/// An inode number as programs see it. The root of a mount is [`Ino::ROOT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The root directory of the mounted volume.
+    pub const ROOT: Self = Self(1);
+}
+
+/// An open file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle(pub u64);
+
+/// Who asks. Permission checks are the kernel's (`default_permissions`); the core needs the
+/// caller for ownership of new files and for the setuid and setgid rules.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    /// Effective user id (file-system uid).
+    pub uid: u32,
+    /// Effective group id (file-system gid).
+    pub gid: u32,
+    /// Thread id, to look up supplementary groups where a rule needs them; 0 when unknown.
+    pub pid: u32,
+}
+
+/// File type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Unix-domain socket.
+    Socket,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+}
+
+/// What `stat` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: Ino,
+    /// Changes when an inode number is used again.
+    pub generation: u64,
+    /// File type.
+    pub kind: FileKind,
+    /// Permission bits with setuid, setgid and sticky (`mode & 0o7777`).
+    pub perm: u16,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of device nodes, as `dev_t`'s 32-bit kernel encoding.
+    pub rdev: u32,
+    /// Bytes.
+    pub size: u64,
+    /// 512-byte units of plaintext allocated (holes do not count).
+    pub blocks: u64,
+    /// Last access.
+    pub atime: SystemTime,
+    /// Last change of content.
+    pub mtime: SystemTime,
+    /// Last change of the inode.
+    pub ctime: SystemTime,
+    /// Creation.
+    pub crtime: SystemTime,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// The time of the call.
+    Now,
+    /// This time.
+    At(SystemTime),
+}
+
+/// Which attributes to change; `None` leaves one alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub perm: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length; shorter drops bytes, longer adds a hole.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of content.
+    pub mtime: Option<SetTime>,
+    /// Last change of the inode, sent by the kernel under write-back caching.
+    pub ctime: Option<SystemTime>,
+}
+
+/// One entry of a directory listing.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// What the entry names.
+    pub ino: Ino,
+    /// Its type.
+    pub kind: FileKind,
+    /// Name, 1 to 255 bytes.
+    pub name: Vec<u8>,
+    /// Continue behind this entry by passing this cookie. Never 0.
+    pub cookie: u64,
+    /// Attributes, when the listing was asked for them (`readdirplus`); never for `.` and `..`.
+    pub attr: Option<Attr>,
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenMode {
+    /// Reads are allowed.
+    pub read: bool,
+    /// Writes are allowed.
+    pub write: bool,
+    /// Cut to nothing first.
+    pub truncate: bool,
+    /// Every write is durable when it returns (`O_SYNC`, `O_DSYNC`).
+    pub sync: bool,
+    /// Every write goes to the end. With write-back caching the kernel does this itself.
+    pub append: bool,
+}
+
+/// How `rename` treats an existing target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RenameMode {
+    /// Replace it.
+    #[default]
+    Replace,
+    /// Fail with `EEXIST`.
+    NoReplace,
+    /// Swap both.
+    Exchange,
+}
+
+/// How `setxattr` treats an existing or missing attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum XattrMode {
+    /// Create or replace.
+    #[default]
+    Set,
+    /// Fail with `EEXIST` when there is one.
+    Create,
+    /// Fail with `ENODATA` when there is none.
+    Replace,
+}
+
+/// What `fallocate` is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallocate {
+    /// Make sure that writes into the range will find space; extend the file unless told not to.
+    Allocate {
+        /// Leave the size alone.
+        keep_size: bool,
+    },
+    /// Turn the range into a hole; the size stays.
+    PunchHole,
+    /// Make the range read as zeros.
+    ZeroRange {
+        /// Leave the size alone.
+        keep_size: bool,
+    },
+}
+
+/// Which kind of place `lseek` looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// The next byte that is not in a hole.
+    Data,
+    /// The next byte that is in a hole; the end of the file counts as one.
+    Hole,
+}
+
+/// What `statfs` shows, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsStats {
+    /// Hot plus configured cold capacity; an unlimited cold tier counts as 1 PiB free.
+    pub total_bytes: u64,
+    /// Not yet used.
+    pub free_bytes: u64,
+    /// Inodes there can be.
+    pub inodes_total: u64,
+    /// Inodes there can still be.
+    pub inodes_free: u64,
+}

@@ -1,0 +1,1 @@
+//! Firn: the command, the daemon and its configuration.

@@ -1,0 +1,53 @@
+//! What a filesystem needs of a block store: the contract, apart from who keeps it.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::block::{BlockId, BlockRef, Epoch};
+use crate::encode::EncodeMemory;
+use crate::error::Result;
+
+/// Whether a call may wait for the cold tier, for memory or for space.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait {
+    /// Answer from memory and local disk or return [`crate::Error::WouldWait`].
+    No,
+    /// Wait until then, afterwards [`crate::Error::TimedOut`].
+    Until(Instant),
+}
+
+/// Hands out ids that were never handed out before, durably.
+///
+/// The implementation leases ranges ahead: an id in a returned range is never returned again,
+/// also after power loss.
+pub trait IdSource: Send + Sync + 'static {
+    /// The current epoch.
+    fn epoch(&self) -> Epoch;
+    /// `count` consecutive counters of the current epoch, for blocks.
+    fn lease_blocks(&self, count: u64) -> Result<Range<u64>>;
+    /// `count` consecutive counters of the current epoch, for segments.
+    fn lease_segments(&self, count: u64) -> Result<Range<u64>>;
+}
+
+/// Stores immutable blocks and gives back verified bytes.
+///
+/// Order: a [`BlockRef`] from [`Blocks::append`] may be read at once, but survives a crash only
+/// after a later [`Blocks::sync`] has returned; callers record it durably only then.
+/// A failed `sync` is final: every later append and sync fails with
+/// [`crate::Error::ReadOnly`] until the store is opened again.
+pub trait Blocks: Send + Sync + 'static {
+    /// Encodes `plain` (1 to [`crate::MAX_BLOCK_LEN`] bytes) and appends it to the open segment.
+    /// `memory` is what encoding learnt from earlier blocks of the same stream.
+    fn append(&self, plain: &[u8], memory: &mut EncodeMemory, wait: Wait) -> Result<BlockRef>;
+
+    /// Makes every block that was appended before the call durable.
+    fn sync(&self) -> Result<()>;
+
+    /// Exactly the bytes `range` of the block's plaintext, verified against `block.digest`.
+    fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes>;
+
+    /// Says that nothing durable refers to these blocks any more; their space may be reclaimed.
+    fn free(&self, blocks: &[BlockId]);
+}

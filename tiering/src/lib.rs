@@ -1,0 +1,17 @@
+//! Firn's blocks: cut, encode, checksum, pack into segments, place, recall, verify, repair.
+//!
+//! This crate knows bytes, blocks, segments and tiers. It never names a file, an inode, a
+//! kernel interface or a command line; `firn-mount` builds the filesystem on [`Blocks`].
+
+pub mod block;
+pub mod blocks;
+pub mod clock;
+pub mod encode;
+pub mod error;
+pub mod segment;
+pub mod tier;
+
+pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN};
+pub use blocks::{Blocks, IdSource, Wait};
+pub use clock::{Clock, SystemClock};
+pub use error::{Error, Result};
