@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Every ring of tests, from a clean checkout to a verdict.
+#   scripts/test.sh            everything
+#   scripts/test.sh RING...    some of: lint unit mounted posix quickstart
+set -euo pipefail
+cd "$(dirname "$0")/.."
+project=$PWD
+rings=("$@")
+[ ${#rings[@]} -gt 0 ] || rings=(lint unit mounted posix quickstart)
+
+say() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
+
+scripts/install-deps.sh build
+scripts/install-deps.sh test
+export CARGO_TERM_COLOR=never
+target=${CARGO_TARGET_DIR:-$project/target}
+
+# Shared by the rings on a mount: a volume of this build, gone again whatever happens.
+work=
+clean_up() {
+    [ -n "$work" ] || return 0
+    if mountpoint -q "$work/mountpoint"; then
+        "$target/ci/firn" umount "$work/mountpoint" || fusermount3 -uz "$work/mountpoint" || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+mount_volume() {
+    work=$(mktemp -d "${FIRN_TEST_DIR:-${TMPDIR:-/tmp}}/firn-posix-volume.XXXXXX")
+    mkdir "$work/mountpoint" "$work/cold"
+    "$target/ci/firn" init "$work/volume" --cold "file://$work/cold"
+    "$target/ci/firn" mount "$work/volume" "$work/mountpoint"
+    mountpoint -q "$work/mountpoint"
+}
+
+lint() {
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --profile ci -- -D warnings
+}
+
+nextest() {
+    command -v cargo-nextest >/dev/null || cargo install --locked --quiet cargo-nextest
+    cargo nextest run --cargo-profile ci --profile ci "$@"
+}
+
+unit() { nextest --workspace -E 'not (package(firn) & kind(test))'; }
+
+mounted() { nextest -p firn -E 'kind(test)'; }
+
+posix() {
+    cargo build --profile ci -p firn
+    mount_volume
+    for suite in pjdfstest fsx stress-ng; do
+        say "posix: $suite"
+        scripts/posix/$suite.sh "$work/mountpoint"
+    done
+    "$target/ci/firn" umount "$work/mountpoint"
+    "$target/ci/firn" check --data "$work/volume"
+}
+
+quickstart() {
+    cargo build --profile ci -p firn
+    local home
+    home=$(mktemp -d)
+    # Twice, as the README promises that a second run does no harm.
+    FIRN_BIN=$target/ci/firn FIRN_QUICKSTART_DIR=$home/firn scripts/quickstart.sh
+    FIRN_BIN=$target/ci/firn FIRN_QUICKSTART_DIR=$home/firn scripts/quickstart.sh
+    FIRN_BIN=$target/ci/firn FIRN_QUICKSTART_DIR=$home/firn scripts/quickstart.sh --down
+    ! mountpoint -q "$home/firn/mountpoint"
+    rm -rf "$home"
+}
+
+for ring in "${rings[@]}"; do
+    say "$ring"
+    "$ring"
+done
+say "all rings passed: ${rings[*]}"

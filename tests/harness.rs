@@ -1,0 +1,199 @@
+//! A volume with its daemon, mounted in a directory of its own and cleaned up whatever happens.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a daemon may take to mount or to leave before a test calls it hung.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub const FIRN: &str = env!("CARGO_BIN_EXE_firn");
+
+/// Where volumes are made: a directory on a real disk.
+fn scratch() -> TempDir {
+    let base = std::env::var_os("FIRN_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    tempfile::Builder::new().prefix("firn-test-").tempdir_in(base).unwrap()
+}
+
+/// The sample files of real instruments, when this machine has them.
+pub fn scidata() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/scidata");
+    let dir = std::env::var_os("FIRN_SCIDATA").map_or(beside, PathBuf::from);
+    if dir.is_dir() {
+        return Some(dir);
+    }
+    eprintln!("NOTE: no sample data at {}: that part is left out", dir.display());
+    None
+}
+
+/// A volume, and its daemon while it is mounted.
+pub struct Volume {
+    daemon: Option<Child>,
+    pub dir: PathBuf,
+    pub mountpoint: PathBuf,
+    pub scratch: TempDir,
+    envs: Vec<(String, String)>,
+}
+
+impl Volume {
+    /// A fresh mounted volume with a `file://` cold tier.
+    pub fn mounted() -> Self {
+        let scratch = scratch();
+        let cold = scratch.path().join("cold");
+        std::fs::create_dir(&cold).unwrap();
+        let url = format!("file://{}", cold.display());
+        Self::mounted_with(scratch, &["--cold", &url], &[])
+    }
+
+    /// A fresh mounted volume made with these arguments to `firn init`.
+    pub fn with(init: &[&str], envs: &[(&str, &str)]) -> Self {
+        Self::mounted_with(scratch(), init, envs)
+    }
+
+    fn mounted_with(scratch: TempDir, init: &[&str], envs: &[(&str, &str)]) -> Self {
+        let mut volume = Self {
+            daemon: None,
+            dir: scratch.path().join("volume"),
+            mountpoint: scratch.path().join("mountpoint"),
+            scratch,
+            envs: envs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        };
+        std::fs::create_dir(&volume.mountpoint).unwrap();
+        let mut command = volume.firn();
+        command.arg("init").arg(&volume.dir).args(init);
+        succeed(&mut command);
+        volume.mount();
+        volume
+    }
+
+    /// The command with this volume's environment.
+    pub fn firn(&self) -> Command {
+        let mut command = Command::new(FIRN);
+        command.envs(self.envs.iter().map(|(k, v)| (k, v)));
+        command
+    }
+
+    /// Runs `firn` with these arguments; the test fails when it does.
+    pub fn run(&self, args: &[&str]) -> String {
+        let mut command = self.firn();
+        command.args(args);
+        succeed(&mut command)
+    }
+
+    /// Starts the daemon and waits until the mount answers.
+    pub fn mount(&mut self) {
+        assert!(self.daemon.is_none(), "mounted already");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.scratch.path().join("daemon.log"))
+            .unwrap();
+        let child = self
+            .firn()
+            .args(["mount", "--foreground"])
+            .arg(&self.dir)
+            .arg(&self.mountpoint)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.daemon = Some(child);
+        let start = now();
+        while !self.is_mounted() {
+            let child = self.daemon.as_mut().expect("was just started");
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the daemon left with {status}: {}", self.log());
+            }
+            assert!(start.elapsed() < PATIENCE, "not mounted in time: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether a live Firn mount answers at the mountpoint.
+    pub fn is_mounted(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let here = self.mountpoint.to_str().unwrap();
+        mounts
+            .lines()
+            .any(|line| line.split(' ').nth(4) == Some(here) && line.contains(" fuse.firn "))
+            && std::fs::metadata(&self.mountpoint).is_ok()
+    }
+
+    /// Unmounts in order; everything is durable afterwards.
+    pub fn umount(&mut self) {
+        let mountpoint = self.mountpoint.clone();
+        self.run(&["umount", mountpoint.to_str().unwrap()]);
+        let mut child = self.daemon.take().expect("umount without mount");
+        let start = now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "the daemon stays: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!self.is_mounted());
+    }
+
+    /// Kills the daemon as a crash would; the mountpoint stays behind in `ENOTCONN`.
+    pub fn kill(&mut self) {
+        let mut child = self.daemon.take().expect("kill without mount");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Process id of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("mounted").id()
+    }
+
+    /// A path on the mount.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.mountpoint.join(name)
+    }
+
+    /// What the daemon said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("daemon.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- daemon log ---\n{}", self.log());
+        }
+        let _ = Command::new("fusermount3").arg("-uzq").arg(&self.mountpoint).status();
+        if let Some(mut child) = self.daemon.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs a command to its end; the test fails when it does.
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let Output { status, stdout, stderr } = &output;
+    let text = String::from_utf8_lossy(stdout).into_owned();
+    assert!(
+        status.success(),
+        "{command:?} ended with {status}\n{text}\n{}",
+        String::from_utf8_lossy(stderr)
+    );
+    text
+}
+
+/// Runs a shell script with `set -e`; `$1`... are the arguments.
+pub fn shell(script: &str, args: &[&Path]) -> String {
+    let mut command = Command::new("bash");
+    command.args(["-ec", script, "test"]).args(args);
+    succeed(&mut command)
+}
+
+#[allow(clippy::disallowed_methods, reason = "real programs take real time")]
+pub fn now() -> Instant {
+    Instant::now()
+}

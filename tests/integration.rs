@@ -1,0 +1,11 @@
+//! Ring 5 and 7: a real daemon, a real mount, real programs, and days that go wrong.
+//!
+//! One binary, so that it links once; each module is named after the behaviour it holds to.
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(unreachable_pub, reason = "the harness is shared by modules of this one binary")]
+
+mod crash;
+mod harness;
+mod memory;
+mod programs;
+mod roundtrip;
