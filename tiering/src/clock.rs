@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
+
 /// Tells the time. Production code never asks the system directly.
 pub trait Clock: Send + Sync + std::fmt::Debug + 'static {
     /// Wall-clock time, for what is stored.
@@ -28,5 +30,48 @@ impl Clock for SystemClock {
 
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+}
+
+/// A clock that stands still until it is told to move. For tests, also of other crates.
+#[derive(Debug)]
+pub struct ManualClock {
+    start: (SystemTime, Instant),
+    passed: Mutex<Duration>,
+}
+
+impl ManualClock {
+    /// A clock that starts now.
+    pub fn new() -> Self {
+        Self {
+            start: (SystemClock.now(), SystemClock.instant()),
+            passed: Mutex::new(Duration::ZERO),
+        }
+    }
+
+    /// Lets `duration` pass.
+    pub fn advance(&self, duration: Duration) {
+        *self.passed.lock() += duration;
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        self.start.0 + *self.passed.lock()
+    }
+
+    fn instant(&self) -> Instant {
+        self.start.1 + *self.passed.lock()
+    }
+
+    /// Lets the time pass at once.
+    fn sleep(&self, duration: Duration) {
+        self.advance(duration);
     }
 }

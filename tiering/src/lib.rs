@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod blocks;
+pub mod budget;
 pub mod clock;
 pub mod encode;
 pub mod error;
@@ -13,5 +14,6 @@ pub mod tier;
 
 pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN};
 pub use blocks::{Blocks, IdSource, Wait};
-pub use clock::{Clock, SystemClock};
+pub use budget::{Budget, Permit};
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, Result};
