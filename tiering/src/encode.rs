@@ -1,9 +1,25 @@
 //! Adaptive encoding: chooses filter and codec for a block by looking at the data, and decodes
 //! cells again. Pure functions; nothing here touches a disk.
+//!
+//! A block is cut into cells of 64 KiB that are filtered and compressed alone, all with the
+//! block's one choice; a cell that would not shrink is stored raw and unfiltered. The choice is
+//! made on a sample ([`probe`]), remembered along a stream ([`EncodeMemory`]), and never part of
+//! what decoding needs to trust: a frame names its codec and filter, and [`decode_cell`] is
+//! bounded by the plaintext length that the frame records.
+
+mod choose;
+mod codec;
+mod filter;
+
+use std::cell::RefCell;
+use std::fmt;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+pub use choose::{Candidate, Choice, EncodeMemory, Probe, probe};
+
+use crate::block::{CELL_LEN, MAX_BLOCK_LEN};
+use crate::error::{Error, Result};
 
 /// How hard to try. Chosen by load: when writers outpace the encoders, cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,9 +70,111 @@ pub enum Filter {
     },
 }
 
-/// What encoding remembers along one stream (usually a file), so that not every block is probed.
-#[derive(Clone, Debug, Default)]
-pub struct EncodeMemory {}
+impl Codec {
+    /// The stored form.
+    pub const fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The codec with this stored form.
+    pub fn from_byte(byte: u8) -> Result<Self> {
+        match byte {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Lz4),
+            2 => Ok(Self::Zstd),
+            3 => Ok(Self::Gzip),
+            4 => Ok(Self::Bzip2),
+            _ => Err(Error::Damaged { what: "codec", reason: format!("unknown number {byte}") }),
+        }
+    }
+
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Filter {
+    const SHUFFLE: u8 = 1;
+    const DELTA_SHUFFLE: u8 = 2;
+    const BIG_ENDIAN: u8 = 1 << 7;
+
+    /// The stored form.
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Shuffle { width } => Self::SHUFFLE | Self::width_bits(width),
+            Self::DeltaShuffle { width, big_endian: false } => {
+                Self::DELTA_SHUFFLE | Self::width_bits(width)
+            }
+            Self::DeltaShuffle { width, big_endian: true } => {
+                Self::DELTA_SHUFFLE | Self::width_bits(width) | Self::BIG_ENDIAN
+            }
+        }
+    }
+
+    /// The filter with this stored form.
+    pub fn from_byte(byte: u8) -> Result<Self> {
+        let filter = if byte == 0 {
+            Self::None
+        } else {
+            let width = 1 << (byte >> 4 & 7);
+            match byte & 0xf {
+                Self::SHUFFLE => Self::Shuffle { width },
+                Self::DELTA_SHUFFLE => {
+                    Self::DeltaShuffle { width, big_endian: byte & Self::BIG_ENDIAN != 0 }
+                }
+                _ => return Err(Self::unknown(byte)),
+            }
+        };
+        // Whatever has another spelling or another width was never written.
+        if filter.is_supported() && filter.to_byte() == byte {
+            Ok(filter)
+        } else {
+            Err(Self::unknown(byte))
+        }
+    }
+
+    const fn width_bits(width: u8) -> u8 {
+        (width.trailing_zeros() as u8 & 7) << 4
+    }
+
+    const fn is_supported(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Shuffle { width } | Self::DeltaShuffle { width, .. } => {
+                matches!(width, 2 | 4 | 8)
+            }
+        }
+    }
+
+    fn unknown(byte: u8) -> Error {
+        Error::Damaged { what: "filter", reason: format!("unknown number {byte:#04x}") }
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Shuffle { width } => write!(f, "shuffle{width}"),
+            Self::DeltaShuffle { width, big_endian: false } => write!(f, "delta{width}le"),
+            Self::DeltaShuffle { width, big_endian: true } => write!(f, "delta{width}be"),
+        }
+    }
+}
 
 /// A block after encoding.
 #[derive(Clone, Debug)]
@@ -76,18 +194,163 @@ pub struct EncodedBlock {
     pub payload: Bytes,
 }
 
+/// Working memory of one thread: a filtered cell and the cells encoded so far.
+#[derive(Default)]
+struct Scratch {
+    filtered: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 /// Encodes one block of 1 to [`crate::MAX_BLOCK_LEN`] bytes.
-pub fn encode_block(_plain: &[u8], _memory: &mut EncodeMemory, _effort: Effort) -> EncodedBlock {
-    todo!()
+///
+/// # Panics
+///
+/// When `plain` is empty or longer.
+pub fn encode_block(plain: &[u8], memory: &mut EncodeMemory, effort: Effort) -> EncodedBlock {
+    assert!(
+        (1..=MAX_BLOCK_LEN).contains(&plain.len()),
+        "a block has 1 to {MAX_BLOCK_LEN} bytes, this one {}",
+        plain.len()
+    );
+    memory.encode(plain, effort)
+}
+
+/// Encodes one block with a codec, a filter and a level that the caller chose.
+///
+/// # Panics
+///
+/// When `plain` is empty or longer than [`crate::MAX_BLOCK_LEN`], or the filter's width is none
+/// of 2, 4 and 8.
+pub fn encode_block_as(plain: &[u8], codec: Codec, filter: Filter, level: u8) -> EncodedBlock {
+    assert!((1..=MAX_BLOCK_LEN).contains(&plain.len()), "a block has 1 to {MAX_BLOCK_LEN} bytes");
+    assert!(filter.is_supported(), "filters exist for the widths 2, 4 and 8");
+    if codec == Codec::None {
+        return raw_block(plain);
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        let room = plain.len() + codec::bound(CELL_LEN);
+        if scratch.payload.len() < room {
+            scratch.payload.resize(room, 0);
+        }
+        let mut end = 0;
+        let mut shrunk = false;
+        let mut cell_lens = Vec::with_capacity(plain.len().div_ceil(CELL_LEN));
+        for cell in plain.chunks(CELL_LEN) {
+            let out = &mut scratch.payload[end..];
+            let len = match encode_cell(cell, codec, filter, level, &mut scratch.filtered, out) {
+                Some(len) => {
+                    shrunk = true;
+                    len
+                }
+                None => {
+                    out[..cell.len()].copy_from_slice(cell);
+                    cell.len()
+                }
+            };
+            cell_lens.push(len as u32);
+            end += len;
+        }
+        if !shrunk {
+            return raw_block(plain);
+        }
+        EncodedBlock {
+            codec,
+            filter,
+            level,
+            plain_len: plain.len() as u32,
+            cell_lens,
+            payload: Bytes::copy_from_slice(&scratch.payload[..end]),
+        }
+    })
+}
+
+/// A cell must shrink by this part of itself, or reading it without decoding is worth more.
+const LEAST_GAIN_DIVISOR: usize = 64;
+
+/// Encodes one cell to the front of `out`; `None` when it is better stored raw.
+fn encode_cell(
+    plain: &[u8],
+    codec: Codec,
+    filter: Filter,
+    level: u8,
+    filtered: &mut Vec<u8>,
+    out: &mut [u8],
+) -> Option<usize> {
+    let input = if filter == Filter::None {
+        plain
+    } else {
+        filtered.resize(plain.len(), 0);
+        filter::apply(filter, plain, filtered);
+        filtered
+    };
+    let most = plain.len() - (plain.len() / LEAST_GAIN_DIVISOR).max(1);
+    codec::compress(codec, level, input, out).filter(|len| *len <= most)
+}
+
+fn raw_block(plain: &[u8]) -> EncodedBlock {
+    EncodedBlock {
+        codec: Codec::None,
+        filter: Filter::None,
+        level: 0,
+        plain_len: plain.len() as u32,
+        cell_lens: plain.chunks(CELL_LEN).map(|cell| cell.len() as u32).collect(),
+        payload: Bytes::copy_from_slice(plain),
+    }
 }
 
 /// Decodes one cell of exactly `plain_len` bytes. Damaged input is an error, and never makes the
 /// output larger than `plain_len`.
 pub fn decode_cell(
-    _stored: &[u8],
-    _codec: Codec,
-    _filter: Filter,
-    _plain_len: usize,
+    stored: &[u8],
+    codec: Codec,
+    filter: Filter,
+    plain_len: usize,
 ) -> Result<Vec<u8>> {
-    todo!()
+    if plain_len > CELL_LEN {
+        return Err(Error::Damaged {
+            what: "cell",
+            reason: format!("records {plain_len} bytes of plaintext, more than {CELL_LEN}"),
+        });
+    }
+    let mut plain = vec![0; plain_len];
+    decode_cell_into(stored, codec, filter, &mut plain)?;
+    Ok(plain)
 }
+
+/// Decodes one cell to exactly fill `plain`, whose contents are unspecified after an error.
+pub fn decode_cell_into(
+    stored: &[u8],
+    codec: Codec,
+    filter: Filter,
+    plain: &mut [u8],
+) -> Result<()> {
+    if stored.len() == plain.len() {
+        plain.copy_from_slice(stored);
+        return Ok(());
+    }
+    if stored.len() > plain.len() {
+        return Err(Error::Damaged {
+            what: "cell",
+            reason: format!("{} stored bytes for {} of plaintext", stored.len(), plain.len()),
+        });
+    }
+    if !filter.is_supported() {
+        return Err(Filter::unknown(filter.to_byte()));
+    }
+    if filter == Filter::None {
+        return codec::decompress(codec, stored, plain);
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.filtered.resize(plain.len(), 0);
+        codec::decompress(codec, stored, &mut scratch.filtered)?;
+        filter::undo(filter, &scratch.filtered, plain);
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests;
