@@ -1,0 +1,578 @@
+//! The callbacks: each unpacks its arguments, asks the core and passes the answer on.
+//!
+//! A call with a [`Wait`] is tried under [`Wait::No`] on the thread that received it and, when it
+//! would wait, asked again elsewhere under its own deadline. Requests that the kernel sends only
+//! after a capability was negotiated, and none that fuser 0.18 cannot parse, are answered here.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use firn_tiering::{Clock, SystemClock, Wait};
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert::{self, caller, ino};
+use super::kernel_cache::KernelCache;
+use super::reply::{Answer, LookupReply, OpenReply, SizedReply, TTL, settle};
+use super::waiters::{Kind, Waiters};
+use crate::core::Core;
+use crate::error::{FsError, FsResult};
+use crate::types::{Handle, Ino, SetAttr};
+
+/// Largest read or write request in bytes.
+const MAX_REQUEST: u32 = 1 << 20;
+
+/// Requests that the kernel may have in flight on behalf of nobody: read-ahead and write-back.
+/// Times [`MAX_REQUEST`] this bounds what waiting writes hold in memory.
+const MAX_BACKGROUND: u16 = 32;
+
+/// How long a read from the cold tier may take.
+const READ_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long anything that writes may go without progress.
+const WRITE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// What is asked of the kernel, each if it has it.
+///
+/// Deliberately absent: lock capabilities (the kernel's own locks are right for a single mount),
+/// `SETXATTR_EXT` (fuser 0.18 does not parse its longer request), `AUTO_INVAL_DATA` (nobody else
+/// changes files), `ABORT_ERROR` (an ended connection is no error), and those of later sessions.
+const WANTED: [InitFlags; 12] = [
+    InitFlags::FUSE_WRITEBACK_CACHE,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    // The core applies the umask, since it must not where a default ACL stands.
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_MAX_PAGES,
+];
+
+/// Serves one mount of a core.
+#[derive(Debug)]
+pub(super) struct Adapter<C> {
+    core: Arc<C>,
+    cache: KernelCache,
+    waiters: Waiters,
+    writeback: bool,
+}
+
+impl<C: Core> Adapter<C> {
+    pub(super) fn new(core: Arc<C>, cache: KernelCache, waiters: Waiters) -> Self {
+        Self { core, cache, waiters, writeback: false }
+    }
+
+    /// Asks the core here and now, or elsewhere if the answer takes waiting.
+    fn ask<R: Answer>(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        ino: Ino,
+        reply: R,
+        call: impl Fn(&C, Wait) -> FsResult<R::Value> + Send + 'static,
+    ) {
+        match call(&self.core, Wait::No) {
+            Err(FsError::WouldWait) => self.ask_elsewhere(kind, name, ino, reply, call),
+            outcome => settle(name, ino, outcome, reply),
+        }
+    }
+
+    /// Asks the core on a thread that may wait.
+    fn ask_elsewhere<R: Answer>(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        ino: Ino,
+        reply: R,
+        call: impl FnOnce(&C, Wait) -> FsResult<R::Value> + Send + 'static,
+    ) {
+        let patience = if kind == Kind::Read { READ_DEADLINE } else { WRITE_DEADLINE };
+        let deadline = SystemClock.instant() + patience;
+        let core = Arc::clone(&self.core);
+        self.waiters.run(kind, move || {
+            settle(name, ino, call(&core, Wait::Until(deadline)), reply);
+        });
+    }
+}
+
+impl<C: Core> fuser::Filesystem for Adapter<C> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for capability in WANTED {
+            if config.add_capabilities(capability).is_err() {
+                tracing::debug!(?capability, "not offered by this kernel");
+            }
+        }
+        self.writeback = config.capabilities().contains(InitFlags::FUSE_WRITEBACK_CACHE);
+        // Out of range only if the library's own limits change; its defaults work, too.
+        let limited = config.set_max_write(MAX_REQUEST).is_ok()
+            && config.set_max_background(MAX_BACKGROUND).is_ok();
+        if !limited {
+            tracing::warn!("request limits stay at their defaults");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let outcome = self.core.lookup(ino(parent), name.as_bytes());
+        settle("lookup", ino(parent), outcome, LookupReply(reply));
+    }
+
+    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        self.core.forget(ino(node), count);
+    }
+
+    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        settle("getattr", ino(node), self.core.getattr(ino(node)), reply);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (caller, node) = (caller(request), ino(node));
+        let changes = SetAttr {
+            perm: mode.map(|mode| (mode & 0o7777) as u16),
+            uid,
+            gid,
+            size,
+            atime: atime.map(convert::set_time),
+            mtime: mtime.map(convert::set_time),
+            ctime: ctime.map(convert::repaired),
+        };
+        self.ask(Kind::Write, "setattr", node, reply, move |core, wait| {
+            core.setattr(&caller, node, &changes, wait)
+        });
+    }
+
+    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+        settle("readlink", ino(node), self.core.readlink(ino(node)).map(Bytes::from), reply);
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (caller, parent) = (caller(request), ino(parent));
+        let outcome = self.core.mknod(&caller, parent, name.as_bytes(), mode, umask, rdev);
+        settle("mknod", parent, outcome, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (caller, parent) = (caller(request), ino(parent));
+        let outcome = self.core.mkdir(&caller, parent, name.as_bytes(), mode, umask);
+        settle("mkdir", parent, outcome, reply);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        settle("unlink", ino(parent), self.core.unlink(ino(parent), name.as_bytes()), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        settle("rmdir", ino(parent), self.core.rmdir(ino(parent), name.as_bytes()), reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        let outcome = self.core.symlink(&caller(request), ino(parent), name.as_bytes(), target);
+        settle("symlink", ino(parent), outcome, reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (parent, new_parent) = (ino(parent), ino(new_parent));
+        let mode = match convert::rename_mode(flags) {
+            Ok(mode) => mode,
+            Err(error) => return settle("rename", parent, Err(error), reply),
+        };
+        let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
+        self.ask(Kind::Sync, "rename", parent, reply, move |core, wait| {
+            core.rename(parent, &name, new_parent, &new_name, mode, wait)
+        });
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let outcome = self.core.link(ino(node), ino(new_parent), new_name.as_bytes());
+        settle("link", ino(node), outcome, reply);
+    }
+
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (caller, node, cache) = (caller(request), ino(node), self.cache.clone());
+        let mode = convert::open_mode(flags, self.writeback);
+        let reply = OpenReply(reply, FopenFlags::FOPEN_KEEP_CACHE);
+        self.ask(Kind::Write, "open", node, reply, move |core, wait| {
+            let handle = core.open(&caller, node, mode, wait)?;
+            if mode.write {
+                cache.writer_opened(node);
+            }
+            Ok(handle)
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (caller, parent) = (caller(request), ino(parent));
+        let open = convert::open_mode(OpenFlags(flags), self.writeback);
+        let outcome = self.core.create(&caller, parent, name.as_bytes(), mode, umask, open);
+        if let (Ok((attr, _)), true) = (&outcome, open.write) {
+            self.cache.writer_opened(attr.ino);
+        }
+        settle("create", parent, outcome, reply);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (node, handle) = (ino(node), Handle(handle.0));
+        self.ask(Kind::Read, "read", node, reply, move |core, wait| {
+            core.read(node, handle, offset, len, wait)
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (caller, node, handle) = (caller(request), ino(node), Handle(handle.0));
+        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let write = move |core: &C, data: &[u8], wait| {
+            core.write(&caller, node, handle, offset, data, from_cache, kill, wait)
+        };
+        match write(&self.core, data, Wait::No) {
+            Err(FsError::WouldWait) => {
+                let data = Bytes::copy_from_slice(data);
+                self.ask_elsewhere(Kind::Write, "write", node, reply, move |core, wait| {
+                    write(core, &data, wait)
+                });
+            }
+            outcome => settle("write", node, outcome, reply),
+        }
+    }
+
+    fn flush(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        _: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let (node, handle) = (ino(node), Handle(handle.0));
+        self.ask(Kind::Sync, "flush", node, reply, move |core, wait| {
+            core.flush(node, handle, wait)
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        if convert::writes(flags) {
+            self.cache.writer_closed(ino(node));
+        }
+        self.core.release(ino(node), Handle(handle.0));
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (node, handle) = (ino(node), Handle(handle.0));
+        self.ask(Kind::Sync, "fsync", node, reply, move |core, wait| {
+            core.fsync(node, handle, data_only, wait)
+        });
+    }
+
+    fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        settle("opendir", ino(node), self.core.opendir(ino(node)), OpenReply(reply, flags));
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        cookie: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let (node, handle) = (ino(node), Handle(handle.0));
+        let outcome = self.core.readdir(node, handle, cookie, false, &mut |entry| {
+            let (ino, kind) = (INodeNo(entry.ino.0), convert::kind(entry.kind));
+            !reply.add(ino, entry.cookie, kind, OsStr::from_bytes(&entry.name))
+        });
+        settle("readdir", node, outcome, reply);
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        cookie: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let (node, handle) = (ino(node), Handle(handle.0));
+        let outcome = self.core.readdir(node, handle, cookie, true, &mut |entry| {
+            let (node, attr, generation) = convert::entry_plus(entry);
+            let name = OsStr::from_bytes(&entry.name);
+            !reply.add(node, entry.cookie, name, &TTL, &attr, generation)
+        });
+        settle("readdirplus", node, outcome, reply);
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.core.releasedir(ino(node), Handle(handle.0));
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let node = ino(node);
+        self.ask(Kind::Sync, "fsyncdir", node, reply, move |core, wait| core.fsyncdir(node, wait));
+    }
+
+    fn statfs(&self, _: &Request, node: INodeNo, reply: ReplyStatfs) {
+        settle("statfs", ino(node), self.core.statfs(), reply);
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, node) = (caller(request), ino(node));
+        let outcome = convert::xattr_mode(flags)
+            .and_then(|mode| self.core.setxattr(&caller, node, name.as_bytes(), value, mode));
+        settle("setxattr", node, outcome, reply);
+    }
+
+    fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let outcome = self.core.getxattr(ino(node), name.as_bytes());
+        settle("getxattr", ino(node), outcome, SizedReply(reply, size));
+    }
+
+    fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let outcome = self.core.listxattr(ino(node)).map(|names| convert::name_list(&names));
+        settle("listxattr", ino(node), outcome, SizedReply(reply, size));
+    }
+
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let outcome = self.core.removexattr(&caller(request), ino(node), name.as_bytes());
+        settle("removexattr", ino(node), outcome, reply);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, node, handle) = (caller(request), ino(node), Handle(handle.0));
+        self.ask(Kind::Write, "fallocate", node, reply, move |core, wait| {
+            let what = convert::fallocate(mode)?;
+            core.fallocate(&caller, node, handle, offset, len, what, wait)
+        });
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let (node, handle) = (ino(node), Handle(handle.0));
+        let call = move |core: &C| {
+            let (what, offset) = convert::seek(offset, whence)?;
+            core.lseek(node, handle, offset, what)
+        };
+        if !self.cache.may_be_dirty(node) {
+            return settle("lseek", node, call(&self.core), reply);
+        }
+        // The kernel asks without writing its dirty pages first; to the core they are holes.
+        let cache = self.cache.clone();
+        self.ask_elsewhere(Kind::Drain, "lseek", node, reply, move |core, _| {
+            cache.drain(node).map_err(|error| FsError::io("draining dirty pages", error))?;
+            call(core)
+        });
+    }
+
+    /// Needs no draining: the kernel writes both ranges out before it asks.
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        from_handle: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        to_handle: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let caller = caller(request);
+        let from = (ino(from), Handle(from_handle.0), from_offset);
+        let to = (ino(to), Handle(to_handle.0), to_offset);
+        // The answer has room for 32 bits; a caller goes on where a short copy ended.
+        let len = len.min(u64::from(u32::MAX));
+        self.ask(Kind::Write, "copy_file_range", to.0, reply, move |core, wait| {
+            core.copy_file_range(&caller, from, to, len, wait).map(|copied| copied as u32)
+        });
+    }
+
+    // Sent only for what was not negotiated, or once to find out; the kernel then does without.
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+}

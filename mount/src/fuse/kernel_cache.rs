@@ -1,0 +1,106 @@
+//! What the kernel caches of a mount, and how to have it write out or forget.
+//!
+//! With write-back caching the kernel holds dirty pages that the core has not seen. It writes a
+//! file's pages out by itself when a descriptor is closed and when the last writing one is
+//! released, so only inodes that are open for writing can have any: those are counted here.
+//! Draining makes the kernel send its writes and wait for their answers, hence it must run
+//! neither on a thread that serves requests nor under a lock that a request may need.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use fuser::{INodeNo, Notifier};
+use parking_lot::Mutex;
+
+use crate::types::Ino;
+
+/// Handle on the kernel's cache of one mount. Clones share state.
+#[derive(Clone, Debug)]
+pub struct KernelCache {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    mountpoint: PathBuf,
+    notifier: OnceLock<Notifier>,
+    writers: Mutex<HashMap<Ino, u32>>,
+}
+
+impl KernelCache {
+    pub(super) fn new(mountpoint: PathBuf) -> Self {
+        let shared = Shared { mountpoint, notifier: OnceLock::new(), writers: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Requests may be answered before the session hands out its notifier.
+    pub(super) fn connect(&self, notifier: Notifier) {
+        self.shared.notifier.get_or_init(|| notifier);
+    }
+
+    pub(super) fn writer_opened(&self, ino: Ino) {
+        *self.shared.writers.lock().entry(ino).or_insert(0) += 1;
+    }
+
+    pub(super) fn writer_closed(&self, ino: Ino) {
+        let mut writers = self.shared.writers.lock();
+        if let Some(count) = writers.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                writers.remove(&ino);
+            }
+        }
+    }
+
+    /// Whether the kernel may hold pages of this inode that the core has not seen.
+    pub fn may_be_dirty(&self, ino: Ino) -> bool {
+        self.shared.writers.lock().contains_key(&ino)
+    }
+
+    /// Has the kernel write out all dirty pages of an inode, waits for that, and drops them.
+    pub fn drain(&self, ino: Ino) -> io::Result<()> {
+        if self.may_be_dirty(ino) { self.invalidate(ino, 0) } else { Ok(()) }
+    }
+
+    /// Drains every inode that may be dirty.
+    ///
+    /// Writing is started for the whole mount first, in large requests: draining an inode by
+    /// itself writes page by page.
+    pub fn drain_all(&self) -> io::Result<()> {
+        let dirty: Vec<Ino> = self.shared.writers.lock().keys().copied().collect();
+        if dirty.is_empty() {
+            return Ok(());
+        }
+        match File::open(&self.shared.mountpoint) {
+            Ok(root) => rustix::fs::syncfs(&root)?,
+            // The mountpoint may be out of reach, as after a lazy unmount; only slower then.
+            Err(error) => tracing::debug!(%error, "draining page by page"),
+        }
+        dirty.into_iter().try_for_each(|ino| self.drain(ino))
+    }
+
+    /// Forgets content and attributes of an inode; dirty pages are written out first.
+    pub fn invalidate_inode(&self, ino: Ino) -> io::Result<()> {
+        self.invalidate(ino, 0)
+    }
+
+    /// Forgets the attributes of an inode and leaves its content alone.
+    pub fn invalidate_attributes(&self, ino: Ino) -> io::Result<()> {
+        self.invalidate(ino, -1)
+    }
+
+    /// Forgets what a name in a directory refers to.
+    pub fn invalidate_entry(&self, parent: Ino, name: &[u8]) -> io::Result<()> {
+        let name = std::ffi::OsStr::from_bytes(name);
+        self.shared.notifier.get().map_or(Ok(()), |n| n.inval_entry(INodeNo(parent.0), name))
+    }
+
+    /// A negative `offset` touches attributes only, as the kernel's interface has it.
+    fn invalidate(&self, ino: Ino, offset: i64) -> io::Result<()> {
+        self.shared.notifier.get().map_or(Ok(()), |n| n.inval_inode(INodeNo(ino.0), offset, 0))
+    }
+}
