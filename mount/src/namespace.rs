@@ -1,1 +1,293 @@
 //! The namespace: inodes, directory entries, extended attributes, extents and back-references.
+//!
+//! *Crash rules.* Every mutation is one atomic batch of a [`NamespaceStore`]; what a crash keeps
+//! is a prefix of the committed batches. A removed file that is still in use, or whose extents
+//! are too many for one batch, is an orphan record in the batch that removed it, and
+//! [`Namespace::purge`] clears it away in bounded batches. A truncation of many extents first
+//! commits the new size with a truncation record; [`Namespace::open`] finishes it, so that bytes
+//! behind an old end never come back.
+//!
+//! *Ids.* Inode, block and segment numbers are leased durably and never used twice; an unclean
+//! open begins a new epoch.
+//!
+//! *Locking.* [`Namespace::lock`] guards the read-modify-write of inodes and their extents. The
+//! metadata operations take it themselves, in one global order; a caller that holds a guard must
+//! not call them. Reads take no lock.
+//!
+//! *Failure.* After a failed commit every later one is [`FsError::ReadOnly`] until the namespace
+//! is opened again.
+//!
+//! *What may leak.* Blocks whose last reference went just before a crash are reported to nobody;
+//! the sweeper finds them. Leased numbers of a crashed process are skipped.
+
+mod acl;
+mod attr;
+mod cache;
+mod create;
+mod directory;
+mod extents;
+mod gate;
+mod groups;
+mod ids;
+pub mod key;
+mod locks;
+mod names;
+mod orphans;
+mod owners;
+pub mod record;
+mod remove;
+mod rename;
+pub mod store;
+mod txn;
+mod xattr;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use firn_tiering::Clock;
+use parking_lot::Mutex;
+
+use crate::error::{FsError, FsResult};
+use crate::types::{FileKind, Ino};
+
+pub use attr::{cleared_privileges, in_group};
+pub use create::NewFile;
+pub use extents::SlotPage;
+pub use ids::Ids;
+pub use key::{Backref, Dataset, Node};
+pub use locks::InodeGuard;
+pub use owners::Owner;
+pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
+pub use remove::Removed;
+pub use rename::Renamed;
+pub use store::{
+    Batch, Durability, LocalStore, MemoryStore, NamespaceReader, NamespaceStore, Space,
+    StoreOptions,
+};
+pub use txn::{Committed, Txn};
+
+use cache::InodeCache;
+use gate::Gate;
+use key::Kind;
+use locks::Stripes;
+use names::NameHash;
+use record::{Leases, Version, VolumeRecord};
+
+/// Settings of an open namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct NamespaceOptions {
+    /// Inodes kept decoded in memory, about 250 bytes each.
+    pub cached_inodes: usize,
+    /// Refuse every change.
+    pub read_only: bool,
+}
+
+impl Default for NamespaceOptions {
+    fn default() -> Self {
+        Self { cached_inodes: 64 << 10, read_only: false }
+    }
+}
+
+/// The root directory of a new namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRoot {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub perm: u16,
+}
+
+/// A namespace. All methods may be called from any number of threads at once.
+#[derive(Debug)]
+pub struct Namespace {
+    gate: Arc<Gate>,
+    clock: Arc<dyn Clock>,
+    dataset: Dataset,
+    node: Node,
+    names: NameHash,
+    cache: InodeCache,
+    stripes: Stripes,
+    ids: Arc<Ids>,
+    /// Held while a directory moves to another parent, so that the tree stays a tree.
+    moving: Mutex<()>,
+}
+
+impl Namespace {
+    /// Fills an empty store with a namespace that holds a root directory. `name_seed` must be
+    /// random: it keeps others from choosing names that collide.
+    pub fn create(
+        store: &dyn NamespaceStore,
+        clock: &dyn Clock,
+        root: NewRoot,
+        name_seed: [u8; 32],
+    ) -> FsResult<()> {
+        if store.get(Space::Meta, key::VOLUME)?.is_some() {
+            return Err(FsError::Exists);
+        }
+        let volume = VolumeRecord { name_seed, dataset: Dataset::ROOT, node: Node::FIRST };
+        let leases =
+            Leases { clean: true, epoch: 1, blocks: 0, segments: 0, inodes: Ino::ROOT.0 + 1 };
+        let now = Timestamp::from(clock.now());
+        let inode = Inode {
+            kind: FileKind::Directory,
+            perm: root.perm,
+            nlink: 2,
+            uid: root.uid,
+            gid: root.gid,
+            ..Inode::new(Ino::ROOT, Version::first(volume.node), now)
+        };
+        let mut batch = Batch::new();
+        batch.put(Space::Meta, key::VOLUME, volume.encode());
+        batch.put(Space::Meta, key::LEASES, leases.encode());
+        let inode_key = key::head(volume.dataset, Ino::ROOT, Kind::Inode);
+        batch.put(Space::Head, &inode_key, inode.encode());
+        batch.put(Space::Born, &key::born(volume.node, Ino::ROOT, Kind::Inode), Bytes::new());
+        store.commit(batch, Durability::Durable)?;
+        Ok(())
+    }
+
+    /// Opens the namespace in a store: begins a new epoch when it was not closed in order, and
+    /// finishes truncations that a crash cut short. Orphans are left to
+    /// [`Namespace::orphans`] and [`Namespace::purge`].
+    pub fn open(
+        store: Arc<dyn NamespaceStore>,
+        clock: Arc<dyn Clock>,
+        options: NamespaceOptions,
+    ) -> FsResult<Self> {
+        let volume = store
+            .get(Space::Meta, key::VOLUME)?
+            .ok_or_else(|| FsError::io("open the namespace", "there is no volume record"))?;
+        let volume = VolumeRecord::decode(&volume)?;
+        let gate = Arc::new(Gate::new(store));
+        let ids = Arc::new(Ids::open(Arc::clone(&gate), options.read_only)?);
+        if options.read_only {
+            gate.refuse(gate::READ_ONLY);
+        }
+        let namespace = Self {
+            clock,
+            dataset: volume.dataset,
+            node: volume.node,
+            names: NameHash::new(volume.name_seed),
+            cache: InodeCache::new(options.cached_inodes),
+            stripes: Stripes::new(),
+            ids,
+            moving: Mutex::new(()),
+            gate,
+        };
+        if !options.read_only {
+            namespace.finish_truncations()?;
+        }
+        Ok(namespace)
+    }
+
+    /// Makes everything durable, notes that the next open needs no new epoch, and lets the store
+    /// settle. Nothing may be committed afterwards.
+    pub fn close(&self) -> FsResult<()> {
+        if self.gate.refused().is_none() {
+            self.ids.close()?;
+        }
+        self.gate.refuse(gate::CLOSED);
+        self.gate.store().rest()?;
+        Ok(())
+    }
+
+    /// Why changes are refused, if they are.
+    pub fn read_only(&self) -> Option<String> {
+        self.gate.refused()
+    }
+
+    /// Refuses every further change, as after a failed commit.
+    pub fn refuse_changes(&self, reason: &str) {
+        self.gate.refuse(reason);
+    }
+
+    /// Everything committed before the call is durable when it returns.
+    pub fn sync(&self) -> FsResult<()> {
+        self.gate.sync()
+    }
+
+    /// The store below, for backup.
+    pub fn store(&self) -> &Arc<dyn NamespaceStore> {
+        self.gate.store()
+    }
+
+    /// The lender of block, segment and inode numbers.
+    pub fn ids(&self) -> &Arc<Ids> {
+        &self.ids
+    }
+
+    /// The time of a change that happens now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now().into()
+    }
+
+    /// Begins an atomic change.
+    pub fn begin(&self) -> Txn<'_> {
+        Txn::new(self)
+    }
+
+    /// Locks inodes for a read-modify-write, in an order that cannot deadlock. Locks are shared
+    /// by unrelated inodes: take all at once, hold them briefly.
+    pub fn lock(&self, inodes: &[Ino]) -> InodeGuard<'_> {
+        self.stripes.lock(inodes)
+    }
+
+    /// An inode, from memory or the store; [`FsError::Stale`] when there is none.
+    pub fn inode(&self, ino: Ino) -> FsResult<Arc<Inode>> {
+        self.find_inode(ino)?.ok_or(FsError::Stale)
+    }
+
+    fn find_inode(&self, ino: Ino) -> FsResult<Option<Arc<Inode>>> {
+        let state = match self.cache.get(ino) {
+            Ok(inode) => return Ok(Some(inode)),
+            Err(state) => state,
+        };
+        let Some((version, record)) = self.head(&key::head(self.dataset, ino, Kind::Inode))? else {
+            return Ok(None);
+        };
+        if version.whiteout {
+            return Ok(None);
+        }
+        let inode = Arc::new(Inode::decode(ino, version, &record)?);
+        self.cache.insert(Arc::clone(&inode), state);
+        Ok(Some(inode))
+    }
+
+    /// A directory that may get entries; [`FsError::NotFound`] when it was removed.
+    fn directory(&self, ino: Ino) -> FsResult<Arc<Inode>> {
+        let inode = self.inode(ino)?;
+        if !inode.is_dir() {
+            return Err(FsError::NotDirectory);
+        }
+        if inode.nlink == 0 {
+            return Err(FsError::NotFound);
+        }
+        Ok(inode)
+    }
+
+    /// The stored head version of a record, whiteouts included.
+    fn head(&self, key: &[u8]) -> FsResult<Option<(Version, Bytes)>> {
+        let Some(value) = self.gate.store().get(Space::Head, key)? else {
+            return Ok(None);
+        };
+        let (version, record) = Version::split(&value)?;
+        Ok(Some((version, value.slice_ref(record))))
+    }
+
+    /// Reads what another layer keeps in the namespace under `name`.
+    pub fn note(&self, name: &str) -> FsResult<Option<Bytes>> {
+        Ok(self.gate.store().get(Space::Meta, &key::note(name))?)
+    }
+
+    /// Keeps something small for another layer under `name`.
+    pub fn set_note(&self, name: &str, value: &[u8], durability: Durability) -> FsResult<()> {
+        let mut batch = Batch::new();
+        batch.put(Space::Meta, &key::note(name), value.to_vec());
+        self.gate.commit(batch, durability)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Directories: looking names up, listing, and staging changes of their buckets.
+
+use std::sync::Arc;
+
+use super::key::{self, HeadKey, Kind};
+use super::names::{DOT_COOKIE, DOT_DOT_COOKIE, bucket_of_cookie, check_name, cookie_of};
+use super::record::{Bucket, Entry, Inode, Version};
+use super::store::Space;
+use super::{Namespace, Txn};
+use crate::error::{FsError, FsResult};
+use crate::types::{DirEntry, FileKind, Ino};
+
+/// Buckets read at once while listing.
+const BUCKETS_PER_PAGE: usize = 256;
+
+/// One bucket of a directory, loaded to be read or changed.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) number: u64,
+    pub(super) version: Option<Version>,
+    pub(super) bucket: Bucket,
+}
+
+impl Place {
+    pub(super) fn cookie(&self, position: u8) -> u64 {
+        cookie_of(self.number, position)
+    }
+
+    pub(super) fn stage(&self, txn: &mut Txn<'_>, dir: &Inode) -> FsResult<()> {
+        txn.put_bucket(dir, self.number, self.version, &self.bucket)
+    }
+
+    /// Adds an entry; the directory cannot hold more names with this hash when it fails.
+    pub(super) fn insert(&mut self, name: &[u8], ino: Ino, kind: FileKind) -> FsResult<u64> {
+        let position = self.bucket.insert(name, ino, kind).ok_or(FsError::NoSpace)?;
+        Ok(self.cookie(position))
+    }
+}
+
+impl Namespace {
+    /// The bucket in which `name` is or would be.
+    pub(super) fn place(&self, dir: Ino, name: &[u8]) -> FsResult<Place> {
+        let number = self.names.bucket(name);
+        let key = key::head_numbered(self.dataset, dir, Kind::Dentry, number);
+        let (version, bucket) = match self.head(&key)? {
+            None => (None, Bucket::default()),
+            Some((version, _)) if version.whiteout => (Some(version), Bucket::default()),
+            Some((version, record)) => (Some(version), Bucket::decode(&record)?),
+        };
+        Ok(Place { number, version, bucket })
+    }
+
+    /// The entry `name` of a directory; takes no lock.
+    pub(super) fn entry(&self, dir: Ino, name: &[u8]) -> FsResult<Entry> {
+        let place = self.place(dir, name)?;
+        place.bucket.find(name).cloned().ok_or(FsError::NotFound)
+    }
+
+    /// What `name` in directory `parent` names.
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> FsResult<Arc<Inode>> {
+        let dir = self.inode(parent)?;
+        if !dir.is_dir() {
+            return Err(FsError::NotDirectory);
+        }
+        match name {
+            b"." => return Ok(dir),
+            b".." => return self.inode(dir.parent),
+            _ => check_name(name)?,
+        }
+        // The entry may be moved or removed between the two reads.
+        for _ in 0..64 {
+            let entry = self.entry(parent, name)?;
+            if let Some(inode) = self.find_inode(entry.ino)? {
+                return Ok(inode);
+            }
+        }
+        Err(FsError::io("namespace", format!("entry without an inode in directory {}", parent.0)))
+    }
+
+    /// Passes entries behind `cookie` (0: from the start, with `.` and `..`) to `sink` until it
+    /// returns `false`. Entries that exist all the while are passed exactly once, whatever is
+    /// added or removed in between. With `plus`, entries carry their inodes' stored attributes.
+    pub fn readdir(
+        &self,
+        ino: Ino,
+        cookie: u64,
+        plus: bool,
+        sink: &mut dyn FnMut(&DirEntry) -> bool,
+    ) -> FsResult<()> {
+        let dir = self.inode(ino)?;
+        if !dir.is_dir() {
+            return Err(FsError::NotDirectory);
+        }
+        for (own, name, target) in
+            [(DOT_COOKIE, b".".as_slice(), ino), (DOT_DOT_COOKIE, b"..".as_slice(), dir.parent)]
+        {
+            if cookie < own {
+                let entry = DirEntry {
+                    ino: target,
+                    kind: FileKind::Directory,
+                    name: name.to_vec(),
+                    cookie: own,
+                    attr: None,
+                };
+                if !sink(&entry) {
+                    return Ok(());
+                }
+            }
+        }
+        self.list_entries(ino, cookie, plus, sink)
+    }
+
+    fn list_entries(
+        &self,
+        dir: Ino,
+        cookie: u64,
+        plus: bool,
+        sink: &mut dyn FnMut(&DirEntry) -> bool,
+    ) -> FsResult<()> {
+        let end = key::head_end(self.dataset, dir, Kind::Dentry);
+        let mut from =
+            key::head_numbered(self.dataset, dir, Kind::Dentry, bucket_of_cookie(cookie)).to_vec();
+        // The kernel asks for about this many at first.
+        let mut limit = BUCKETS_PER_PAGE / 4;
+        loop {
+            let page = self.gate.store().page(Space::Head, &from, Some(&end), limit)?;
+            for (key, value) in &page.items {
+                if !self.list_bucket(key, value, cookie, plus, sink)? {
+                    return Ok(());
+                }
+            }
+            let Some((last, _)) = page.items.last().filter(|_| page.more) else { return Ok(()) };
+            from.clear();
+            from.extend_from_slice(last);
+            from.push(0);
+            limit = BUCKETS_PER_PAGE;
+        }
+    }
+
+    fn list_bucket(
+        &self,
+        key: &[u8],
+        value: &bytes::Bytes,
+        cookie: u64,
+        plus: bool,
+        sink: &mut dyn FnMut(&DirEntry) -> bool,
+    ) -> FsResult<bool> {
+        let number = HeadKey::decode(key)?.number()?;
+        let (version, record) = Version::split(value)?;
+        if version.whiteout {
+            return Ok(true);
+        }
+        for entry in Bucket::decode(record)?.entries() {
+            let own = cookie_of(number, entry.position);
+            if own <= cookie {
+                continue;
+            }
+            // An entry whose inode vanished was removed a moment ago.
+            let attr = match plus {
+                true => self.find_inode(entry.ino)?.map(|inode| inode.attr()),
+                false => None,
+            };
+            let entry = DirEntry {
+                ino: entry.ino,
+                kind: entry.kind,
+                name: entry.name.clone(),
+                cookie: own,
+                attr,
+            };
+            if !sink(&entry) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

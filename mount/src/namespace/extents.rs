@@ -1,0 +1,167 @@
+//! Extents: reading slots, and cutting files short in bounded batches.
+
+use std::sync::Arc;
+
+use firn_tiering::BlockId;
+
+use super::key::{self, HeadKey, Kind};
+use super::record::{Inode, Piece, SLOT_LEN, SlotRecord};
+use super::store::{Durability, Space};
+use super::{Namespace, Txn};
+use crate::error::FsResult;
+use crate::types::Ino;
+
+/// Most slots that one batch removes.
+const SLOTS_PER_BATCH: usize = 512;
+
+/// Some slots of a file, in order.
+#[derive(Clone, Debug, Default)]
+pub struct SlotPage {
+    /// Slots that hold pieces.
+    pub slots: Vec<(u64, SlotRecord)>,
+    /// Where to continue; `None` when the file has no later slot in the range.
+    pub next: Option<u64>,
+}
+
+impl Namespace {
+    /// The pieces of the slot `slot` (the file's bytes from `slot * SLOT_LEN`); none for a hole.
+    pub fn slot(&self, ino: Ino, slot: u64) -> FsResult<Vec<Piece>> {
+        Ok(self.stored_slot(ino, slot)?.map_or_else(Vec::new, |record| record.pieces))
+    }
+
+    pub(super) fn stored_slot(&self, ino: Ino, slot: u64) -> FsResult<Option<SlotRecord>> {
+        let key = key::head_numbered(self.dataset, ino, Kind::Extent, slot);
+        let value = self.gate.store().get(Space::Head, &key)?;
+        Ok(value.map(|value| SlotRecord::decode(&value)).transpose()?)
+    }
+
+    /// Slots from `from` up to `to` (exclusive) that are not holes, at most `limit` at a time.
+    pub fn slots(&self, ino: Ino, from: u64, to: u64, limit: usize) -> FsResult<SlotPage> {
+        let mut found = self.stored_slots(ino, from, to, limit)?;
+        found.slots.retain(|(_, record)| !record.version.whiteout);
+        Ok(found)
+    }
+
+    fn stored_slots(&self, ino: Ino, from: u64, to: u64, limit: usize) -> FsResult<SlotPage> {
+        let start = key::head_numbered(self.dataset, ino, Kind::Extent, from);
+        let end = match to {
+            u64::MAX => key::head_end(self.dataset, ino, Kind::Extent).to_vec(),
+            to => key::head_numbered(self.dataset, ino, Kind::Extent, to).to_vec(),
+        };
+        let page = self.gate.store().page(Space::Head, &start, Some(&end), limit)?;
+        let mut slots = Vec::with_capacity(page.items.len());
+        for (key, value) in &page.items {
+            slots.push((HeadKey::decode(key)?.number()?, SlotRecord::decode(value)?));
+        }
+        let last = slots.last().map(|(slot, _)| *slot);
+        let next = if page.more { last.and_then(|last| last.checked_add(1)) } else { None };
+        Ok(SlotPage { slots, next })
+    }
+
+    /// Stores `inode`, whose `size` is the new end of the file, and removes all extents behind
+    /// that end. The caller holds the inode's lock. Returns the inode as stored, and the blocks
+    /// to which nothing refers any more, as [`super::Committed`] does.
+    ///
+    /// The new size is committed first (in the same batch as the extents, if they are few); a
+    /// crash in between is finished by the next open.
+    pub fn truncate(
+        &self,
+        inode: Inode,
+        durability: Durability,
+    ) -> FsResult<(Arc<Inode>, Vec<BlockId>)> {
+        self.cut(inode, durability, false)
+    }
+
+    fn cut(
+        &self,
+        mut inode: Inode,
+        durability: Durability,
+        mut noted: bool,
+    ) -> FsResult<(Arc<Inode>, Vec<BlockId>)> {
+        let mut unreferenced = Vec::new();
+        let mut from = inode.size / u64::from(SLOT_LEN);
+        loop {
+            let mut txn = self.begin();
+            let next = self.cut_some(&mut txn, &mut inode, from)?;
+            let stored = txn.put_inode(inode)?;
+            if next.is_some() && !noted {
+                txn.add_truncation(stored.ino);
+                noted = true;
+            } else if next.is_none() && noted {
+                txn.remove_truncation(stored.ino);
+            }
+            let last = next.is_none();
+            let how = if last { durability } else { Durability::Buffered };
+            unreferenced.extend(txn.commit(how)?.unreferenced);
+            let Some(next) = next else { return Ok((stored, unreferenced)) };
+            from = next;
+            inode = Inode::clone(&stored);
+        }
+    }
+
+    /// Removes what lies behind the end of `inode` from slot `from` on, up to a batch full;
+    /// returns where to continue.
+    fn cut_some(&self, txn: &mut Txn<'_>, inode: &mut Inode, from: u64) -> FsResult<Option<u64>> {
+        if inode.allocated == 0 {
+            return Ok(None);
+        }
+        let boundary = inode.size / u64::from(SLOT_LEN);
+        let keep = (inode.size % u64::from(SLOT_LEN)) as u32;
+        let page = self.stored_slots(inode.ino, from, u64::MAX, SLOTS_PER_BATCH)?;
+        for (slot, record) in page.slots {
+            let pieces: Vec<_> = if slot == boundary {
+                record.pieces.iter().filter_map(|piece| piece.cut(keep)).collect()
+            } else {
+                Vec::new()
+            };
+            if record.pieces != pieces {
+                txn.replace_slot(inode, slot, Some(record), &pieces)?;
+            }
+        }
+        Ok(page.next)
+    }
+
+    /// Removes up to a batch full of extents of an inode that nobody uses, from slot `from` on;
+    /// returns where to continue.
+    pub(super) fn remove_slots(
+        &self,
+        txn: &mut Txn<'_>,
+        inode: &mut Inode,
+        from: u64,
+    ) -> FsResult<Option<u64>> {
+        let page = self.stored_slots(inode.ino, from, u64::MAX, SLOTS_PER_BATCH)?;
+        for (slot, record) in page.slots {
+            txn.replace_slot(inode, slot, Some(record), &[])?;
+        }
+        Ok(page.next)
+    }
+
+    /// Finishes what a crash interrupted.
+    pub(super) fn finish_truncations(&self) -> FsResult<()> {
+        loop {
+            let page = self.gate.store().page(
+                Space::Meta,
+                &[key::TRUNCATIONS],
+                Some(&[key::TRUNCATIONS + 1]),
+                64,
+            )?;
+            for (key, _) in &page.items {
+                let (_, ino) = key::meta_inode_decode(key)?;
+                let _guard = self.lock(&[ino]);
+                match self.find_inode(ino)? {
+                    Some(inode) => {
+                        self.cut(Inode::clone(&inode), Durability::Buffered, true)?;
+                    }
+                    None => {
+                        let mut txn = self.begin();
+                        txn.remove_truncation(ino);
+                        txn.commit(Durability::Buffered)?;
+                    }
+                }
+            }
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+}

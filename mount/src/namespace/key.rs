@@ -1,0 +1,235 @@
+//! The stored keys: big-endian, fixed width where the sort order matters, as specified in
+//! `tiering/FORMAT.md`, "Namespace". Nothing else in the crate knows how a key looks.
+
+use firn_tiering::BlockId;
+
+use super::record::{Reader, RecordError};
+use crate::types::Ino;
+
+/// A dataset: a subtree with its own snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Dataset(pub u32);
+
+impl Dataset {
+    /// The dataset that a volume starts with.
+    pub const ROOT: Self = Self(1);
+}
+
+/// A snapshot node: a point in the tree of states under which a record was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node(pub u32);
+
+impl Node {
+    /// The node that a volume starts with.
+    pub const FIRST: Self = Self(1);
+}
+
+/// What kind of record of an object a key names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// The inode itself. No sub-key.
+    Inode = 1,
+    /// The target of a symbolic link. No sub-key.
+    Symlink = 2,
+    /// An extended attribute. Sub-key: its name.
+    Xattr = 3,
+    /// The entries of a directory whose names hash alike. Sub-key: the hash.
+    Dentry = 4,
+    /// The pieces of one MiB of a file. Sub-key: offset divided by 1 MiB.
+    Extent = 5,
+}
+
+impl Kind {
+    fn from_stored(raw: u8) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Inode,
+            2 => Self::Symlink,
+            3 => Self::Xattr,
+            4 => Self::Dentry,
+            5 => Self::Extent,
+            _ => return None,
+        })
+    }
+}
+
+const DATASET_AT: usize = 0;
+const OBJECT_AT: usize = DATASET_AT + 4;
+const KIND_AT: usize = OBJECT_AT + 8;
+/// Where the sub-key of a head key starts.
+pub const SUB_AT: usize = KIND_AT + 1;
+const NUMBERED_LEN: usize = SUB_AT + 8;
+
+/// Length of a back-reference key.
+pub const BACKREF_LEN: usize = 8 + 8 + 8 + 4;
+
+/// Head key without a sub-key.
+pub fn head(dataset: Dataset, object: Ino, kind: Kind) -> [u8; SUB_AT] {
+    let mut key = [0; SUB_AT];
+    key[DATASET_AT..OBJECT_AT].copy_from_slice(&dataset.0.to_be_bytes());
+    key[OBJECT_AT..KIND_AT].copy_from_slice(&object.0.to_be_bytes());
+    key[KIND_AT] = kind as u8;
+    key
+}
+
+/// Head key with a number as its sub-key: a directory entry or an extent.
+pub fn head_numbered(dataset: Dataset, object: Ino, kind: Kind, number: u64) -> [u8; NUMBERED_LEN] {
+    let mut key = [0; NUMBERED_LEN];
+    key[..SUB_AT].copy_from_slice(&head(dataset, object, kind));
+    key[SUB_AT..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Head key with bytes as its sub-key: an extended attribute.
+pub fn head_named(dataset: Dataset, object: Ino, kind: Kind, name: &[u8]) -> Vec<u8> {
+    let mut key = head(dataset, object, kind).to_vec();
+    key.extend_from_slice(name);
+    key
+}
+
+/// The first head key of an object's next kind: the end of a scan over one kind.
+pub fn head_end(dataset: Dataset, object: Ino, kind: Kind) -> [u8; SUB_AT] {
+    let mut key = head(dataset, object, kind);
+    key[KIND_AT] += 1;
+    key
+}
+
+/// A head key taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadKey<'a> {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// The inode.
+    pub object: Ino,
+    /// The record's kind.
+    pub kind: Kind,
+    /// What is left.
+    pub sub: &'a [u8],
+}
+
+impl<'a> HeadKey<'a> {
+    /// Takes a stored key apart.
+    pub fn decode(key: &'a [u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader::new("head key", key);
+        let dataset = Dataset(reader.u32_be()?);
+        let object = Ino(reader.u64_be()?);
+        let kind = Kind::from_stored(reader.u8()?)
+            .ok_or_else(|| RecordError::new("head key", "unknown kind"))?;
+        let sub = reader.rest();
+        let fits = match kind {
+            Kind::Inode | Kind::Symlink => sub.is_empty(),
+            Kind::Xattr => !sub.is_empty(),
+            Kind::Dentry | Kind::Extent => sub.len() == 8,
+        };
+        if !fits {
+            return Err(RecordError::new("head key", "length does not fit its kind"));
+        }
+        Ok(Self { dataset, object, kind, sub })
+    }
+
+    /// The sub-key of a directory entry or an extent.
+    pub fn number(&self) -> Result<u64, RecordError> {
+        Reader::new("head key", self.sub).u64_be()
+    }
+}
+
+/// Key of an older version: `(object, kind, sub-key, node)`. The node is always the last four
+/// bytes, whatever the length of the sub-key.
+pub fn history(head_key: &[u8], node: Node) -> Vec<u8> {
+    let mut key = head_key[OBJECT_AT..].to_vec();
+    key.extend_from_slice(&node.0.to_be_bytes());
+    key
+}
+
+/// Key of the born index: `(node, object, kind)`.
+pub fn born(node: Node, object: Ino, kind: Kind) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[..4].copy_from_slice(&node.0.to_be_bytes());
+    key[4..12].copy_from_slice(&object.0.to_be_bytes());
+    key[12] = kind as u8;
+    key
+}
+
+/// One reference from an extent to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backref {
+    /// The block.
+    pub block: BlockId,
+    /// The file.
+    pub ino: Ino,
+    /// Which MiB of the file.
+    pub slot: u64,
+    /// The node under which the extent was written.
+    pub node: Node,
+}
+
+impl Backref {
+    /// The stored key.
+    pub fn encode(&self) -> [u8; BACKREF_LEN] {
+        let mut key = [0; BACKREF_LEN];
+        key[..8].copy_from_slice(&self.block.raw().to_be_bytes());
+        key[8..16].copy_from_slice(&self.ino.0.to_be_bytes());
+        key[16..24].copy_from_slice(&self.slot.to_be_bytes());
+        key[24..].copy_from_slice(&self.node.0.to_be_bytes());
+        key
+    }
+
+    /// Takes a stored key apart.
+    pub fn decode(key: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader::new("back-reference", key);
+        let found = Self {
+            block: BlockId::from_raw(reader.u64_be()?),
+            ino: Ino(reader.u64_be()?),
+            slot: reader.u64_be()?,
+            node: Node(reader.u32_be()?),
+        };
+        reader.end()?;
+        Ok(found)
+    }
+}
+
+/// Start of the back-references of a block.
+pub fn backrefs_of(block: BlockId) -> [u8; 8] {
+    block.raw().to_be_bytes()
+}
+
+/// Key of the volume record.
+pub const VOLUME: &[u8] = b"v";
+
+/// Key of the id leases.
+pub const LEASES: &[u8] = b"i";
+
+/// Start of the keys of inodes without a name that are still open or not yet cleared away.
+pub const ORPHANS: u8 = b'o';
+
+/// Start of the keys of truncations that have not removed all extents yet.
+pub const TRUNCATIONS: u8 = b't';
+
+/// Start of the keys that other layers keep here, by name.
+pub const NOTES: u8 = b'x';
+
+/// Meta key that names an inode: an orphan or an unfinished truncation.
+pub fn meta_inode(start: u8, dataset: Dataset, ino: Ino) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[0] = start;
+    key[1..5].copy_from_slice(&dataset.0.to_be_bytes());
+    key[5..].copy_from_slice(&ino.0.to_be_bytes());
+    key
+}
+
+/// Takes [`meta_inode`] apart.
+pub fn meta_inode_decode(key: &[u8]) -> Result<(Dataset, Ino), RecordError> {
+    let mut reader = Reader::new("meta key", key);
+    reader.u8()?;
+    let dataset = Dataset(reader.u32_be()?);
+    let ino = Ino(reader.u64_be()?);
+    reader.end()?;
+    Ok((dataset, ino))
+}
+
+/// Meta key of another layer's note.
+pub fn note(name: &str) -> Vec<u8> {
+    let mut key = vec![NOTES];
+    key.extend_from_slice(name.as_bytes());
+    key
+}

@@ -1,0 +1,127 @@
+//! Inodes without a name: kept while they are in use, then cleared away in bounded batches.
+
+use firn_tiering::BlockId;
+
+use super::key::{self, HeadKey, Kind};
+use super::record::{Inode, Version};
+use super::store::{Durability, Space};
+use super::{Namespace, Txn};
+use crate::error::FsResult;
+use crate::types::{FileKind, Ino};
+
+/// Changes after which a batch is committed.
+const CHANGES_PER_BATCH: usize = 1024;
+
+/// Attributes removed in one batch; each may be 64 KiB.
+const XATTRS_PER_PAGE: usize = 64;
+
+impl Namespace {
+    /// Inodes without a name, with numbers above `after`, at most `limit` at a time.
+    pub fn orphans(&self, after: Option<Ino>, limit: usize) -> FsResult<Vec<Ino>> {
+        let mut from = key::meta_inode(key::ORPHANS, self.dataset, Ino(0)).to_vec();
+        if let Some(after) = after {
+            from = key::meta_inode(key::ORPHANS, self.dataset, after).to_vec();
+            from.push(0);
+        }
+        let page = self.gate.store().page(Space::Meta, &from, Some(&[key::ORPHANS + 1]), limit)?;
+        let mut found = Vec::with_capacity(page.items.len());
+        for (key, _) in &page.items {
+            let (dataset, ino) = key::meta_inode_decode(key)?;
+            if dataset == self.dataset {
+                found.push(ino);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes orphans with all they hold; the caller knows that nobody uses them any more.
+    /// Takes locks itself. What is not an orphan is left alone. Returns the blocks to which
+    /// nothing refers any more, as [`super::Committed`] does.
+    pub fn purge(&self, inodes: &[Ino]) -> FsResult<Vec<BlockId>> {
+        let mut unreferenced = Vec::new();
+        // A batch covers many small files under one set of locks.
+        for group in inodes.chunks(64) {
+            let _guard = self.lock(group);
+            let mut txn = self.begin();
+            for &ino in group {
+                txn = self.purge_one(txn, ino, &mut unreferenced)?;
+            }
+            unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
+        }
+        Ok(unreferenced)
+    }
+
+    fn purge_one<'a>(
+        &'a self,
+        mut txn: Txn<'a>,
+        ino: Ino,
+        unreferenced: &mut Vec<BlockId>,
+    ) -> FsResult<Txn<'a>> {
+        let Some(found) = self.find_inode(ino)? else {
+            txn.remove_orphan(ino);
+            return Ok(txn);
+        };
+        if found.nlink != 0 {
+            return Ok(txn);
+        }
+        let mut inode = Inode::clone(&found);
+        let mut from = (inode.allocated > 0).then_some(0);
+        while let Some(slot) = from {
+            from = self.remove_slots(&mut txn, &mut inode, slot)?;
+            if from.is_some() {
+                inode = Inode::clone(&*txn.put_inode(inode)?);
+                unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
+                txn = self.begin();
+            }
+        }
+        while inode.xattr_names > 0 {
+            let more = self.remove_xattrs(&mut txn, &inode)?;
+            if !more {
+                break;
+            }
+            unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
+            txn = self.begin();
+        }
+        if inode.kind == FileKind::Symlink {
+            let key = key::head(self.dataset, ino, Kind::Symlink);
+            if let Some((version, _)) = self.head(&key)? {
+                txn.remove_record(ino, Kind::Symlink, &key, version)?;
+            }
+        }
+        txn.remove_inode(&inode)?;
+        txn.remove_orphan(ino);
+        txn.remove_truncation(ino);
+        if txn.len() >= CHANGES_PER_BATCH {
+            unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
+            txn = self.begin();
+        }
+        Ok(txn)
+    }
+
+    /// Removes up to a batch full of attributes; `true` when some are left.
+    fn remove_xattrs(&self, txn: &mut Txn<'_>, inode: &Inode) -> FsResult<bool> {
+        let start = key::head(self.dataset, inode.ino, Kind::Xattr);
+        let end = key::head_end(self.dataset, inode.ino, Kind::Xattr);
+        // Whiteouts stay, so that a batch must go on behind the last key of the one before.
+        let mut from = start.to_vec();
+        loop {
+            let page = self.gate.store().page(Space::Head, &from, Some(&end), XATTRS_PER_PAGE)?;
+            for (key, value) in &page.items {
+                HeadKey::decode(key)?;
+                let (version, _) = Version::split(value)?;
+                if !version.whiteout {
+                    txn.remove_record(inode.ino, Kind::Xattr, key, version)?;
+                }
+                from.clear();
+                from.extend_from_slice(key);
+                from.push(0);
+            }
+            if !page.more {
+                return Ok(false);
+            }
+            if txn.len() >= CHANGES_PER_BATCH {
+                return Ok(true);
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Who refers to a block, and what a file is called: for liveness, for error logs, for `check`.
+
+use std::collections::BTreeSet;
+
+use firn_tiering::BlockId;
+
+use super::Namespace;
+use super::key::{self, Backref, Kind};
+use super::names::bucket_of_cookie;
+use super::record::{Bucket, Inode};
+use super::store::{Space, prefix_end};
+use crate::error::{FsError, FsResult};
+use crate::types::Ino;
+
+/// Deepest path that is resolved; a longer one is taken for a loop.
+const MAX_DEPTH: usize = 4096;
+
+/// One file that holds bytes of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// The file.
+    pub ino: Ino,
+    /// Which MiB of it.
+    pub slot: u64,
+}
+
+impl Namespace {
+    /// Whether any extent, of any version, refers to the block.
+    pub fn is_referenced(&self, block: BlockId) -> FsResult<bool> {
+        Ok(!self.backrefs(block, None, 1)?.is_empty())
+    }
+
+    /// Back-references of a block behind `after`, at most `limit` at a time.
+    pub fn backrefs(
+        &self,
+        block: BlockId,
+        after: Option<Backref>,
+        limit: usize,
+    ) -> FsResult<Vec<Backref>> {
+        let prefix = key::backrefs_of(block);
+        let from = match after {
+            Some(after) => {
+                let mut from = after.encode().to_vec();
+                from.push(0);
+                from
+            }
+            None => prefix.to_vec(),
+        };
+        let end = prefix_end(&prefix);
+        let page = self.gate.store().page(Space::Backrefs, &from, end.as_deref(), limit)?;
+        Ok(page.items.iter().map(|(key, _)| Backref::decode(key)).collect::<Result<_, _>>()?)
+    }
+
+    /// The blocks among `dropped` to which nothing refers.
+    pub(super) fn without_references(&self, mut dropped: Vec<BlockId>) -> FsResult<Vec<BlockId>> {
+        dropped.sort_unstable();
+        dropped.dedup();
+        let mut lost = Vec::new();
+        for block in dropped {
+            if !self.is_referenced(block)? {
+                lost.push(block);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The first `limit` files that hold bytes of a block.
+    pub fn owners(&self, block: BlockId, limit: usize) -> FsResult<Vec<Owner>> {
+        let found = self.backrefs(block, None, limit)?;
+        let owners: BTreeSet<_> =
+            found.into_iter().map(|found| Owner { ino: found.ino, slot: found.slot }).collect();
+        Ok(owners.into_iter().collect())
+    }
+
+    /// A path of an inode from the root of the mount, for people: `/a/b`; of a file with several
+    /// names one of them if it is known, otherwise `<inode N>`.
+    pub fn path(&self, ino: Ino) -> Vec<u8> {
+        self.known_path(ino)
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| format!("<inode {}>", ino.0).into_bytes())
+    }
+
+    fn known_path(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            if names.len() >= MAX_DEPTH {
+                return Ok(None);
+            }
+            let Some(inode) = self.find_inode(at)? else { return Ok(None) };
+            let Some(name) = self.name_in_parent(&inode)? else { return Ok(None) };
+            names.push(name);
+            at = inode.parent;
+        }
+        if names.is_empty() {
+            return Ok(Some(b"/".to_vec()));
+        }
+        let mut path = Vec::new();
+        for name in names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        Ok(Some(path))
+    }
+
+    /// The name under which the inode's own record says that it lies in its parent.
+    pub(super) fn name_in_parent(&self, inode: &Inode) -> FsResult<Option<Vec<u8>>> {
+        let number = bucket_of_cookie(inode.cookie);
+        let key = key::head_numbered(self.dataset, inode.parent, Kind::Dentry, number);
+        let Some((version, record)) = self.head(&key)? else { return Ok(None) };
+        if version.whiteout {
+            return Ok(None);
+        }
+        let bucket = Bucket::decode(&record)?;
+        let position = (inode.cookie - number) as u8;
+        let entry = bucket
+            .entries()
+            .iter()
+            .find(|entry| entry.position == position && entry.ino == inode.ino);
+        Ok(entry.map(|entry| entry.name.clone()))
+    }
+
+    /// Whether `dir` is `ancestor` or lies below it.
+    pub(super) fn is_within(&self, dir: Ino, ancestor: Ino) -> FsResult<bool> {
+        let mut at = dir;
+        for _ in 0..MAX_DEPTH * 16 {
+            if at == ancestor {
+                return Ok(true);
+            }
+            if at == Ino::ROOT {
+                return Ok(false);
+            }
+            at = self.inode(at)?.parent;
+        }
+        Err(FsError::io("namespace", "damaged inodes: directories form a loop"))
+    }
+}

@@ -1,0 +1,89 @@
+//! The records of the meta space: the volume and its id leases.
+
+use super::{Reader, RecordError, put_varint};
+use crate::namespace::key::{Dataset, Node};
+
+const VOLUME_VERSION: u8 = 1;
+const LEASES_VERSION: u8 = 1;
+
+/// What holds for the whole namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRecord {
+    /// Keys the hash of names.
+    pub name_seed: [u8; 32],
+    /// The dataset at the root of the mount.
+    pub dataset: Dataset,
+    /// The node under which its records are written.
+    pub node: Node,
+}
+
+impl VolumeRecord {
+    /// The stored value.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VOLUME_VERSION];
+        out.extend_from_slice(&self.name_seed);
+        put_varint(&mut out, u64::from(self.dataset.0));
+        put_varint(&mut out, u64::from(self.node.0));
+        out
+    }
+
+    /// Decodes a stored value.
+    pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader::new("volume record", value);
+        reader.version(VOLUME_VERSION)?;
+        let mut name_seed = [0; 32];
+        name_seed.copy_from_slice(reader.bytes(32)?);
+        let dataset = Dataset(reader.varint32()?);
+        let node = Node(reader.varint32()?);
+        reader.end()?;
+        Ok(Self { name_seed, dataset, node })
+    }
+}
+
+/// How far ids have been handed out. A leased range that a crash interrupts is lost, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leases {
+    /// The namespace was closed in order; the epoch may go on.
+    pub clean: bool,
+    /// The current epoch.
+    pub epoch: u16,
+    /// The first block counter of the epoch that is not leased.
+    pub blocks: u64,
+    /// The first segment counter of the epoch that is not leased.
+    pub segments: u64,
+    /// The first inode number that is not leased.
+    pub inodes: u64,
+}
+
+impl Leases {
+    /// The stored value.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![LEASES_VERSION, u8::from(self.clean)];
+        put_varint(&mut out, u64::from(self.epoch));
+        for next in [self.blocks, self.segments, self.inodes] {
+            put_varint(&mut out, next);
+        }
+        out
+    }
+
+    /// Decodes a stored value.
+    pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader::new("id leases", value);
+        reader.version(LEASES_VERSION)?;
+        let clean = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(reader.error("unknown flag")),
+        };
+        let epoch = u16::try_from(reader.varint()?).map_err(|_| reader.error("epoch too large"))?;
+        let leases = Self {
+            clean,
+            epoch,
+            blocks: reader.varint()?,
+            segments: reader.varint()?,
+            inodes: reader.varint()?,
+        };
+        reader.end()?;
+        Ok(leases)
+    }
+}

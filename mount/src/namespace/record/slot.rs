@@ -1,0 +1,199 @@
+//! The pieces of one MiB of a file.
+
+use bytes::Bytes;
+use firn_tiering::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN};
+
+use super::{Reader, RecordError, Version, put_varint};
+
+const WHAT: &str = "extent";
+const VERSION: u8 = 1;
+
+/// Bytes of a file that one record describes: 1 MiB.
+pub const SLOT_LEN: u32 = 1 << 20;
+
+const BLOCK: u64 = 0;
+const INLINE: u64 = 1;
+const UNWRITTEN: u64 = 2;
+const TAG_BITS: u32 = 2;
+
+/// Fewest bytes that a stored piece takes: gap, tag with length, and one byte of content or none.
+const MIN_PIECE_LEN: usize = 2;
+
+/// Where the bytes of a piece are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// In a block, from `offset` on.
+    Block {
+        /// The block.
+        block: BlockRef,
+        /// Where in the block's plaintext the piece starts.
+        offset: u32,
+    },
+    /// Here.
+    Inline(Bytes),
+    /// Nowhere: allocated, reads as zeros.
+    Unwritten,
+}
+
+/// A run of bytes within a slot. Holes are what no piece covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Offset within the slot, below [`SLOT_LEN`].
+    pub start: u32,
+    /// Bytes, at least 1.
+    pub len: u32,
+    /// The bytes.
+    pub content: Content,
+}
+
+impl Piece {
+    /// The offset behind the piece.
+    pub fn end(&self) -> u32 {
+        self.start + self.len
+    }
+
+    /// The block it lies in.
+    pub fn block(&self) -> Option<&BlockRef> {
+        match &self.content {
+            Content::Block { block, .. } => Some(block),
+            Content::Inline(_) | Content::Unwritten => None,
+        }
+    }
+
+    /// The part of the piece before `end` (an offset within the slot); `None` when there is none.
+    pub fn cut(&self, end: u32) -> Option<Self> {
+        if end <= self.start {
+            return None;
+        }
+        let len = self.len.min(end - self.start);
+        let content = match &self.content {
+            Content::Inline(bytes) => Content::Inline(bytes.slice(..len as usize)),
+            other => other.clone(),
+        };
+        Some(Self { start: self.start, len, content })
+    }
+}
+
+/// The pieces of one slot with the version of its stored record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotRecord {
+    /// Under which node it was written.
+    pub version: Version,
+    /// In order, without overlap.
+    pub pieces: Vec<Piece>,
+}
+
+/// Bytes that the pieces cover.
+pub fn allocated(pieces: &[Piece]) -> u64 {
+    pieces.iter().map(|piece| u64::from(piece.len)).sum()
+}
+
+/// Whether pieces are in order, do not overlap and stay in the slot and in their blocks.
+fn check(pieces: &[Piece]) -> Result<(), &'static str> {
+    let mut at = 0;
+    for piece in pieces {
+        if piece.len == 0 {
+            return Err("empty piece");
+        }
+        if piece.start < at {
+            return Err("pieces overlap");
+        }
+        at = piece.start.checked_add(piece.len).ok_or("piece too long")?;
+        if at > SLOT_LEN {
+            return Err("piece exceeds its slot");
+        }
+        match &piece.content {
+            Content::Block { block, offset } => {
+                let end = offset.checked_add(piece.len).ok_or("piece too long")?;
+                if end > block.len || block.len as usize > MAX_BLOCK_LEN {
+                    return Err("piece exceeds its block");
+                }
+            }
+            Content::Inline(bytes) => {
+                if bytes.len() != piece.len as usize {
+                    return Err("inline length differs");
+                }
+            }
+            Content::Unwritten => {}
+        }
+    }
+    Ok(())
+}
+
+impl SlotRecord {
+    /// The stored value, version included; an error when the pieces make no sense.
+    pub fn encode(version: Version, pieces: &[Piece]) -> Result<Vec<u8>, RecordError> {
+        check(pieces).map_err(|reason| RecordError::new(WHAT, reason))?;
+        let mut out = Vec::with_capacity(8 + pieces.len() * 32);
+        version.put(&mut out);
+        out.push(VERSION);
+        let mut at = 0;
+        for piece in pieces {
+            put_varint(&mut out, u64::from(piece.start - at));
+            at = piece.end();
+            let tag = match piece.content {
+                Content::Block { .. } => BLOCK,
+                Content::Inline(_) => INLINE,
+                Content::Unwritten => UNWRITTEN,
+            };
+            put_varint(&mut out, u64::from(piece.len) << TAG_BITS | tag);
+            match &piece.content {
+                Content::Block { block, offset } => put_block(&mut out, block, *offset),
+                Content::Inline(bytes) => out.extend_from_slice(bytes),
+                Content::Unwritten => {}
+            }
+        }
+        Ok(out)
+    }
+
+    /// Decodes a stored value.
+    pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
+        let (version, record) = Version::split(value)?;
+        if version.whiteout {
+            return Ok(Self { version, pieces: Vec::new() });
+        }
+        let mut reader = Reader::new(WHAT, record);
+        reader.version(VERSION)?;
+        let mut pieces = Vec::with_capacity((reader.len() / MIN_PIECE_LEN).min(64));
+        let mut at = 0_u32;
+        while !reader.is_empty() {
+            let start = at
+                .checked_add(reader.varint32()?)
+                .filter(|&start| start < SLOT_LEN)
+                .ok_or_else(|| reader.error("piece exceeds its slot"))?;
+            let head = reader.varint32()?;
+            let len = head >> TAG_BITS;
+            let content = match u64::from(head) & ((1 << TAG_BITS) - 1) {
+                BLOCK => read_block(&mut reader)?,
+                INLINE => Content::Inline(Bytes::copy_from_slice(reader.bytes(len as usize)?)),
+                UNWRITTEN => Content::Unwritten,
+                _ => return Err(reader.error("unknown piece")),
+            };
+            at = start.checked_add(len).ok_or_else(|| reader.error("piece too long"))?;
+            pieces.push(Piece { start, len, content });
+        }
+        check(&pieces).map_err(|reason| RecordError::new(WHAT, reason))?;
+        Ok(Self { version, pieces })
+    }
+}
+
+fn put_block(out: &mut Vec<u8>, block: &BlockRef, offset: u32) {
+    const COUNTER: u64 = (1 << 48) - 1;
+    put_varint(out, u64::from(block.id.epoch().0));
+    put_varint(out, block.id.raw() & COUNTER);
+    out.extend_from_slice(&block.digest.0);
+    put_varint(out, u64::from(block.len));
+    put_varint(out, u64::from(offset));
+}
+
+fn read_block(reader: &mut Reader<'_>) -> Result<Content, RecordError> {
+    let epoch = u16::try_from(reader.varint()?).map_err(|_| reader.error("epoch too large"))?;
+    let counter = reader.varint()?;
+    let id = BlockId::new(Epoch(epoch), counter)
+        .ok_or_else(|| reader.error("block counter too large"))?;
+    let mut digest = [0; 16];
+    digest.copy_from_slice(reader.bytes(16)?);
+    let len = reader.varint32()?;
+    let offset = reader.varint32()?;
+    Ok(Content::Block { block: BlockRef { id, digest: BlockDigest(digest), len }, offset })
+}

@@ -1,0 +1,122 @@
+//! Removing entries.
+
+use std::sync::Arc;
+
+use super::directory::Place;
+use super::names::check_name;
+use super::record::{Inode, Timestamp};
+use super::store::Durability;
+use super::{InodeGuard, Namespace, Txn};
+use crate::error::{FsError, FsResult};
+use crate::types::Ino;
+
+/// What lost a name.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    /// The inode as it is now. With `nlink == 0` it is an orphan: [`Namespace::purge`] it once
+    /// nobody uses it.
+    pub inode: Arc<Inode>,
+}
+
+impl Removed {
+    /// Whether that was the last name.
+    pub fn is_orphan(&self) -> bool {
+        self.inode.nlink == 0
+    }
+}
+
+/// An entry, its directory and what it names, all locked.
+struct Found<'a> {
+    _guard: InodeGuard<'a>,
+    dir: Inode,
+    place: Place,
+    child: Inode,
+}
+
+impl Namespace {
+    /// Removes an entry that is not a directory.
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> FsResult<Removed> {
+        let found = self.lock_entry(parent, name)?;
+        if found.child.is_dir() {
+            return Err(FsError::IsDirectory);
+        }
+        self.remove_entry(found, name)
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> FsResult<Removed> {
+        let found = self.lock_entry(parent, name)?;
+        if !found.child.is_dir() {
+            return Err(FsError::NotDirectory);
+        }
+        if found.child.size != 0 {
+            return Err(FsError::NotEmpty);
+        }
+        self.remove_entry(found, name)
+    }
+
+    fn remove_entry(&self, found: Found<'_>, name: &[u8]) -> FsResult<Removed> {
+        let Found { _guard, mut dir, mut place, child } = found;
+        let now = self.now();
+        place.bucket.remove(name);
+        entry_removed(&mut dir, now)?;
+        if child.is_dir() {
+            dir.nlink = dir.nlink.saturating_sub(1);
+        }
+        let mut txn = self.begin();
+        place.stage(&mut txn, &dir)?;
+        txn.put_inode(dir)?;
+        let inode = lose_name(&mut txn, child, now)?;
+        txn.commit(Durability::Buffered)?;
+        Ok(Removed { inode })
+    }
+
+    fn lock_entry<'a>(&'a self, parent: Ino, name: &[u8]) -> FsResult<Found<'a>> {
+        check_name(name)?;
+        self.gate.check()?;
+        let mut guard = self.lock(&[parent]);
+        loop {
+            let dir = self.directory(parent)?;
+            let place = self.place(parent, name)?;
+            let ino = place.bucket.find(name).ok_or(FsError::NotFound)?.ino;
+            if self.stripes.extend(&mut guard, ino) {
+                let child = Inode::clone(&*self.named_inode(ino)?);
+                return Ok(Found { _guard: guard, dir: Inode::clone(&dir), place, child });
+            }
+            // Taken in the right order instead; the entry may be another one by then.
+            drop(guard);
+            guard = self.lock(&[parent, ino]);
+        }
+    }
+
+    /// An inode that a locked entry names.
+    pub(super) fn named_inode(&self, ino: Ino) -> FsResult<Arc<Inode>> {
+        self.find_inode(ino)?
+            .ok_or_else(|| FsError::io("namespace", format!("entry without an inode: {}", ino.0)))
+    }
+}
+
+/// A directory has one entry less.
+pub(super) fn entry_removed(dir: &mut Inode, now: Timestamp) -> FsResult<()> {
+    dir.size = dir
+        .size
+        .checked_sub(1)
+        .ok_or_else(|| FsError::io("namespace", "damaged directory: more entries than counted"))?;
+    dir.mtime = now;
+    dir.ctime = now;
+    Ok(())
+}
+
+/// An inode loses one name; a directory its only one.
+pub(super) fn lose_name(
+    txn: &mut Txn<'_>,
+    mut inode: Inode,
+    now: Timestamp,
+) -> FsResult<Arc<Inode>> {
+    inode.nlink = if inode.is_dir() { 0 } else { inode.nlink.saturating_sub(1) };
+    inode.ctime = now;
+    if inode.nlink == 0 {
+        txn.add_orphan(inode.ino);
+    }
+    txn.put_inode(inode)
+}

@@ -1,0 +1,318 @@
+//! The store on local disk: the only module that names fjall.
+//!
+//! *Crash rules.* `commit` hands the whole batch to the operating system before it returns (fjall
+//! flushes its journal buffer with every batch), so a killed process loses nothing that was
+//! acknowledged; `Durable` and `sync` follow with an fsync of the journal, which covers every
+//! earlier batch. Recovery replays whole batches from the journals, in order, and cuts a torn
+//! tail.
+//! *Failure.* A failed write, fsync, flush or compaction poisons fjall; every later commit fails.
+//! *At rest.* A journal is created 64 MiB long (sparse) and only ever replaced; after `rest` has
+//! moved everything into tables, dropping the store cuts the journal to nothing.
+//! *Memory.* Per space at most one write buffer and four sealed ones; a seldom used space is
+//! flushed when the journals reach their limit. The cache holds blocks, indexes and filters.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fjall::config::{BlockSizePolicy, CompressionPolicy, PinningPolicy};
+use fjall::{
+    CompressionType, Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable,
+    Slice,
+};
+use parking_lot::Mutex;
+
+use super::{
+    Batch, Durability, NamespaceReader, NamespaceStore, PAGE_BYTES, Page, Space, StoreError,
+    StoreResult,
+};
+
+/// Settings of [`LocalStore`]. The write buffers are fixed when the store is created.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Bytes of table blocks, indexes and filters kept in memory. More makes cold lookups rarer.
+    pub cache_bytes: u64,
+    /// Bytes of new records of the busiest space kept in memory before they are written to a
+    /// table; the others take a fraction. More makes writing cheaper and recovery longer.
+    pub write_buffer_bytes: u64,
+    /// Bytes of full journals kept before the spaces that hold them back are flushed, at least
+    /// 64 MiB.
+    pub journal_bytes: u64,
+    /// Tables open at once.
+    pub open_files: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 32 << 20,
+            write_buffer_bytes: 16 << 20,
+            journal_bytes: 64 << 20,
+            open_files: 128,
+        }
+    }
+}
+
+/// Bytes below which `rest` merges a space into one sorted run.
+const MERGE_AT_REST_BYTES: u64 = 64 << 20;
+
+/// Longest time that `rest` waits for tables to be written.
+const REST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// fjall on a directory.
+pub struct LocalStore {
+    open: Option<Open>,
+    path: PathBuf,
+    committed: AtomicU64,
+    synced: Mutex<u64>,
+    rested: AtomicBool,
+}
+
+struct Open {
+    // Dropped in this order: spaces hold the database's lock.
+    spaces: Vec<Keyspace>,
+    database: Database,
+}
+
+impl std::fmt::Debug for LocalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl LocalStore {
+    /// Opens the store in `path`, creating it when there is none. A creation that was cut short
+    /// leaves a directory that does not open: create volumes aside and rename.
+    pub fn open(path: &Path, options: StoreOptions) -> StoreResult<Self> {
+        let database = Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes.max(64 << 20))
+            .max_cached_files(Some(options.open_files.max(10)))
+            // A second worker spins while the first one compacts.
+            .worker_threads(1)
+            .open()
+            .map_err(StoreError::of(format!("open {}", path.display())))?;
+        let spaces = Space::ALL
+            .iter()
+            .map(|&space| database.keyspace(space.name(), || space_options(space, options)))
+            .collect::<Result<_, _>>()
+            .map_err(StoreError::of(format!("open {}", path.display())))?;
+        Ok(Self {
+            open: Some(Open { spaces, database }),
+            path: path.to_owned(),
+            committed: AtomicU64::new(0),
+            synced: Mutex::new(0),
+            rested: AtomicBool::new(false),
+        })
+    }
+
+    fn opened(&self) -> &Open {
+        self.open.as_ref().expect("the store is open until it is dropped")
+    }
+
+    fn space(&self, space: Space) -> &Keyspace {
+        &self.opened().spaces[space.index()]
+    }
+
+    /// Waits until every committed batch up to `ticket` is durable, sharing one fsync among all
+    /// who wait.
+    fn sync_to(&self, ticket: u64) -> StoreResult<()> {
+        let mut synced = self.synced.lock();
+        if *synced >= ticket {
+            return Ok(());
+        }
+        let reached = self.committed.load(Ordering::Acquire);
+        self.opened()
+            .database
+            .persist(PersistMode::SyncAll)
+            .map_err(StoreError::of("sync the journal"))?;
+        *synced = reached;
+        Ok(())
+    }
+
+    fn flush_tables(&self) -> StoreResult<bool> {
+        for space in &self.opened().spaces {
+            space.rotate_memtable().map_err(StoreError::of("flush to tables"))?;
+        }
+        let deadline = Instant::now() + REST_TIMEOUT;
+        while self.opened().spaces.iter().any(|space| space.sealed_memtable_count() > 0) {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(true)
+    }
+
+    fn journals(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "jnl") {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// With all records in tables the one journal left only repeats them.
+    fn cut_journal(&self) -> std::io::Result<()> {
+        if let [journal] = self.journals()?.as_slice() {
+            let file = std::fs::OpenOptions::new().write(true).open(journal)?;
+            file.set_len(0)?;
+            file.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LocalStore {
+    fn drop(&mut self) {
+        self.open = None;
+        if self.rested.load(Ordering::Acquire)
+            && let Err(error) = self.cut_journal()
+        {
+            tracing::warn!(path = %self.path.display(), %error, "namespace journal not shortened");
+        }
+    }
+}
+
+fn space_options(space: Space, options: StoreOptions) -> KeyspaceCreateOptions {
+    let buffer = match space {
+        Space::Head => options.write_buffer_bytes,
+        Space::Backrefs => options.write_buffer_bytes / 2,
+        Space::History | Space::Born => options.write_buffer_bytes / 4,
+        Space::Meta => options.write_buffer_bytes / 16,
+    };
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(buffer.max(64 << 10))
+        .data_block_size_policy(BlockSizePolicy::all(4 << 10))
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+        .index_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+        // Pinned indexes and filters are not counted by the cache.
+        .index_block_pinning_policy(PinningPolicy::all(false))
+        .filter_block_pinning_policy(PinningPolicy::all(false))
+        // Filters in the last level too: most lookups before a creation miss.
+        .expect_point_read_hits(false)
+}
+
+fn collect_page(mut items: Iter, limit: usize) -> StoreResult<Page> {
+    let mut page = Page::default();
+    let mut bytes = 0;
+    for item in items.by_ref() {
+        if page.items.len() >= limit || bytes >= PAGE_BYTES {
+            page.more = true;
+            break;
+        }
+        let (key, value) = Guard::into_inner(item).map_err(StoreError::of("read a range"))?;
+        bytes += key.len() + value.len();
+        page.items.push((Bytes::from(key), Bytes::from(value)));
+    }
+    Ok(page)
+}
+
+impl NamespaceReader for LocalStore {
+    fn get(&self, space: Space, key: &[u8]) -> StoreResult<Option<Bytes>> {
+        let value = self.space(space).get(key).map_err(StoreError::of("read a key"))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn page(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> StoreResult<Page> {
+        let space = self.space(space);
+        match to {
+            Some(to) if to <= from => Ok(Page::default()),
+            Some(to) => collect_page(space.range(from..to), limit),
+            None => collect_page(space.range(from..), limit),
+        }
+    }
+}
+
+impl NamespaceStore for LocalStore {
+    fn commit(&self, batch: Batch, durability: Durability) -> StoreResult<()> {
+        let open = self.opened();
+        // Flushes to the operating system at commit, since journal persistence is not manual.
+        let mut writes = open.database.batch();
+        self.rested.store(false, Ordering::Release);
+        for change in batch.into_changes() {
+            let space = &open.spaces[change.space.index()];
+            match change.value {
+                Some(value) => writes.insert(space, Slice::from(change.key), Slice::from(value)),
+                None => writes.remove(space, Slice::from(change.key)),
+            }
+        }
+        writes.commit().map_err(StoreError::of("commit"))?;
+        let ticket = self.committed.fetch_add(1, Ordering::AcqRel) + 1;
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Durable => self.sync_to(ticket),
+        }
+    }
+
+    fn sync(&self) -> StoreResult<()> {
+        self.sync_to(self.committed.load(Ordering::Acquire))
+    }
+
+    fn snapshot(&self) -> StoreResult<Box<dyn NamespaceReader>> {
+        let open = self.opened();
+        Ok(Box::new(LocalSnapshot { view: open.database.snapshot(), spaces: open.spaces.clone() }))
+    }
+
+    fn stored_bytes(&self) -> StoreResult<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let tables: u64 = self.opened().spaces.iter().map(Keyspace::disk_space).sum();
+        let journals = self.journals().map_err(StoreError::of("list journals"))?;
+        // A journal may vanish while it is being counted.
+        let blocks = journals.iter().filter_map(|path| path.metadata().ok()).map(|m| m.blocks());
+        Ok(tables + blocks.sum::<u64>() * 512)
+    }
+
+    fn rest(&self) -> StoreResult<()> {
+        self.sync()?;
+        if !self.flush_tables()? {
+            return Ok(());
+        }
+        for space in &self.opened().spaces {
+            if space.disk_space() <= MERGE_AT_REST_BYTES && space.table_count() > 1 {
+                space.major_compact().map_err(StoreError::of("merge tables"))?;
+            }
+        }
+        self.rested.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+struct LocalSnapshot {
+    // Dropped before the spaces it reads.
+    view: fjall::Snapshot,
+    spaces: Vec<Keyspace>,
+}
+
+impl NamespaceReader for LocalSnapshot {
+    fn get(&self, space: Space, key: &[u8]) -> StoreResult<Option<Bytes>> {
+        let space = &self.spaces[space.index()];
+        let value = self.view.get(space, key).map_err(StoreError::of("read a key"))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn page(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> StoreResult<Page> {
+        let space = &self.spaces[space.index()];
+        match to {
+            Some(to) if to <= from => Ok(Page::default()),
+            Some(to) => collect_page(self.view.range(space, from..to), limit),
+            None => collect_page(self.view.range(space, from..), limit),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Atomic changes: a batch that keeps history, born index and back-references right, and the
+//! inode cache in step.
+//!
+//! The caller holds the locks of all inodes that it changes, from before it read them until
+//! `commit` returned.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use firn_tiering::BlockId;
+
+use super::key::{self, Backref, Kind, Node};
+use super::record::{Bucket, Inode, Piece, SlotRecord, Version, allocated};
+use super::store::{Batch, Durability, Space};
+use super::{Namespace, Timestamp};
+use crate::error::{FsError, FsResult};
+use crate::types::{FileKind, Ino};
+
+/// What a commit left behind.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Blocks to which nothing refers any more. They may be freed once the commit is durable,
+    /// unless the caller holds references of its own that it has not committed yet.
+    pub unreferenced: Vec<BlockId>,
+}
+
+/// An atomic change in the making. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct Txn<'a> {
+    namespace: &'a Namespace,
+    batch: Batch,
+    inodes: Vec<(Ino, Option<Arc<Inode>>)>,
+    slots: HashSet<(Ino, u64)>,
+    dropped: Vec<BlockId>,
+}
+
+impl<'a> Txn<'a> {
+    pub(super) fn new(namespace: &'a Namespace) -> Self {
+        Self {
+            namespace,
+            batch: Batch::new(),
+            inodes: Vec::new(),
+            slots: HashSet::new(),
+            dropped: Vec::new(),
+        }
+    }
+
+    /// Number of changed keys so far, to keep batches bounded.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Makes it happen; see [`Durability`].
+    pub fn commit(self, durability: Durability) -> FsResult<Committed> {
+        let Self { namespace, batch, inodes, dropped, .. } = self;
+        if batch.is_empty() {
+            namespace.gate.check()?;
+        } else {
+            namespace.gate.commit(batch, durability)?;
+        }
+        for (ino, inode) in inodes {
+            match inode {
+                Some(inode) => namespace.cache.publish(inode),
+                None => namespace.cache.remove(ino),
+            }
+        }
+        // Looked up afterwards: of two commits at once that drop the last two references, the
+        // later one sees neither.
+        let unreferenced = namespace.without_references(dropped)?;
+        Ok(Committed { unreferenced })
+    }
+
+    /// Stores an inode that was read before, changed.
+    pub fn put_inode(&mut self, mut inode: Inode) -> FsResult<Arc<Inode>> {
+        let key = key::head(self.namespace.dataset, inode.ino, Kind::Inode);
+        inode.version = self.supersede(&key, inode.ino, Kind::Inode, inode.version)?;
+        self.batch.put(Space::Head, &key, inode.encode());
+        Ok(self.stage(inode))
+    }
+
+    /// Stores a new inode.
+    pub(super) fn add_inode(&mut self, inode: Inode) -> Arc<Inode> {
+        let key = key::head(self.namespace.dataset, inode.ino, Kind::Inode);
+        self.batch.put(Space::Head, &key, inode.encode());
+        self.batch.put(Space::Born, &key::born(self.node(), inode.ino, Kind::Inode), Bytes::new());
+        self.stage(inode)
+    }
+
+    /// Removes an inode. Its other records must be gone or go in the same change.
+    pub(super) fn remove_inode(&mut self, inode: &Inode) -> FsResult<()> {
+        let key = key::head(self.namespace.dataset, inode.ino, Kind::Inode);
+        self.erase(&key, inode.ino, Kind::Inode, inode.version)?;
+        if self.born_here(inode) {
+            self.batch.delete(Space::Born, &key::born(self.node(), inode.ino, Kind::Inode));
+        }
+        self.inodes.push((inode.ino, None));
+        Ok(())
+    }
+
+    fn stage(&mut self, inode: Inode) -> Arc<Inode> {
+        let inode = Arc::new(inode);
+        self.inodes.push((inode.ino, Some(Arc::clone(&inode))));
+        inode
+    }
+
+    /// Replaces all pieces of the slot `slot` (the file's bytes from `slot * SLOT_LEN`) and
+    /// accounts for them in `inode.allocated`; the caller stores the inode in the same change.
+    /// At most once for each slot in one change.
+    pub fn put_slot(&mut self, inode: &mut Inode, slot: u64, pieces: &[Piece]) -> FsResult<()> {
+        // An inode without allocated bytes has no extents at all.
+        let old = match inode.allocated {
+            0 if self.born_here(inode) => None,
+            _ => self.namespace.stored_slot(inode.ino, slot)?,
+        };
+        self.replace_slot(inode, slot, old, pieces)
+    }
+
+    pub(super) fn replace_slot(
+        &mut self,
+        inode: &mut Inode,
+        slot: u64,
+        old: Option<SlotRecord>,
+        pieces: &[Piece],
+    ) -> FsResult<()> {
+        if !self.slots.insert((inode.ino, slot)) {
+            return Err(FsError::Invalid("one slot changed twice at once"));
+        }
+        let key = key::head_numbered(self.namespace.dataset, inode.ino, Kind::Extent, slot);
+        let node = self.node();
+        let old_version = old.as_ref().map(|old| old.version);
+        let old_pieces = old.map_or_else(Vec::new, |old| old.pieces);
+        let before = block_ids(&old_pieces);
+        let after = block_ids(pieces);
+        let backref = |block| Backref { block, ino: inode.ino, slot, node }.encode();
+        // References of an older node stay with the version that moves to the history.
+        let ours = old_version.is_some_and(|version| version.node == node);
+        if ours {
+            for &block in before.iter().filter(|block| after.binary_search(block).is_err()) {
+                self.batch.delete(Space::Backrefs, &backref(block));
+                self.dropped.push(block);
+            }
+        }
+        for &block in &after {
+            if !ours || before.binary_search(&block).is_err() {
+                self.batch.put(Space::Backrefs, &backref(block), Bytes::new());
+            }
+        }
+        inode.allocated =
+            inode.allocated.checked_sub(allocated(&old_pieces)).ok_or_else(|| {
+                FsError::io("namespace", "damaged inode: allocated bytes too few")
+            })? + allocated(pieces);
+        match (old_version, pieces.is_empty()) {
+            (None, true) => Ok(()),
+            (Some(version), true) if version.whiteout => Ok(()),
+            (Some(version), true) => self.erase(&key, inode.ino, Kind::Extent, version),
+            (old_version, false) => {
+                let version = self.next_version(&key, inode, Kind::Extent, old_version)?;
+                self.batch.put(Space::Head, &key, SlotRecord::encode(version, pieces)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Stores a bucket of directory entries, or removes it when it is empty.
+    pub(super) fn put_bucket(
+        &mut self,
+        dir: &Inode,
+        number: u64,
+        old: Option<Version>,
+        bucket: &Bucket,
+    ) -> FsResult<()> {
+        let key = key::head_numbered(self.namespace.dataset, dir.ino, Kind::Dentry, number);
+        if bucket.is_empty() {
+            return match old {
+                Some(version) => self.erase(&key, dir.ino, Kind::Dentry, version),
+                None => Ok(()),
+            };
+        }
+        let version = self.next_version(&key, dir, Kind::Dentry, old)?;
+        let mut value = Vec::with_capacity(48);
+        version.put(&mut value);
+        bucket.put(&mut value);
+        self.batch.put(Space::Head, &key, value);
+        Ok(())
+    }
+
+    /// Stores the target of a symbolic link, once.
+    pub(super) fn put_symlink(&mut self, inode: &Inode, target: &[u8]) {
+        debug_assert_eq!(inode.kind, FileKind::Symlink);
+        let key = key::head(self.namespace.dataset, inode.ino, Kind::Symlink);
+        let mut value = Vec::with_capacity(target.len() + 2);
+        inode.version.put(&mut value);
+        value.extend_from_slice(target);
+        self.batch.put(Space::Head, &key, value);
+    }
+
+    /// Stores an extended attribute.
+    pub(super) fn put_xattr(
+        &mut self,
+        inode: &Inode,
+        name: &[u8],
+        old: Option<Version>,
+        bytes: &[u8],
+    ) -> FsResult<()> {
+        let key = key::head_named(self.namespace.dataset, inode.ino, Kind::Xattr, name);
+        let version = self.next_version(&key, inode, Kind::Xattr, old)?;
+        let mut value = Vec::with_capacity(bytes.len() + 2);
+        version.put(&mut value);
+        value.extend_from_slice(bytes);
+        self.batch.put(Space::Head, &key, value);
+        Ok(())
+    }
+
+    /// Removes a record of an object by its head key.
+    pub(super) fn remove_record(
+        &mut self,
+        ino: Ino,
+        kind: Kind,
+        key: &[u8],
+        version: Version,
+    ) -> FsResult<()> {
+        self.erase(key, ino, kind, version)
+    }
+
+    /// Notes that an inode lost its last name.
+    pub(super) fn add_orphan(&mut self, ino: Ino) {
+        let key = key::meta_inode(key::ORPHANS, self.namespace.dataset, ino);
+        self.batch.put(Space::Meta, &key, Bytes::new());
+    }
+
+    pub(super) fn remove_orphan(&mut self, ino: Ino) {
+        self.batch.delete(Space::Meta, &key::meta_inode(key::ORPHANS, self.namespace.dataset, ino));
+    }
+
+    /// Notes that extents from the inode's size on are still to be removed.
+    pub(super) fn add_truncation(&mut self, ino: Ino) {
+        let key = key::meta_inode(key::TRUNCATIONS, self.namespace.dataset, ino);
+        self.batch.put(Space::Meta, &key, Bytes::new());
+    }
+
+    pub(super) fn remove_truncation(&mut self, ino: Ino) {
+        self.batch
+            .delete(Space::Meta, &key::meta_inode(key::TRUNCATIONS, self.namespace.dataset, ino));
+    }
+
+    /// The time of the change.
+    pub fn now(&self) -> Timestamp {
+        self.namespace.now()
+    }
+
+    fn node(&self) -> Node {
+        self.namespace.node
+    }
+
+    /// Whether the inode itself was created under the current node, which then stands for all of
+    /// its records in the born index.
+    fn born_here(&self, inode: &Inode) -> bool {
+        inode.version.node == self.node() && !inode.version.shadows
+    }
+
+    /// The version of a record that `object` gets or that replaces an older one.
+    fn next_version(
+        &mut self,
+        key: &[u8],
+        object: &Inode,
+        kind: Kind,
+        old: Option<Version>,
+    ) -> FsResult<Version> {
+        match old {
+            Some(old) => self.supersede(key, object.ino, kind, old),
+            None => {
+                if !self.born_here(object) {
+                    let born = key::born(self.node(), object.ino, kind);
+                    self.batch.put(Space::Born, &born, Bytes::new());
+                }
+                Ok(Version::first(self.node()))
+            }
+        }
+    }
+
+    /// The version of a record that replaces `old`, which moves to the history if an older node
+    /// wrote it.
+    fn supersede(
+        &mut self,
+        key: &[u8],
+        object: Ino,
+        kind: Kind,
+        old: Version,
+    ) -> FsResult<Version> {
+        let node = self.node();
+        if old.node == node {
+            return Ok(Version { node, shadows: old.shadows, whiteout: false });
+        }
+        let value =
+            self.namespace.gate.store().get(Space::Head, key)?.ok_or_else(|| {
+                FsError::io("namespace", "a record vanished while it was changed")
+            })?;
+        self.batch.put(Space::History, &key::history(key, old.node), value);
+        self.batch.put(Space::Born, &key::born(node, object, kind), Bytes::new());
+        Ok(Version { node, shadows: true, whiteout: false })
+    }
+
+    /// Removes a record, leaving a whiteout where an older version remains.
+    fn erase(&mut self, key: &[u8], object: Ino, kind: Kind, old: Version) -> FsResult<()> {
+        let version = self.supersede(key, object, kind, old)?;
+        if version.shadows {
+            let mut value = Vec::with_capacity(2);
+            Version { whiteout: true, ..version }.put(&mut value);
+            self.batch.put(Space::Head, key, value);
+        } else {
+            self.batch.delete(Space::Head, key);
+        }
+        Ok(())
+    }
+}
+
+/// The blocks of some pieces, each once, sorted.
+fn block_ids(pieces: &[Piece]) -> Vec<BlockId> {
+    let mut ids: Vec<_> = pieces.iter().filter_map(Piece::block).map(|block| block.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
