@@ -1,0 +1,207 @@
+//! Reed-Solomon parity over a segment: how shards and stripes are cut, and parity and checksums
+//! computed in one streaming pass.
+//!
+//! An erasure code repairs what a checksum has located, so every shard, parity included, has a
+//! 16-byte BLAKE3 in the shard table. Shards are dealt round-robin over the stripes, parity going
+//! on where the data stopped, so that any run of `n` shards meets at most `ceil(n / stripes)` of one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use reed_solomon_erasure::galois_8::ReedSolomon;
+
+use crate::error::{Error, Result};
+
+use super::align_up;
+use super::bytes_at::ReadAt;
+
+/// Bytes of a shard's checksum.
+pub(super) const SHARD_SUM_LEN: usize = 16;
+/// Parity shards in each stripe: three for a run of damage, two for strays.
+const PARITY_PER_STRIPE: u16 = 5;
+/// Fewest stripes of a segment that has that many shards.
+const STRIPES: u16 = 4;
+/// Data shards that a segment is cut into: 251 in each of four stripes.
+const MOST_DATA_SHARDS: u64 = 251 * STRIPES as u64;
+/// Shards are a multiple of this long, for the vector units.
+const SHARD_ALIGN: u64 = 64;
+/// Shorter shards would cost more in checksums than they save in parity.
+const LEAST_SHARD_LEN: u64 = 256;
+/// Shards of one stripe, data and parity: the field has no more elements.
+const MOST_STRIPE_SHARDS: u32 = 256;
+/// Longest run of damage that parity is laid out for, as a fraction of the segment.
+const RUN_FRACTION: u64 = 100;
+
+/// How the bytes under parity are cut into shards and stripes. Recorded in the trailer; readers
+/// assume nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Bytes of each shard; the last data shard is thought of as filled up with zeros.
+    pub shard_len: u32,
+    /// Data shards in all stripes together.
+    pub data_shards: u32,
+    /// Stripes; shard `i`, data before parity, belongs to stripe `i % stripes`.
+    pub stripes: u16,
+    /// Parity shards of each stripe.
+    pub parity_per_stripe: u16,
+}
+
+impl Geometry {
+    /// For `protected` bytes under parity in a segment that has `rest` more bytes, parity and
+    /// shard tables not counted.
+    pub(super) fn plan(protected: u64, rest: u64) -> Self {
+        let shard_len = align_up(protected.div_ceil(MOST_DATA_SHARDS), SHARD_ALIGN);
+        let shard_len = shard_len.max(LEAST_SHARD_LEN);
+        let data_shards = protected.div_ceil(shard_len).max(1);
+        let mut geometry = Self {
+            shard_len: shard_len as u32,
+            data_shards: data_shards as u32,
+            stripes: STRIPES.min(data_shards as u16),
+            parity_per_stripe: PARITY_PER_STRIPE,
+        };
+        // Small segments have relatively long tables: more stripes until a run meets three shards
+        // of a stripe at most.
+        while u64::from(geometry.stripes) < data_shards {
+            let total = protected + rest + geometry.parity_len() + 2 * geometry.table_len();
+            let run = total / RUN_FRACTION;
+            let touched = (run + shard_len - 1) / shard_len + 1;
+            if touched <= 3 * u64::from(geometry.stripes) {
+                break;
+            }
+            geometry.stripes += 1;
+        }
+        geometry
+    }
+
+    /// Refuses what no writer produces.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let stripes = u32::from(self.stripes);
+        if stripes == 0 || stripes > self.data_shards || self.parity_per_stripe == 0 {
+            return Err("stripe count out of range");
+        }
+        if self.data_shards.div_ceil(stripes) + u32::from(self.parity_per_stripe)
+            > MOST_STRIPE_SHARDS
+        {
+            return Err("too many shards in a stripe");
+        }
+        if self.shard_len == 0 || self.shard_len > 1 << 24 {
+            return Err("shard length out of range");
+        }
+        Ok(())
+    }
+
+    /// Whether the data shards cover exactly `protected` bytes.
+    pub(super) fn covers(&self, protected: u64) -> bool {
+        protected.div_ceil(u64::from(self.shard_len)) == u64::from(self.data_shards)
+    }
+
+    /// Parity shards in all stripes together.
+    pub const fn parity_shards(&self) -> u32 {
+        self.stripes as u32 * self.parity_per_stripe as u32
+    }
+
+    /// Data and parity shards in all stripes together.
+    pub const fn shards(&self) -> u32 {
+        self.data_shards + self.parity_shards()
+    }
+
+    /// Bytes of all parity shards.
+    pub const fn parity_len(&self) -> u64 {
+        self.parity_shards() as u64 * self.shard_len as u64
+    }
+
+    /// Bytes of one shard table.
+    pub const fn table_len(&self) -> u64 {
+        self.shards() as u64 * SHARD_SUM_LEN as u64
+    }
+
+    /// Data shards of stripe `stripe`.
+    pub(super) const fn data_in(&self, stripe: u32) -> u32 {
+        (self.data_shards - stripe).div_ceil(self.stripes as u32)
+    }
+
+    /// The code of a stripe with that many data shards.
+    fn codec(&self, data: u32) -> Result<Arc<ReedSolomon>> {
+        /// Codes of full segments come in two sizes; a few more for odd ones.
+        static CODES: Mutex<VecDeque<(u32, u16, Arc<ReedSolomon>)>> = Mutex::new(VecDeque::new());
+        const MOST_CODES: usize = 8;
+        let wanted = (data, self.parity_per_stripe);
+        let found = |codes: &VecDeque<(u32, u16, Arc<ReedSolomon>)>| {
+            codes.iter().find(|code| (code.0, code.1) == wanted).map(|code| code.2.clone())
+        };
+        if let Some(code) = found(&CODES.lock()) {
+            return Ok(code);
+        }
+        let code = Arc::new(self.fresh_codec(data)?);
+        let mut codes = CODES.lock();
+        if found(&codes).is_none() {
+            codes.truncate(MOST_CODES - 1);
+            codes.push_front((wanted.0, wanted.1, code.clone()));
+        }
+        Ok(code)
+    }
+
+    /// The code of a stripe with that many data shards, not shared: reconstruction keeps the
+    /// matrices it inverted inside the code, and they must not stay.
+    pub(super) fn fresh_codec(&self, data: u32) -> Result<ReedSolomon> {
+        ReedSolomon::new(data as usize, usize::from(self.parity_per_stripe))
+            .map_err(|error| super::damaged("parity", format!("impossible stripe: {error}")))
+    }
+}
+
+/// Checksum of a shard, filled up with zeros.
+pub(super) fn shard_sum(shard: &[u8]) -> [u8; SHARD_SUM_LEN] {
+    super::short(&blake3::hash(shard))
+}
+
+/// Parity and checksums of a segment.
+pub(super) struct Protection {
+    /// Parity shards in file order.
+    pub(super) parity: Vec<u8>,
+    /// Checksums of all shards, data before parity.
+    pub(super) table: Vec<u8>,
+}
+
+/// Reads `protected` bytes from `start` once, in order, and computes their parity. Holds one data
+/// shard and the parity in memory: 1.4 MiB for a full segment.
+pub(super) fn protect<R: ReadAt + ?Sized>(
+    bytes: &R,
+    start: u64,
+    protected: u64,
+    geometry: &Geometry,
+) -> Result<Protection> {
+    let shard_len = geometry.shard_len as usize;
+    let stripes = u32::from(geometry.stripes);
+    let per_stripe = usize::from(geometry.parity_per_stripe);
+    let codecs: Vec<_> = (0..stripes)
+        .map(|stripe| geometry.codec(geometry.data_in(stripe)))
+        .collect::<Result<_>>()?;
+    let mut parity: Vec<Vec<Vec<u8>>> =
+        vec![vec![vec![0; shard_len]; per_stripe]; geometry.stripes as usize];
+    let mut table = Vec::with_capacity(geometry.table_len() as usize);
+    let mut shard = vec![0; shard_len];
+    for number in 0..geometry.data_shards {
+        let from = u64::from(number) * shard_len as u64;
+        let len = (protected - from).min(shard_len as u64) as usize;
+        bytes
+            .read_exact_at(&mut shard[..len], start + from)
+            .map_err(Error::io("read the segment back for its parity"))?;
+        shard[len..].fill(0);
+        table.extend_from_slice(&shard_sum(&shard));
+        let stripe = (number % stripes) as usize;
+        codecs[stripe]
+            .encode_single_sep((number / stripes) as usize, &shard, &mut parity[stripe])
+            .expect("shards and stripes have the lengths of the geometry");
+    }
+    let mut in_order = Vec::with_capacity(geometry.parity_len() as usize);
+    let mut taken = vec![0; geometry.stripes as usize];
+    for number in geometry.data_shards..geometry.shards() {
+        let stripe = (number % stripes) as usize;
+        let shard = &parity[stripe][taken[stripe]];
+        taken[stripe] += 1;
+        table.extend_from_slice(&shard_sum(shard));
+        in_order.extend_from_slice(shard);
+    }
+    Ok(Protection { parity: in_order, table })
+}

@@ -1,0 +1,288 @@
+//! The file of a segment while it is written: append, sync, seal, and recovery after a crash.
+//!
+//! *Consistency*: a frame may be read as soon as `append` returned. It survives a crash after the
+//! next sync. A failed append leaves the segment as it was; the next one overwrites what it wrote.
+//! *Crash*: until the rename in `seal` the file is `<id>.open`, and whatever footer it has is
+//! ignored and overwritten: [`SegmentWriter::recover`] keeps the frames and nothing else. After
+//! the rename it is complete and durable, since the rename follows an `fdatasync` of all of it.
+//! *Retry*: `seal` may be called again after an error that is not a failed sync.
+//! *Leaks*: frames that were appended and never referred to stay until the segment dies.
+
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+use super::entry::IndexEntry;
+use super::frame::{FRAME_ALIGN, FRAME_HEADER_TYPICAL, Frame};
+use super::header::{DATA_START, HEAD_TRAILER, SegmentHeader, TRAILER_LEN, Trailer};
+use super::index::{SegmentIndex, encode_index};
+use super::parity::{Geometry, protect};
+use super::scan::{ScannedFrame, scan_frames};
+use super::{FileKind, SEGMENT_TARGET, SegmentName, align_up, damaged};
+
+/// Bytes of an index entry before compression, at most.
+const ENTRY_BOUND: u64 = 80;
+/// Index and shard tables take at most this share of a segment's frames, in thousandths, ...
+const FOOTER_PER_MILLE: u64 = 3;
+/// ... where frames take at least this much; below, copies matter more than bytes.
+const FOOTER_LEAST_FRAMES: u64 = 32 << 20;
+/// Two shard tables of a full segment.
+const TABLES_BOUND: u64 = 2 * 16 * 1029;
+
+/// A segment that takes frames.
+#[derive(Debug)]
+pub struct SegmentWriter {
+    name: SegmentName,
+    dir: PathBuf,
+    file: Arc<File>,
+    end: u64,
+    entries: Vec<IndexEntry>,
+    sealed: bool,
+}
+
+/// A segment that was sealed.
+#[derive(Clone, Debug)]
+pub struct SealedInfo {
+    /// Its file.
+    pub path: PathBuf,
+    /// Length of that file.
+    pub file_len: u64,
+    /// Its index.
+    pub index: SegmentIndex,
+}
+
+/// A segment that a crash left open.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Takes frames again; usually it is sealed at once.
+    pub writer: SegmentWriter,
+    /// Frames that were kept although some of their cells cannot be read.
+    pub damaged: Vec<ScannedFrame>,
+    /// Ranges before the last kept frame that hold none.
+    pub gaps: Vec<Range<u64>>,
+    /// Bytes cut off behind the last kept frame: an append that the crash interrupted.
+    pub torn_bytes: u64,
+}
+
+impl SegmentWriter {
+    /// Makes the file of a new segment in `dir`; the file's name is durable when this returns.
+    pub fn create(dir: &Path, name: SegmentName) -> Result<Self> {
+        let path = dir.join(name.id.file_name(FileKind::Open));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(Error::io(format!("create {}", path.display())))?;
+        file.write_all_at(&SegmentHeader { name }.to_bytes(), 0)
+            .map_err(Error::io(format!("write {}", path.display())))?;
+        sync_dir(dir)?;
+        Ok(Self {
+            name,
+            dir: dir.to_owned(),
+            file: Arc::new(file),
+            end: DATA_START,
+            entries: Vec::new(),
+            sealed: false,
+        })
+    }
+
+    /// Opens what a crash left of the segment `name` in `dir`: finds its frames, verifies each,
+    /// drops those of which nothing can be read, and cuts off what lies behind the last one.
+    pub fn recover(dir: &Path, name: SegmentName) -> Result<Recovered> {
+        let path = dir.join(name.id.file_name(FileKind::Open));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io(format!("open {}", path.display())))?;
+        let len =
+            file.metadata().map_err(Error::io(format!("length of {}", path.display())))?.len();
+        let scan = scan_frames(&file, &name, DATA_START..len.max(DATA_START), true)?;
+        let mut kept: Vec<_> = scan.frames;
+        kept.retain(|frame| frame.readable != 0);
+        let end = kept.last().map_or(DATA_START, |frame| frame.header.entry.frame_range().end);
+        file.set_len(end).map_err(Error::io(format!("cut off the end of {}", path.display())))?;
+        file.write_all_at(&SegmentHeader { name }.to_bytes(), 0)
+            .map_err(Error::io(format!("write {}", path.display())))?;
+        let gaps = scan.gaps.into_iter().filter(|gap| gap.end <= end).collect();
+        let entries = kept.iter().map(|frame| frame.header.entry.clone()).collect();
+        kept.retain(|frame| !frame.intact);
+        let dir = dir.to_owned();
+        let writer = Self { name, dir, file: Arc::new(file), end, entries, sealed: false };
+        Ok(Recovered { writer, damaged: kept, gaps, torn_bytes: len.saturating_sub(end) })
+    }
+
+    /// Which segment this is.
+    pub fn name(&self) -> SegmentName {
+        self.name
+    }
+
+    /// The file, for reading frames and for `sync_data` without holding the writer.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> PathBuf {
+        let kind = if self.sealed { FileKind::Sealed } else { FileKind::Open };
+        self.dir.join(self.name.id.file_name(kind))
+    }
+
+    /// Length of header and frames so far.
+    pub fn len(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether it has no frames.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The blocks appended so far, in the order of the file.
+    pub fn entries(&self) -> &[IndexEntry] {
+        &self.entries
+    }
+
+    /// Whether a frame of that length can be added without exceeding [`SEGMENT_TARGET`].
+    pub fn has_room(&self, frame_len: u64) -> bool {
+        let index = (self.entries.len() as u64 + 1) * ENTRY_BOUND + FRAME_HEADER_TYPICAL as u64;
+        self.is_empty() || self.end + frame_len + index <= SEGMENT_TARGET
+    }
+
+    /// Adds a frame and returns its block's entry. After an error the segment is as before.
+    pub fn append(&mut self, frame: &mut Frame) -> Result<IndexEntry> {
+        if self.sealed {
+            return Err(Error::ReadOnly(format!("segment {} is sealed", self.name.id)));
+        }
+        let bytes = frame.stamp(&self.name);
+        self.file
+            .write_all_at(bytes, self.end)
+            .map_err(Error::io(format!("append to segment {}", self.name.id)))?;
+        let entry = IndexEntry { offset: self.end, ..frame.entry().clone() };
+        self.end = entry.frame_range().end;
+        debug_assert!(self.end.is_multiple_of(FRAME_ALIGN as u64));
+        self.entries.push(entry.clone());
+        Ok(entry)
+    }
+
+    /// Makes every frame appended so far durable.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(format!("sync segment {}", self.name.id)))
+    }
+
+    /// Removes a segment that is not needed, usually because it is empty.
+    pub fn discard(self) -> Result<()> {
+        let path = self.path();
+        std::fs::remove_file(&path).map_err(Error::io(format!("remove {}", path.display())))?;
+        sync_dir(&self.dir)
+    }
+
+    /// Adds index, checksums, parity and trailers, makes all of it durable and renames the file
+    /// from `.open` to `.seg`. Memory: 4 MiB for a full segment.
+    pub fn seal(&mut self) -> Result<SealedInfo> {
+        if self.sealed || self.entries.is_empty() {
+            return Err(damaged("segment", "an empty or sealed segment cannot be sealed"));
+        }
+        let open = self.path();
+        let trailer = self.write_footer()?;
+        self.sync()?;
+        self.sealed = true;
+        let path = self.path();
+        if let Err(error) = std::fs::rename(&open, &path) {
+            self.sealed = false;
+            return Err(Error::io(format!("rename {}", open.display()))(error));
+        }
+        sync_dir(&self.dir)?;
+        let file_len = trailer.file_len;
+        let index = SegmentIndex::new(trailer, self.entries.clone());
+        Ok(SealedInfo { path, file_len, index })
+    }
+
+    fn write_footer(&self) -> Result<Trailer> {
+        let (index, twice) = self.choose_index();
+        let write = |bytes: &[u8], at| {
+            self.file
+                .write_all_at(bytes, at)
+                .map_err(Error::io(format!("seal segment {}", self.name.id)))
+        };
+        let align = FRAME_ALIGN as u64;
+        let index_a = self.end..self.end + index.len() as u64;
+        write(&index, index_a.start)?;
+        let protected_end = index_a.end;
+        let protected = protected_end - DATA_START;
+        let index_b_len = if twice { index.len() as u64 } else { 0 };
+        let rest = DATA_START + index_b_len + 2 * TRAILER_LEN as u64;
+        let geometry = Geometry::plan(protected, rest);
+        let protection = protect(&*self.file, DATA_START, protected, &geometry)?;
+
+        let table_a = span(align_up(protected_end, align), geometry.table_len());
+        let parity = span(align_up(table_a.end, 64), geometry.parity_len());
+        let table_b = span(align_up(parity.end, align), geometry.table_len());
+        let index_b = span(align_up(table_b.end, align), index_b_len);
+        let trailer_at = align_up(index_b.end, align);
+        let trailer = Trailer {
+            name: self.name,
+            file_len: trailer_at + TRAILER_LEN as u64,
+            frames_end: self.end,
+            protected_end,
+            index_sum: super::short(&blake3::hash(&index)),
+            table_sum: super::short(&blake3::hash(&protection.table)),
+            index_a,
+            index_b: if twice { index_b.clone() } else { 0..0 },
+            table_a: table_a.clone(),
+            table_b: table_b.clone(),
+            parity: parity.clone(),
+            geometry: Some(geometry),
+            blocks: self.entries.len() as u32,
+        };
+        let mut footer = vec![0; (trailer.file_len - protected_end) as usize];
+        let page = trailer.to_bytes();
+        let table = &protection.table;
+        let index_b_bytes = if twice { index.as_slice() } else { &[] };
+        let parts: [(u64, &[u8]); 5] = [
+            (table_a.start, table),
+            (parity.start, &protection.parity),
+            (table_b.start, table),
+            (index_b.start, index_b_bytes),
+            (trailer_at, &page),
+        ];
+        for (at, part) in parts {
+            super::le::put(&mut footer, (at - protected_end) as usize, part);
+        }
+        write(&footer, protected_end)?;
+        write(&page, HEAD_TRAILER as u64)?;
+        self.file
+            .set_len(trailer.file_len)
+            .map_err(Error::io(format!("seal segment {}", self.name.id)))?;
+        Ok(trailer)
+    }
+
+    /// The index to write, and whether it stands twice: as much as fits the share of the footer.
+    fn choose_index(&self) -> (Vec<u8>, bool) {
+        let frames = (self.end - DATA_START).max(FOOTER_LEAST_FRAMES);
+        let share = frames * FOOTER_PER_MILLE / 1000 - TABLES_BOUND;
+        let full = encode_index(&self.name, &self.entries, true);
+        if 2 * full.len() as u64 <= share {
+            return (full, true);
+        }
+        let short = encode_index(&self.name, &self.entries, false);
+        let twice = 2 * short.len() as u64 <= share;
+        (short, twice)
+    }
+}
+
+fn span(start: u64, len: u64) -> Range<u64> {
+    start..start + len
+}
+
+/// Makes names in `dir` durable.
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(Error::io(format!("sync directory {}", dir.display())))
+}
