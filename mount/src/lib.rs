@@ -5,6 +5,7 @@
 
 pub mod core;
 pub mod error;
+pub mod file;
 pub mod fuse;
 pub mod namespace;
 pub mod types;

@@ -1,0 +1,217 @@
+//! When files are written back: after some seconds, after some megabytes, when memory is tight.
+//!
+//! One thread walks the list of files with uncommitted data and commits them in groups of bounded
+//! size. A file whose commit fails goes back to the list and is tried again at the next round; it
+//! is never dropped from the list with data left. Blocks that lost their last reference are freed
+//! between rounds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Files;
+use super::commit::Mode;
+use super::node::{FileNode, WriteFailure};
+use crate::error::FsResult;
+
+/// Most files in one group.
+const GROUP_FILES: usize = 512;
+
+/// Most bytes of memory whose files are in one group.
+const GROUP_BYTES: u64 = 64 << 20;
+
+/// Blocks looked up at once.
+const FREE_BATCH: usize = 4096;
+
+/// Rest after a failed round, however loudly the bell rings.
+const REST: Duration = Duration::from_secs(1);
+
+/// Wakes the flusher.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    state: Mutex<BellState>,
+    rung: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct BellState {
+    rung: bool,
+    stopped: bool,
+}
+
+impl Bell {
+    /// There is something to do before the interval is over.
+    pub(crate) fn ring(&self) {
+        let mut state = self.state.lock();
+        if !state.rung {
+            state.rung = true;
+            self.rung.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.rung.notify_all();
+    }
+
+    /// Waits for the bell or the end of the interval; `false` when it is time to stop.
+    fn wait(&self, interval: Duration) -> bool {
+        let mut state = self.state.lock();
+        if !state.rung && !state.stopped {
+            self.rung.wait_for(&mut state, interval);
+        }
+        state.rung = false;
+        !state.stopped
+    }
+
+    /// Waits without minding the bell; `false` when it is time to stop.
+    fn rest(&self, time: Duration) -> bool {
+        let mut state = self.state.lock();
+        if !state.stopped {
+            self.rung.wait_for(&mut state, time);
+        }
+        !state.stopped
+    }
+}
+
+/// The flusher's thread; stops when dropped, without a last round.
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    files: Arc<Files>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flusher {
+    /// Starts the thread. `after_round` runs when a round is over.
+    pub(crate) fn start(
+        files: Arc<Files>,
+        after_round: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let worker = Arc::clone(&files);
+        let thread = std::thread::Builder::new().name("firn-flush".into()).spawn(move || {
+            let mut seen = 0;
+            while worker.bell.wait(worker.settings.flush_interval) {
+                let good = worker.round(&mut seen);
+                after_round();
+                if !good && !worker.bell.rest(REST) {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { files, thread: Some(thread) })
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.files.bell.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Files").field("dirty", &self.dirty.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Files {
+    /// One round of the flusher; `false` when something failed.
+    fn round(&self, seen: &mut u64) -> bool {
+        let activity = self.activity.load(Ordering::Relaxed);
+        let idle = activity == std::mem::replace(seen, activity);
+        let mut good = self.flush_all().is_ok();
+        if idle && self.health.check().is_ok() {
+            good &= self.settle_some().is_ok();
+        }
+        if let Err(error) = self.free_unreferenced() {
+            tracing::warn!(error = super::chain(&error), "freeing blocks");
+            good = false;
+        }
+        good
+    }
+
+    /// Commits every file that is on the list now. All are tried; the first error is returned.
+    pub(crate) fn flush_all(&self) -> FsResult<()> {
+        self.written.store(0, Ordering::Relaxed);
+        let listed = std::mem::take(&mut *self.dirty.lock());
+        let mut first_error = None;
+        let mut group: Vec<Arc<FileNode>> = Vec::new();
+        let mut bytes = 0;
+        for node in listed {
+            // Before its state is taken: a later write lists it again.
+            node.listed.store(false, Ordering::Release);
+            bytes += node.state.read().overlay.weight();
+            group.push(node);
+            if group.len() >= GROUP_FILES || bytes >= GROUP_BYTES {
+                self.flush_group(std::mem::take(&mut group), &mut first_error);
+                bytes = 0;
+            }
+        }
+        self.flush_group(group, &mut first_error);
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn flush_group(
+        &self,
+        group: Vec<Arc<FileNode>>,
+        first_error: &mut Option<crate::error::FsError>,
+    ) {
+        if group.is_empty() {
+            return;
+        }
+        if let Err(error) = self.commit(&group, Mode::Group) {
+            tracing::warn!(error = super::chain(&error), files = group.len(), "writing back");
+            *self.last_failure.lock() = Some(WriteFailure::of(&error));
+            first_error.get_or_insert(error);
+        } else {
+            *self.last_failure.lock() = None;
+        }
+        for node in group {
+            if node.state.read().is_dirty() && node.must_list() {
+                self.dirty.lock().push(node);
+            }
+        }
+    }
+
+    /// Whether the latest round failed for lack of space.
+    pub(super) fn flush_found_no_space(&self) -> bool {
+        matches!(*self.last_failure.lock(), Some(WriteFailure::NoSpace))
+    }
+
+    /// Frees blocks that nothing refers to any more.
+    pub(crate) fn free_unreferenced(&self) -> FsResult<()> {
+        loop {
+            let mut candidates = self.pins.take_candidates(FREE_BATCH);
+            if candidates.is_empty() {
+                return Ok(());
+            }
+            for n in (0..candidates.len()).rev() {
+                match self.names.is_referenced(candidates[n]) {
+                    Ok(true) => {
+                        candidates.swap_remove(n);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.pins.report(candidates);
+                        return Err(error);
+                    }
+                }
+            }
+            // What the namespace says of the last references must not be lost by a crash.
+            self.names.sync()?;
+            self.blocks.free(&candidates);
+        }
+    }
+
+    /// Files with data that is not committed.
+    pub(crate) fn dirty_files(&self) -> usize {
+        self.dirty.lock().len()
+    }
+}

@@ -1,0 +1,215 @@
+//! Reading: overlay first, committed extents for what it does not know, zeros for the rest.
+//!
+//! Which bytes come from where is decided under the file's lock, blocks are read without it. A
+//! block that vanished in between was replaced and freed; then the decision is made anew.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use firn_tiering::{BlockRef, Error as TieringError, Wait};
+
+use super::node::{FileNode, FileState};
+use super::overlay::Fill;
+use super::piece::Content;
+use super::pins::StoredBlock;
+use super::{Files, SLOT_LEN};
+use crate::error::{FsError, FsResult};
+
+/// How often the decision is made anew.
+const ATTEMPTS: usize = 3;
+
+static ZEROS: [u8; SLOT_LEN as usize] = [0; SLOT_LEN as usize];
+
+/// Where a run of bytes comes from.
+#[derive(Clone, Debug)]
+enum From {
+    Zeros,
+    Memory(Bytes),
+    Block { block: BlockRef, offset: u32, _pin: Option<Arc<StoredBlock>> },
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    range: Range<u64>,
+    from: From,
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        (self.range.end - self.range.start) as usize
+    }
+
+    /// Takes up `next` where it continues in the same block.
+    fn join(&mut self, next: &Self) -> bool {
+        if let From::Block { block, offset, .. } = &self.from
+            && let From::Block { block: other, offset: behind, .. } = &next.from
+            && block == other
+            && u64::from(*offset) + self.len() as u64 == u64::from(*behind)
+        {
+            self.range.end = next.range.end;
+            return true;
+        }
+        matches!((&self.from, &next.from), (From::Zeros, From::Zeros)) && {
+            self.range.end = next.range.end;
+            true
+        }
+    }
+
+    fn same_source(&self, other: &Self) -> bool {
+        let block = |part: &Self| match &part.from {
+            From::Block { block, offset, .. } => Some((*block, *offset)),
+            _ => None,
+        };
+        self.range == other.range && block(self) == block(other)
+    }
+}
+
+impl Files {
+    /// Up to `len` bytes from `offset`, fewer only at the end of the file.
+    pub(crate) fn read(
+        &self,
+        node: &FileNode,
+        offset: u64,
+        len: u32,
+        wait: Wait,
+    ) -> FsResult<Bytes> {
+        let mut parts = self.locate(node, offset, len)?;
+        for _ in 1..ATTEMPTS {
+            match self.assemble(&parts, wait) {
+                Err(error) if was_replaced(&error) => {
+                    let again = self.locate(node, offset, len)?;
+                    let same = again.len() == parts.len()
+                        && again.iter().zip(&parts).all(|(new, old)| new.same_source(old));
+                    if same {
+                        return Err(read_error(node, offset, error));
+                    }
+                    parts = again;
+                }
+                done => return done.map_err(|error| read_error(node, offset, error)),
+            }
+        }
+        self.assemble(&parts, wait).map_err(|error| read_error(node, offset, error))
+    }
+
+    fn locate(&self, node: &FileNode, offset: u64, len: u32) -> FsResult<Vec<Part>> {
+        let state = node.state.read();
+        let end = offset.saturating_add(u64::from(len)).min(state.size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        self.parts(node, &state, offset..end)
+    }
+
+    fn parts(&self, node: &FileNode, state: &FileState, range: Range<u64>) -> FsResult<Vec<Part>> {
+        let mut parts: Vec<Part> = Vec::with_capacity(4);
+        let mut push = |part: Part| {
+            if !parts.last_mut().is_some_and(|last| last.join(&part)) {
+                parts.push(part);
+            }
+        };
+        for found in state.overlay.lookup(range) {
+            let range = found.range;
+            let from = match found.fill {
+                None => {
+                    self.committed(node, range, &mut push)?;
+                    continue;
+                }
+                Some(Fill::Hole | Fill::Unwritten) => From::Zeros,
+                Some(Fill::Buffered(bytes)) => From::Memory(bytes),
+                Some(Fill::Encoding { job, at }) => {
+                    let at = at as usize;
+                    let len = (range.end - range.start) as usize;
+                    From::Memory(job.plain.slice(at..at + len))
+                }
+                Some(Fill::Stored { block, at }) => {
+                    From::Block { block: block.block, offset: at, _pin: Some(block) }
+                }
+                Some(Fill::Active { .. }) => unreachable!("a lookup copies active bytes"),
+            };
+            push(Part { range, from });
+        }
+        Ok(parts)
+    }
+
+    /// The parts of a range that the overlay does not know.
+    fn committed(
+        &self,
+        node: &FileNode,
+        range: Range<u64>,
+        push: &mut impl FnMut(Part),
+    ) -> FsResult<()> {
+        let mut pos = range.start;
+        while pos < range.end {
+            let slot = pos / SLOT_LEN;
+            let base = slot * SLOT_LEN;
+            let end = range.end.min(base + SLOT_LEN);
+            let pieces = self.slot(node, slot)?;
+            let clip = (pos - base) as u32..(end - base) as u32;
+            let first = pieces.partition_point(|piece| piece.end() <= clip.start);
+            for piece in pieces[first..].iter().map_while(|piece| piece.clip(&clip)) {
+                let start = base + u64::from(piece.start);
+                let stop = base + u64::from(piece.end());
+                if pos < start {
+                    push(Part { range: pos..start, from: From::Zeros });
+                }
+                let from = match piece.content {
+                    Content::Block { block, offset } => From::Block { block, offset, _pin: None },
+                    Content::Inline(bytes) => From::Memory(bytes),
+                    Content::Unwritten => From::Zeros,
+                };
+                push(Part { range: start..stop, from });
+                pos = stop;
+            }
+            if pos < end {
+                push(Part { range: pos..end, from: From::Zeros });
+            }
+            pos = end;
+        }
+        Ok(())
+    }
+
+    fn assemble(&self, parts: &[Part], wait: Wait) -> Result<Bytes, TieringError> {
+        match parts {
+            [] => Ok(Bytes::new()),
+            [part] => self.fetch(part, wait),
+            parts => {
+                let mut all = BytesMut::with_capacity(parts.iter().map(Part::len).sum());
+                for part in parts {
+                    all.extend_from_slice(&self.fetch(part, wait)?);
+                }
+                Ok(all.freeze())
+            }
+        }
+    }
+
+    fn fetch(&self, part: &Part, wait: Wait) -> Result<Bytes, TieringError> {
+        let len = part.len();
+        match &part.from {
+            From::Zeros if len <= ZEROS.len() => Ok(Bytes::from_static(&ZEROS[..len])),
+            From::Zeros => Ok(Bytes::from(vec![0; len])),
+            From::Memory(bytes) => Ok(bytes.clone()),
+            From::Block { block, offset, .. } => {
+                let bytes = self.blocks.read(block, *offset..*offset + len as u32, wait)?;
+                if bytes.len() != len {
+                    let reason = format!("gave {} bytes of {len}", bytes.len());
+                    return Err(TieringError::Lost { id: block.id, reason });
+                }
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+fn was_replaced(error: &TieringError) -> bool {
+    matches!(error, TieringError::Lost { .. } | TieringError::Damaged { .. })
+}
+
+fn read_error(node: &FileNode, offset: u64, error: TieringError) -> FsError {
+    match FsError::from(error) {
+        FsError::Io { source, .. } => {
+            FsError::Io { what: format!("reading inode {} at {offset}", node.ino.0), source }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,168 @@
+//! Changing a file: writes and lengths. Nothing here touches a disk; whoever must wait, waits for
+//! memory before anything has changed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use firn_tiering::Wait;
+
+use super::job::{EncodeJob, Work};
+use super::node::{FileNode, FileState};
+use super::overlay::{Fill, Span};
+use super::{Files, MAX_FILE_LEN, SLOT_LEN};
+use crate::error::{FsError, FsResult};
+
+/// Charged beside the bytes of a write, for the spans that it splits.
+const WRITE_OVERHEAD: u64 = 512;
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// From this offset on.
+    At(u64),
+    /// To the end of the file.
+    End,
+}
+
+impl Files {
+    /// Writes all of `data`. `stamp` is the time to set, none when the kernel sends times itself.
+    pub(crate) fn write(
+        &self,
+        node: &Arc<FileNode>,
+        place: Place,
+        data: &[u8],
+        stamp: Option<SystemTime>,
+        wait: Wait,
+    ) -> FsResult<u32> {
+        self.health.check()?;
+        if data.is_empty() {
+            return Ok(0);
+        }
+        if let Place::At(offset) = place {
+            check_end(offset, data.len() as u64)?;
+        }
+        let charge = self.wait_for_memory(data.len() as u64 + WRITE_OVERHEAD, wait)?;
+        let mut state = node.state.write();
+        if state.gone {
+            return Err(FsError::Stale);
+        }
+        let offset = match place {
+            Place::At(offset) => offset,
+            Place::End => {
+                check_end(state.size, data.len() as u64)?;
+                state.size
+            }
+        };
+        match &mut state.charge {
+            Some(held) => held.merge(charge),
+            None => state.charge = Some(charge),
+        }
+        let full = state.overlay.write(offset, data);
+        let end = offset + data.len() as u64;
+        if end > state.size {
+            state.size = end;
+            state.touch();
+        }
+        if let Some(now) = stamp {
+            state.touch_content(now);
+        }
+        state.settle_charge(&self.memory);
+        for slot in full {
+            self.encode_early(node, &mut state, slot);
+        }
+        drop(state);
+        self.note_dirty(node, data.len() as u64);
+        Ok(data.len() as u32)
+    }
+
+    fn wait_for_memory(&self, bytes: u64, wait: Wait) -> FsResult<super::memory::Charge> {
+        if let Some(charge) = self.memory.try_acquire(bytes) {
+            return Ok(charge);
+        }
+        self.bell.ring();
+        self.memory.acquire(bytes, wait).map_err(|error| match error {
+            // What kept memory from being freed says more than that it was not.
+            FsError::Io { .. } if self.flush_found_no_space() => FsError::NoSpace,
+            other => other,
+        })
+    }
+
+    /// A slot that was just filled becomes a block without waiting for a flush, when encoders
+    /// have time. The state stays locked, so that nobody sees a job that the queue refused.
+    fn encode_early(&self, node: &Arc<FileNode>, state: &mut FileState, slot: u64) {
+        let Some(spans) = state.overlay.full_slot(slot) else { return };
+        let mut parts = spans.iter().filter_map(|(_, span)| match &span.fill {
+            Fill::Buffered(bytes) => Some(bytes),
+            _ => None,
+        });
+        let plain = match (parts.next(), parts.next()) {
+            (Some(only), None) => only.clone(),
+            _ => join(&spans),
+        };
+        let job = EncodeJob::new(plain);
+        let range = slot * SLOT_LEN..(slot + 1) * SLOT_LEN;
+        let work = Work {
+            job: Arc::clone(&job),
+            targets: vec![(Arc::downgrade(node), range)],
+            memory: Arc::clone(&node.encode_memory),
+            deadline: self.deadline(),
+        };
+        if !self.encoders.offer(work) {
+            return;
+        }
+        let mut at = 0;
+        for (start, span) in &spans {
+            let fill = Fill::Encoding { job: Arc::clone(&job), at };
+            state.overlay.replace(*start, span.len, span.seq, fill);
+            at += span.len as u32;
+        }
+    }
+
+    /// Sets the length: shorter drops bytes, longer adds a hole.
+    pub(crate) fn set_size(
+        &self,
+        node: &Arc<FileNode>,
+        size: u64,
+        now: SystemTime,
+    ) -> FsResult<()> {
+        self.health.check()?;
+        if size > MAX_FILE_LEN {
+            return Err(FsError::TooLarge);
+        }
+        let mut state = node.state.write();
+        if state.gone {
+            return Err(FsError::Stale);
+        }
+        let nothing_behind =
+            size >= state.size && state.overlay.is_empty() && state.committed_allocated == 0;
+        // Preallocation behind the end goes as well, as on other file systems.
+        if !nothing_behind && size <= state.size {
+            state.overlay.truncate(size);
+        }
+        state.size = size;
+        state.touch_content(now);
+        state.settle_charge(&self.memory);
+        drop(state);
+        self.note_dirty(node, 0);
+        Ok(())
+    }
+}
+
+fn join(spans: &[(u64, Span)]) -> Bytes {
+    let mut joined = BytesMut::with_capacity(SLOT_LEN as usize);
+    for (_, span) in spans {
+        if let Fill::Buffered(bytes) = &span.fill {
+            joined.extend_from_slice(bytes);
+        }
+    }
+    joined.freeze()
+}
+
+/// `EFBIG` where a range leaves what a file can hold.
+pub(crate) fn check_end(offset: u64, len: u64) -> FsResult<()> {
+    match offset.checked_add(len) {
+        Some(end) if end <= MAX_FILE_LEN => Ok(()),
+        _ => Err(FsError::TooLarge),
+    }
+}
