@@ -1,1 +1,13 @@
 //! Firn: the command, the daemon and its configuration.
+//!
+//! The binary is one line; everything lives here, so that integration tests and other programs
+//! can call it. This is the top layer: it may name `firn-mount` and `firn-tiering`, never the
+//! other way round.
+
+pub mod cli;
+pub mod config;
+pub mod failure;
+pub mod mounts;
+pub mod report;
+pub mod units;
+pub mod volume_dir;

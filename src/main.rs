@@ -1,2 +1,7 @@
 //! The `firn` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    firn::cli::main(std::env::args_os())
+}

@@ -1,0 +1,72 @@
+//! `firn init`: makes a volume. Everything is checked before anything is made, and the volume
+//! appears whole or not at all.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use uuid::Uuid;
+
+use crate::config::{ColdUrl, Config};
+use crate::failure::{EXIT_DONE, Explain};
+use crate::units::Size;
+use crate::volume_dir::create;
+
+/// Make a volume
+///
+/// Writes `firn.toml` with every setting explained, to be edited before the first mount. The
+/// directory must not exist or be empty; it appears whole or not at all.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// Directory of the volume
+    volume_dir: PathBuf,
+    /// Directory of the hot tier, on fast local disk [default: <volume-dir>/hot]
+    #[arg(long, value_name = "DIR")]
+    hot: Option<PathBuf>,
+    /// Bytes the volume may use locally [default: nine tenths of what is free]
+    #[arg(long, value_name = "SIZE")]
+    hot_capacity: Option<Size>,
+    /// Object store that keeps the blocks: file:///dir, s3://bucket/prefix, gs://, az://;
+    /// credentials come from its standard environment variables
+    #[arg(long, value_name = "URL")]
+    cold: Option<String>,
+    /// Bytes the volume may use in the cold tier [default: unlimited]
+    #[arg(long, value_name = "SIZE", requires = "cold")]
+    cold_capacity: Option<Size>,
+}
+
+impl Init {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        let path = create::check_place(&self.volume_dir).context("making a volume")?;
+        let hot = match &self.hot {
+            Some(hot) => std::path::absolute(hot).context("hot directory")?,
+            None => path.join("hot"),
+        };
+        let capacity = match self.hot_capacity {
+            Some(capacity) => capacity,
+            None => create::default_hot_capacity(&hot)?,
+        };
+        create::check_capacity(&hot, capacity)
+            .hint("give less with --hot-capacity, or name another disk with --hot")?;
+        let mut config = Config::new(Uuid::new_v4(), capacity);
+        if self.hot.is_some() {
+            config.hot = hot;
+        }
+        config.cold = self.cold.as_deref().map(parse_cold).transpose()?;
+        config.cold_capacity = self.cold_capacity;
+        config.check().context("making a volume").wrong_usage()?;
+        create::build(&path, &config, |_| Ok(())).context("making a volume")?;
+        Ok(EXIT_DONE)
+    }
+}
+
+/// Parses a cold URL, naming the remedy.
+pub(super) fn parse_cold(text: &str) -> anyhow::Result<ColdUrl> {
+    text.parse::<ColdUrl>()
+        .map_err(|error| anyhow::Error::new(error).context("cold URL"))
+        .hint(
+            "write file:///dir, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix; \
+             credentials go into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...)",
+        )
+        .wrong_usage()
+}

@@ -1,0 +1,32 @@
+//! `firn man`: manual pages from the one definition of the command line, one page per verb.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::failure::{EXIT_DONE, Explain};
+use crate::mounts;
+
+/// Write the manual pages into a directory
+///
+/// Writes `firn.1` and one page per verb. For all users:
+/// `firn man /usr/local/share/man/man1`.
+#[derive(Debug, Args)]
+#[command(name = "man")]
+pub(super) struct ManPages {
+    /// Directory to write to; made when missing
+    dir: PathBuf,
+}
+
+impl ManPages {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        let name = mounts::shown(&self.dir);
+        fs::create_dir_all(&self.dir).with_context(|| format!("making {name}"))?;
+        clap_mangen::generate_to(super::command(), &self.dir)
+            .with_context(|| format!("writing manual pages to {name}"))
+            .hint("name a directory you may write to")?;
+        Ok(EXIT_DONE)
+    }
+}

@@ -1,0 +1,231 @@
+//! `firn.toml`: what a volume is and how it behaves. Every value is checked when it is read, an
+//! unknown key is refused with its line, so that a typo is found at start and not at night. The
+//! file is written once, by `firn init` or `firn recover`, with each field explained; people edit
+//! it, the daemon only reads it. Secrets have no place in it.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::units::{Period, Size};
+
+pub mod cold_url;
+mod render;
+
+pub use cold_url::ColdUrl;
+
+/// Name of the file in the volume directory.
+pub const FILE_NAME: &str = "firn.toml";
+
+/// The newest volume format that this program knows.
+pub const FORMAT: u32 = 1;
+
+/// Smallest hot tier: a few segments, their parity, and the databases.
+pub const MIN_HOT_CAPACITY: Size = Size::mib(256);
+
+/// Smallest memory budget: one segment on its way to the cold tier beside the write buffers.
+pub const MIN_MEMORY: Size = Size::mib(64);
+
+/// A volume's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Version of everything stored in the volume. A program refuses what is newer than itself.
+    pub format: u32,
+    /// The volume's name for machines, also in its cold tier. Never changes.
+    pub uuid: Uuid,
+    /// Directory of the hot tier; relative to the volume directory unless absolute. Fast local
+    /// disk: everything is written here first.
+    #[serde(default = "default_hot")]
+    pub hot: PathBuf,
+    /// Bytes the volume may use locally: hot blocks, indexes, databases. More keeps more data at
+    /// local speed.
+    pub hot_capacity: Size,
+    /// Where blocks go to be kept. Without one the volume is local only, and as safe as its disk.
+    #[serde(default)]
+    pub cold: Option<ColdUrl>,
+    /// Bytes the volume may use in the cold tier; unlimited when absent. Bounds the bill, and what
+    /// `df` shows as total.
+    #[serde(default)]
+    pub cold_capacity: Option<Size>,
+    /// Bytes of memory for write buffers, caches, uploads and databases together. More absorbs
+    /// longer bursts; writers wait when it is full.
+    #[serde(default = "default_memory")]
+    pub memory: Size,
+    /// Longest time between two backups of the namespace to the cold tier. Shorter loses less
+    /// with the machine and costs more requests.
+    #[serde(default = "default_backup_interval")]
+    pub backup_interval: Period,
+    /// Copy sealed segments to the cold tier in the background. Off saves requests for short-lived
+    /// data, and makes the hot tier the only copy until somebody archives.
+    #[serde(default = "default_copy_ahead")]
+    pub copy_ahead: bool,
+    /// Longest time that written data waits in memory for its group flush. Shorter loses less of
+    /// what was never fsynced, longer packs better.
+    #[serde(default = "default_flush_interval")]
+    pub flush_interval: Period,
+    /// A writer that saw no progress for this long gets `EIO`.
+    #[serde(default = "default_write_deadline")]
+    pub write_deadline: Period,
+    /// A read from the cold tier that takes longer gets `EIO`.
+    #[serde(default = "default_read_deadline")]
+    pub read_deadline: Period,
+    /// `umount` waits this long for a cold tier that makes no progress, then leaves the rest for
+    /// the next mount: the data is safe in the hot tier.
+    #[serde(default = "default_umount_deadline")]
+    pub umount_deadline: Period,
+}
+
+fn default_hot() -> PathBuf {
+    PathBuf::from("hot")
+}
+
+fn default_memory() -> Size {
+    Size::mib(512)
+}
+
+fn default_backup_interval() -> Period {
+    Period::secs(15 * 60)
+}
+
+fn default_copy_ahead() -> bool {
+    true
+}
+
+fn default_flush_interval() -> Period {
+    Period::secs(5)
+}
+
+fn default_write_deadline() -> Period {
+    Period::secs(5 * 60)
+}
+
+fn default_read_deadline() -> Period {
+    Period::secs(60)
+}
+
+fn default_umount_deadline() -> Period {
+    Period::secs(60)
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, an unknown key, a wrong type, a bad unit.
+    #[error("{FILE_NAME} line {line}: {message}")]
+    Syntax {
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// Written by a newer program.
+    #[error("the volume has format version {found}, this program knows up to {FORMAT}")]
+    TooNew {
+        /// The version found.
+        found: u32,
+    },
+    /// A value that parses and makes no sense.
+    #[error("{FILE_NAME}: {key}: {message}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl Config {
+    /// A configuration with every default.
+    pub fn new(uuid: Uuid, hot_capacity: Size) -> Self {
+        Self {
+            format: FORMAT,
+            uuid,
+            hot: default_hot(),
+            hot_capacity,
+            cold: None,
+            cold_capacity: None,
+            memory: default_memory(),
+            backup_interval: default_backup_interval(),
+            copy_ahead: default_copy_ahead(),
+            flush_interval: default_flush_interval(),
+            write_deadline: default_write_deadline(),
+            read_deadline: default_read_deadline(),
+            umount_deadline: default_umount_deadline(),
+        }
+    }
+
+    /// Reads and checks the text of a `firn.toml`.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        refuse_newer(text)?;
+        let config: Self = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The text of a `firn.toml` that parses to this, each field explained.
+    pub fn render(&self) -> String {
+        render::render(self)
+    }
+
+    /// The hot directory as an absolute path, given the volume directory.
+    pub fn hot_dir(&self, volume_dir: &Path) -> PathBuf {
+        volume_dir.join(&self.hot)
+    }
+
+    /// Checks what the types cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, message: String| Err(ConfigError::Value { key, message });
+        if self.format == 0 {
+            return value("format", "there is no version 0".into());
+        }
+        if self.hot.as_os_str().is_empty() {
+            return value("hot", "is empty".into());
+        }
+        if self.hot_capacity < MIN_HOT_CAPACITY {
+            let message = format!("{} is less than {MIN_HOT_CAPACITY}", self.hot_capacity);
+            return value("hot_capacity", message);
+        }
+        if self.memory < MIN_MEMORY {
+            return value("memory", format!("{} is less than {MIN_MEMORY}", self.memory));
+        }
+        if self.cold_capacity.is_some() && self.cold.is_none() {
+            return value("cold_capacity", "is set, but there is no cold tier".into());
+        }
+        let periods = [
+            ("backup_interval", self.backup_interval, 1),
+            ("flush_interval", self.flush_interval, 0),
+            ("write_deadline", self.write_deadline, 1),
+            ("read_deadline", self.read_deadline, 1),
+            ("umount_deadline", self.umount_deadline, 0),
+        ];
+        for (key, period, least) in periods {
+            if period < Period::secs(least) || period > Period::secs(366 * 86_400) {
+                return value(key, format!("{period} is not between {least}s and 366d"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the version before anything else: a newer file may well hold keys unknown here.
+fn refuse_newer(text: &str) -> Result<(), ConfigError> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    match toml::from_str::<Version>(text) {
+        Ok(Version { format }) if format > FORMAT => Err(ConfigError::TooNew { found: format }),
+        _ => Ok(()),
+    }
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+    ConfigError::Syntax { line, message: error.message().trim().replace('\n', ", ") }
+}
+
+#[cfg(test)]
+mod tests;

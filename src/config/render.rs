@@ -1,0 +1,140 @@
+//! Writes a `firn.toml` that explains itself. Kept beside the parser, whose test reads back what
+//! is written here and checks that no field was forgotten.
+
+use std::fmt::Write;
+
+use super::Config;
+
+/// One field: its explanation, its key, its value in TOML; no value writes it commented out,
+/// with an example.
+struct Field {
+    about: &'static str,
+    key: &'static str,
+    value: Option<String>,
+    example: &'static str,
+}
+
+pub(super) fn render(config: &Config) -> String {
+    let mut text = String::from(
+        "# A Firn volume. Read at mount; changes take effect at the next one.\n\
+         # Sizes are written as \"64KiB\" or \"2TiB\", durations as \"90s\", \"15m\" or \"7d\".\n\
+         # Credentials never belong here: the object store takes its standard environment\n\
+         # variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT, AWS_REGION, ...).\n",
+    );
+    for field in fields(config) {
+        text.push('\n');
+        for line in field.about.lines() {
+            let _ = writeln!(text, "# {}", line.trim());
+        }
+        let _ = match &field.value {
+            Some(value) => writeln!(text, "{} = {value}", field.key),
+            None => writeln!(text, "#{} = {}", field.key, field.example),
+        };
+    }
+    text
+}
+
+/// A TOML string.
+fn quoted<T: ToString + ?Sized>(value: &T) -> Option<String> {
+    Some(toml::Value::String(value.to_string()).to_string())
+}
+
+fn fields(config: &Config) -> Vec<Field> {
+    let mut fields = place_fields(config);
+    fields.extend(behaviour_fields(config));
+    fields
+}
+
+fn place_fields(config: &Config) -> Vec<Field> {
+    let field = |about, key, value, example| Field { about, key, value, example };
+    vec![
+        field(
+            "Version of everything stored in this volume. Not for editing.",
+            "format",
+            Some(config.format.to_string()),
+            "",
+        ),
+        field(
+            "The volume's identity, also in its cold tier. Not for editing.",
+            "uuid",
+            quoted(&config.uuid),
+            "",
+        ),
+        field(
+            "Directory of the hot tier, relative to this one unless absolute. Fast local disk:\n\
+             everything is written here first. Move it only while unmounted.",
+            "hot",
+            quoted(&config.hot.display()),
+            "",
+        ),
+        field(
+            "Bytes this volume may use locally: hot blocks, indexes and databases together.\n\
+             More keeps more data at local speed. At least 256MiB.",
+            "hot_capacity",
+            quoted(&config.hot_capacity),
+            "",
+        ),
+        field(
+            "Object store that keeps the blocks: file:///dir, s3://bucket/prefix,\n\
+             gs://bucket/prefix or az://container/prefix. Without one the volume is local only,\n\
+             and as safe as its disk.",
+            "cold",
+            config.cold.as_ref().and_then(quoted),
+            "\"s3://bucket/prefix\"",
+        ),
+        field(
+            "Bytes this volume may use in the cold tier; unlimited when absent. Bounds the bill,\n\
+             and is part of what df shows as total.",
+            "cold_capacity",
+            config.cold_capacity.as_ref().and_then(quoted),
+            "\"100TiB\"",
+        ),
+    ]
+}
+
+fn behaviour_fields(config: &Config) -> Vec<Field> {
+    let field = |about, key, value| Field { about, key, value, example: "" };
+    vec![
+        field(
+            "Bytes of memory for write buffers, caches, uploads and databases together. More\n\
+             absorbs longer bursts; writers wait while it is full. At least 64MiB.",
+            "memory",
+            quoted(&config.memory),
+        ),
+        field(
+            "Longest time between two backups of the namespace to the cold tier. Shorter loses\n\
+             less with the machine and costs more requests.",
+            "backup_interval",
+            quoted(&config.backup_interval),
+        ),
+        field(
+            "Copy full segments to the cold tier in the background. Off saves requests for\n\
+             short-lived data, and leaves the hot tier the only copy until `firn tier archive`\n\
+             or `firn umount`.",
+            "copy_ahead",
+            Some(config.copy_ahead.to_string()),
+        ),
+        field(
+            "Longest time that written data stays in memory before it is flushed as a group.\n\
+             Shorter loses less of what was never fsynced, longer packs better.",
+            "flush_interval",
+            quoted(&config.flush_interval),
+        ),
+        field(
+            "A writer that saw no progress for this long gets EIO.",
+            "write_deadline",
+            quoted(&config.write_deadline),
+        ),
+        field(
+            "A read from the cold tier that takes longer than this gets EIO.",
+            "read_deadline",
+            quoted(&config.read_deadline),
+        ),
+        field(
+            "How long umount waits for a cold tier that makes no progress. After that it leaves\n\
+             the rest to the next mount: the data is safe in the hot tier.",
+            "umount_deadline",
+            quoted(&config.umount_deadline),
+        ),
+    ]
+}

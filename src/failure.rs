@@ -1,0 +1,160 @@
+//! How a failure reaches a person: `firn: what: cause: ...`, then a `hint:` where one helps.
+//! Inside the command errors are `anyhow`; hints and exit codes ride along as invisible layers
+//! of the chain. `cli::main` is the only place that prints them.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+/// Done.
+pub const EXIT_DONE: u8 = 0;
+/// Failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Wrong usage.
+pub const EXIT_USAGE: u8 = 2;
+/// The check ran and found damage that it did not repair.
+pub const EXIT_DAMAGE: u8 = 3;
+
+/// What to try next. Shows nothing as part of the cause chain.
+#[derive(Clone, Debug)]
+struct Hint(String);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// Marks an error as wrong usage (exit code 2). Shows nothing as part of the cause chain.
+#[derive(Clone, Copy, Debug)]
+struct Usage;
+
+impl fmt::Display for Usage {
+    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// Adds hints and exit codes to results.
+pub trait Explain<T> {
+    /// Says what the user can do about it.
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T>;
+    /// The user asked for something that makes no sense: exit code 2.
+    fn wrong_usage(self) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Explain<T> for Result<T, E> {
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
+        self.map_err(|error| error.into().context(Hint(hint.into())))
+    }
+
+    fn wrong_usage(self) -> anyhow::Result<T> {
+        self.map_err(|error| error.into().context(Usage))
+    }
+}
+
+/// A failure in the form in which it is printed, and in which it crosses the readiness pipe and
+/// the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// `what: cause: cause`, without the program's name.
+    pub message: String,
+    /// What to try next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Exit code.
+    pub code: u8,
+}
+
+impl Failure {
+    /// A failure from its layers.
+    pub fn new(error: &anyhow::Error) -> Self {
+        let mut parts: Vec<String> = Vec::new();
+        for layer in error.chain().map(ToString::to_string) {
+            let repeats = parts.last().is_some_and(|last| last.ends_with(&layer));
+            if !layer.is_empty() && !repeats {
+                parts.push(layer.trim_end().replace('\n', " "));
+            }
+        }
+        let code = if error.downcast_ref::<Usage>().is_some() { EXIT_USAGE } else { EXIT_FAILED };
+        Self {
+            message: parts.join(": "),
+            hint: error.downcast_ref::<Hint>().map(|hint| hint.0.clone()),
+            code,
+        }
+    }
+
+    /// The same failure as an error again, on the other side of a pipe or socket.
+    pub fn into_error(self) -> anyhow::Error {
+        let mut error = anyhow::Error::msg(self.message);
+        if let Some(hint) = self.hint {
+            error = error.context(Hint(hint));
+        }
+        if self.code == EXIT_USAGE {
+            error = error.context(Usage);
+        }
+        error
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "firn: {}", self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints `error` and says how the process ends. A reader that went away (`firn ... | head`) is
+/// no failure.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let gone = error
+        .chain()
+        .filter_map(|layer| layer.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if gone {
+        return ExitCode::from(EXIT_DONE);
+    }
+    let failure = Failure::new(error);
+    crate::report::note(&failure.to_string());
+    ExitCode::from(failure.code)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn prints_the_chain_and_the_hint() {
+        let error = Err::<(), _>(anyhow!("refused"))
+            .hint("start the store")
+            .context("cold tier s3://b")
+            .unwrap_err();
+        let text = Failure::new(&error).to_string();
+        assert_eq!(text, "firn: cold tier s3://b: refused\nhint: start the store");
+    }
+
+    #[test]
+    fn usage_is_exit_code_two_also_after_crossing_a_pipe() {
+        let error = Err::<(), _>(anyhow!("bad option")).wrong_usage().hint("see -h").unwrap_err();
+        let sent = serde_json::to_string(&Failure::new(&error)).unwrap();
+        let failure: Failure = serde_json::from_str(&sent).unwrap();
+        let again = Failure::new(&failure.clone().into_error());
+        assert_eq!(again, failure);
+        assert_eq!(again.code, EXIT_USAGE);
+    }
+
+    #[test]
+    fn a_cause_that_repeats_its_parent_is_said_once() {
+        let error = anyhow!("permission denied").context("opening: permission denied");
+        assert_eq!(Failure::new(&error).message, "opening: permission denied");
+    }
+}

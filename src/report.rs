@@ -1,0 +1,28 @@
+//! What people and scripts read: tables and JSON on standard output, notes on standard error.
+//! Nothing else in the crate prints, so that a listing stays parseable and a closed pipe is an
+//! ordinary error instead of a panic. One module per listing.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Writes a listing or a line to standard output.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).context("writing to standard output")?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n").context("writing to standard output")?;
+    }
+    out.flush().context("writing to standard output")
+}
+
+/// Writes one JSON object to standard output.
+pub fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(value).context("writing JSON")?)
+}
+
+/// Writes a diagnostic to standard error; that nobody listens there is nobody's problem.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,11 @@
+//! Ring 5, the command: what a user types, what comes back, and that bad input is one clear error
+//! with a hint, the right exit code and nothing half-made.
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(unreachable_pub, reason = "helpers are shared by modules of this one binary")]
+
+#[path = "command/init.rs"]
+mod init;
+#[path = "command/one_definition.rs"]
+mod one_definition;
+#[path = "command/run.rs"]
+mod run;
