@@ -24,13 +24,13 @@ use crate::error::{Error, Result};
 /// How hard to try. Chosen by load: when writers outpace the encoders, cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effort {
-    /// lz4 only, and only where it clearly helps.
+    /// lz4 only, behind a filter where one clearly helps.
     Fast,
-    /// zstd at a low level, filters chosen by sampling.
+    /// zstd-1 behind a filter chosen by sampling, or lz4 where it is as good.
     Normal,
-    /// zstd at a middle level: encoders are idle.
+    /// zstd at a middle level with every filter tried on the sample: encoders are idle.
     High,
-    /// zstd-19 with every filter candidate: data bound for the cold tier.
+    /// zstd-19 with every filter tried: data bound for the cold tier.
     Archive,
 }
 
@@ -149,6 +149,14 @@ impl Filter {
 
     const fn width_bits(width: u8) -> u8 {
         (width.trailing_zeros() as u8 & 7) << 4
+    }
+
+    /// Runs of bytes with a distribution of their own in a filtered cell.
+    const fn planes(self) -> usize {
+        match self {
+            Self::None => 1,
+            Self::Shuffle { width } | Self::DeltaShuffle { width, .. } => width as usize,
+        }
     }
 
     const fn is_supported(self) -> bool {
@@ -288,7 +296,7 @@ fn encode_cell(
         filtered
     };
     let most = plain.len() - (plain.len() / LEAST_GAIN_DIVISOR).max(1);
-    codec::compress(codec, level, input, out).filter(|len| *len <= most)
+    codec::compress(codec, level, filter.planes(), input, out).filter(|len| *len <= most)
 }
 
 fn raw_block(plain: &[u8]) -> EncodedBlock {

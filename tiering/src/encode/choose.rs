@@ -1,13 +1,20 @@
 //! Choosing: which codec, filter and level a block deserves, found out on a sample of it.
 //!
-//! Compressing a sample with every candidate would cost more than the block itself, so the
-//! filters are ranked first by the entropy of their byte planes, which is cheap, and only the
-//! best few are compressed. [`EncodeMemory`] carries the winner along a stream and notices when
-//! the stream has become something else.
+//! Compressing a sample with every candidate would cost as much as the block itself, so the
+//! filters are ranked first by the entropy of the byte planes they would make, which is cheap,
+//! and only the most promising are compressed. [`EncodeMemory`] carries the winner along a
+//! stream and notices when the stream has become something else.
 
+mod estimate;
+mod memory;
+
+use std::borrow::Cow;
 use std::fmt;
 
-use super::{Codec, Effort, EncodedBlock, Filter, codec, encode_block_as, filter};
+pub use memory::EncodeMemory;
+
+use super::{Codec, Effort, Filter, codec, filter};
+use crate::block::CELL_LEN;
 
 /// Bytes in one window of the sample.
 const WINDOW_LEN: usize = 16 << 10;
@@ -15,8 +22,8 @@ const WINDOW_LEN: usize = 16 << 10;
 /// Windows in the sample of a whole block.
 const WINDOWS: usize = 3;
 
-/// Blocks that follow a probed choice before the next probe.
-const PROBE_EVERY: u32 = 16;
+/// Below this a filter's gain is a few bytes.
+const LEAST_FILTERED_LEN: usize = 512;
 
 /// Every filter there is, `None` left out.
 const FILTERS: [Filter; 9] = [
@@ -31,6 +38,37 @@ const FILTERS: [Filter; 9] = [
     Filter::DeltaShuffle { width: 8, big_endian: true },
 ];
 
+/// How an [`Effort`] goes about it.
+struct Strategy {
+    /// Codec and level that candidates are compared with.
+    scout: (Codec, u8),
+    /// Filters to compress the sample with, the most promising first.
+    filters: usize,
+    /// Whether a filter must look promising to be compressed at all.
+    picky: bool,
+    /// Winners of the scouting that are compressed again with the last level.
+    finalists: usize,
+    /// zstd level that is used in the end; the scout's when there are no finalists.
+    level: u8,
+}
+
+impl Strategy {
+    fn of(effort: Effort) -> Self {
+        let normal =
+            Self { scout: (Codec::Zstd, 1), filters: 2, picky: true, finalists: 0, level: 1 };
+        match effort {
+            Effort::Fast => Self { scout: (Codec::Lz4, 0), ..normal },
+            Effort::Normal => normal,
+            Effort::High => {
+                Self { filters: FILTERS.len(), picky: false, finalists: 2, level: 9, ..normal }
+            }
+            Effort::Archive => {
+                Self { filters: FILTERS.len(), picky: false, finalists: 3, level: 19, ..normal }
+            }
+        }
+    }
+}
+
 /// What was decided for a block, and the measurements that decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -44,41 +82,28 @@ pub struct Choice {
     pub sample_len: u32,
     /// What the sample took with this choice.
     pub sample_stored: u32,
-    /// What the sample took with the best codec and no filter.
+    /// What the sample took with the same effort and no filter.
     pub unfiltered_stored: u32,
-}
-
-impl Choice {
-    fn raw(sample_len: usize) -> Self {
-        Self {
-            codec: Codec::None,
-            filter: Filter::None,
-            level: 0,
-            sample_len: sample_len as u32,
-            sample_stored: sample_len as u32,
-            unfiltered_stored: sample_len as u32,
-        }
-    }
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ratio = |stored: u32| f64::from(self.sample_len) / f64::from(stored.max(1));
-        match (self.codec, self.filter) {
-            (Codec::None, _) => write!(f, "raw: no codec or filter shrinks the sample"),
-            (codec, Filter::None) => write!(
-                f,
-                "{codec}-{}: ratio {:.2} on the sample, no filter does clearly better",
-                self.level,
-                ratio(self.sample_stored)
-            ),
-            (codec, filter) => write!(
-                f,
-                "{filter} {codec}-{}: ratio {:.2} on the sample, {:.2} unfiltered",
-                self.level,
-                ratio(self.sample_stored),
-                ratio(self.unfiltered_stored)
-            ),
+        if self.codec == Codec::None {
+            return f.write_str("raw: nothing that was tried shrinks the sample");
+        }
+        if self.filter != Filter::None {
+            write!(f, "{} ", self.filter)?;
+        }
+        write!(f, "{}", self.codec)?;
+        if self.codec != Codec::Lz4 {
+            write!(f, "-{}", self.level)?;
+        }
+        write!(f, ": ratio {:.2} on the sample, ", ratio(self.sample_stored))?;
+        if self.filter == Filter::None {
+            f.write_str("no filter is clearly better")
+        } else {
+            write!(f, "{:.2} without the filter", ratio(self.unfiltered_stored))
         }
     }
 }
@@ -107,15 +132,18 @@ pub struct Probe {
 
 /// Looks at a sample of `plain` and decides how to encode it.
 pub fn probe(plain: &[u8], effort: Effort) -> Probe {
-    let sample = sample(plain);
-    let mut candidates = Candidates { sample: &sample, tried: Vec::new(), scratch: Vec::new() };
-    let choice = candidates.decide(effort);
-    Probe { choice, candidates: candidates.tried }
+    let mut prober = Prober::new(sample(plain));
+    let mut choice = prober.decide(&Strategy::of(effort));
+    if choice.codec == Codec::None && !prober.cells_are_noise(plain, effort) {
+        let (codec, level) = Strategy::of(effort).scout;
+        choice = Choice { codec, level, ..choice };
+    }
+    Probe { choice, candidates: prober.tried }
 }
 
 /// Windows spread over the block, joined. They begin at multiples of their length, so that
 /// elements keep the phase they have in their cells.
-fn sample(plain: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+fn sample(plain: &[u8]) -> Cow<'_, [u8]> {
     if plain.len() <= WINDOWS * WINDOW_LEN {
         return plain.into();
     }
@@ -128,108 +156,139 @@ fn sample(plain: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     sample.into()
 }
 
-struct Candidates<'a> {
-    sample: &'a [u8],
+/// Compresses the sample with one candidate after the other.
+struct Prober<'a> {
+    sample: Cow<'a, [u8]>,
     tried: Vec<Candidate>,
-    scratch: Vec<u8>,
+    filtered: Vec<u8>,
+    out: Vec<u8>,
 }
 
-impl Candidates<'_> {
-    fn decide(&mut self, effort: Effort) -> Choice {
-        let (scout, scout_level) = match effort {
-            Effort::Fast => (Codec::Lz4, 1),
-            Effort::Normal | Effort::High | Effort::Archive => (Codec::Zstd, 1),
-        };
+impl<'a> Prober<'a> {
+    fn new(sample: Cow<'a, [u8]>) -> Self {
+        let filtered = vec![0; sample.len()];
+        let out = vec![0; codec::bound(sample.len().max(CELL_LEN))];
+        Self { sample, tried: Vec::new(), filtered, out }
+    }
+
+    fn decide(&mut self, strategy: &Strategy) -> Choice {
+        let len = self.sample.len() as u32;
+        let (scout, scout_level) = strategy.scout;
         let unfiltered = self.measure(scout, Filter::None, scout_level);
-        let mut best = unfiltered;
-        for filter in FILTERS {
-            let candidate = self.measure(scout, filter, scout_level);
-            // Undoing a filter costs time on every read, so it must clearly gain.
-            if candidate.stored * 33 / 32 < unfiltered.stored && candidate.stored < best.stored {
-                best = candidate;
+        let mut scouted = vec![unfiltered];
+        for filter in self.promising_filters(strategy, unfiltered.stored) {
+            scouted.push(self.measure(scout, filter, scout_level));
+        }
+        scouted.sort_by_key(|candidate| candidate.stored);
+
+        let mut best = best_of(&scouted);
+        let mut reference = unfiltered;
+        if strategy.finalists > 0 {
+            let finalists = scouted.iter().take(strategy.finalists).map(|found| found.filter);
+            let others: Vec<Filter> = finalists.filter(|filter| *filter != Filter::None).collect();
+            reference = self.measure(scout, Filter::None, strategy.level);
+            let mut finals = vec![reference];
+            for filter in others {
+                finals.push(self.measure(scout, filter, strategy.level));
+            }
+            finals.sort_by_key(|candidate| candidate.stored);
+            best = best_of(&finals);
+        } else if scout == Codec::Zstd {
+            // Decoding lz4 is so much cheaper that it wins a tie.
+            let lz4 = self.measure(Codec::Lz4, best.filter, 0);
+            if lz4.stored <= best.stored + best.stored / 64 {
+                best = lz4;
             }
         }
-        let final_level = match effort {
-            Effort::Fast | Effort::Normal => 3,
-            Effort::High => 9,
-            Effort::Archive => 19,
-        };
-        if scout == Codec::Zstd && best.stored as usize * 40 / 39 < self.sample.len() {
-            best = self.measure(Codec::Zstd, best.filter, final_level);
-        }
-        if best.stored as usize * 40 / 39 >= self.sample.len() {
-            return Choice::raw(self.sample.len());
-        }
-        Choice {
+        let choice = Choice {
             codec: best.codec,
             filter: best.filter,
             level: best.level,
-            sample_len: self.sample.len() as u32,
+            sample_len: len,
             sample_stored: best.stored,
-            unfiltered_stored: unfiltered.stored,
+            unfiltered_stored: reference.stored,
+        };
+        if shrinks(best.stored, len) {
+            choice
+        } else {
+            Choice {
+                codec: Codec::None,
+                filter: Filter::None,
+                level: 0,
+                sample_stored: len,
+                ..choice
+            }
         }
+    }
+
+    fn promising_filters(&self, strategy: &Strategy, unfiltered_stored: u32) -> Vec<Filter> {
+        if self.sample.len() < LEAST_FILTERED_LEN {
+            return Vec::new();
+        }
+        if !strategy.picky {
+            return FILTERS.to_vec();
+        }
+        let estimates = estimate::filters(&self.sample);
+        let unfiltered = unfiltered_stored as f32 / self.sample.len() as f32;
+        let mut promising: Vec<(Filter, f32)> = estimates
+            .filtered
+            .into_iter()
+            .filter(|(_, estimate)| {
+                // An estimate knows nothing of matches, which are most of what unfiltered text
+                // lives on and still part of what a filtered array does; the margins were set on
+                // the sample files so that the best filter is rarely missed.
+                *estimate < 0.97
+                    && (*estimate < 1.3 * unfiltered || *estimate < 0.8 * estimates.unfiltered)
+            })
+            .collect();
+        promising.sort_by(|a, b| a.1.total_cmp(&b.1));
+        promising.truncate(strategy.filters);
+        promising.into_iter().map(|(filter, _)| filter).collect()
     }
 
     fn measure(&mut self, codec: Codec, filter: Filter, level: u8) -> Candidate {
         let len = self.sample.len();
-        self.scratch.resize(len + codec::bound(len), 0);
-        let (filtered, out) = self.scratch.split_at_mut(len);
         let input = if filter == Filter::None {
-            self.sample
+            &*self.sample
         } else {
-            filter::apply(filter, self.sample, filtered);
-            filtered
+            filter::apply(filter, &self.sample, &mut self.filtered);
+            &self.filtered
         };
-        let stored = codec::compress(codec, level, input, out).unwrap_or(len) as u32;
+        let stored = codec::compress(codec, level, filter.planes(), input, &mut self.out);
+        let stored = stored.unwrap_or(len) as u32;
         let candidate = Candidate { codec, filter, level, stored };
         self.tried.push(candidate);
         candidate
     }
-}
 
-/// What encoding remembers along one stream (usually a file), so that not every block is probed.
-#[derive(Clone, Debug, Default)]
-pub struct EncodeMemory {
-    remembered: Option<Remembered>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Remembered {
-    choice: Choice,
-    effort: Effort,
-    /// Stored bytes per 1024 of plaintext when the choice was made.
-    permille: u32,
-    /// Blocks encoded with it since.
-    age: u32,
-}
-
-impl EncodeMemory {
-    /// How the last block was encoded and why; `None` before the first.
-    pub fn last_choice(&self) -> Option<&Choice> {
-        self.remembered.as_ref().map(|remembered| &remembered.choice)
-    }
-
-    pub(super) fn encode(&mut self, plain: &[u8], effort: Effort) -> EncodedBlock {
-        if let Some(remembered) = &mut self.remembered
-            && remembered.effort == effort
-            && remembered.age < PROBE_EVERY
-            && remembered.choice.codec != Codec::None
-        {
-            remembered.age += 1;
-            let Choice { codec, filter, level, .. } = remembered.choice;
-            let block = encode_block_as(plain, codec, filter, level);
-            let permille = permille(&block);
-            if permille <= remembered.permille + 128 && permille + 128 >= remembered.permille {
-                return block;
-            }
-        }
-        let choice = probe(plain, effort).choice;
-        let block = encode_block_as(plain, choice.codec, choice.filter, choice.level);
-        self.remembered = Some(Remembered { choice, effort, permille: permille(&block), age: 0 });
-        block
+    /// Whether the cells between the windows of an incompressible sample are noise as well: of a
+    /// tar of images and texts the sample may have met only images.
+    fn cells_are_noise(&mut self, plain: &[u8], effort: Effort) -> bool {
+        let (codec, level) = Strategy::of(effort).scout;
+        plain.chunks(CELL_LEN).filter(|cell| estimate::looks_compressible(cell)).take(2).all(
+            |cell| {
+                let stored = codec::compress(codec, level, 1, cell, &mut self.out);
+                stored.is_none_or(|stored| !shrinks(stored as u32, cell.len() as u32))
+            },
+        )
     }
 }
 
-fn permille(block: &EncodedBlock) -> u32 {
-    (block.payload.len() as u64 * 1024 / u64::from(block.plain_len)) as u32
+/// The smallest, given in order of size, if its filter gains enough to be worth undoing it on
+/// every read; otherwise the smallest without one.
+fn best_of(sorted: &[Candidate]) -> Candidate {
+    let best = sorted[0];
+    let unfiltered = sorted.iter().find(|candidate| candidate.filter == Filter::None);
+    match unfiltered {
+        Some(unfiltered) if best.stored + best.stored / 32 >= unfiltered.stored => *unfiltered,
+        _ => best,
+    }
 }
+
+/// Whether compressing gains at least a fortieth, the price of decoding.
+fn shrinks(stored: u32, len: u32) -> bool {
+    stored + len / 40 < len
+}
+
+#[cfg(test)]
+mod tests;

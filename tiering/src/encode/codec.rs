@@ -25,6 +25,7 @@ struct Contexts {
 struct ZstdEncoder {
     compressor: zstd::bulk::Compressor<'static>,
     level: u8,
+    max_block_len: u32,
 }
 
 thread_local! {
@@ -39,8 +40,15 @@ pub(super) fn bound(plain_len: usize) -> usize {
 }
 
 /// Compresses `plain` to the front of `out` and returns the length; `None` when it did not come
-/// out shorter than it was.
-pub(super) fn compress(codec: Codec, level: u8, plain: &[u8], out: &mut [u8]) -> Option<usize> {
+/// out shorter than it was. `planes` says into how many runs of bytes with a distribution of
+/// their own a filter has cut it.
+pub(super) fn compress(
+    codec: Codec,
+    level: u8,
+    planes: usize,
+    plain: &[u8],
+    out: &mut [u8],
+) -> Option<usize> {
     let stored_len = match codec {
         Codec::None => None,
         Codec::Lz4 => CONTEXTS.with_borrow_mut(|contexts| {
@@ -48,7 +56,8 @@ pub(super) fn compress(codec: Codec, level: u8, plain: &[u8], out: &mut [u8]) ->
             lz4_flex::block::compress_into_with_table(plain, out, table).ok()
         }),
         Codec::Zstd => CONTEXTS.with_borrow_mut(|contexts| {
-            let encoder = zstd_encoder(&mut contexts.zstd_encoder, level)?;
+            let plane_len = if planes > 1 { plain.len() / planes } else { 0 };
+            let encoder = zstd_encoder(&mut contexts.zstd_encoder, level, plane_len)?;
             encoder.compress_to_buffer(plain, out).ok()
         }),
         Codec::Gzip => {
@@ -69,22 +78,42 @@ pub(super) fn compress(codec: Codec, level: u8, plain: &[u8], out: &mut [u8]) ->
     stored_len.filter(|len| *len < plain.len())
 }
 
+/// The smallest limit that zstd accepts for its blocks (`ZSTD_BLOCKSIZE_MAX_MIN`).
+const LEAST_ZSTD_BLOCK_LEN: usize = 1 << 10;
+
 /// The thread's zstd compressor, set to `level`. `None` only when memory for it is refused; the
 /// cell is then stored raw, which is always right.
+///
+/// zstd gives each of its blocks one entropy table. Left alone it makes a cell one block, and
+/// the planes of a filtered cell, some nearly constant and some noise, share a table that suits
+/// none of them; blocks as long as a plane gain 3 to 4 % on real arrays and cost no time.
 fn zstd_encoder(
     slot: &mut Option<ZstdEncoder>,
     level: u8,
+    plane_len: usize,
 ) -> Option<&mut zstd::bulk::Compressor<'static>> {
     let level = level.clamp(1, 19);
-    if slot.is_none() {
-        let compressor = zstd::bulk::Compressor::new(i32::from(level)).ok()?;
-        *slot = Some(ZstdEncoder { compressor, level });
-    }
-    let encoder = slot.as_mut()?;
+    let max_block_len = if plane_len == 0 { 0 } else { plane_len.max(LEAST_ZSTD_BLOCK_LEN) as u32 };
+    let encoder = match slot {
+        Some(encoder) => encoder,
+        empty => {
+            let compressor = zstd::bulk::Compressor::new(i32::from(level)).ok()?;
+            empty.insert(ZstdEncoder { compressor, level: 0, max_block_len: 0 })
+        }
+    };
     if encoder.level != level {
-        let parameter = CParameter::CompressionLevel(i32::from(level));
-        encoder.compressor.set_parameter(parameter).ok()?;
+        encoder.level = 0;
+        let level_parameter = CParameter::CompressionLevel(i32::from(level));
+        encoder.compressor.set_parameter(level_parameter).ok()?;
+        // Zero leaves it to the level. Longer matches only make level 1 a tenth faster, at the
+        // same ratio over the sample files.
+        let min_match = if level == 1 { 7 } else { 0 };
+        encoder.compressor.set_parameter(CParameter::MinMatch(min_match)).ok()?;
         encoder.level = level;
+    }
+    if encoder.max_block_len != max_block_len {
+        encoder.compressor.set_parameter(CParameter::MaxBlockSize(max_block_len)).ok()?;
+        encoder.max_block_len = max_block_len;
     }
     Some(&mut encoder.compressor)
 }

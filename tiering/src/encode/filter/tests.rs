@@ -176,3 +176,26 @@ fn slow_delta_shuffle(plain: &[u8], width: usize, big_endian: bool) -> Vec<u8> {
     }
     out
 }
+
+#[test]
+fn the_portable_loops_agree_with_the_dispatched_ones() {
+    fn agree<E: Element, const DELTA: bool, const BIG: bool>(plain: &[u8]) {
+        let mut portable = vec![0; plain.len()];
+        let mut dispatched = vec![0; plain.len()];
+        forward_loops::<E, DELTA, BIG>(plain, &mut portable);
+        forward::<E, DELTA, BIG>(plain, &mut dispatched);
+        assert_eq!(portable, dispatched);
+        backward_loops::<E, DELTA, BIG>(&dispatched, &mut portable);
+        assert_eq!(portable, plain);
+    }
+    let plain = crate::encode::tests::Random::new(11).bytes(20_011);
+    agree::<u16, false, false>(&plain);
+    agree::<u16, true, false>(&plain);
+    agree::<u16, true, true>(&plain);
+    agree::<u32, false, false>(&plain);
+    agree::<u32, true, false>(&plain);
+    agree::<u32, true, true>(&plain);
+    agree::<u64, false, false>(&plain);
+    agree::<u64, true, false>(&plain);
+    agree::<u64, true, true>(&plain);
+}
