@@ -67,6 +67,16 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The cold tier cannot be used as it is configured. [`Error::hint`] says what to do.
+    #[error("cold tier {tier}: {reason}")]
+    Unusable {
+        /// The tier as its owner wrote it, without anything secret.
+        tier: String,
+        /// What is wrong.
+        reason: String,
+        /// What the owner can do about it.
+        hint: String,
+    },
     /// A configured value makes no sense.
     #[error("{0}")]
     Config(String),
@@ -85,6 +95,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a person can do about it, where that is known; for a `hint:` line.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Unusable { hint, .. } => Some(hint),
+            _ => None,
+        }
+    }
+
     /// For `map_err` on local file operations.
     pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();

@@ -1,12 +1,43 @@
-//! Tiers: where immutable objects live. One trait, its contract, and who keeps it.
+//! Tiers: where immutable objects live. One trait with its contract, the stores that keep it
+//! ([`Memory`], [`Directory`], and every `object_store` URL through [`open_tier`]), and the
+//! decorators that add patience ([`Retry`]) or trouble ([`Faulty`]).
+//!
+//! What may leak: a process that dies inside `put` leaves a temporary file or an unfinished
+//! multipart upload, never an object; [`Tier::clean`] removes what dead processes left.
+
+mod content;
+mod directory;
+mod failure;
+mod faulty;
+mod memory;
+mod object;
+mod retry;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+pub use content::{Content, Presence, compare};
+pub use directory::Directory;
+pub use failure::{FailureKind, TierFailure, is_retriable};
+pub use faulty::{Fault, Faulty, Op};
+pub use memory::Memory;
+pub use object::{Access, open_tier, open_tier_with, prepare_tier, probe_tier};
+pub use retry::{Jitter, Retry};
+
+/// Bytes in the longest key. S3 and GCS allow 1024 for key and prefix together.
+pub const MAX_KEY_LEN: usize = 512;
+
+/// Bytes in the longest object that [`Tier::get`] returns whole: 1 GiB. Anything that claims to
+/// be longer is damaged or not ours.
+pub const MAX_WHOLE_OBJECT_LEN: u64 = 1 << 30;
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,24 +52,31 @@ pub struct ObjectMeta {
 ///
 /// *Atomicity*: an object is visible whole or not at all, and durable when `put` returned.
 /// *Immutability*: a key is written once; writing it again with the same bytes succeeds,
-/// with other bytes is [`crate::Error::Exists`].
+/// with other bytes is [`crate::Error::Exists`]. Keys are unique by construction, so nothing
+/// depends on two writers of one key being told apart at the same instant, which not every S3
+/// server can do.
 /// *Ambiguity*: after an error from `put` the object may exist; the caller reads it back.
-/// *Errors*: a missing object is [`crate::Error::NotFound`], everything else
-/// [`crate::Error::Cold`] or [`crate::Error::TimedOut`].
+/// *Errors*: a missing object is [`crate::Error::NotFound`], a key outside the alphabet
+/// [`crate::Error::Config`], everything else [`crate::Error::Cold`] or
+/// [`crate::Error::TimedOut`]. [`is_retriable`] tells which of them may pass.
+/// *Lengths*: `get_range` returns exactly what was asked for or an error; whether the bytes are
+/// the right ones is for the checksums of the layer above to say.
 /// *Deletion*: deleting what is not there succeeds.
+/// *Cancellation*: dropping a future is like a crash at that point, with the same guarantees.
 #[async_trait]
 pub trait Tier: Send + Sync + std::fmt::Debug + 'static {
     /// Stores an object.
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()>;
     /// Stores a local file as an object, streaming; memory stays bounded whatever its length.
-    async fn put_file(&self, key: &str, path: &std::path::Path) -> Result<()>;
-    /// The whole object.
+    async fn put_file(&self, key: &str, path: &Path) -> Result<()>;
+    /// The whole object, up to [`MAX_WHOLE_OBJECT_LEN`].
     async fn get(&self, key: &str) -> Result<Bytes>;
-    /// Exactly `range` of the object; a range past its end is an error.
+    /// Exactly `range` of the object; a range past its end is an error, an empty one is no bytes.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes>;
     /// Length of the object.
     async fn head(&self, key: &str) -> Result<ObjectMeta>;
-    /// Up to `limit` objects whose key starts with `prefix` and sorts after `after`, in key order.
+    /// Up to `limit` objects whose key starts with `prefix` and sorts after `after`, in key order
+    /// (bytewise). What is not a valid key is not listed.
     async fn list(
         &self,
         prefix: &str,
@@ -47,6 +85,9 @@ pub trait Tier: Send + Sync + std::fmt::Debug + 'static {
     ) -> Result<Vec<ObjectMeta>>;
     /// Removes the object.
     async fn delete(&self, key: &str) -> Result<()>;
+    /// Removes what uploads of dead processes left behind, as far as the store lets one find it;
+    /// returns how many. Objects are never touched.
+    async fn clean(&self) -> Result<u64>;
     /// Where this is, for people; never with a secret.
     fn describe(&self) -> String;
 }
@@ -54,8 +95,49 @@ pub trait Tier: Send + Sync + std::fmt::Debug + 'static {
 /// How patient a tier is.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Attempts in all.
+    /// Attempts in all, at least 1.
     pub attempts: u32,
     /// Longest time for one call with all its attempts.
     pub deadline: Duration,
+}
+
+impl Patience {
+    /// For work that a user waits for: the deadline of a cold read.
+    pub const READ: Self = Self { attempts: 8, deadline: Duration::from_secs(60) };
+    /// For uploads in the background.
+    pub const BACKGROUND: Self = Self { attempts: 12, deadline: Duration::from_secs(300) };
+    /// For a check at the command line: is it there at all?
+    pub const PROBE: Self = Self { attempts: 3, deadline: Duration::from_secs(15) };
+}
+
+/// Refuses keys that a store might take for something else: only `[a-z0-9._-]` between single
+/// slashes, no part that begins with a dot, at most [`MAX_KEY_LEN`] bytes.
+pub fn check_key(key: &str) -> Result<()> {
+    let part_is_safe = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+    };
+    if key.len() <= MAX_KEY_LEN && key.split('/').all(part_is_safe) {
+        Ok(())
+    } else {
+        Err(Error::Config(format!("not an object key: {key:?}")))
+    }
+}
+
+/// As [`check_key`], for a prefix: may be empty or end anywhere.
+fn check_prefix(prefix: &str) -> Result<()> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    check_key(prefix.strip_suffix('/').unwrap_or(prefix))
+}
+
+/// Refuses ranges that are inside out.
+fn check_range(key: &str, range: &Range<u64>) -> Result<()> {
+    if range.start <= range.end && range.end - range.start <= MAX_WHOLE_OBJECT_LEN {
+        Ok(())
+    } else {
+        Err(Error::Config(format!("not a range of {key}: {range:?}")))
+    }
 }
