@@ -6,10 +6,12 @@
 pub mod block;
 pub mod blocks;
 pub mod budget;
+pub mod catalog;
 pub mod clock;
 pub mod encode;
 pub mod error;
 pub mod segment;
+pub mod store;
 pub mod tier;
 
 pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN};
@@ -17,3 +19,4 @@ pub use blocks::{Blocks, IdSource, Wait};
 pub use budget::{Budget, Permit};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, Result};
+pub use store::{BackupGate, BackupProof, BlockStore, Liveness, StoreConfig};

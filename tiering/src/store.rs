@@ -1,0 +1,398 @@
+//! The block store: appends blocks to segments, finds them again, and moves them between tiers.
+//!
+//! [`BlockStore`] implements [`Blocks`] over a hot directory, an optional cold tier and the
+//! catalog. Where things are decided: `append` (the way in, sync, sealing), `read` and `cold` (the
+//! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (archive,
+//! release, stage, describe), `capacity` and `mover` (the bound of the hot tier), `reclaim` (dead
+//! blocks), `check`.
+//!
+//! *Consistency*: a block is found at every moment from the return of `append` on; each step that
+//! moves it makes the new place known before the old one goes.
+//! *Crash*: on disk are sealed segments (complete and durable), open ones (scanned and sealed at
+//! the next open), index files and the catalog (both made again from segments). What a crash
+//! leaks: frames nobody refers to, until [`Liveness`] says so; a copy in cold that was not
+//! recorded, found and verified by the next upload; staged files, removed at open.
+//! *Order of destruction*: a copy is dropped only after another was read back and verified, a
+//! backup names it, and the table no longer points at it.
+
+mod append;
+mod cache;
+mod capacity;
+mod cold;
+mod config;
+mod gates;
+mod hotdir;
+mod ids;
+mod open;
+mod read;
+mod signals;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::block::{BlockId, BlockRef};
+use crate::blocks::{Blocks, Wait};
+use crate::budget::Permit;
+use crate::catalog::Catalog;
+use crate::encode::EncodeMemory;
+use crate::error::{Error, Result};
+
+use append::{Active, SealQueue, SyncState, Unsealed};
+use cache::CellCache;
+use capacity::Capacity;
+use cold::Cold;
+use hotdir::HotDir;
+use ids::Ids;
+use signals::{Counters, Faults, Signals};
+use table::Table;
+
+pub use config::{OtherBytes, StoreConfig};
+pub use gates::{BackupGate, BackupProof, Liveness};
+
+/// How long a waiter sleeps before it looks at the injected clock again.
+const CLOCK_SLICE: Duration = Duration::from_millis(20);
+
+/// How often the background threads look around without being told to.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Threads of the runtime on which the cold tier's calls run.
+const COLD_THREADS: usize = 2;
+
+/// Blocks in segments, in tiers. See the module's page for what it promises.
+pub struct BlockStore {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+/// What all threads share.
+struct Inner {
+    config: StoreConfig,
+    hot: HotDir,
+    ids: Ids,
+    /// Blocks with a lower id are of earlier sessions.
+    first_of_session: BlockId,
+    catalog: RwLock<Option<Catalog>>,
+    table: Table,
+    cache: CellCache,
+    cold: Option<Cold>,
+    capacity: Capacity,
+    active: Mutex<Active>,
+    unsealed: RwLock<Unsealed>,
+    sealing: Mutex<SealQueue>,
+    seal_changed: Condvar,
+    syncing: Mutex<SyncState>,
+    sync_changed: Condvar,
+    searching: Mutex<()>,
+    /// The cold tier must be listed before a block may be called lost.
+    cold_unlisted: AtomicBool,
+    /// Why nothing may be written any more.
+    poisoned: Mutex<Option<String>>,
+    is_poisoned: AtomicBool,
+    stopping: AtomicBool,
+    signals: Signals,
+    counters: Counters,
+    load: Load,
+    faults: Faults,
+    _reserved: Vec<Permit>,
+}
+
+/// Bytes in encoders now.
+#[derive(Default)]
+struct Load {
+    encoding: AtomicU64,
+}
+
+struct Encoding<'a> {
+    load: &'a Load,
+    bytes: u64,
+}
+
+impl Load {
+    fn enter(&self, bytes: u64) -> Encoding<'_> {
+        self.encoding.fetch_add(bytes, Ordering::Relaxed);
+        Encoding { load: self, bytes }
+    }
+}
+
+impl Drop for Encoding<'_> {
+    fn drop(&mut self) {
+        self.load.encoding.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl BlockStore {
+    /// Makes the directories of a new store.
+    pub fn create(config: &StoreConfig) -> Result<()> {
+        config.validate()?;
+        HotDir::new(&config.hot_dir).create()
+    }
+
+    /// Opens a store and repairs what a crash left; see the `open` module. Returns while the
+    /// catalog is still being caught up.
+    pub fn open(config: StoreConfig) -> Result<Self> {
+        config.validate()?;
+        let hot = HotDir::new(&config.hot_dir);
+        if !config.read_only {
+            hot.create()?;
+            hot.clean_staging()?;
+        }
+        let (catalog, found) =
+            Catalog::open(&config.catalog_dir, config.volume, config.catalog_cache_bytes)?;
+        let runtime = match &config.cold {
+            Some(_) => Some(start_runtime()?),
+            None => None,
+        };
+        let inner = Arc::new(Inner::new(config, hot, catalog, runtime.as_ref())?);
+        inner.recover(&found)?;
+        let mut store = Self { inner, threads: Mutex::default(), runtime };
+        store.start_threads()?;
+        Ok(store)
+    }
+
+    fn start_threads(&mut self) -> Result<()> {
+        self.spawn("firn-helper", Inner::run_helper)?;
+        if !self.inner.config.read_only {
+            self.spawn("firn-sealer", Inner::run_sealer)?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str, run: fn(&Inner)) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || run(&inner))
+            .map_err(Error::io(format!("start thread {name}")))?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Seals what is open, makes everything durable and closes the catalog. Appends fail from
+    /// now on. What is not in cold yet stays in hot; see [`BlockStore::drain_uploads`].
+    pub fn close(&self) -> Result<()> {
+        let sealed = if self.inner.config.read_only { Ok(()) } else { self.seal_all() };
+        self.stop();
+        let catalog = self.inner.catalog.write().take();
+        let closed = catalog.map_or(Ok(()), Catalog::close);
+        self.inner.discard_empty();
+        sealed.and(closed)
+    }
+
+    fn seal_all(&self) -> Result<()> {
+        let inner = &self.inner;
+        inner.check_writable()?;
+        inner.rotate_now();
+        inner.sync()?;
+        inner.discard_empty();
+        let deadline = inner.config.clock.instant() + inner.config.write_deadline;
+        inner.wait_sealed(&inner.unsealed_ids(), Wait::Until(deadline))
+    }
+
+    /// Ends the background threads; what they were doing is done or left for the next open.
+    fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        self.inner.signals.kick_all();
+        // A thread between its check and its wait would miss a notification sent without the lock.
+        drop(self.inner.sealing.lock());
+        self.inner.seal_changed.notify_all();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if thread.join().is_err() {
+                tracing::error!("a background thread of the block store panicked");
+            }
+        }
+    }
+
+    /// Whether the catalog holds every segment there is.
+    pub fn is_caught_up(&self) -> bool {
+        self.inner.is_caught_up()
+    }
+
+    /// A block id higher than those of all blocks appended before the call.
+    pub fn next_block_id(&self) -> Result<BlockId> {
+        self.inner.ids.next_block()
+    }
+
+    /// Why nothing may be written any more, if that is so.
+    pub fn read_only_reason(&self) -> Option<String> {
+        self.inner.poisoned.lock().clone()
+    }
+}
+
+impl Drop for BlockStore {
+    /// Without [`BlockStore::close`] this is like a crash of the process: the next open recovers.
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(runtime) = self.runtime.take() {
+            // Dropping a runtime from a thread of another one would panic.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for BlockStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockStore").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+impl Blocks for BlockStore {
+    fn append(&self, plain: &[u8], memory: &mut EncodeMemory, wait: Wait) -> Result<BlockRef> {
+        self.inner.append(plain, memory, wait)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.inner.sync()
+    }
+
+    fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
+        self.inner.read(block, range, wait)
+    }
+
+    fn free(&self, _blocks: &[BlockId]) {}
+}
+
+fn start_runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(COLD_THREADS)
+        .thread_name("firn-cold")
+        .enable_all()
+        .build()
+        .map_err(Error::io("start the cold tier's threads"))
+}
+
+impl Inner {
+    fn new(
+        config: StoreConfig,
+        hot: HotDir,
+        catalog: Catalog,
+        runtime: Option<&tokio::runtime::Runtime>,
+    ) -> Result<Self> {
+        let ids = Ids::new(Arc::clone(&config.ids));
+        let first_of_session =
+            if config.read_only { BlockId::from_raw(u64::MAX) } else { ids.next_block()? };
+        let cold = config.cold.as_ref().zip(runtime).map(|(tier, runtime)| {
+            let handle = runtime.handle().clone();
+            let (tier, clock) = (Arc::clone(tier), Arc::clone(&config.clock));
+            Cold::new(tier, handle, clock, config.budget.clone(), config.prefetch_bytes)
+        });
+        // Taken for good: a budget too small for them still works, with less cached.
+        let mut reserved = Vec::new();
+        let mut reserve = |bytes| match config.budget.try_acquire(bytes) {
+            Some(permit) => {
+                reserved.push(permit);
+                bytes
+            }
+            None => 0,
+        };
+        reserve(config.catalog_cache_bytes);
+        let cache = CellCache::new(reserve(config.cache_bytes));
+        let poisoned = config.read_only.then(|| "it was opened read-only".to_owned());
+        Ok(Self {
+            hot,
+            ids,
+            first_of_session,
+            catalog: RwLock::new(Some(catalog)),
+            table: Table::default(),
+            cache,
+            cold,
+            capacity: Capacity::new(config.hot_capacity, config.segment_bytes),
+            active: Mutex::default(),
+            unsealed: RwLock::default(),
+            sealing: Mutex::default(),
+            seal_changed: Condvar::new(),
+            syncing: Mutex::default(),
+            sync_changed: Condvar::new(),
+            searching: Mutex::default(),
+            cold_unlisted: AtomicBool::new(false),
+            is_poisoned: AtomicBool::new(poisoned.is_some()),
+            poisoned: Mutex::new(poisoned),
+            stopping: AtomicBool::new(false),
+            signals: Signals::default(),
+            counters: Counters::default(),
+            load: Load::default(),
+            faults: Faults::default(),
+            _reserved: reserved,
+            config,
+        })
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Refuses writing after a failure, when read-only, and once closing began.
+    fn check_writable(&self) -> Result<()> {
+        if self.is_poisoned.load(Ordering::SeqCst) {
+            let reason = self.poisoned.lock().clone();
+            return Err(Error::ReadOnly(reason.unwrap_or_else(|| "a write failed".into())));
+        }
+        if self.is_stopping() {
+            return Err(Error::ReadOnly("it is being closed".into()));
+        }
+        Ok(())
+    }
+
+    /// Nothing is written any more until the store is opened again.
+    fn poison(&self, reason: String) {
+        tracing::error!(reason, "the block store is read-only from now on");
+        self.poisoned.lock().get_or_insert(reason);
+        self.is_poisoned.store(true, Ordering::SeqCst);
+        self.seal_changed.notify_all();
+    }
+
+    /// `Ok` while the caller may go on waiting.
+    fn check_wait(&self, wait: Wait, what: &'static str) -> Result<()> {
+        match wait {
+            Wait::No => Err(Error::WouldWait),
+            Wait::Until(deadline) if self.config.clock.instant() >= deadline => {
+                Err(Error::TimedOut(what))
+            }
+            Wait::Until(_) => Ok(()),
+        }
+    }
+
+    /// When a cold read that begins now must have ended.
+    fn cold_deadline(&self, wait: Wait) -> Result<Instant> {
+        let own = self.config.clock.instant() + self.config.cold_read_deadline;
+        match wait {
+            Wait::No => Err(Error::WouldWait),
+            Wait::Until(deadline) => Ok(deadline.min(own)),
+        }
+    }
+
+    fn with_catalog<T>(&self, operation: impl FnOnce(&Catalog) -> Result<T>) -> Result<T> {
+        match &*self.catalog.read() {
+            Some(catalog) if !catalog.is_broken() => operation(catalog),
+            Some(_) => Err(Error::Catalog("it failed earlier".into())),
+            None => Err(Error::Catalog("it is closed".into())),
+        }
+    }
+
+    /// Leases, the next segment's file, catching up: work that nobody waits for.
+    fn run_helper(&self) {
+        while !self.is_stopping() {
+            if !self.config.read_only {
+                self.prepare_ahead();
+            }
+            self.catch_up();
+            if let Some(other) = &self.config.other_bytes {
+                self.capacity.set_other(other());
+            }
+            if !self.is_stopping() {
+                self.signals.helper.wait(TICK);
+            }
+        }
+    }
+}

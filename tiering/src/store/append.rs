@@ -1,0 +1,492 @@
+//! The way in: encode on the caller's thread, one short critical section to append, group sync,
+//! and sealing in the background.
+//!
+//! *Consistency*: a block may be read as soon as `append` returned; until its segment is sealed
+//! and recorded, the map of unsealed blocks is what finds it.
+//! *Durability*: `sync` covers every unsealed segment, also those that wait for sealing or are
+//! being sealed; a segment leaves the set only after its rename was made durable.
+//! *Crash*: whatever a crash leaves is `<id>.open`; opening scans it, keeps the verified frames
+//! and seals it under its own id. Frames that no sync covered may be lost or kept.
+//! *Failure*: a failed `fdatasync` leaves unknown what is on the disk; trying again would lie
+//! about it, so the store is read-only until it is opened again. A full disk is not a failure:
+//! the frame was not added, and the caller hears [`Error::NoSpace`].
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::{BlockId, BlockRef, MAX_BLOCK_LEN};
+use crate::blocks::Wait;
+use crate::catalog::{ColdCopy, Holes, SegmentRecord};
+use crate::encode::{Effort, EncodeMemory, encode_block};
+use crate::error::{Error, Result};
+use crate::segment::{
+    FileKind, Frame, IndexEntry, SealedInfo, SegmentId, SegmentName, SegmentWriter, hash_block,
+};
+
+use super::Inner;
+use super::open::first_block;
+use super::table::Segment;
+
+/// The share of a frame that footer and parity add at sealing, as a divisor: 1/32 is above 2.3 %.
+const FOOTER_DIVISOR: u64 = 32;
+
+/// Pause before sealing is tried again on a full disk.
+const SEAL_RETRY: Duration = Duration::from_millis(500);
+
+/// The segment that takes frames, and the one after it.
+#[derive(Default)]
+pub(super) struct Active {
+    writer: Option<SegmentWriter>,
+    /// Made ahead of time, since making a name durable takes long.
+    next: Option<SegmentWriter>,
+    /// Frames appended so far.
+    appended: u64,
+}
+
+/// Blocks and files of segments that are not sealed yet.
+#[derive(Default)]
+pub(super) struct Unsealed {
+    blocks: HashMap<BlockId, (SegmentId, IndexEntry)>,
+    files: HashMap<SegmentId, UnsealedFile>,
+}
+
+struct UnsealedFile {
+    file: Arc<File>,
+    /// Frames were added since the last sync began.
+    dirty: bool,
+    /// Bytes counted against the hot capacity.
+    charged: u64,
+    freed: HashSet<BlockId>,
+    dead_bytes: u64,
+}
+
+/// Who syncs, and how far it is done.
+#[derive(Default)]
+pub(super) struct SyncState {
+    running: bool,
+    /// Frames that are durable, as [`Active::appended`] counts them.
+    done: u64,
+}
+
+/// Segments that wait for the sealer.
+#[derive(Default)]
+pub(super) struct SealQueue {
+    waiting: VecDeque<SegmentWriter>,
+    sealing: Option<SegmentId>,
+}
+
+/// Bytes counted against the capacity for frames of that length.
+pub(super) fn charge_of(frame_len: u64) -> u64 {
+    frame_len + frame_len / FOOTER_DIVISOR
+}
+
+impl Inner {
+    pub(super) fn append(
+        &self,
+        plain: &[u8],
+        memory: &mut EncodeMemory,
+        wait: Wait,
+    ) -> Result<BlockRef> {
+        if plain.is_empty() || plain.len() > MAX_BLOCK_LEN {
+            return Err(Error::Config(format!(
+                "a block has 1 to {MAX_BLOCK_LEN} bytes, this one {}",
+                plain.len()
+            )));
+        }
+        self.check_writable()?;
+        // Asked for before the work of encoding, and with the most it can come to.
+        let mut charge = self.capacity.charge(self, charge_of(plain.len() as u64 + 4096), wait)?;
+        let encoding = self.load.enter(plain.len() as u64);
+        let hash = hash_block(plain);
+        let encoded = encode_block(plain, memory, self.effort());
+        let mut frame = Frame::build(self.ids.block()?, &hash, &encoded);
+        drop(encoding);
+        charge.shrink_to(charge_of(frame.len()));
+        let entry = self.append_frame(&mut frame)?;
+        // From here on the segment's own count holds it.
+        charge.keep();
+        self.counters.appended(plain.len() as u64, frame.len());
+        Ok(entry.block_ref())
+    }
+
+    /// What the load allows: writers that wait for memory wait for the encoders.
+    fn effort(&self) -> Effort {
+        if self.config.budget.waiters() > 0 { Effort::Fast } else { Effort::Normal }
+    }
+
+    /// Adds a frame whose bytes were charged to the capacity.
+    pub(super) fn append_frame(&self, frame: &mut Frame) -> Result<IndexEntry> {
+        let mut active = self.active.lock();
+        self.check_writable()?;
+        let fits = |writer: &SegmentWriter| {
+            let target = self.config.segment_bytes;
+            writer.is_empty()
+                || (writer.has_room(frame.len()) && writer.len() + frame.len() <= target)
+        };
+        if !active.writer.as_ref().is_some_and(fits) {
+            self.rotate(&mut active)?;
+        }
+        let Active { writer: Some(writer), appended, .. } = &mut *active else {
+            return Err(Error::ReadOnly("no segment takes frames".into()));
+        };
+        let entry = writer.append(frame).map_err(full_disk)?;
+        *appended += 1;
+        let id = writer.name().id;
+        let half_full = writer.len() > self.config.segment_bytes / 2;
+        let mut unsealed = self.unsealed.write();
+        unsealed.blocks.insert(entry.id, (id, entry.clone()));
+        if let Some(file) = unsealed.files.get_mut(&id) {
+            file.dirty = true;
+            file.charged += charge_of(frame.len());
+        }
+        drop(unsealed);
+        if (half_full && active.next.is_none()) || self.ids.are_low() {
+            self.signals.kick_helper();
+        }
+        Ok(entry)
+    }
+
+    /// Hands the full segment to the sealer and opens the next.
+    fn rotate(&self, active: &mut Active) -> Result<()> {
+        let next = match active.next.take() {
+            Some(next) => next,
+            None => self.create_writer()?,
+        };
+        let unsealed = UnsealedFile {
+            file: Arc::clone(next.file()),
+            dirty: false,
+            charged: 0,
+            freed: HashSet::new(),
+            dead_bytes: 0,
+        };
+        self.unsealed.write().files.insert(next.name().id, unsealed);
+        if let Some(full) = active.writer.replace(next) {
+            self.enqueue_seal(full);
+        }
+        Ok(())
+    }
+
+    fn create_writer(&self) -> Result<SegmentWriter> {
+        let name = SegmentName { volume: self.config.volume, id: self.ids.segment()? };
+        SegmentWriter::create(&self.hot.segments(), name).map_err(full_disk)
+    }
+
+    /// Makes the next segment's file and fetches leases, off the appenders' way.
+    pub(super) fn prepare_ahead(&self) {
+        if let Err(error) = self.ids.refill() {
+            tracing::warn!(%error, "ids could not be leased ahead");
+        }
+        let wanted = {
+            let active = self.active.lock();
+            active.next.is_none() && active.writer.is_some()
+        };
+        if !wanted || self.check_writable().is_err() {
+            return;
+        }
+        match self.create_writer() {
+            Ok(writer) => {
+                let spare = {
+                    let mut active = self.active.lock();
+                    if active.next.is_some() { Some(writer) } else { active.next.replace(writer) }
+                };
+                discard(spare);
+            }
+            Err(error) => tracing::warn!(%error, "the next segment could not be made ahead"),
+        }
+    }
+
+    /// Ends the segment that takes frames, if it has any. What was appended before the call is in
+    /// a segment that is sealed or waits for it.
+    pub(super) fn rotate_now(&self) {
+        let mut active = self.active.lock();
+        if active.writer.as_ref().is_some_and(|writer| !writer.is_empty())
+            && let Some(full) = active.writer.take()
+        {
+            self.enqueue_seal(full);
+        }
+    }
+
+    /// Removes the empty files that only waited to be used.
+    pub(super) fn discard_empty(&self) {
+        let (writer, next) = {
+            let mut active = self.active.lock();
+            let writer = match active.writer.take() {
+                Some(writer) if writer.is_empty() => Some(writer),
+                other => {
+                    active.writer = other;
+                    None
+                }
+            };
+            (writer, active.next.take())
+        };
+        if let Some(writer) = &writer {
+            self.unsealed.write().files.remove(&writer.name().id);
+        }
+        discard(writer);
+        discard(next);
+    }
+
+    /// Takes over a segment that a crash left open, to be sealed.
+    pub(super) fn adopt_open(&self, writer: SegmentWriter) {
+        let file = Arc::clone(writer.file());
+        self.adopt_frames(writer.name().id, file, writer.entries().to_vec(), writer.len());
+        self.enqueue_seal(writer);
+    }
+
+    /// Serves the frames of a segment that is not sealed.
+    pub(super) fn adopt_frames(
+        &self,
+        id: SegmentId,
+        file: Arc<File>,
+        entries: Vec<IndexEntry>,
+        len: u64,
+    ) {
+        let charged = charge_of(len);
+        self.capacity.add(charged);
+        // Whether the crash came before or after a sync is not known.
+        let file =
+            UnsealedFile { file, dirty: true, charged, freed: HashSet::new(), dead_bytes: 0 };
+        let mut unsealed = self.unsealed.write();
+        unsealed.files.insert(id, file);
+        unsealed.blocks.extend(entries.into_iter().map(|entry| (entry.id, (id, entry))));
+    }
+
+    fn enqueue_seal(&self, writer: SegmentWriter) {
+        self.sealing.lock().waiting.push_back(writer);
+        self.seal_changed.notify_all();
+    }
+
+    /// Makes everything appended before the call durable; callers at the same time share.
+    pub(super) fn sync(&self) -> Result<()> {
+        let target = self.active.lock().appended;
+        let mut state = self.syncing.lock();
+        loop {
+            self.check_writable()?;
+            if state.done >= target {
+                return Ok(());
+            }
+            if !state.running {
+                break;
+            }
+            self.sync_changed.wait(&mut state);
+        }
+        state.running = true;
+        drop(state);
+        let result = self.sync_files();
+        let mut state = self.syncing.lock();
+        state.running = false;
+        let result = result.map(|upto| state.done = state.done.max(upto));
+        drop(state);
+        self.sync_changed.notify_all();
+        result
+    }
+
+    /// One round of `fdatasync`; returns how many frames it covers.
+    fn sync_files(&self) -> Result<u64> {
+        // Counted before the files are listed: what is appended later may be covered as well, but
+        // is not counted. The append lock orders both against an append in progress.
+        let (upto, dirty) = {
+            let active = self.active.lock();
+            let mut unsealed = self.unsealed.write();
+            let dirty: Vec<_> = unsealed
+                .files
+                .iter_mut()
+                .filter_map(|(id, unsealed)| {
+                    std::mem::take(&mut unsealed.dirty).then(|| (*id, Arc::clone(&unsealed.file)))
+                })
+                .collect();
+            (active.appended, dirty)
+        };
+        for (id, file) in dirty {
+            let synced = self.faults.before_sync().and_then(|()| file.sync_data());
+            if let Err(error) = synced {
+                self.poison(format!("fdatasync of segment {id} failed: {error}"));
+                return Err(self.check_writable().expect_err("the store was just poisoned"));
+            }
+        }
+        Ok(upto)
+    }
+
+    /// The sealer's loop; ends when the store stops.
+    pub(super) fn run_sealer(&self) {
+        loop {
+            let mut queue = self.sealing.lock();
+            let writer = loop {
+                if self.is_stopping() {
+                    return;
+                }
+                if let Some(writer) = queue.waiting.pop_front() {
+                    break writer;
+                }
+                self.seal_changed.wait(&mut queue);
+            };
+            queue.sealing = Some(writer.name().id);
+            drop(queue);
+            let again = self.seal_one(writer);
+            let mut queue = self.sealing.lock();
+            queue.sealing = None;
+            if let Some(writer) = again {
+                queue.waiting.push_front(writer);
+                self.seal_changed.wait_for(&mut queue, SEAL_RETRY);
+            }
+            drop(queue);
+            self.seal_changed.notify_all();
+        }
+    }
+
+    /// Seals and publishes; gives the segment back when the disk was full.
+    fn seal_one(&self, mut writer: SegmentWriter) -> Option<SegmentWriter> {
+        let id = writer.name().id;
+        if writer.is_empty() {
+            self.unsealed.write().files.remove(&id);
+            discard(Some(writer));
+            return None;
+        }
+        // Frames first and apart: once they are durable, a footer that did not fit on a full disk
+        // may be written again, whichever of its calls failed.
+        let synced = self.faults.before_sync().and_then(|()| writer.file().sync_data());
+        if let Err(error) = synced {
+            self.poison(format!("fdatasync of segment {id} failed: {error}"));
+            return None;
+        }
+        match writer.seal() {
+            Ok(info) => {
+                self.publish(id, &info);
+                None
+            }
+            Err(Error::Io { source, action }) if is_full(&source) => {
+                tracing::warn!(%id, action, "the disk is full, sealing waits");
+                Some(writer)
+            }
+            Err(error) => {
+                self.poison(format!("segment {id} could not be sealed: {error}"));
+                // Its blocks stay readable through the map of unsealed blocks.
+                None
+            }
+        }
+    }
+
+    /// Makes a sealed segment known: table and catalog first, then its blocks leave the map of
+    /// unsealed ones, so that a reader finds each block at every moment.
+    fn publish(&self, id: SegmentId, info: &SealedInfo) {
+        let entries = info.index.entries();
+        let record = SegmentRecord {
+            id,
+            len: info.file_len,
+            blocks: entries.len() as u32,
+            data_bytes: entries.iter().map(IndexEntry::frame_len).sum(),
+            first_block: first_block(entries),
+            hot: true,
+            cold: ColdCopy::Absent,
+            dead_bytes: 0,
+            holes: Holes::default(),
+        };
+        let disk_bytes = self.hot.disk_bytes(id, FileKind::Sealed);
+        self.table.insert(Segment::new(record.clone(), false, disk_bytes));
+        let recorded = self.with_catalog(|catalog| catalog.record_segment(&record, entries));
+        self.table.update(id, |segment| segment.recorded = recorded.is_ok());
+        self.capacity.add(disk_bytes);
+        let mut unsealed = self.unsealed.write();
+        for entry in entries {
+            if unsealed.blocks.get(&entry.id).is_some_and(|(segment, _)| *segment == id) {
+                unsealed.blocks.remove(&entry.id);
+            }
+        }
+        let file = unsealed.files.remove(&id);
+        drop(unsealed);
+        if let Some(file) = file {
+            self.capacity.sub(file.charged);
+            self.table.update(id, |segment| {
+                segment.record.dead_bytes += file.dead_bytes;
+                segment.freed = file.freed;
+            });
+        }
+        self.counters.sealed();
+        self.signals.kick_all();
+    }
+
+    /// The file and entry of a block whose segment is not sealed yet.
+    pub(super) fn find_unsealed(
+        &self,
+        block: BlockId,
+    ) -> Option<(Arc<File>, SegmentId, IndexEntry)> {
+        let unsealed = self.unsealed.read();
+        let (segment, entry) = unsealed.blocks.get(&block)?;
+        let file = Arc::clone(&unsealed.files.get(segment)?.file);
+        Some((file, *segment, entry.clone()))
+    }
+
+    /// Notes that a block of an unsealed segment was freed; `false` when it is in none.
+    pub(super) fn free_unsealed(&self, block: BlockId) -> bool {
+        let mut unsealed = self.unsealed.write();
+        let Unsealed { blocks, files } = &mut *unsealed;
+        let Some((segment, entry)) = blocks.get(&block) else { return false };
+        if let Some(file) = files.get_mut(segment)
+            && file.freed.insert(block)
+        {
+            file.dead_bytes += entry.frame_len();
+        }
+        true
+    }
+
+    /// Bytes of unsealed segments and how many there are.
+    pub(super) fn unsealed_usage(&self) -> (u64, usize) {
+        let unsealed = self.unsealed.read();
+        (unsealed.files.values().map(|file| file.charged).sum(), unsealed.files.len())
+    }
+
+    /// Whether any of these segments still waits for sealing.
+    pub(super) fn is_unsealed(&self, id: SegmentId) -> bool {
+        self.unsealed.read().files.contains_key(&id)
+    }
+
+    /// Every unsealed segment.
+    pub(super) fn unsealed_ids(&self) -> Vec<SegmentId> {
+        self.unsealed.read().files.keys().copied().collect()
+    }
+
+    /// Every unsealed segment that no longer takes frames.
+    #[cfg(test)]
+    pub(super) fn unsealed_ids_but_active(&self) -> Vec<SegmentId> {
+        let active = self.active.lock().writer.as_ref().map(|writer| writer.name().id);
+        let mut ids = self.unsealed_ids();
+        ids.retain(|id| Some(*id) != active);
+        ids
+    }
+
+    /// Waits until none of `segments` is unsealed. The caller has rotated.
+    pub(super) fn wait_sealed(&self, segments: &[SegmentId], wait: Wait) -> Result<()> {
+        let mut queue = self.sealing.lock();
+        loop {
+            if !segments.iter().any(|id| self.is_unsealed(*id)) {
+                return Ok(());
+            }
+            self.check_writable()?;
+            self.check_wait(wait, "waiting for a segment to be sealed")?;
+            self.seal_changed.wait_for(&mut queue, super::CLOCK_SLICE);
+        }
+    }
+}
+
+fn discard(writer: Option<SegmentWriter>) {
+    if let Some(writer) = writer
+        && let Err(error) = writer.discard()
+    {
+        tracing::warn!(%error, "an empty segment stays until the next open");
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// A full disk is the tier being full.
+pub(super) fn full_disk(error: Error) -> Error {
+    match error {
+        Error::Io { source, .. } if is_full(&source) => Error::NoSpace,
+        other => other,
+    }
+}

@@ -1,0 +1,64 @@
+//! What the store must ask before it destroys anything: whether a verified backup names what
+//! only the cold tier would hold, and whether anybody still refers to a block. The store knows
+//! no files, so whoever keeps the namespace answers.
+
+use std::collections::HashSet;
+
+use crate::block::BlockId;
+use crate::error::Result;
+
+/// Says what a verified namespace backup in the cold tier names.
+///
+/// Implementations are called from the store's background threads, may take long, and must not
+/// call back into methods of the store that wait for space.
+pub trait BackupGate: Send + Sync + 'static {
+    /// Makes sure that a verified backup names the extents of every one of `blocks` that is
+    /// referenced at all, running an incremental backup if it must. The proof covers what it
+    /// could make sure of; an error drops nothing.
+    fn ensure_backed_up(&self, blocks: &[BlockId]) -> Result<BackupProof>;
+
+    /// Whether no retained backup references any of `blocks`, so that the cold object that holds
+    /// them may be deleted.
+    fn may_delete_cold(&self, blocks: &[BlockId]) -> Result<bool>;
+}
+
+/// Says who is referenced.
+pub trait Liveness: Send + Sync + 'static {
+    /// For each block whether anything refers to it: the namespace in any version, or an open
+    /// file's content that is not in the namespace yet. "No" is final: a block that nothing
+    /// refers to can never be referred to again.
+    fn is_referenced(&self, blocks: &[BlockId]) -> Result<Vec<bool>>;
+}
+
+/// The statement that a verified backup names some blocks. Whoever makes one vouches for it; it
+/// is a type of its own so that no path can drop hot copies without somebody having done so.
+#[derive(Clone, Debug)]
+pub struct BackupProof {
+    covered: Covered,
+}
+
+#[derive(Clone, Debug)]
+enum Covered {
+    Blocks(HashSet<BlockId>),
+    Before(BlockId),
+}
+
+impl BackupProof {
+    /// A verified backup names exactly these blocks' extents.
+    pub fn of_blocks(blocks: impl IntoIterator<Item = BlockId>) -> Self {
+        Self { covered: Covered::Blocks(blocks.into_iter().collect()) }
+    }
+
+    /// A verified backup names every referenced block whose id is lower than `end`.
+    pub fn before(end: BlockId) -> Self {
+        Self { covered: Covered::Before(end) }
+    }
+
+    /// Whether the proof speaks of `block`.
+    pub fn covers(&self, block: BlockId) -> bool {
+        match &self.covered {
+            Covered::Blocks(blocks) => blocks.contains(&block),
+            Covered::Before(end) => block < *end,
+        }
+    }
+}

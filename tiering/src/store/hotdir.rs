@@ -1,0 +1,198 @@
+//! The hot tier's directory: names, listing, removal, and the bytes really used. Every change of
+//! a name that something relies on is followed by an `fsync` of its directory.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::segment::{FileKind, SegmentId, SegmentIndex, SegmentName};
+
+/// Segment files kept open for reading.
+const OPEN_FILES: usize = 128;
+
+/// Longest index file that is read: larger ones were never written.
+const MAX_IDX_LEN: u64 = 64 << 20;
+
+/// What the directory held when it was listed.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) open: Vec<SegmentId>,
+    pub(super) sealed: Vec<SegmentId>,
+    pub(super) indexes: Vec<SegmentId>,
+}
+
+/// Paths below the hot directory, and the files held open.
+pub(super) struct HotDir {
+    root: PathBuf,
+    files: Mutex<OpenFiles>,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    by_id: HashMap<SegmentId, Arc<File>>,
+    order: VecDeque<SegmentId>,
+}
+
+impl HotDir {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), files: Mutex::default() }
+    }
+
+    /// Makes the directories and their names durable.
+    pub(super) fn create(&self) -> Result<()> {
+        for dir in [self.root.clone(), self.segments(), self.indexes(), self.staging()] {
+            fs::create_dir_all(&dir).map_err(Error::io(format!("create {}", dir.display())))?;
+        }
+        sync_dir(&self.root)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn segments(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    fn indexes(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(super) fn path(&self, id: SegmentId, kind: FileKind) -> PathBuf {
+        let dir = if kind == FileKind::Index { self.indexes() } else { self.segments() };
+        dir.join(id.file_name(kind))
+    }
+
+    pub(super) fn staged_path(&self, id: SegmentId, kind: FileKind) -> PathBuf {
+        self.staging().join(id.file_name(kind))
+    }
+
+    /// Removes what an interrupted staging left behind.
+    pub(super) fn clean_staging(&self) -> Result<()> {
+        let dir = self.staging();
+        let failed = || Error::io(format!("clean {}", dir.display()));
+        for entry in fs::read_dir(&dir).map_err(failed())? {
+            let path = entry.map_err(failed())?.path();
+            if path.is_file() {
+                fs::remove_file(path).map_err(failed())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every segment and index file, each list in id order.
+    pub(super) fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for dir in [self.segments(), self.indexes()] {
+            let failed = || Error::io(format!("list {}", dir.display()));
+            for entry in fs::read_dir(&dir).map_err(failed())? {
+                let name = entry.map_err(failed())?.file_name();
+                match name.to_str().and_then(SegmentId::parse_file_name) {
+                    Some((id, FileKind::Open)) => listing.open.push(id),
+                    Some((id, FileKind::Sealed)) => listing.sealed.push(id),
+                    Some((id, FileKind::Index)) => listing.indexes.push(id),
+                    None => tracing::warn!(?name, "a file that is not ours lies in the hot tier"),
+                }
+            }
+        }
+        for list in [&mut listing.open, &mut listing.sealed, &mut listing.indexes] {
+            list.sort_unstable();
+        }
+        Ok(listing)
+    }
+
+    /// The sealed segment's file, open for reading.
+    pub(super) fn open_sealed(&self, id: SegmentId) -> io::Result<Arc<File>> {
+        if let Some(file) = self.files.lock().by_id.get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(File::open(self.path(id, FileKind::Sealed))?);
+        let mut files = self.files.lock();
+        if files.by_id.insert(id, Arc::clone(&file)).is_none() {
+            files.order.push_back(id);
+        }
+        while files.order.len() > OPEN_FILES {
+            if let Some(oldest) = files.order.pop_front() {
+                files.by_id.remove(&oldest);
+            }
+        }
+        Ok(file)
+    }
+
+    /// Forgets the open file of a segment whose file was replaced or removed.
+    pub(super) fn forget(&self, id: SegmentId) {
+        let mut files = self.files.lock();
+        if files.by_id.remove(&id).is_some() {
+            files.order.retain(|other| *other != id);
+        }
+    }
+
+    /// Bytes the file really takes on the disk; 0 when there is none.
+    pub(super) fn disk_bytes(&self, id: SegmentId, kind: FileKind) -> u64 {
+        disk_bytes(&self.path(id, kind))
+    }
+
+    /// The index of a segment: from its hot file, or from the index file that outlives it.
+    pub(super) fn read_index(&self, name: &SegmentName) -> Result<SegmentIndex> {
+        let from_file = match self.open_sealed(name.id) {
+            Ok(file) => SegmentIndex::from_file(file.as_ref(), name),
+            Err(error) => Err(Error::io(format!("open segment {}", name.id))(error)),
+        };
+        from_file.or_else(|error| self.read_idx(name).map_err(|_| error))
+    }
+
+    fn read_idx(&self, name: &SegmentName) -> Result<SegmentIndex> {
+        let path = self.path(name.id, FileKind::Index);
+        let failed = || Error::io(format!("read {}", path.display()));
+        let len = fs::metadata(&path).map_err(failed())?.len();
+        if len > MAX_IDX_LEN {
+            return Err(Error::Damaged { what: "index file", reason: format!("{len} bytes") });
+        }
+        SegmentIndex::from_idx_bytes(&fs::read(&path).map_err(failed())?, name)
+    }
+
+    /// Stores the index apart from the data, durably.
+    pub(super) fn write_idx(&self, index: &SegmentIndex) -> Result<()> {
+        let id = index.name().id;
+        let aside = self.staged_path(id, FileKind::Index);
+        let path = self.path(id, FileKind::Index);
+        let failed = || Error::io(format!("write {}", path.display()));
+        fs::write(&aside, index.to_idx_bytes()).map_err(failed())?;
+        File::open(&aside).and_then(|file| file.sync_all()).map_err(failed())?;
+        fs::rename(&aside, &path).map_err(failed())?;
+        sync_dir(&self.indexes())
+    }
+
+    /// Removes a file of a segment, durably; nothing to remove is success.
+    pub(super) fn remove(&self, id: SegmentId, kind: FileKind) -> Result<()> {
+        self.forget(id);
+        let path = self.path(id, kind);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(path.parent().unwrap_or(&self.root)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io(format!("remove {}", path.display()))(error)),
+        }
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(Error::io(format!("sync {}", dir.display())))
+}
+
+/// Bytes a file really takes; 0 when there is none.
+pub(super) fn disk_bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
+}

@@ -1,0 +1,428 @@
+//! Opening: what is there, what a crash left, and catching the catalog up while serving.
+//!
+//! In order: the directories exist; staging is emptied; the catalog opens, or is wiped; the table
+//! is filled from the catalog's segment records and corrected by what the directory really holds;
+//! open segments are scanned, serve from the map of unsealed blocks at once, and go to the sealer.
+//! Segments without a record are caught up by a background thread; until then a lookup that
+//! misses reads their indexes itself. With a wiped catalog the cold tier is listed as well: this
+//! is also how a volume is recovered from cold alone.
+//!
+//! A crash here leaves what was found; every step may be repeated.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::block::{BlockId, BlockRef};
+use crate::blocks::Wait;
+use crate::catalog::{BlockRecord, ColdCopy, Found, Holes, SegmentRecord};
+use crate::error::{Error, Result};
+use crate::segment::{
+    DATA_START, FileKind, IndexEntry, IndexFetch, ScannedFrame, SegmentHeader, SegmentId,
+    SegmentIndex, SegmentName, SegmentWriter, scan_frames,
+};
+
+use super::Inner;
+use super::read::Tried;
+use super::table::Segment;
+
+/// How long the background may take for one answer of the cold tier.
+const BACKGROUND_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Pause before a cold tier that did not give an index is asked again.
+const INDEX_RETRY: Duration = Duration::from_secs(15);
+
+/// Segments caught up by one reader that misses, before it looks at its deadline again.
+const SEARCH_STEP: usize = 16;
+
+impl Inner {
+    /// Fills the table and adopts what a crash left. `found` says how far the catalog is good.
+    pub(super) fn recover(&self, found: &Found) -> Result<()> {
+        let listing = self.hot.list()?;
+        let sealed: BTreeSet<_> = listing.sealed.iter().copied().collect();
+        let indexes: BTreeSet<_> = listing.indexes.iter().copied().collect();
+        let mut records = Vec::new();
+        if self.with_catalog(|c| c.for_each_segment(|record| records.push(record))).is_err() {
+            // What was read before the failure may be incomplete; the directory is not.
+            records.clear();
+        }
+        for mut record in records {
+            let id = record.id;
+            if record.hot && !sealed.contains(&id) {
+                if record.cold == ColdCopy::Absent {
+                    tracing::error!(%id, "the only copy of a segment is gone from the hot tier");
+                }
+                record.hot = false;
+                record.holes = Holes::default();
+            } else if !record.hot && sealed.contains(&id) {
+                // Staged or not yet removed; what is missing in it fails verification.
+                record.hot = true;
+            }
+            let disk_bytes = self.segment_disk_bytes(id);
+            self.capacity.add(disk_bytes);
+            self.table.insert(Segment::new(record, true, disk_bytes));
+        }
+        for id in sealed.union(&indexes) {
+            if !self.table.contains(*id) {
+                let hot = sealed.contains(id);
+                let cold = if hot { ColdCopy::Absent } else { ColdCopy::Listed };
+                self.insert_unrecorded(*id, hot, cold, 0);
+            }
+        }
+        if matches!(found, Found::Wiped(_)) {
+            self.cold_unlisted.store(self.cold.is_some(), Ordering::Relaxed);
+        }
+        self.adopt_open_segments(&listing.open)
+    }
+
+    fn adopt_open_segments(&self, open: &[SegmentId]) -> Result<()> {
+        for &id in open {
+            let name = SegmentName { volume: self.config.volume, id };
+            self.check_owner(&name)?;
+            if self.config.read_only {
+                self.read_open_segment(name)?;
+                continue;
+            }
+            let recovered = SegmentWriter::recover(&self.hot.segments(), name)?;
+            report_damage(id, &recovered.damaged, &recovered.gaps);
+            let writer = recovered.writer;
+            tracing::info!(%id, blocks = writer.entries().len(), torn_bytes = recovered.torn_bytes,
+                "took over a segment that was left open");
+            if writer.is_empty() {
+                writer.discard()?;
+            } else {
+                self.adopt_open(writer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Recovery keeps what belongs to this volume and cuts off the rest: a whole segment of
+    /// another volume would look like rest.
+    fn check_owner(&self, name: &SegmentName) -> Result<()> {
+        let path = self.hot.path(name.id, FileKind::Open);
+        let failed = || Error::io(format!("read {}", path.display()));
+        let file = File::open(&path).map_err(failed())?;
+        let mut page = Vec::new();
+        file.take(DATA_START).read_to_end(&mut page).map_err(failed())?;
+        match SegmentHeader::from_bytes(&page) {
+            Ok(header) if header.name != *name => Err(Error::Config(format!(
+                "{} belongs to segment {} of volume {:?}",
+                path.display(),
+                header.name.id,
+                header.name.volume
+            ))),
+            // Torn or damaged: its frames still say whose they are.
+            _ => Ok(()),
+        }
+    }
+
+    /// Serves the frames of an open segment as they are.
+    fn read_open_segment(&self, name: SegmentName) -> Result<()> {
+        let path = self.hot.path(name.id, FileKind::Open);
+        let failed = || Error::io(format!("read {}", path.display()));
+        let file = File::open(&path).map_err(failed())?;
+        let len = file.metadata().map_err(failed())?.len();
+        let scan = scan_frames(&file, &name, DATA_START..len.max(DATA_START), true)?;
+        let readable = scan.frames.into_iter().filter(|frame| frame.readable != 0);
+        let entries = readable.map(|frame| frame.header.entry).collect();
+        self.adopt_frames(name.id, Arc::new(file), entries, len);
+        Ok(())
+    }
+
+    fn segment_disk_bytes(&self, id: SegmentId) -> u64 {
+        self.hot.disk_bytes(id, FileKind::Sealed) + self.hot.disk_bytes(id, FileKind::Index)
+    }
+
+    /// Puts a segment of which nothing but its existence is known into the table.
+    fn insert_unrecorded(&self, id: SegmentId, hot: bool, cold: ColdCopy, len: u64) {
+        let len = len.max(
+            std::fs::metadata(self.hot.path(id, FileKind::Sealed)).map_or(0, |meta| meta.len()),
+        );
+        let record = SegmentRecord {
+            id,
+            len,
+            blocks: 0,
+            data_bytes: 0,
+            first_block: BlockId::from_raw(0),
+            hot,
+            cold,
+            dead_bytes: 0,
+            holes: Holes::default(),
+        };
+        let disk_bytes = self.segment_disk_bytes(id);
+        self.capacity.add(disk_bytes);
+        self.table.insert(Segment::new(record, false, disk_bytes));
+    }
+
+    /// Whether every segment is recorded and the cold tier was listed as far as needed.
+    pub(super) fn is_caught_up(&self) -> bool {
+        !self.cold_unlisted.load(Ordering::Relaxed)
+            && self.table.fold(true, |all, segment| all && segment.recorded)
+    }
+
+    /// Records what is not recorded yet, oldest first, until done or stopped. Called by the
+    /// helper thread.
+    pub(super) fn catch_up(&self) {
+        let unrecorded = self.unrecorded();
+        let total = unrecorded.len();
+        for id in unrecorded {
+            if self.is_stopping() {
+                return;
+            }
+            self.catch_up_segment(id, BACKGROUND_DEADLINE);
+        }
+        if total > 0 {
+            tracing::info!(total, "segments were recorded in the catalog again");
+        }
+        if self.cold_unlisted.load(Ordering::Relaxed) {
+            match self.list_cold(BACKGROUND_DEADLINE) {
+                Ok(0) => {}
+                Ok(_) => self.signals.kick_helper(),
+                Err(error) => {
+                    tracing::warn!(%error, "the cold tier could not be listed; trying again");
+                }
+            }
+        }
+    }
+
+    /// Learns which segments the cold tier holds; returns how many were new.
+    fn list_cold(&self, patience: Duration) -> Result<usize> {
+        let Some(cold) = &self.cold else { return Ok(0) };
+        let deadline = self.config.clock.instant() + patience;
+        let mut new = 0;
+        cold.list("segments/", deadline, |object| {
+            let name = object.key.strip_prefix("segments/").unwrap_or_default();
+            let Some((id, FileKind::Sealed)) = SegmentId::parse_file_name(name) else { return };
+            let known = self.table.update(id, |segment| {
+                if segment.record.cold == ColdCopy::Absent {
+                    segment.record.cold = ColdCopy::Listed;
+                }
+                if segment.record.len == 0 {
+                    segment.record.len = object.len;
+                }
+            });
+            if known.is_none() && !self.is_unsealed(id) {
+                self.insert_unrecorded(id, false, ColdCopy::Listed, object.len);
+                new += 1;
+            }
+        })?;
+        self.cold_unlisted.store(false, Ordering::Relaxed);
+        Ok(new)
+    }
+
+    /// Reads one segment's index and records it. Failing leaves it unrecorded and says so once.
+    fn catch_up_segment(&self, id: SegmentId, patience: Duration) {
+        let index = match self.load_index(id, patience) {
+            Ok(index) => index,
+            Err(error) => {
+                let passing = matches!(error, Error::Cold { .. } | Error::TimedOut(_));
+                let retry_at = self.config.clock.instant() + INDEX_RETRY;
+                self.table.update(id, |segment| {
+                    segment.unreadable = !passing;
+                    segment.retry_at = Some(retry_at);
+                });
+                tracing::warn!(%id, %error, "the index of a segment could not be read");
+                return;
+            }
+        };
+        let entries = index.entries();
+        let record = self.table.update(id, |segment| {
+            segment.record.len = index.trailer().file_len;
+            segment.record.first_block = first_block(entries);
+            segment.record.blocks = entries.len() as u32;
+            segment.record.data_bytes = entries.iter().map(IndexEntry::frame_len).sum();
+            segment.record.clone()
+        });
+        let Some(record) = record else { return };
+        if self.with_catalog(|catalog| catalog.record_segment(&record, entries)).is_ok() {
+            self.table.update(id, |segment| segment.recorded = true);
+        }
+    }
+
+    /// The index of a sealed segment, from hot or, once, from cold; then it stays here.
+    pub(super) fn load_index(&self, id: SegmentId, patience: Duration) -> Result<SegmentIndex> {
+        let name = SegmentName { volume: self.config.volume, id };
+        let error = match self.hot.read_index(&name) {
+            Ok(index) => return Ok(index),
+            Err(error) => error,
+        };
+        let record = self.table.record(id);
+        let Some(cold) = &self.cold else { return Err(error) };
+        if record.as_ref().is_none_or(|record| record.cold == ColdCopy::Absent) {
+            return Err(error);
+        }
+        let deadline = self.config.clock.instant() + patience;
+        let key = id.object_key();
+        // A damaged local file may have another length than the object.
+        let head = {
+            let key = key.clone();
+            cold.call(deadline, "reading from the cold tier", move |tier| {
+                Box::pin(async move { tier.head(&key).await })
+            })?
+        };
+        let mut fetch = IndexFetch::new(name, head.len);
+        let index = loop {
+            let want = fetch.wanted();
+            let bytes = cold.get_range(key.clone(), want, deadline)?;
+            if let Some(index) = fetch.feed(&bytes)? {
+                break index;
+            }
+        };
+        if !self.config.read_only {
+            self.keep_index(&index);
+        }
+        Ok(index)
+    }
+
+    /// Keeps an index beside the data it outlives; without room it is fetched again next time.
+    pub(super) fn keep_index(&self, index: &SegmentIndex) {
+        let id = index.name().id;
+        if let Err(error) = self.hot.write_idx(index) {
+            tracing::warn!(%id, %error, "an index could not be kept in the hot tier");
+        }
+        self.recount(id);
+    }
+
+    /// Counts a segment's files again, as the disk does.
+    pub(super) fn recount(&self, id: SegmentId) {
+        let now = self.segment_disk_bytes(id);
+        let before = self.table.update(id, |s| std::mem::replace(&mut s.disk_bytes, now));
+        if let Some(before) = before {
+            self.capacity.add(now);
+            self.capacity.sub(before);
+        }
+    }
+
+    /// Looks for a block in everything there is. The catalog missed it, named something else, or
+    /// what it named is damaged.
+    pub(super) fn search(
+        &self,
+        block: &BlockRef,
+        range: &Range<u32>,
+        wait: Wait,
+        mut tried: Tried,
+    ) -> Result<Bytes> {
+        // One search at a time: they all read the same indexes.
+        let _one = self.searching.lock();
+        let deadline = self.cold_deadline(wait)?;
+        loop {
+            let remaining = deadline.saturating_duration_since(self.config.clock.instant());
+            let unrecorded = self.unrecorded();
+            if unrecorded.is_empty() {
+                if !self.cold_unlisted.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.list_cold(remaining)?;
+                continue;
+            }
+            for id in self.probes(&unrecorded, block) {
+                self.check_wait(wait, "searching the segments for a block")?;
+                self.catch_up_segment(id, remaining);
+            }
+            if let Ok(Some(record)) = self.with_catalog(|catalog| catalog.lookup(block.id))
+                && let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)?
+            {
+                return Ok(bytes);
+            }
+        }
+        self.search_indexes(block, range, wait, tried)
+    }
+
+    /// Segments whose index is still to be recorded and can be read as far as is known.
+    fn unrecorded(&self) -> Vec<SegmentId> {
+        let now = self.config.clock.instant();
+        self.table.ids(|segment| {
+            !segment.recorded
+                && !segment.unreadable
+                && segment.retry_at.is_none_or(|retry_at| retry_at <= now)
+        })
+    }
+
+    /// The unrecorded segments to look into next: where the block's id belongs between the ids
+    /// that recorded segments begin with, and a few around it.
+    fn probes(&self, unrecorded: &[SegmentId], block: &BlockRef) -> Vec<SegmentId> {
+        let bounds = self.table.fold((None, None), |(below, above), segment| {
+            let id = segment.record.id;
+            if !segment.recorded || segment.record.blocks == 0 {
+                (below, above)
+            } else if segment.record.first_block <= block.id {
+                (below.max(Some(id)), above)
+            } else {
+                (below, Some(above.map_or(id, |above: SegmentId| above.min(id))))
+            }
+        });
+        let between: Vec<_> = unrecorded
+            .iter()
+            .copied()
+            .filter(|id| bounds.0.is_none_or(|b| *id > b) && bounds.1.is_none_or(|a| *id < a))
+            .collect();
+        match between.len() {
+            0 => nearest_first(unrecorded, block).into_iter().take(SEARCH_STEP).collect(),
+            count if count <= 2 => between,
+            count => vec![between[count / 2]],
+        }
+    }
+
+    /// Reads every index, for blocks that stand in several segments or a catalog that failed.
+    fn search_indexes(
+        &self,
+        block: &BlockRef,
+        range: &Range<u32>,
+        wait: Wait,
+        mut tried: Tried,
+    ) -> Result<Bytes> {
+        let remaining =
+            self.cold_deadline(wait)?.saturating_duration_since(self.config.clock.instant());
+        for id in nearest_first(&self.table.ids(|_| true), block) {
+            self.check_wait(wait, "searching the segments for a block")?;
+            let index = match self.load_index(id, remaining) {
+                Ok(index) => index,
+                Err(error) => {
+                    tried.missed(id, error);
+                    continue;
+                }
+            };
+            for entry in index.find(block.id) {
+                let record = BlockRecord { segment: id, entry: entry.clone() };
+                if let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)? {
+                    return Ok(bytes);
+                }
+            }
+        }
+        // It may have been appended or moved while the indexes were read.
+        if let Some(bytes) = self.read_unsealed(block, range, &mut tried) {
+            return Ok(bytes);
+        }
+        let error = tried.verdict(block);
+        tracing::error!(block = %block.id, %error, "a block could not be read from any tier");
+        Err(error)
+    }
+}
+
+/// Segments in the order in which they are likely to hold the block: ids of both grow with time.
+fn nearest_first(segments: &[SegmentId], block: &BlockRef) -> Vec<SegmentId> {
+    let mut ordered = segments.to_vec();
+    ordered.sort_by_key(|id| (id.epoch().0.abs_diff(block.id.epoch().0), std::cmp::Reverse(*id)));
+    ordered
+}
+
+fn report_damage(id: SegmentId, damaged: &[ScannedFrame], gaps: &[Range<u64>]) {
+    for frame in damaged {
+        tracing::warn!(%id, block = %frame.header.entry.id, "a frame is damaged in part");
+    }
+    if !gaps.is_empty() {
+        tracing::warn!(%id, ?gaps, "no frames in parts of a segment");
+    }
+}
+
+/// The lowest block id of a segment, which is sorted by id.
+pub(super) fn first_block(entries: &[IndexEntry]) -> BlockId {
+    entries.first().map_or(BlockId::from_raw(0), |entry| entry.id)
+}

@@ -1,0 +1,316 @@
+//! The way out: cache, unsealed segment, hot file, cold object, and at last everything there is.
+//!
+//! Every byte leaves through [`CellRead::open`], which verifies it against the digest in the
+//! caller's hand; whatever the maps say is a hint. Damage or absence in one place leads to the
+//! next place; only when all were tried is a block [`Error::Lost`]. Nothing here changes state,
+//! so a crash or a cancelled read leaves nothing behind.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::block::{BlockRef, CELL_LEN};
+use crate::blocks::Wait;
+use crate::catalog::BlockRecord;
+use crate::error::{Error, Result};
+use crate::segment::{CellRead, IndexEntry, SegmentId, Verified};
+
+use super::Inner;
+use super::cache::CellKey;
+use super::signals::add;
+
+/// What was tried for a block, for the error when nothing worked.
+#[derive(Default)]
+pub(super) struct Tried {
+    notes: Vec<String>,
+    /// The last failure that may pass: a cold tier that does not answer is not a lost block.
+    passing: Option<Error>,
+}
+
+impl Tried {
+    fn note(&mut self, place: &str, error: Error) {
+        self.notes.push(format!("{place}: {}", chain(&error)));
+        if matches!(error, Error::Cold { .. } | Error::TimedOut(_)) {
+            self.passing = Some(error);
+        }
+    }
+
+    /// Notes an index that could not be read.
+    pub(super) fn missed(&mut self, segment: SegmentId, error: Error) {
+        self.note(&format!("index of segment {segment}"), error);
+    }
+
+    /// The error after everything was tried.
+    pub(super) fn verdict(self, block: &BlockRef) -> Error {
+        if let Some(error) = self.passing {
+            return error;
+        }
+        let reason = if self.notes.is_empty() {
+            "no segment in any tier holds it".to_owned()
+        } else {
+            self.notes.join("; ")
+        };
+        Error::Lost { id: block.id, reason }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Inner {
+    pub(super) fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
+        if range.start > range.end || range.end > block.len {
+            return Err(Error::Damaged {
+                what: "block range",
+                reason: format!("{range:?} of {} bytes", block.len),
+            });
+        }
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        if let Some(bytes) = self.read_cached(block, &range) {
+            add(&self.counters.cache_hits, 1);
+            return Ok(bytes);
+        }
+        let mut tried = Tried::default();
+        if let Some(bytes) = self.read_unsealed(block, &range, &mut tried) {
+            return Ok(bytes);
+        }
+        match self.with_catalog(|catalog| catalog.lookup(block.id)) {
+            Ok(Some(record)) => {
+                if let Some(bytes) = self.read_record(&record, block, &range, wait, &mut tried)? {
+                    return Ok(bytes);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tried.note("catalog", error),
+        }
+        if matches!(wait, Wait::No) {
+            return Err(Error::WouldWait);
+        }
+        self.search(block, &range, wait, tried)
+    }
+
+    /// Reads from a segment that is not sealed yet, if one holds the block.
+    pub(super) fn read_unsealed(
+        &self,
+        block: &BlockRef,
+        range: &Range<u32>,
+        tried: &mut Tried,
+    ) -> Option<Bytes> {
+        let (file, segment, entry) = self.find_unsealed(block.id)?;
+        let result = self.read_file(&file, &entry, block, range);
+        result
+            .map_err(|error| self.note_damage(tried, &format!("unsealed segment {segment}"), error))
+            .ok()
+    }
+
+    /// Reads from wherever the segment of `record` is; `None` when that did not work.
+    pub(super) fn read_record(
+        &self,
+        record: &BlockRecord,
+        block: &BlockRef,
+        range: &Range<u32>,
+        wait: Wait,
+        tried: &mut Tried,
+    ) -> Result<Option<Bytes>> {
+        let (segment, entry) = (record.segment, &record.entry);
+        if entry.digest != block.digest || entry.plain_len != block.len {
+            tried.notes.push(format!("segment {segment}: holds another block of this id"));
+            return Ok(None);
+        }
+        let frame = entry.frame_range();
+        let Some(places) = self.table.places(segment, frame.start, frame.end) else {
+            return Ok(None);
+        };
+        if places.hot {
+            match self.read_hot(segment, entry, block, range) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(error) => self.note_damage(tried, &format!("hot segment {segment}"), error),
+            }
+        }
+        if !places.cold {
+            return Ok(None);
+        }
+        if matches!(wait, Wait::No) {
+            return Err(Error::WouldWait);
+        }
+        match self.read_cold(segment, entry, block, range, wait) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => {
+                self.note_damage(tried, &format!("cold segment {segment}"), error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn note_damage(&self, tried: &mut Tried, place: &str, error: Error) {
+        if matches!(error, Error::Damaged { .. } | Error::Io { .. }) {
+            add(&self.counters.damaged_reads, 1);
+            tracing::warn!(place, error = %chain(&error), "a stored copy could not be read");
+        }
+        tried.note(place, error);
+    }
+
+    fn read_hot(
+        &self,
+        segment: SegmentId,
+        entry: &IndexEntry,
+        block: &BlockRef,
+        range: &Range<u32>,
+    ) -> Result<Bytes> {
+        let file =
+            self.hot.open_sealed(segment).map_err(Error::io(format!("open segment {segment}")))?;
+        self.read_file(&file, entry, block, range)
+    }
+
+    fn read_file(
+        &self,
+        file: &Arc<File>,
+        entry: &IndexEntry,
+        block: &BlockRef,
+        range: &Range<u32>,
+    ) -> Result<Bytes> {
+        let read = entry.cell_range(range.clone())?;
+        let stored = read.stored();
+        let mut bytes = vec![0; bounded_len(&stored)?];
+        file.read_exact_at(&mut bytes, stored.start)
+            .map_err(Error::io(format!("read block {}", block.id)))?;
+        let verified = read.open(block, &bytes)?;
+        add(&self.counters.hot_reads, 1);
+        self.keep_partial_cells(block, &read, &verified, range);
+        slice(&verified, range)
+    }
+
+    fn read_cold(
+        &self,
+        segment: SegmentId,
+        entry: &IndexEntry,
+        block: &BlockRef,
+        range: &Range<u32>,
+        wait: Wait,
+    ) -> Result<Bytes> {
+        let Some(cold) = &self.cold else {
+            return Err(Error::NotFound(segment.object_key()));
+        };
+        let read = entry.cell_range(range.clone())?;
+        let stored = read.stored();
+        bounded_len(&stored)?;
+        let len = self.table.with(segment, |s| s.record.len).unwrap_or(stored.end);
+        let deadline = self.cold_deadline(wait)?;
+        let mut last = None;
+        // A body that arrived damaged says little about what is stored: ask once more.
+        for attempt in 0..2 {
+            let sequential = attempt == 0;
+            let bytes = cold.fetch(segment, stored.clone(), len, sequential, deadline)?;
+            match read.open(block, &bytes) {
+                Ok(verified) => {
+                    add(&self.counters.cold_reads, 1);
+                    self.keep_all_cells(block, &read, &verified);
+                    return slice(&verified, range);
+                }
+                Err(error) => {
+                    cold.forget(segment, &stored);
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or(Error::TimedOut("reading from the cold tier")))
+    }
+
+    /// The range out of cached cells, if all are there.
+    fn read_cached(&self, block: &BlockRef, range: &Range<u32>) -> Option<Bytes> {
+        let cell_len = CELL_LEN as u32;
+        let (first, last) = (range.start / cell_len, (range.end - 1) / cell_len);
+        let key = |cell| CellKey { block: block.id, cell };
+        if first == last {
+            let cell = self.cache.get(key(first), &block.digest)?;
+            let start = (range.start - first * cell_len) as usize;
+            let end = (range.end - first * cell_len) as usize;
+            return (end <= cell.len()).then(|| cell.slice(start..end));
+        }
+        if !(first..=last).all(|cell| self.cache.contains(key(cell), &block.digest)) {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(range.len());
+        for number in first..=last {
+            let cell = self.cache.get(key(number), &block.digest)?;
+            let base = number * cell_len;
+            let start = range.start.saturating_sub(base) as usize;
+            let end = ((range.end - base) as usize).min(cell.len());
+            out.extend_from_slice(cell.get(start..end)?);
+        }
+        (out.len() == range.len()).then(|| out.freeze())
+    }
+
+    /// Keeps the cells of which only a part was wanted: the rest is likely to be wanted next,
+    /// while whole cells go to the kernel's cache.
+    fn keep_partial_cells(
+        &self,
+        block: &BlockRef,
+        read: &CellRead,
+        verified: &Verified,
+        wanted: &Range<u32>,
+    ) {
+        for (cell, range) in cells_of(read, block) {
+            if range.start < wanted.start || range.end > wanted.end {
+                self.keep_cell(block, cell, verified, range);
+            }
+        }
+    }
+
+    /// Keeps every cell: it was paid for with a request.
+    fn keep_all_cells(&self, block: &BlockRef, read: &CellRead, verified: &Verified) {
+        for (cell, range) in cells_of(read, block) {
+            self.keep_cell(block, cell, verified, range);
+        }
+    }
+
+    fn keep_cell(&self, block: &BlockRef, cell: u32, verified: &Verified, range: Range<u32>) {
+        let whole = verified.range();
+        if let Some(part) = verified.slice(range) {
+            // A slice would keep the whole read alive beyond what the cache counts.
+            let own = if whole.len() == part.len() { part } else { Bytes::copy_from_slice(&part) };
+            self.cache.put(CellKey { block: block.id, cell }, block.digest, own);
+        }
+    }
+}
+
+/// The cells of a read: number and plaintext range.
+fn cells_of(read: &CellRead, block: &BlockRef) -> impl Iterator<Item = (u32, Range<u32>)> {
+    let (len, cell_len) = (block.len, CELL_LEN as u32);
+    read.cells().map(move |cell| {
+        let start = cell as u32 * cell_len;
+        (cell as u32, start..len.min(start.saturating_add(cell_len)))
+    })
+}
+
+fn slice(verified: &Verified, range: &Range<u32>) -> Result<Bytes> {
+    verified.slice(range.clone()).ok_or_else(|| Error::Damaged {
+        what: "frame",
+        reason: format!("its cells do not cover {range:?}"),
+    })
+}
+
+/// Longest run of stored bytes one block can have, with room for headers.
+const MAX_STORED: u64 = 2 << 20;
+
+/// Entries are hints: a length that no block has is damage, not an allocation.
+pub(super) fn bounded_len(stored: &Range<u64>) -> Result<usize> {
+    let len = stored.end.saturating_sub(stored.start);
+    if len == 0 || len > MAX_STORED {
+        return Err(Error::Damaged { what: "block entry", reason: format!("{len} stored bytes") });
+    }
+    Ok(len as usize)
+}

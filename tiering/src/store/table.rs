@@ -1,0 +1,128 @@
+//! Every sealed segment in memory: its catalog record and what only this process knows of it.
+//! The table decides where a read goes; the catalog below it only makes opening fast.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::RwLock;
+
+use crate::block::BlockId;
+use crate::catalog::{ColdCopy, SegmentRecord};
+use crate::segment::SegmentId;
+
+/// One sealed segment.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) record: SegmentRecord,
+    /// Whether the catalog holds its blocks.
+    pub(super) recorded: bool,
+    /// Bytes its hot file and its index file really take.
+    pub(super) disk_bytes: u64,
+    /// When it was last read, in reads of the whole store: what was not read for longest goes
+    /// first.
+    pub(super) last_read: AtomicU64,
+    /// Blocks freed since it was opened; see the rule in `reclaim`.
+    pub(super) freed: HashSet<BlockId>,
+    /// A thread is uploading, dropping or compacting it; others leave it alone.
+    pub(super) busy: bool,
+    /// Uploads that failed in a row, and when the next attempt of anything may begin.
+    pub(super) failures: u32,
+    pub(super) retry_at: Option<Instant>,
+    /// Its index is damaged wherever it was looked for.
+    pub(super) unreadable: bool,
+}
+
+impl Segment {
+    pub(super) fn new(record: SegmentRecord, recorded: bool, disk_bytes: u64) -> Self {
+        Self {
+            record,
+            recorded,
+            disk_bytes,
+            last_read: AtomicU64::new(0),
+            freed: HashSet::new(),
+            busy: false,
+            failures: 0,
+            retry_at: None,
+            unreadable: false,
+        }
+    }
+}
+
+/// Where bytes of a segment can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Places {
+    pub(super) hot: bool,
+    pub(super) cold: bool,
+}
+
+/// All sealed segments by id.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    segments: RwLock<BTreeMap<SegmentId, Segment>>,
+    reads: AtomicU64,
+}
+
+impl Table {
+    /// Where the bytes `start..end` of a segment can be had; counts as a read of it.
+    pub(super) fn places(&self, id: SegmentId, start: u64, end: u64) -> Option<Places> {
+        let segments = self.segments.read();
+        let segment = segments.get(&id)?;
+        segment.last_read.store(self.reads.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Some(Places {
+            hot: segment.record.hot && !segment.record.holes.touches(start, end),
+            cold: segment.record.cold != ColdCopy::Absent,
+        })
+    }
+
+    pub(super) fn insert(&self, segment: Segment) {
+        self.segments.write().insert(segment.record.id, segment);
+    }
+
+    pub(super) fn remove(&self, id: SegmentId) -> Option<Segment> {
+        self.segments.write().remove(&id)
+    }
+
+    pub(super) fn contains(&self, id: SegmentId) -> bool {
+        self.segments.read().contains_key(&id)
+    }
+
+    pub(super) fn record(&self, id: SegmentId) -> Option<SegmentRecord> {
+        self.segments.read().get(&id).map(|segment| segment.record.clone())
+    }
+
+    /// Changes a segment; `None` when there is no such segment.
+    pub(super) fn update<T>(
+        &self,
+        id: SegmentId,
+        change: impl FnOnce(&mut Segment) -> T,
+    ) -> Option<T> {
+        self.segments.write().get_mut(&id).map(change)
+    }
+
+    /// Looks at a segment.
+    pub(super) fn with<T>(&self, id: SegmentId, look: impl FnOnce(&Segment) -> T) -> Option<T> {
+        self.segments.read().get(&id).map(look)
+    }
+
+    /// Claims a segment for one thread; `false` when another has it or it is gone.
+    pub(super) fn claim(&self, id: SegmentId) -> bool {
+        self.update(id, |segment| !std::mem::replace(&mut segment.busy, true)).unwrap_or(false)
+    }
+
+    /// Ends [`Table::claim`].
+    pub(super) fn unclaim(&self, id: SegmentId) {
+        self.update(id, |segment| segment.busy = false);
+    }
+
+    /// Ids of the segments that `wanted` picks, in id order.
+    pub(super) fn ids(&self, wanted: impl Fn(&Segment) -> bool) -> Vec<SegmentId> {
+        let segments = self.segments.read();
+        segments.values().filter(|s| wanted(s)).map(|s| s.record.id).collect()
+    }
+
+    /// Folds over all segments.
+    pub(super) fn fold<T>(&self, init: T, mut step: impl FnMut(T, &Segment) -> T) -> T {
+        self.segments.read().values().fold(init, &mut step)
+    }
+}
