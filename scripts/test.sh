@@ -44,9 +44,9 @@ nextest() {
     cargo nextest run --cargo-profile ci --profile ci "$@"
 }
 
-unit() { nextest --workspace -E 'not (package(firn) & kind(test))'; }
+unit() { nextest --workspace -E 'not binary(integration)'; }
 
-mounted() { nextest -p firn -E 'kind(test)'; }
+mounted() { nextest -p firn -E 'binary(integration)'; }
 
 posix() {
     cargo build --profile ci -p firn
