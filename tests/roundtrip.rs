@@ -75,3 +75,27 @@ fn a_volume_is_recovered_from_its_cold_tier_alone() {
     volume.mount();
     assert_same(&volume, &sources, "after recovery");
 }
+
+#[test]
+fn trees_are_read_back_from_s3_over_http() {
+    let sources = sources();
+    let objects = tempfile::tempdir().unwrap();
+    let server = firn_tests::Server::start(objects.path()).unwrap();
+    let endpoint = format!("http://{}", server.address());
+    let mut volume = Volume::with(
+        &["--cold", &format!("s3://{}/volume", firn_tests::BUCKET)],
+        &[
+            ("AWS_ENDPOINT", &endpoint),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", firn_tests::ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", firn_tests::SECRET_KEY),
+        ],
+    );
+    copy_in(&volume, &sources);
+    archive_and_release(&volume);
+    volume.umount();
+    volume.mount();
+    assert_same(&volume, &sources, "read from S3");
+    assert!(!volume.log().contains(firn_tests::SECRET_KEY), "the log holds a secret");
+}
