@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A dependency and the only places that may name it. See the layers in `README.md`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("fuser", &["mount/src/fuse"]),
-    ("fjall", &["mount/src/namespace/fjall"]),
+    ("fjall", &["mount/src/namespace/store/local"]),
     ("sled", &["tiering/src/catalog"]),
     ("object_store", &["tiering/src/tier/object"]),
     ("reed_solomon_erasure", &["tiering/src/segment/"]),
