@@ -3,6 +3,7 @@
 #   scripts/install-deps.sh run     what a mounted volume needs
 #   scripts/install-deps.sh build   a C compiler for the bundled codecs
 #   scripts/install-deps.sh test    what the test rings run on a mount
+#   scripts/install-deps.sh bench   what the benchmark runs on a mount
 set -euo pipefail
 
 packages() {
@@ -10,7 +11,8 @@ packages() {
         run) echo fuse3 rsync ;;
         build) echo gcc g++ make pkg-config cmake ;;
         test) echo fuse3 rsync acl attr fio git sqlite3 python3 stress-ng libacl1-dev strace procps systemd ;;
-        *) echo "usage: $0 run|build|test" >&2; exit 2 ;;
+        bench) echo fuse3 rsync fio python3 ;;
+        *) echo "usage: $0 run|build|test|bench" >&2; exit 2 ;;
     esac
 }
 

@@ -1,0 +1,399 @@
+#!/usr/bin/env bash
+# Firn beside the directory it lies on: the same work on both, in turns, as a table and as JSON.
+#   scripts/bench.sh [--quick] [--json FILE] [--against FILE] [--tolerance PERCENT] [--rows REGEX] [--dir DIR]
+#     --quick        smaller files and fewer of them, for a first impression
+#     --json FILE    where the results go (default <target>/bench.json, with --quick bench-quick.json)
+#     --against FILE compare with earlier results; exit status 1 when a row is worse
+#     --tolerance P  worse means: by more than P percent (default 15)
+#     --rows REGEX   only the groups whose name matches: stream random small tree fsync compression
+#     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
+# SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
+# FIRN_BIN an already built firn. Dropping caches for the cold rows needs root; they are left out
+# without it. Every row is the median of three runs; a run on one side is followed by the same run
+# on the other, and the side that begins alternates.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+project=$PWD
+target=${CARGO_TARGET_DIR:-$project/target}
+
+quick=false json='' against='' tolerance=15 groups=. base=$target
+usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
+while [ $# -gt 0 ]; do
+    case $1 in
+        --quick) quick=true; shift ;;
+        --json | --against | --tolerance | --rows | --dir)
+            [ $# -ge 2 ] || { echo "bench.sh: $1 needs a value" >&2; exit 2; }
+            case $1 in
+                --json) json=$(realpath -m "$2") ;;
+                --against) against=$(realpath -m "$2") ;;
+                --tolerance) tolerance=$2 ;;
+                --rows) groups=$2 ;;
+                --dir) base=$(realpath -m "$2") ;;
+            esac
+            shift 2 ;;
+        -h | --help) usage; exit 0 ;;
+        *) echo "bench.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    esac
+done
+if [ -n "$against" ] && [ ! -r "$against" ]; then
+    echo "bench.sh: cannot read $against" >&2
+    exit 2
+fi
+scidata=${SCIDATA:-$project/../shared/scidata}
+
+rounds=3 label=bench stream_mib=2048 random_mib=256 small_files=20000 tree_files=10000 fsyncs=500
+if $quick; then
+    label=bench-quick stream_mib=256 random_mib=32 small_files=2000 tree_files=1000 fsyncs=100
+fi
+json=${json:-$target/$label.json}
+
+say() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
+
+# ---- the two sides -------------------------------------------------------------------------
+
+"$project/scripts/install-deps.sh" bench
+firn=${FIRN_BIN:-}
+if [ -z "$firn" ]; then
+    "$project/scripts/install-deps.sh" build
+    cargo build --release -p firn
+    firn=$target/release/firn
+fi
+
+mkdir -p "$base" "$(dirname "$json")"
+work=$(mktemp -d "$base/firn-bench.XXXXXX")
+mountpoint=$work/mountpoint plain=$work/plain results=$work/results.tsv
+mkdir "$mountpoint" "$plain"
+: >"$results"
+
+# A mount that silently failed would measure the directory below it.
+mount_volume() { # volume
+    "$firn" mount "$1" "$mountpoint"
+    mountpoint -q "$mountpoint" || { echo "bench.sh: $1 is not mounted" >&2; exit 1; }
+}
+
+unmount_volume() { "$firn" umount "$mountpoint"; }
+
+clean_up() {
+    if mountpoint -q "$mountpoint"; then
+        unmount_volume || fusermount3 -uz "$mountpoint" || true
+    fi
+    ! mountpoint -q "$mountpoint" && rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+side_dir() { if [ "$1" = firn ]; then echo "$mountpoint"; else echo "$plain"; fi; }
+
+# Brings everything written so far to the disk, so that one run does not pay for another.
+settle() { # side
+    if [ "$1" = firn ]; then "$firn" sync "$mountpoint"; fi
+    sync -f "$plain"
+}
+
+can_drop_caches=false
+[ -w /proc/sys/vm/drop_caches ] && can_drop_caches=true
+
+# Nothing of this side is in any memory afterwards, the daemon's own included.
+make_cold() { # side
+    settle "$1"
+    if [ "$1" = firn ]; then
+        remember_memory
+        unmount_volume
+        mount_volume "$work/volume"
+    fi
+    sync
+    echo 3 >/proc/sys/vm/drop_caches
+}
+
+# The daemon's largest resident set is asked for before each unmount, since it dies with it.
+peak_kib=0
+remember_memory() {
+    local pid kib
+    pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$work/volume/lock" 2>/dev/null) || return 0
+    kib=$(awk '/^VmHWM:/ { print $2 }' "/proc/$pid/status" 2>/dev/null) || return 0
+    if [ "${kib:-0}" -gt "$peak_kib" ]; then peak_kib=$kib; fi
+}
+
+# ---- measuring -----------------------------------------------------------------------------
+
+record() { # row unit higher|lower side value
+    printf '%s\t%s\t%s\t%s\t%s\n' "$@" >>"$results"
+}
+
+seconds_of() { # command...
+    local start end
+    start=$(date +%s%N)
+    "$@" >/dev/null
+    end=$(date +%s%N)
+    awk -v ns=$((end - start)) 'BEGIN { printf "%.4f", ns / 1e9 }'
+}
+
+# Both sides once, the other one first in every second round.
+in_turns() { # function round
+    local sides='firn ext4' side
+    [ $(($2 % 2)) -eq 0 ] && sides='ext4 firn'
+    for side in $sides; do
+        "$1" "$side" "$(side_dir "$side")"
+        settle "$side"
+    done
+}
+
+# Prints MiB/s and operations per second over the whole job, its final fsync included.
+fio_rates() { # fio options...
+    fio --name=bench --ioengine=psync --output-format=json --group_reporting "$@" | python3 -c '
+import json, sys
+text = sys.stdin.read()
+job = json.loads(text[text.index("{"):])["jobs"][0]
+if job["error"]:
+    sys.exit("fio failed with error %d" % job["error"])
+side = max((job["read"], job["write"]), key=lambda side: side["io_bytes"])
+seconds = max(job["job_runtime"], side["runtime"], 1) / 1000
+print("%.3f %.1f" % (side["io_bytes"] / 2**20 / seconds, side["total_ios"] / seconds))'
+}
+
+# Half of each buffer compresses: between noise and text.
+stream() { # side dir
+    local file=$2/stream rate
+    rm -f "$file"
+    settle "$1"
+    rate=$(fio_rates --filename="$file" --rw=write --bs=1M --size=${stream_mib}M --end_fsync=1 \
+        --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k)
+    record 'sequential write' MiB/s higher "$1" "${rate% *}"
+    if $can_drop_caches; then
+        make_cold "$1"
+        rate=$(fio_rates --filename="$file" --rw=read --bs=1M --size=${stream_mib}M --invalidate=0)
+        record 'sequential read, cold' MiB/s higher "$1" "${rate% *}"
+    else
+        cat "$file" >/dev/null
+    fi
+    rate=$(fio_rates --filename="$file" --rw=read --bs=1M --size=${stream_mib}M --invalidate=0)
+    record 'sequential read, warm' MiB/s higher "$1" "${rate% *}"
+}
+
+random() { # side dir
+    local file=$2/random rate
+    if [ ! -e "$file" ]; then
+        fio_rates --filename="$file" --rw=write --bs=1M --size=${random_mib}M --end_fsync=1 \
+            --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k >/dev/null
+    fi
+    if $can_drop_caches; then
+        make_cold "$1"
+        rate=$(fio_rates --filename="$file" --rw=randread --bs=4k --size=${random_mib}M \
+            --io_size=$((random_mib / 4))M --invalidate=0)
+        record '4 KiB random read, cold' IOPS higher "$1" "${rate#* }"
+    fi
+    cat "$file" >/dev/null
+    rate=$(fio_rates --filename="$file" --rw=randread --bs=4k --size=${random_mib}M --invalidate=0)
+    record '4 KiB random read, warm' IOPS higher "$1" "${rate#* }"
+    rate=$(fio_rates --filename="$file" --rw=randwrite --bs=4k --size=${random_mib}M \
+        --io_size=$((random_mib / 2))M --end_fsync=1 --refill_buffers)
+    record '4 KiB random write, one fsync' IOPS higher "$1" "${rate#* }"
+}
+
+small() { # side dir
+    local name rate
+    while read -r name rate; do
+        record "small file $name" ops/s higher "$1" "$rate"
+    done < <(python3 - "$2/small" "$small_files" <<'PYTHON'
+import os, sys, time
+root, count = sys.argv[1], int(sys.argv[2])
+data = (b"0123456789abcdef" * 128)[:2000]
+paths = [os.path.join(root, str(n // 500), "file-%06d.dat" % n) for n in range(count)]
+os.mkdir(root)
+for directory in sorted({os.path.dirname(path) for path in paths}):
+    os.mkdir(directory)
+
+def create(path):
+    with open(path, "wb", buffering=0) as file:
+        file.write(data)
+
+def read(path):
+    with open(path, "rb", buffering=0) as file:
+        assert len(file.read(4096)) == len(data)
+
+for name, work in (("create", create), ("stat", os.stat), ("read", read), ("unlink", os.unlink)):
+    start = time.perf_counter()
+    for path in paths:
+        work(path)
+    print(name, "%.1f" % (count / (time.perf_counter() - start)))
+for directory, _, _ in os.walk(root, topdown=False):
+    os.rmdir(directory)
+PYTHON
+    )
+}
+
+# What a user does with a tree of sources; /usr/include is on every machine that builds Firn.
+tree=$work/tree
+tarball=$work/tree.tar
+make_tree() {
+    mkdir "$tree"
+    find /usr/include -type f -printf '%P\n' | sort | awk -v most="$tree_files" 'NR <= most' |
+        rsync -a --files-from=- /usr/include/ "$tree/"
+    tar -cf "$tarball" -C "$tree" .
+}
+
+tree() { # side dir
+    mkdir "$2/tar"
+    record 'tar extraction' s lower "$1" "$(seconds_of tar -xf "$tarball" -C "$2/tar")"
+    settle "$1"
+    record 'rsync -aHAX' s lower "$1" "$(seconds_of rsync -aHAX "$tree/" "$2/rsync/")"
+    if $can_drop_caches; then
+        make_cold "$1"
+        record 'du, cold' s lower "$1" "$(seconds_of du -s "$2/rsync")"
+    fi
+    record 'find -type f, warm' s lower "$1" "$(seconds_of find "$2/rsync" -type f -newermt 2000-01-01)"
+    record 'rm -r' s lower "$1" "$(seconds_of rm -r "$2/tar" "$2/rsync")"
+}
+
+fsync() { # side dir
+    local name latency
+    while read -r name latency; do
+        record "fsync after 4 KiB, $name" us lower "$1" "$latency"
+    done < <(python3 - "$2/fsync" "$fsyncs" <<'PYTHON'
+import os, sys, time
+path, count = sys.argv[1], int(sys.argv[2])
+file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+times = []
+for _ in range(count):
+    os.write(file, os.urandom(4096))
+    start = time.perf_counter()
+    os.fsync(file)
+    times.append((time.perf_counter() - start) * 1e6)
+os.close(file)
+os.unlink(path)
+times.sort()
+print("median", "%.1f" % times[len(times) // 2])
+print("p99", "%.1f" % times[min(len(times) - 1, len(times) * 99 // 100)])
+PYTHON
+    )
+}
+
+# Logical bytes over the bytes of the hot tier (parity and indexes included) for each folder in a
+# volume of its own, and over all bytes of the volume (databases too) for the whole tree.
+compression() {
+    if [ ! -d "$scidata" ]; then
+        say "no compression rows: $scidata is absent (set SCIDATA)"
+        return 0
+    fi
+    local folder
+    for folder in "$scidata"/*/; do
+        folder=$(basename "$folder")
+        measure_compression "compression $folder" "$scidata/$folder" hot
+    done
+    measure_compression 'compression of all, whole volume' "$scidata" all
+}
+
+measure_compression() { # row source hot|all
+    local volume=$work/compression logical stored part
+    "$firn" init "$volume" --hot "$work/compression-hot"
+    mount_volume "$volume"
+    rsync -aHAX "$2/" "$mountpoint/"
+    unmount_volume
+    logical=$(find "$2" -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum + 0 }')
+    part=("$work/compression-hot")
+    [ "$3" = all ] && part+=("$volume")
+    stored=$(du -scB1 "${part[@]}" | awk 'END { print $1 }')
+    record "$1" ratio higher firn "$(awk -v l="$logical" -v s="$stored" 'BEGIN { printf "%.4f", l / s }')"
+    rm -rf "$volume" "$work/compression-hot"
+}
+
+# ---- the report ----------------------------------------------------------------------------
+
+report() {
+    local commit
+    commit=$(git -C "$project" describe --always --dirty 2>/dev/null || echo unknown)
+    python3 - "$results" "$json" "$against" "$tolerance" "$quick" "$commit" "$(stat -f -c %T "$plain")" <<'PYTHON'
+import json, os, platform, statistics, sys, time
+results, out, against, tolerance, quick, commit, filesystem = sys.argv[1:]
+
+rows = {}
+for line in open(results):
+    name, unit, better, side, value = line.rstrip("\n").split("\t")
+    row = rows.setdefault(name, {"name": name, "unit": unit, "better": better, "runs": {}})
+    row["runs"].setdefault(side, []).append(float(value))
+for row in rows.values():
+    for side, runs in row["runs"].items():
+        row[side] = statistics.median(runs)
+    # Above 1 Firn is the better one, whichever way the row counts.
+    if row.get("firn") and row.get("ext4"):
+        ratio = row["firn"] / row["ext4"]
+        row["ratio"] = round(ratio if row["better"] == "higher" else 1 / ratio, 4)
+
+report = {
+    "version": 1,
+    "quick": quick == "true",
+    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    "commit": commit,
+    "machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "below": filesystem},
+    "rows": list(rows.values()),
+}
+with open(out + ".part", "w") as file:
+    json.dump(report, file, indent=2)
+    file.write("\n")
+os.replace(out + ".part", out)
+
+def number(value):
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+print(f"{'':34} {'unit':>6} {'firn':>12} {'below':>12} {'firn is':>9}")
+for row in rows.values():
+    ratio = f"{row['ratio']:.2f} x" if "ratio" in row else ""
+    print(f"{row['name']:34} {row['unit']:>6} {number(row.get('firn')):>12} {number(row.get('ext4')):>12} {ratio:>9}")
+print(f"\n'firn is': how many times as good as the {filesystem} directory below; above 1 is better.")
+print(f"written to {out}")
+
+if not against:
+    sys.exit(0)
+old = json.load(open(against))
+if old.get("version") != 1 or old.get("quick") != report["quick"]:
+    sys.exit(f"bench.sh: {against} was not made in the same way: nothing compared")
+before = {row["name"]: row for row in old["rows"]}
+worse = 0
+print(f"\nagainst {against} ({old['commit']}, {old['time']}):")
+for row in rows.values():
+    then = before.pop(row["name"], None)
+    # A ratio to the directory below cancels what the machine did meanwhile.
+    key = "ratio" if "ratio" in row and then and "ratio" in then else "firn"
+    if then is None or not row.get(key) or not then.get(key):
+        continue
+    change = row[key] / then[key]
+    if key == "firn" and row["better"] == "lower":
+        change = 1 / change
+    percent = (change - 1) * 100
+    if abs(percent) > float(tolerance):
+        worse += percent < 0
+        print(f"  {'WORSE ' if percent < 0 else 'better'} {row['name']:34} {then[key]:.4g} -> {row[key]:.4g} ({percent:+.0f} %)")
+for name in before:
+    print(f"  absent {name}")
+print(f"  {worse} worse by more than {tolerance} %")
+sys.exit(1 if worse else 0)
+PYTHON
+}
+
+# ---- the run -------------------------------------------------------------------------------
+
+say "working below $work on $(stat -f -c %T "$work")"
+$can_drop_caches || say "no cold rows: /proc/sys/vm/drop_caches is not writable"
+"$firn" init "$work/volume" --hot "$work/hot"
+mount_volume "$work/volume"
+for group in stream random small tree fsync; do
+    [[ $group =~ $groups ]] || continue
+    [ "$group" != tree ] || make_tree
+    for round in $(seq "$rounds"); do
+        say "$group, run $round of $rounds"
+        in_turns "$group" "$round"
+    done
+    rm -f "$mountpoint/stream" "$plain/stream" "$mountpoint/random" "$plain/random"
+done
+remember_memory
+if [ "$peak_kib" -gt 0 ]; then
+    record 'daemon memory, largest' MiB lower firn $((peak_kib / 1024))
+fi
+unmount_volume
+if [[ compression =~ $groups ]]; then
+    say compression
+    compression
+fi
+report
