@@ -9,6 +9,7 @@
 //! Bytes come out only through [`CellRead::open`], which verifies them.
 
 mod bytes_at;
+mod code;
 mod entry;
 mod frame;
 mod hash;
@@ -17,6 +18,7 @@ mod index;
 mod le;
 mod locate;
 mod parity;
+mod repair;
 mod scan;
 mod verified;
 mod writer;
@@ -35,6 +37,7 @@ pub use header::{DATA_START, SegmentHeader, TRAILER_LEN, Trailer};
 pub use index::SegmentIndex;
 pub use locate::IndexFetch;
 pub use parity::Geometry;
+pub use repair::{Damage, Part, Patch, Repair, check_frames, repair};
 pub use scan::{Scan, ScannedFrame, scan_frames};
 pub use verified::{TAG_LEN, Verified, open_cells};
 pub use writer::{Recovered, SealedInfo, SegmentWriter};

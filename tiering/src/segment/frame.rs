@@ -6,12 +6,10 @@
 //! stamps name and checksum into the header when it appends them.
 
 use crate::block::{BlockDigest, BlockId, MAX_BLOCK_LEN};
-use crate::encode::EncodedBlock;
+use crate::encode::{Codec, EncodedBlock, Filter};
 use crate::error::{Error, Result};
 
-use super::entry::{
-    CellLens, IndexEntry, MAX_CELLS, codec_from_stored, filter_from_stored, filter_to_stored,
-};
+use super::entry::{CellLens, IndexEntry, MAX_CELLS};
 use super::hash::{BlockHash, cell_tag};
 use super::le::{array_at, put, u16_at, u32_at, u64_at};
 use super::verified::{TAG_LEN, check_cells, good_cells};
@@ -157,8 +155,8 @@ fn write_header(bytes: &mut [u8], entry: &IndexEntry, digest: &blake3::Hash) {
     put(bytes, AT_DIGEST, digest.as_bytes());
     put(bytes, AT_PLAIN_LEN, &entry.plain_len.to_le_bytes());
     put(bytes, AT_STORED_LEN, &entry.stored_len.to_le_bytes());
-    bytes[AT_CODEC] = entry.codec as u8;
-    bytes[AT_FILTER] = filter_to_stored(entry.filter);
+    bytes[AT_CODEC] = entry.codec.to_byte();
+    bytes[AT_FILTER] = entry.filter.to_byte();
     bytes[AT_LEVEL] = entry.level;
     bytes[AT_CELL_COUNT] = entry.cell_lens.len() as u8;
     bytes[AT_CELL_LOG2] = CELL_LOG2;
@@ -234,8 +232,8 @@ impl<'a> UnverifiedFrameHeader<'a> {
             header_len: self.bytes.len() as u16,
             plain_len: u32_at(self.bytes, AT_PLAIN_LEN),
             stored_len: u32_at(self.bytes, AT_STORED_LEN),
-            codec: codec_from_stored(self.bytes[AT_CODEC])?,
-            filter: filter_from_stored(self.bytes[AT_FILTER])?,
+            codec: Codec::from_byte(self.bytes[AT_CODEC])?,
+            filter: Filter::from_byte(self.bytes[AT_FILTER])?,
             level: self.bytes[AT_LEVEL],
             flags,
             cell_lens: lens.filter(|lens| !lens.is_empty()).ok_or_else(|| {

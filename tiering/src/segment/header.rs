@@ -65,7 +65,9 @@ const SCHEME_REED_SOLOMON: u8 = 1;
 /// Flags a reader must know; FORMAT.md, "Versions".
 const MUST_KNOW: u16 = 0x00ff;
 /// No segment is longer: a bound for decoded lengths.
-const MAX_FILE_LEN: u64 = 1 << 32;
+const MAX_FILE_LEN: u64 = 1 << 30;
+/// Parts of the footer follow each other with less than this between them.
+const MAX_PADDING: u64 = 4 << 10;
 
 /// The start of a segment file, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +247,9 @@ impl Trailer {
         let ordered = ends.windows(2).all(|pair| pair[0].end <= pair[1].start);
         if !ordered || ends.iter().any(|range| range.start > range.end) {
             return Err("its parts overlap or are out of order");
+        }
+        if ends[2..].windows(2).any(|pair| pair[1].start - pair[0].end > MAX_PADDING) {
+            return Err("its parts lie too far apart");
         }
         let protected = self.protected_end - DATA_START;
         match &self.geometry {

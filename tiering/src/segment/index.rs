@@ -7,12 +7,11 @@
 use std::ops::Range;
 
 use crate::block::{BlockDigest, BlockId};
+use crate::encode::{Codec, Filter};
 use crate::error::{Error, Result};
 
 use super::bytes_at::ReadAt;
-use super::entry::{
-    CellLens, IndexEntry, MAX_CELLS, codec_from_stored, filter_from_stored, filter_to_stored,
-};
+use super::entry::{CellLens, IndexEntry, MAX_CELLS};
 use super::frame::FRAME_ALIGN;
 use super::header::{DATA_START, TRAILER_LEN, Trailer};
 use super::le::{
@@ -178,7 +177,7 @@ pub(super) fn index_sum(bytes: &[u8]) -> [u8; 16] {
 }
 
 /// Entries one after the other would repeat what neighbours share; columns let zstd see it.
-fn encode_columns(entries: &[&IndexEntry], cells: bool) -> Vec<u8> {
+pub(super) fn encode_columns(entries: &[&IndexEntry], cells: bool) -> Vec<u8> {
     let mut raw = Vec::with_capacity(entries.len() * 64);
     let mut last_id = 0;
     for entry in entries {
@@ -194,8 +193,8 @@ fn encode_columns(entries: &[&IndexEntry], cells: bool) -> Vec<u8> {
     }
     raw.extend(entries.iter().map(|entry| (usize::from(entry.header_len) / FRAME_ALIGN) as u8));
     entries.iter().for_each(|entry| raw.extend_from_slice(&entry.flags.to_le_bytes()));
-    raw.extend(entries.iter().map(|entry| entry.codec as u8));
-    raw.extend(entries.iter().map(|entry| filter_to_stored(entry.filter)));
+    raw.extend(entries.iter().map(|entry| entry.codec.to_byte()));
+    raw.extend(entries.iter().map(|entry| entry.filter.to_byte()));
     raw.extend(entries.iter().map(|entry| entry.level));
     entries.iter().for_each(|entry| put_varint(&mut raw, u64::from(entry.plain_len)));
     entries.iter().for_each(|entry| raw.extend_from_slice(&entry.digest.0));
@@ -250,8 +249,8 @@ pub(super) fn decode_index(bytes: &[u8], trailer: &Trailer) -> Result<Vec<IndexE
         .map_err(|reason| damaged(what, reason))
 }
 
-/// What stands before the cell lengths, an entry each.
-fn decode_columns(
+/// The entries in those columns, each within bounds.
+pub(super) fn decode_columns(
     mut raw: &[u8],
     count: usize,
     cells: bool,
@@ -286,8 +285,8 @@ fn decode_columns(
             header_len: u16::from(headers[i]) * FRAME_ALIGN as u16,
             plain_len: u32::try_from(plain_lens[i]).map_err(|_| "a block is too long")?,
             stored_len,
-            codec: codec_from_stored(codecs[i]).map_err(|_| "unknown codec")?,
-            filter: filter_from_stored(filters[i]).map_err(|_| "unknown filter")?,
+            codec: Codec::from_byte(codecs[i]).map_err(|_| "unknown codec")?,
+            filter: Filter::from_byte(filters[i]).map_err(|_| "unknown filter")?,
             level: levels[i],
             flags: u16_at(flags, 2 * i),
             cell_lens,

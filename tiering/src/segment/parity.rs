@@ -5,16 +5,11 @@
 //! 16-byte BLAKE3 in the shard table. Shards are dealt round-robin over the stripes, parity going
 //! on where the data stopped, so that any run of `n` shards meets at most `ceil(n / stripes)` of one.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-use reed_solomon_erasure::galois_8::ReedSolomon;
-
 use crate::error::{Error, Result};
 
 use super::align_up;
 use super::bytes_at::ReadAt;
+use super::code::StripeCode;
 
 /// Bytes of a shard's checksum.
 pub(super) const SHARD_SUM_LEN: usize = 16;
@@ -65,7 +60,7 @@ impl Geometry {
         while u64::from(geometry.stripes) < data_shards {
             let total = protected + rest + geometry.parity_len() + 2 * geometry.table_len();
             let run = total / RUN_FRACTION;
-            let touched = (run + shard_len - 1) / shard_len + 1;
+            let touched = run.div_ceil(shard_len) + 1;
             if touched <= 3 * u64::from(geometry.stripes) {
                 break;
             }
@@ -85,7 +80,7 @@ impl Geometry {
         {
             return Err("too many shards in a stripe");
         }
-        if self.shard_len == 0 || self.shard_len > 1 << 24 {
+        if self.shard_len == 0 || self.shard_len > 2 << 20 {
             return Err("shard length out of range");
         }
         Ok(())
@@ -121,32 +116,14 @@ impl Geometry {
         (self.data_shards - stripe).div_ceil(self.stripes as u32)
     }
 
-    /// The code of a stripe with that many data shards.
-    fn codec(&self, data: u32) -> Result<Arc<ReedSolomon>> {
-        /// Codes of full segments come in two sizes; a few more for odd ones.
-        static CODES: Mutex<VecDeque<(u32, u16, Arc<ReedSolomon>)>> = Mutex::new(VecDeque::new());
-        const MOST_CODES: usize = 8;
-        let wanted = (data, self.parity_per_stripe);
-        let found = |codes: &VecDeque<(u32, u16, Arc<ReedSolomon>)>| {
-            codes.iter().find(|code| (code.0, code.1) == wanted).map(|code| code.2.clone())
-        };
-        if let Some(code) = found(&CODES.lock()) {
-            return Ok(code);
-        }
-        let code = Arc::new(self.fresh_codec(data)?);
-        let mut codes = CODES.lock();
-        if found(&codes).is_none() {
-            codes.truncate(MOST_CODES - 1);
-            codes.push_front((wanted.0, wanted.1, code.clone()));
-        }
-        Ok(code)
+    /// The shards of stripe `stripe` in order, data before parity, as numbers over all stripes.
+    pub(super) fn members(&self, stripe: u32) -> impl Iterator<Item = u32> + use<> {
+        (stripe..self.shards()).step_by(usize::from(self.stripes))
     }
 
-    /// The code of a stripe with that many data shards, not shared: reconstruction keeps the
-    /// matrices it inverted inside the code, and they must not stay.
-    pub(super) fn fresh_codec(&self, data: u32) -> Result<ReedSolomon> {
-        ReedSolomon::new(data as usize, usize::from(self.parity_per_stripe))
-            .map_err(|error| super::damaged("parity", format!("impossible stripe: {error}")))
+    /// The code of stripe `stripe`.
+    pub(super) fn code(&self, stripe: u32) -> StripeCode {
+        StripeCode::new(self.data_in(stripe) as usize, usize::from(self.parity_per_stripe))
     }
 }
 
@@ -174,9 +151,7 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
     let shard_len = geometry.shard_len as usize;
     let stripes = u32::from(geometry.stripes);
     let per_stripe = usize::from(geometry.parity_per_stripe);
-    let codecs: Vec<_> = (0..stripes)
-        .map(|stripe| geometry.codec(geometry.data_in(stripe)))
-        .collect::<Result<_>>()?;
+    let codes: Vec<_> = (0..stripes).map(|stripe| geometry.code(stripe)).collect();
     let mut parity: Vec<Vec<Vec<u8>>> =
         vec![vec![vec![0; shard_len]; per_stripe]; geometry.stripes as usize];
     let mut table = Vec::with_capacity(geometry.table_len() as usize);
@@ -190,9 +165,7 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
         shard[len..].fill(0);
         table.extend_from_slice(&shard_sum(&shard));
         let stripe = (number % stripes) as usize;
-        codecs[stripe]
-            .encode_single_sep((number / stripes) as usize, &shard, &mut parity[stripe])
-            .expect("shards and stripes have the lengths of the geometry");
+        codes[stripe].add((number / stripes) as usize, &shard, &mut parity[stripe]);
     }
     let mut in_order = Vec::with_capacity(geometry.parity_len() as usize);
     let mut taken = vec![0; geometry.stripes as usize];

@@ -60,3 +60,97 @@ fn a_sealed_segment_gives_every_range_of_every_block() {
         }
     }
 }
+
+mod damage;
+mod format;
+mod overhead;
+mod recovery;
+
+/// A sealed segment in memory, with what its blocks must read as.
+pub(super) struct Sample {
+    pub(super) bytes: Vec<u8>,
+    pub(super) index: SegmentIndex,
+    pub(super) blocks: Vec<(BlockId, Vec<u8>)>,
+}
+
+impl Sample {
+    /// Blocks of those lengths, with contents that do not shrink.
+    pub(super) fn raw(lens: &[usize]) -> Self {
+        let blocks = lens.iter().enumerate().map(|(i, &len)| noise(i as u64, len)).collect();
+        Self::of(blocks, raw_block)
+    }
+
+    pub(super) fn of(plains: Vec<Vec<u8>>, encode: impl Fn(&[u8]) -> EncodedBlock) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+        let mut blocks = Vec::new();
+        for (i, plain) in plains.into_iter().enumerate() {
+            let id = BlockId::from_raw(1000 + i as u64);
+            let mut frame = Frame::build(id, &hash_block(&plain), &encode(&plain));
+            writer.append(&mut frame).unwrap();
+            blocks.push((id, plain));
+        }
+        let sealed = writer.seal().unwrap();
+        let bytes = std::fs::read(&sealed.path).unwrap();
+        Self { bytes, index: sealed.index, blocks }
+    }
+
+    pub(super) fn entry(&self, id: BlockId) -> &IndexEntry {
+        let [entry] = self.index.find(id) else { panic!("block {id} is not there once") };
+        entry
+    }
+
+    /// Reads a block out of `bytes`, a damaged form of this segment.
+    pub(super) fn read(&self, bytes: &[u8], id: BlockId) -> crate::Result<Verified> {
+        let entry = self.entry(id);
+        let read = entry.whole();
+        let stored = bytes.get(read.stored().start as usize..read.stored().end as usize);
+        read.open(&entry.block_ref(), stored.ok_or_else(|| damaged("segment", "cut short"))?)
+    }
+
+    /// Every block of `bytes` reads as it should or says that it is damaged; how many do not read.
+    pub(super) fn count_damaged(&self, bytes: &[u8]) -> usize {
+        let mut count = 0;
+        for (id, plain) in &self.blocks {
+            match self.read(bytes, *id) {
+                Ok(read) => assert_eq!(read.bytes(), plain, "wrong bytes of block {id}"),
+                Err(crate::Error::Damaged { .. }) => count += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        count
+    }
+
+    /// Repairs `bytes` and expects the segment as it was sealed.
+    #[track_caller]
+    pub(super) fn expect_repaired(&self, bytes: &[u8]) {
+        let report = repair(bytes, &NAME).unwrap();
+        assert_eq!(report.lost, [], "lost after {:?}", report.damage);
+        let mut fixed = bytes.to_vec();
+        fixed.resize(report.file_len as usize, 0);
+        for patch in &report.patches {
+            fixed[patch.offset as usize..][..patch.bytes.len()].copy_from_slice(&patch.bytes);
+        }
+        assert!(fixed == self.bytes, "repaired to other bytes: {:?}", report.damage);
+        assert_eq!(report.is_intact(), bytes == self.bytes);
+    }
+}
+
+/// Random numbers for tests, from a seed.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Below `bound`.
+    pub(super) fn roll(&mut self, bound: usize) -> usize {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % bound as u64) as usize
+    }
+}

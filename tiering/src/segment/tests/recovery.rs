@@ -1,0 +1,189 @@
+//! What is found again of a segment that a crash left open.
+
+use super::*;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// An open segment with blocks of those lengths.
+fn open_segment(dir: &Path, lens: &[usize]) -> (PathBuf, Vec<IndexEntry>) {
+    let mut writer = SegmentWriter::create(dir, NAME).unwrap();
+    let entries = lens
+        .iter()
+        .enumerate()
+        .map(|(i, &len)| writer.append(&mut raw_frame(i as u64, &noise(i as u64, len))).unwrap())
+        .collect();
+    writer.sync().unwrap();
+    (writer.path(), entries)
+}
+
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn ids(entries: &[IndexEntry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.id.raw()).collect()
+}
+
+const LENS: [usize; 6] = [100, 70_000, 5000, 3 * CELL_LEN, 17, 40_000];
+
+#[test]
+fn an_undamaged_open_segment_comes_back_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, entries) = open_segment(dir.path(), &LENS);
+    let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+    assert_eq!(recovered.writer.entries(), entries);
+    assert!(recovered.damaged.is_empty() && recovered.gaps.is_empty());
+    assert_eq!(recovered.torn_bytes, 0);
+    let mut writer = recovered.writer;
+    let sealed = writer.seal().unwrap();
+    let file = std::fs::File::open(sealed.path).unwrap();
+    assert!(check_frames(&file, &sealed.index).is_empty());
+    assert!(repair(&file, &NAME).unwrap().is_intact());
+    assert!(writer.append(&mut raw_frame(9, b"late")).is_err());
+}
+
+#[test]
+fn a_torn_last_append_is_cut_off_wherever_it_tore() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, entries) = open_segment(dir.path(), &LENS);
+    let whole = std::fs::read(&path).unwrap();
+    let last = entries.last().unwrap().offset as usize;
+    for cut in [last + 1, last + 50, last + 200, whole.len() - 1] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+        assert_eq!(ids(recovered.writer.entries()), [0, 1, 2, 3, 4], "cut at {cut}");
+        assert_eq!(recovered.writer.len(), last as u64);
+        assert_eq!(recovered.torn_bytes, (cut - last) as u64);
+    }
+    // The length was written but not the data: zeros to the end.
+    std::fs::write(&path, &whole[..last + 100]).unwrap();
+    change(&path, |bytes| bytes.resize(whole.len() + 8192, 0));
+    let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+    assert_eq!(ids(recovered.writer.entries()), [0, 1, 2, 3, 4]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), last as u64);
+}
+
+#[test]
+fn frames_after_damage_in_the_middle_are_found() {
+    for (from, len) in [(0, 40), (8, 8), (30, 90), (0, 70_144), (60, 70_000)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, entries) = open_segment(dir.path(), &LENS);
+        let at = entries[1].offset as usize + from;
+        change(&path, |bytes| bytes[at..at + len].iter_mut().for_each(|b| *b ^= 0x55));
+        let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+        assert_eq!(ids(recovered.writer.entries()), [0, 2, 3, 4, 5], "damage {from}+{len}");
+        assert_eq!(recovered.gaps, [entries[1].frame_range()]);
+        let mut writer = recovered.writer;
+        let sealed = writer.seal().unwrap();
+        assert_eq!(sealed.index.gaps(), [entries[1].frame_range()]);
+        let file = std::fs::File::open(&sealed.path).unwrap();
+        assert_eq!(SegmentIndex::from_file(&file, &NAME).unwrap(), sealed.index);
+        assert!(repair(&file, &NAME).unwrap().is_intact());
+    }
+}
+
+#[test]
+fn a_block_with_one_bad_cell_is_kept_for_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, entries) = open_segment(dir.path(), &LENS);
+    let second = entries[3].cell_range(CELL_LEN as u32..CELL_LEN as u32 + 1).unwrap().stored();
+    change(&path, |bytes| bytes[second.start as usize] ^= 1);
+    let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+    assert_eq!(recovered.writer.entries(), entries);
+    let [bad] = recovered.damaged.as_slice() else { panic!("one frame is damaged") };
+    assert_eq!((bad.header.entry.id.raw(), bad.readable), (3, 0b101));
+}
+
+#[test]
+fn a_half_written_footer_is_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (open, entries) = open_segment(dir.path(), &LENS);
+    let mut writer = SegmentWriter::recover(dir.path(), NAME).unwrap().writer;
+    let sealed = writer.seal().unwrap();
+    let complete = std::fs::read(&sealed.path).unwrap();
+    std::fs::remove_file(&sealed.path).unwrap();
+    let frames_end = entries.last().unwrap().frame_range().end as usize;
+    for cut in [frames_end, frames_end + 10, (frames_end + complete.len()) / 2, complete.len()] {
+        std::fs::write(&open, &complete[..cut]).unwrap();
+        let mut recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+        assert_eq!(recovered.writer.entries(), entries);
+        let again = recovered.writer.seal().unwrap();
+        assert_eq!(std::fs::read(&again.path).unwrap(), complete, "cut at {cut}");
+        std::fs::remove_file(&again.path).unwrap();
+    }
+}
+
+#[test]
+fn files_that_hold_nothing_are_recovered_as_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _) = open_segment(dir.path(), &[]);
+    for len in [0, 1, 511, 512] {
+        let header = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &header[..len]).unwrap();
+        let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+        assert!(recovered.writer.is_empty());
+        assert_eq!(std::fs::read(&path).unwrap().len(), 512);
+    }
+    let mut writer = SegmentWriter::recover(dir.path(), NAME).unwrap().writer;
+    assert!(writer.seal().is_err());
+    writer.discard().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_damaged_header_page_loses_no_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, entries) = open_segment(dir.path(), &LENS);
+    let before = std::fs::read(&path).unwrap();
+    change(&path, |bytes| bytes[..512].fill(0xee));
+    let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+    assert_eq!(recovered.writer.entries(), entries);
+    assert!(std::fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn a_segment_stored_inside_a_block_is_not_taken_for_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = tempfile::tempdir().unwrap();
+    let (path, _) = open_segment(inner.path(), &[300, 400]);
+    let nested = std::fs::read(path).unwrap();
+    let other = SegmentName { id: SegmentId::from_raw(99), ..NAME };
+    let mut writer = SegmentWriter::create(dir.path(), other).unwrap();
+    writer.append(&mut raw_frame(50, &noise(1, 1000))).unwrap();
+    // Padded so that the nested frames lie at multiples of 16 of the outer file.
+    writer.append(&mut raw_frame(51, &nested)).unwrap();
+    writer.append(&mut raw_frame(52, &noise(2, 1000))).unwrap();
+    let second = writer.entries()[1].clone();
+    let nested_at = second.payload_range().start + DATA_START;
+    assert!(nested_at.is_multiple_of(16));
+    let file = std::fs::File::options().write(true).open(writer.path()).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 16], second.offset).unwrap();
+    drop(writer);
+    let recovered = SegmentWriter::recover(dir.path(), other).unwrap();
+    assert_eq!(ids(recovered.writer.entries()), [50, 52]);
+}
+
+#[test]
+fn a_failed_append_leaves_the_segment_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    writer.append(&mut raw_frame(1, &noise(1, 9000))).unwrap();
+    let end = writer.len();
+    // What a write that failed half-way leaves behind the end.
+    let path = writer.path();
+    std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(&[7; 5000]).unwrap();
+    let entry = writer.append(&mut raw_frame(2, &noise(2, 30))).unwrap();
+    assert_eq!(entry.offset, end);
+    drop(writer);
+    let recovered = SegmentWriter::recover(dir.path(), NAME).unwrap();
+    assert_eq!(ids(recovered.writer.entries()), [1, 2]);
+}
+
+#[test]
+fn a_segment_is_created_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let _writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    assert!(SegmentWriter::create(dir.path(), NAME).is_err());
+}
