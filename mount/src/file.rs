@@ -10,8 +10,6 @@
 //! namespace in one batch, so that a crash shows each file as it was at some earlier instant.
 //! *Leaks*: blocks appended but not committed when the process dies; the sweeper finds them.
 
-#![allow(dead_code, reason = "the volume that uses all of it follows")]
-
 pub(crate) mod allocate;
 pub(crate) mod commit;
 pub(crate) mod extents;
@@ -95,6 +93,8 @@ pub(crate) struct Files {
     written: AtomicU64,
     activity: AtomicU64,
     settle: SettleQueue,
+    /// Held by a round that empties the list of dirty files, so that others wait for its end.
+    flushing: Mutex<()>,
     last_failure: Mutex<Option<WriteFailure>>,
     bell: Bell,
 }
@@ -130,6 +130,7 @@ impl Files {
             written: AtomicU64::new(0),
             activity: AtomicU64::new(0),
             settle: SettleQueue::default(),
+            flushing: Mutex::default(),
             last_failure: Mutex::default(),
             bell: Bell::default(),
         })

@@ -9,5 +9,6 @@ pub mod file;
 pub mod fuse;
 pub mod namespace;
 pub mod types;
+pub mod volume;
 
 pub use error::{FsError, FsResult};

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::extents::FileCommit;
 use super::job::{EncodeJob, Work};
-use super::node::{FileNode, PendingTimes};
+use super::node::{FileNode, FileState, PendingTimes};
 use super::overlay::{Fill, Span};
 use super::piece::{self, Content, Patch, Piece};
 use super::{Files, MAX_FILE_LEN, SLOT_LEN};
@@ -101,6 +101,30 @@ impl Files {
         first_error.map_or(Ok(()), Err)
     }
 
+    /// Commits `node` now if that needs neither an encoder nor a sync; `false` when it does, or
+    /// when another commit of it runs.
+    pub(crate) fn commit_inline(&self, node: &Arc<FileNode>) -> FsResult<bool> {
+        let Some(_guard) = node.commit.try_lock() else { return Ok(false) };
+        let file = {
+            let mut state = node.state.write();
+            if !state.is_dirty() {
+                return Ok(true);
+            }
+            self.health.check()?;
+            let spans = state.overlay.snapshot();
+            if !self.fits_inline(node, &spans)? {
+                return Ok(false);
+            }
+            Taken::of(node, &state, spans, true)
+        };
+        let done = self.make_permanent(std::slice::from_ref(&file));
+        if let Err(error) = &done {
+            self.health.fail(format!("writing back: {}", super::chain(error)));
+            node.note_failure(error);
+        }
+        done.map(|()| true)
+    }
+
     /// Takes a snapshot; `None` when there is nothing to commit.
     fn take(&self, node: &Arc<FileNode>, mode: Mode) -> FsResult<Option<Taken>> {
         let mut state = node.state.write();
@@ -112,15 +136,7 @@ impl Files {
         if !inline && self.lift_inline(node, &mut state.overlay, &spans)? {
             spans = state.overlay.snapshot();
         }
-        Ok(Some(Taken {
-            node: Arc::clone(node),
-            spans,
-            seq: state.overlay.seq(),
-            size: state.size,
-            times: state.times,
-            attr_seq: state.attr_seq,
-            inline,
-        }))
+        Ok(Some(Taken::of(node, &state, spans, inline)))
     }
 
     /// Whether the namespace's log takes all of it, without a sync of segments.
@@ -181,7 +197,7 @@ impl Files {
                 if len >= OWN_BLOCK {
                     let memory = Arc::clone(&taken[file].node.encode_memory);
                     let mut own = Pack::default();
-                    own.add(file, run, taken);
+                    own.add(file, run);
                     self.seal(own, memory, taken);
                     continue;
                 }
@@ -189,7 +205,7 @@ impl Files {
                     self.seal(std::mem::take(&mut pack), Arc::clone(&pack_memory), taken);
                 }
                 pack.len += len;
-                pack.add(file, run, taken);
+                pack.add(file, run);
             }
         }
         self.seal(pack, pack_memory, taken);
@@ -325,7 +341,7 @@ impl Files {
                 state.committed_size = attr.size;
                 state.committed_allocated = attr.blocks * 512;
             }
-            Err(FsError::NotFound) => {}
+            Err(FsError::Stale) => {}
             Err(error) => return Err(error),
         }
         state.release_charge();
@@ -334,6 +350,18 @@ impl Files {
 }
 
 impl Taken {
+    fn of(node: &Arc<FileNode>, state: &FileState, spans: Vec<(u64, Span)>, inline: bool) -> Self {
+        Self {
+            node: Arc::clone(node),
+            spans,
+            seq: state.overlay.seq(),
+            size: state.size,
+            times: state.times,
+            attr_seq: state.attr_seq,
+            inline,
+        }
+    }
+
     /// Waits for the encoders and points the snapshot at their blocks.
     fn resolve(&mut self) -> FsResult<()> {
         for (_, span) in &mut self.spans {
@@ -380,7 +408,7 @@ struct Pack {
 }
 
 impl Pack {
-    fn add(&mut self, file: usize, spans: Range<usize>, _taken: &[Taken]) {
+    fn add(&mut self, file: usize, spans: Range<usize>) {
         self.members.push((file, spans));
     }
 

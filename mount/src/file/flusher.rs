@@ -139,6 +139,7 @@ impl Files {
 
     /// Commits every file that is on the list now. All are tried; the first error is returned.
     pub(crate) fn flush_all(&self) -> FsResult<()> {
+        let _round = self.flushing.lock();
         self.written.store(0, Ordering::Relaxed);
         let listed = std::mem::take(&mut *self.dirty.lock());
         let mut first_error = None;
@@ -188,6 +189,7 @@ impl Files {
     /// Frees blocks that nothing refers to any more.
     pub(crate) fn free_unreferenced(&self) -> FsResult<()> {
         loop {
+            let shares = self.pins.shares();
             let mut candidates = self.pins.take_candidates(FREE_BATCH);
             if candidates.is_empty() {
                 return Ok(());
@@ -204,10 +206,39 @@ impl Files {
                     }
                 }
             }
+            if self.pins.shares() != shares {
+                // One of them may have moved from one file to another while it was looked for.
+                self.pins.report(candidates);
+                return Ok(());
+            }
             // What the namespace says of the last references must not be lost by a crash.
             self.names.sync()?;
             self.blocks.free(&candidates);
         }
+    }
+
+    /// Notes blocks that lost a committed reference elsewhere.
+    pub(crate) fn report_unreferenced(&self, blocks: Vec<firn_tiering::BlockId>) {
+        self.pins.report(blocks);
+    }
+
+    /// Whether uncommitted content refers to a block, or may; see `Pins`.
+    pub(crate) fn is_block_held(
+        &self,
+        block: firn_tiering::BlockId,
+        first: firn_tiering::BlockId,
+    ) -> bool {
+        self.pins.is_held(block, first)
+    }
+
+    /// See `Pins::shares`.
+    pub(crate) fn shares(&self) -> u64 {
+        self.pins.shares()
+    }
+
+    /// Bytes that write buffers hold.
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        self.memory.used_bytes()
     }
 
     /// Files with data that is not committed.

@@ -28,6 +28,12 @@ impl Health {
         self.reason.lock().clone()
     }
 
+    /// Refuses writes because that was asked for.
+    pub(crate) fn set_read_only(&self, reason: String) {
+        self.reason.lock().get_or_insert(reason);
+        self.failed.store(true, Ordering::Release);
+    }
+
     /// Refuses writes from now on.
     pub(crate) fn fail(&self, reason: String) {
         let mut first = self.reason.lock();

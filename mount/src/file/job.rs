@@ -82,6 +82,7 @@ impl EncoderContext {
     fn run(&self, work: &Work) {
         let mut memory = work.memory.lock().clone();
         let wait = Wait::Until(work.deadline);
+        let _appending = self.pins.begin_append();
         // An encoder that died with a job unfinished would leave a commit waiting for ever.
         let append = || self.blocks.append(&work.job.plain, &mut memory, wait);
         let result = catch_unwind(AssertUnwindSafe(append)).unwrap_or_else(|_| {
@@ -92,12 +93,13 @@ impl EncoderContext {
             Ok(block) => Ok(self.pins.hold(block, self.durability.appended())),
             Err(error) => Err(Arc::new(error)),
         };
-        work.job.finish(result.clone());
         for (node, range) in &work.targets {
             if let Some(node) = node.upgrade() {
                 node.job_done(range.clone(), &work.job, &result);
             }
         }
+        // Last: whoever waited and failed may try again at once, and must not meet this job.
+        work.job.finish(result);
     }
 }
 

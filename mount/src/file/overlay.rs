@@ -133,7 +133,6 @@ pub(crate) struct Overlay {
     active: BTreeMap<u64, BytesMut>,
     seq: u64,
     weight: u64,
-    data_len: u64,
 }
 
 impl Overlay {
@@ -143,6 +142,7 @@ impl Overlay {
     }
 
     /// Spans held.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.spans.len()
     }
@@ -155,11 +155,6 @@ impl Overlay {
     /// Bytes of memory held.
     pub(crate) fn weight(&self) -> u64 {
         self.weight
-    }
-
-    /// Bytes of the file covered by data, wherever it is now.
-    pub(crate) fn data_len(&self) -> u64 {
-        self.data_len
     }
 
     /// All spans in file order.
@@ -230,7 +225,6 @@ impl Overlay {
 
     /// Adds an active span, or lengthens the one before it where both file and buffer continue.
     fn insert_active(&mut self, offset: u64, len: u64, at: u32) {
-        self.data_len += len;
         if let Some((start, span)) = self.spans.range_mut(..offset).next_back()
             && let Fill::Active { at: before } = span.fill
             && start + span.len == offset
@@ -286,18 +280,12 @@ impl Overlay {
 
     fn add(&mut self, start: u64, span: Span) {
         self.weight += span.fill.weight(span.len);
-        if span.fill.is_data() {
-            self.data_len += span.len;
-        }
         self.spans.insert(start, span);
     }
 
     fn remove(&mut self, start: u64) -> Option<Span> {
         let span = self.spans.remove(&start)?;
         self.weight -= span.fill.weight(span.len);
-        if span.fill.is_data() {
-            self.data_len -= span.len;
-        }
         Some(span)
     }
 
@@ -465,13 +453,12 @@ impl Overlay {
         Some(self.spans.range(range).map(|(start, span)| (*start, span.clone())).collect())
     }
 
-    /// What `weight` and `data_len` must be, counted anew.
+    /// What `weight` must be, counted anew.
     #[cfg(test)]
-    pub(crate) fn recount(&self) -> (u64, u64) {
+    pub(crate) fn recount(&self) -> u64 {
         let buffers: u64 = self.active.values().map(|b| b.capacity() as u64).sum();
         let spans: u64 = self.spans.values().map(|s| s.fill.weight(s.len)).sum();
-        let data = self.spans.values().filter(|s| s.fill.is_data()).map(|s| s.len).sum();
-        (buffers + spans, data)
+        buffers + spans
     }
 }
 

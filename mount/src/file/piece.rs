@@ -5,32 +5,14 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-use firn_tiering::BlockRef;
-
 use super::SLOT_LEN;
+pub(crate) use crate::namespace::{Content, Piece};
 
 /// Inline neighbours are joined up to this length.
 const MAX_INLINE_RUN: usize = 64 << 10;
 
-/// Where a piece's bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// In a block, from this offset of its plaintext.
-    Block {
-        /// Which.
-        block: BlockRef,
-        /// Offset in the block's plaintext.
-        offset: u32,
-    },
-    /// Here.
-    Inline(Bytes),
-    /// Nowhere: allocated, reads as zeros.
-    Unwritten,
-}
-
 impl Content {
-    /// The source from `by` bytes on.
+    /// The content from `by` bytes on.
     fn skip(&self, by: u32) -> Self {
         match self {
             Self::Block { block, offset } => Self::Block { block: *block, offset: offset + by },
@@ -46,23 +28,7 @@ impl Content {
     }
 }
 
-/// A run of bytes within a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// First byte, relative to the slot.
-    pub(crate) start: u32,
-    /// Bytes, at least 1.
-    pub(crate) len: u32,
-    /// Where they are.
-    pub(crate) content: Content,
-}
-
 impl Piece {
-    /// First byte behind it.
-    pub(crate) fn end(&self) -> u32 {
-        self.start + self.len
-    }
-
     /// The part of it within `range`, if any.
     pub(crate) fn clip(&self, range: &Range<u32>) -> Option<Self> {
         let start = self.start.max(range.start);
@@ -80,8 +46,8 @@ impl Piece {
             return false;
         }
         match (&mut self.content, &next.content) {
-            (Content::Block { block, offset }, Content::Block { block: other, offset: next })
-                if block == other && *offset + self.len == *next => {}
+            (Content::Block { block, offset }, Content::Block { block: other, offset: behind })
+                if block == other && *offset + self.len == *behind => {}
             (Content::Inline(bytes), Content::Inline(more))
                 if bytes.len() + more.len() <= MAX_INLINE_RUN =>
             {
@@ -143,11 +109,6 @@ pub(crate) fn merge(old: &[Piece], patches: &[Patch]) -> Vec<Piece> {
         }
     }
     new
-}
-
-/// Bytes that the pieces of a slot cover.
-pub(crate) fn allocated(pieces: &[Piece]) -> u64 {
-    pieces.iter().map(|piece| u64::from(piece.len)).sum()
 }
 
 /// Bytes kept inline.
@@ -223,7 +184,7 @@ mod tests {
                 }
                 prop_assert_eq!(&seen, &cells);
                 prop_assert_eq!(
-                    allocated(&pieces), cells.iter().filter(|cell| **cell != 0).count() as u64);
+                    crate::namespace::record::allocated(&pieces), cells.iter().filter(|cell| **cell != 0).count() as u64);
             }
         }
     }

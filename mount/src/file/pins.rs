@@ -5,8 +5,8 @@
 //! frees those that nothing names. What a crash leaves unreported is leaked, never lost, and is
 //! found by the sweeper.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use firn_tiering::{BlockId, BlockRef};
@@ -42,13 +42,40 @@ pub(crate) struct Pins {
 struct State {
     held: HashMap<BlockId, u32>,
     candidates: Vec<BlockId>,
+    /// References taken from committed extents, ever.
+    shares: u64,
+    /// The youngest block whose append has ended.
+    youngest: Option<BlockId>,
+    /// Appends under way, with the youngest block that had ended before each began.
+    appending: BTreeMap<u64, Option<BlockId>>,
+    appends: u64,
+}
+
+/// An append under way; its block may exist before anybody can hold it.
+#[derive(Debug)]
+pub(crate) struct Appending<'a> {
+    pins: &'a Pins,
+    number: u64,
+}
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.pins.state.lock().appending.remove(&self.number);
+    }
 }
 
 impl Pins {
     /// Keeps a block from being freed. The caller got it from an append, or from an extent whose
     /// file it holds the commit lock of.
     pub(crate) fn hold(self: &Arc<Self>, block: BlockRef, ticket: u64) -> Arc<StoredBlock> {
-        *self.state.lock().held.entry(block.id).or_insert(0) += 1;
+        let mut state = self.state.lock();
+        *state.held.entry(block.id).or_insert(0) += 1;
+        if ticket == DURABLE {
+            state.shares += 1;
+        } else {
+            state.youngest = state.youngest.max(Some(block.id));
+        }
+        drop(state);
         Arc::new(StoredBlock { block, ticket, pins: Arc::clone(self) })
     }
 
@@ -61,6 +88,30 @@ impl Pins {
                 state.candidates.push(id);
             }
         }
+    }
+
+    /// Announces an append; its result is to be held before this ends.
+    pub(crate) fn begin_append(&self) -> Appending<'_> {
+        let mut state = self.state.lock();
+        let number = state.appends;
+        state.appends += 1;
+        let youngest = state.youngest;
+        state.appending.insert(number, youngest);
+        Appending { pins: self, number }
+    }
+
+    /// Whether an overlay refers to the block, or may: an append that is under way has an id
+    /// above those that had ended when it began, and not below `first` of this session.
+    pub(crate) fn is_held(&self, id: BlockId, first: BlockId) -> bool {
+        let state = self.state.lock();
+        let known = state.appending.values().min().copied().unwrap_or(state.youngest);
+        state.held.contains_key(&id) || (id >= first && known.is_none_or(|known| id > known))
+    }
+
+    /// How many references were ever taken from committed extents. While this stays the same, a
+    /// block that is neither held nor, asked after that, committed, never will be again.
+    pub(crate) fn shares(&self) -> u64 {
+        self.state.lock().shares
     }
 
     /// Reports blocks that have lost a committed reference.
@@ -92,6 +143,22 @@ mod tests {
     fn block(counter: u64) -> BlockRef {
         let id = BlockId::new(Epoch(1), counter).unwrap();
         BlockRef { id, digest: BlockDigest([0; 16]), len: 1 }
+    }
+
+    #[test]
+    fn a_block_that_may_be_under_way_counts_as_held() {
+        let pins = Arc::new(Pins::default());
+        let first = block(10).id;
+        assert!(!pins.is_held(block(9).id, first), "of an earlier session");
+        assert!(pins.is_held(block(10).id, first), "nothing was appended yet");
+        drop(pins.hold(block(11), 1));
+        assert!(!pins.is_held(block(11).id, first));
+        let append = pins.begin_append();
+        drop(pins.hold(block(13), 2));
+        assert!(pins.is_held(block(12).id, first), "the append may have this one");
+        assert!(!pins.is_held(block(11).id, first));
+        drop(append);
+        assert!(!pins.is_held(block(12).id, first));
     }
 
     #[test]

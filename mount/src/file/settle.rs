@@ -25,6 +25,9 @@ const MAX_QUEUED: usize = 65_536;
 /// Bytes settled in one round.
 const ROUND_BYTES: u64 = 32 << 20;
 
+/// Rounds before a volume is closed.
+const CLOSING_ROUNDS: usize = 16;
+
 /// Slots worth settling.
 #[derive(Debug, Default)]
 pub(crate) struct SettleQueue {
@@ -43,11 +46,6 @@ impl SettleQueue {
     fn take(&self) -> Option<(u64, Arc<FileNode>)> {
         self.slots.lock().pop_first().map(|((_, slot), node)| (slot, node))
     }
-
-    /// Forgets all.
-    pub(crate) fn clear(&self) {
-        self.slots.lock().clear();
-    }
 }
 
 impl Files {
@@ -61,6 +59,21 @@ impl Files {
             any = true;
         }
         if any { self.flush_all() } else { Ok(()) }
+    }
+
+    /// Settles a bounded part of what is queued, for an orderly end. What fails is merely not
+    /// settled.
+    pub(crate) fn settle_all(&self) {
+        for _ in 0..CLOSING_ROUNDS {
+            if self.settle.slots.lock().is_empty() {
+                break;
+            }
+            if let Err(error) = self.settle_some() {
+                tracing::warn!(error = super::chain(&error), "settling");
+                break;
+            }
+        }
+        self.settle.slots.lock().clear();
     }
 
     /// Makes the committed bytes of a slot uncommitted again; returns how many.

@@ -1,0 +1,207 @@
+//! A volume in use: the implementation of [`Core`] over the namespace, open files and a block
+//! store.
+//!
+//! Metadata goes to the [`Namespace`] at once, one batch each; data goes to overlays and from
+//! there to blocks and the namespace, as the module `file` says. Here are the table of inodes in use,
+//! the open handles, and the clearing away of files that were removed while in use.
+//!
+//! *Crash*: handles and counts die with the process; what they kept alive (orphans) is cleared
+//! away after the next open. *Failure*: after a failed sync or namespace commit every change is
+//! `EROFS` until the volume is opened again; reads go on.
+
+mod calls;
+mod data;
+mod extents;
+mod handles;
+mod liveness;
+mod meta;
+mod purge;
+mod storage;
+mod table;
+mod virtual_xattr;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use firn_tiering::{Blocks, Budget, Clock, Wait};
+use parking_lot::Mutex;
+
+use crate::error::{FsError, FsResult};
+use crate::file::flusher::Flusher;
+use crate::file::{Files, chain};
+use crate::namespace::Namespace;
+use crate::types::Ino;
+
+pub use crate::core::Core;
+pub use crate::file::FileSettings;
+pub use liveness::LateLiveness;
+pub use storage::{Placement, Space, Storage};
+
+use extents::NamespaceExtents;
+use handles::Handles;
+use purge::Purger;
+use table::Table;
+
+/// What a volume is put together from.
+pub struct VolumeParts {
+    /// Inodes, directories, extents.
+    pub names: Arc<Namespace>,
+    /// Where data goes.
+    pub blocks: Arc<dyn Blocks>,
+    /// What else the block store knows.
+    pub storage: Arc<dyn Storage>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Memory shared with the rest of the volume; write buffers take at most half.
+    pub budget: Budget,
+    /// How files behave.
+    pub settings: FileSettings,
+}
+
+/// A volume in use.
+pub struct Volume {
+    names: Arc<Namespace>,
+    files: Arc<Files>,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    table: Arc<Table>,
+    handles: Handles,
+    flusher: Mutex<Option<Flusher>>,
+    purger: Purger,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// Starts the background threads and clears away what the last use left behind.
+    pub fn open(parts: VolumeParts) -> FsResult<Self> {
+        let VolumeParts { names, blocks, storage, clock, budget, settings } = parts;
+        let start_error = |error| FsError::io("starting threads", error);
+        let extents = Arc::new(NamespaceExtents::new(Arc::clone(&names)));
+        let files = Files::new(extents, blocks, Arc::clone(&clock), budget, settings);
+        let files = Arc::new(files.map_err(start_error)?);
+        if let Some(reason) = names.read_only() {
+            files.health.set_read_only(reason);
+        }
+        let table = Arc::new(Table::default());
+        let purger = Purger::start(Arc::clone(&names), Arc::clone(&files)).map_err(start_error)?;
+        let sweep = Arc::clone(&table);
+        let flusher =
+            Flusher::start(Arc::clone(&files), move || sweep.evict_clean()).map_err(start_error)?;
+        let volume = Self {
+            names,
+            files,
+            storage,
+            clock,
+            table,
+            handles: Handles::default(),
+            flusher: Mutex::new(Some(flusher)),
+            purger,
+        };
+        volume.purge_orphans()?;
+        Ok(volume)
+    }
+
+    /// Whoever was open when the volume was last used no longer is.
+    fn purge_orphans(&self) -> FsResult<()> {
+        if self.files.health.check().is_err() {
+            return Ok(());
+        }
+        const PAGE: usize = 1024;
+        let mut after = None;
+        loop {
+            let orphans = self.names.orphans(after, PAGE)?;
+            after = orphans.last().copied();
+            let more = orphans.len() == PAGE;
+            orphans.into_iter().for_each(|ino| self.purger.purge(ino));
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The namespace below.
+    pub fn names(&self) -> &Arc<Namespace> {
+        &self.names
+    }
+
+    /// Why changes are refused, if they are.
+    pub fn read_only_reason(&self) -> Option<String> {
+        self.files.health.reason()
+    }
+
+    /// Files with data that is not committed.
+    pub fn dirty_files(&self) -> usize {
+        self.files.dirty_files()
+    }
+
+    /// Bytes that write buffers hold.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.files.buffered_bytes()
+    }
+
+    /// The file of an inode as people know it: `/a/b`.
+    pub fn path(&self, ino: Ino) -> String {
+        String::from_utf8_lossy(&self.names.path(ino)).into_owned()
+    }
+
+    /// Makes everything durable that was acknowledged before the call.
+    pub fn sync(&self) -> FsResult<()> {
+        self.files.flush_all()?;
+        self.names.sync()
+    }
+
+    /// Stops the background threads and makes everything durable. Afterwards only reads are
+    /// useful; the namespace and the block store are the caller's to close, in this order.
+    pub fn close(&self) -> FsResult<()> {
+        drop(self.flusher.lock().take());
+        if self.files.health.check().is_ok() {
+            self.files.settle_all();
+        }
+        let synced = self.sync();
+        self.purger.finish();
+        self.table.evict_clean();
+        if synced.is_ok() && self.files.health.check().is_ok() {
+            self.files.free_unreferenced()?;
+        }
+        synced
+    }
+
+    /// Refuses changes after a failure, before anything is attempted.
+    fn check_writable(&self) -> FsResult<()> {
+        self.files.health.check()
+    }
+
+    /// Passes the outcome of a namespace change on; a failed commit ends all changes.
+    fn changed<T>(&self, outcome: FsResult<T>) -> FsResult<T> {
+        if let Err(error) = &outcome
+            && let FsError::Io { .. } = error
+            && let Some(reason) = self.names.read_only()
+        {
+            self.files.health.fail(reason);
+        }
+        outcome
+    }
+
+    /// Logs damage with the path, where somebody can act on it.
+    fn logged<T>(&self, ino: Ino, outcome: FsResult<T>) -> FsResult<T> {
+        if let Err(error @ FsError::Io { .. }) = &outcome {
+            tracing::error!(path = self.path(ino), error = chain(error), "input or output failed");
+        }
+        outcome
+    }
+}
+
+/// `WouldWait` where the caller forbade what is certain to be necessary.
+fn must_wait(wait: Wait) -> FsResult<()> {
+    match wait {
+        Wait::No => Err(FsError::WouldWait),
+        Wait::Until(_) => Ok(()),
+    }
+}

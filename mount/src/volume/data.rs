@@ -1,0 +1,245 @@
+//! Calls on the content of files.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use firn_tiering::Wait;
+
+use super::handles::OpenFile;
+use super::table::Last;
+use super::{Volume, must_wait};
+use crate::error::{FsError, FsResult};
+use crate::file::commit::Mode;
+use crate::file::node::FileNode;
+use crate::file::write::Place;
+use crate::namespace::{Durability, Inode, cleared_privileges, in_group};
+use crate::types::{Caller, Fallocate, FileKind, Handle, Ino, OpenMode, Seek};
+
+/// One write, as the kernel describes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Write<'a> {
+    pub(super) offset: u64,
+    pub(super) data: &'a [u8],
+    pub(super) from_cache: bool,
+    pub(super) kill_privileges: bool,
+}
+
+impl Volume {
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// The state of a regular file that need not be open.
+    pub(super) fn file(&self, ino: Ino) -> FsResult<Arc<FileNode>> {
+        self.table.file(ino, || self.regular(ino))
+    }
+
+    fn regular(&self, ino: Ino) -> FsResult<crate::types::Attr> {
+        let attr = self.names.getattr(ino)?;
+        match attr.kind {
+            FileKind::File => Ok(attr),
+            FileKind::Directory => Err(FsError::IsDirectory),
+            _ => Err(FsError::Invalid("not a regular file")),
+        }
+    }
+
+    pub(super) fn open_file(&self, caller: &Caller, ino: Ino, mode: OpenMode) -> FsResult<Handle> {
+        if mode.write || mode.truncate {
+            self.check_writable()?;
+        }
+        let node = self.table.open(ino, || self.regular(ino))?;
+        if mode.truncate
+            && let Err(error) = self.resize(caller, &node, 0)
+        {
+            self.after_close(ino);
+            return Err(error);
+        }
+        Ok(self.handles.add(node, mode))
+    }
+
+    /// A handle of a file that was just made.
+    pub(super) fn open_new(&self, inode: &Inode, mode: OpenMode) -> FsResult<Handle> {
+        let node = self.table.open(inode.ino, || Ok(inode.attr()))?;
+        Ok(self.handles.add(node, mode))
+    }
+
+    pub(super) fn close_file(&self, ino: Ino, handle: Handle) {
+        let Some(open) = self.handles.remove(handle) else { return };
+        if let Err(error) = open.untold_failure() {
+            // Nobody is left to be told; the data stays uncommitted or the volume read-only.
+            let error = crate::file::chain(&error);
+            tracing::error!(path = self.path(ino), error, "closed with a write error untold");
+        }
+        drop(open);
+        self.after_close(ino);
+    }
+
+    fn after_close(&self, ino: Ino) {
+        if self.table.close(ino) == Last::Purge {
+            self.purger.purge(ino);
+        }
+    }
+
+    pub(super) fn read_file(
+        &self,
+        ino: Ino,
+        handle: Handle,
+        offset: u64,
+        len: u32,
+        wait: Wait,
+    ) -> FsResult<Bytes> {
+        let open = self.handles.get(ino, handle)?;
+        self.logged(ino, self.files.read(&open.node, offset, len, wait))
+    }
+
+    pub(super) fn write_file(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        handle: Handle,
+        write: Write<'_>,
+        wait: Wait,
+    ) -> FsResult<u32> {
+        let open = self.handles.get(ino, handle)?;
+        if open.mode.sync {
+            must_wait(wait)?;
+        }
+        // The kernel's page cache has placed appended bytes itself.
+        let place = match open.mode.append && !write.from_cache {
+            true => Place::End,
+            false => Place::At(write.offset),
+        };
+        let stamp = (!write.from_cache).then(|| self.now());
+        let written = self.files.write(&open.node, place, write.data, stamp, wait)?;
+        self.drop_privileges(caller, &open.node, write.kill_privileges)?;
+        if open.mode.sync {
+            self.sync_file(&open)?;
+        }
+        Ok(written)
+    }
+
+    /// Clears what a change of content must clear: file capabilities always, setuid and setgid
+    /// where `and_bits` says so.
+    fn drop_privileges(&self, caller: &Caller, node: &FileNode, and_bits: bool) -> FsResult<()> {
+        if !and_bits && node.state.read().no_capability {
+            return Ok(());
+        }
+        let _guard = self.names.lock(&[node.ino]);
+        let stored = match self.names.inode(node.ino) {
+            Err(FsError::Stale) => return Ok(()),
+            found => found?,
+        };
+        let mut inode = Inode::clone(&stored);
+        if and_bits {
+            inode.perm = cleared_privileges(inode.perm, || in_group(caller, inode.gid));
+        }
+        let mut txn = self.names.begin();
+        self.names.drop_capability(&mut txn, &mut inode)?;
+        if inode != *stored {
+            inode.ctime = self.names.now();
+            txn.put_inode(inode)?;
+            self.changed(txn.commit(Durability::Buffered))?;
+        }
+        node.state.write().no_capability = true;
+        Ok(())
+    }
+
+    /// Sets a file's length, as `truncate(2)`.
+    pub(super) fn resize(&self, caller: &Caller, node: &Arc<FileNode>, size: u64) -> FsResult<()> {
+        self.files.set_size(node, size, self.now())?;
+        self.drop_privileges(caller, node, caller.uid != 0)
+    }
+
+    pub(super) fn flush_file(&self, ino: Ino, handle: Handle) -> FsResult<()> {
+        self.handles.get(ino, handle)?.untold_failure()
+    }
+
+    pub(super) fn fsync_file(&self, ino: Ino, handle: Handle, wait: Wait) -> FsResult<()> {
+        must_wait(wait)?;
+        let open = self.handles.get(ino, handle)?;
+        open.untold_failure()?;
+        self.logged(ino, self.sync_file(&open))
+    }
+
+    fn sync_file(&self, open: &OpenFile) -> FsResult<()> {
+        let done = self
+            .files
+            .commit(std::slice::from_ref(&open.node), Mode::Small)
+            .and_then(|()| self.changed(self.names.sync()));
+        if done.is_err() {
+            open.told();
+        }
+        done
+    }
+
+    /// Commits a file's data before it takes the place of another; `WouldWait` where that needs
+    /// more than the namespace's log.
+    pub(super) fn commit_before_rename(&self, ino: Ino, wait: Wait) -> FsResult<()> {
+        let Some(node) = self.table.loaded(ino) else { return Ok(()) };
+        let dirty = node.state.read().is_dirty();
+        if !dirty || self.files.commit_inline(&node)? {
+            return Ok(());
+        }
+        must_wait(wait)?;
+        self.files.commit(std::slice::from_ref(&node), Mode::Small)
+    }
+
+    pub(super) fn allocate_file(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        handle: Handle,
+        range: (u64, u64),
+        what: Fallocate,
+    ) -> FsResult<()> {
+        let open = self.handles.get(ino, handle)?;
+        let (offset, len) = range;
+        if matches!(what, Fallocate::Allocate { .. }) && len > self.storage.space()?.free_bytes {
+            return Err(FsError::NoSpace);
+        }
+        self.files.fallocate(&open.node, offset, len, what, self.now())?;
+        self.drop_privileges(caller, &open.node, caller.uid != 0)
+    }
+
+    pub(super) fn seek_file(
+        &self,
+        ino: Ino,
+        handle: Handle,
+        offset: u64,
+        what: Seek,
+    ) -> FsResult<u64> {
+        let open = self.handles.get(ino, handle)?;
+        self.logged(ino, self.files.seek(&open.node, offset, what))
+    }
+
+    pub(super) fn copy_file(
+        &self,
+        caller: &Caller,
+        from: (Ino, Handle, u64),
+        to: (Ino, Handle, u64),
+        len: u64,
+        wait: Wait,
+    ) -> FsResult<u64> {
+        let source = self.handles.get(from.0, from.1)?;
+        let target = self.handles.get(to.0, to.1)?;
+        if target.mode.append {
+            return Err(FsError::BadHandle);
+        }
+        if target.mode.sync {
+            must_wait(wait)?;
+        }
+        let copied = self.files.copy_range(
+            (&source.node, from.2),
+            (&target.node, to.2),
+            len,
+            self.now(),
+            wait,
+        )?;
+        self.drop_privileges(caller, &target.node, caller.uid != 0)?;
+        if target.mode.sync {
+            self.sync_file(&target)?;
+        }
+        Ok(copied)
+    }
+}

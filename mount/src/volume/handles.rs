@@ -1,0 +1,82 @@
+//! Open handles. A handle keeps its file's state in memory and remembers which write failures its
+//! owner has been told.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::{FsError, FsResult};
+use crate::file::node::FileNode;
+use crate::types::{Handle, Ino, OpenMode};
+
+const SHARDS: u64 = 64;
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    /// Its state.
+    pub(super) node: Arc<FileNode>,
+    /// How it was opened.
+    pub(super) mode: OpenMode,
+    told: AtomicU64,
+}
+
+impl OpenFile {
+    /// The failure of background writing that this handle was not told yet, once.
+    pub(super) fn untold_failure(&self) -> FsResult<()> {
+        let state = self.node.state.read();
+        if self.told.swap(state.failures, Ordering::AcqRel) == state.failures {
+            return Ok(());
+        }
+        match &state.failure {
+            Some(failure) => Err(failure.to_error()),
+            None => Ok(()),
+        }
+    }
+
+    /// What has failed so far was told in another way.
+    pub(super) fn told(&self) {
+        self.told.store(self.node.state.read().failures, Ordering::Release);
+    }
+}
+
+/// All open handles.
+#[derive(Debug)]
+pub(super) struct Handles {
+    next: AtomicU64,
+    shards: Vec<Mutex<HashMap<u64, Arc<OpenFile>>>>,
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { next: AtomicU64::new(1), shards }
+    }
+}
+
+impl Handles {
+    fn shard(&self, handle: u64) -> &Mutex<HashMap<u64, Arc<OpenFile>>> {
+        &self.shards[(handle % SHARDS) as usize]
+    }
+
+    /// A new handle.
+    pub(super) fn add(&self, node: Arc<FileNode>, mode: OpenMode) -> Handle {
+        let told = AtomicU64::new(node.state.read().failures);
+        let handle = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shard(handle).lock().insert(handle, Arc::new(OpenFile { node, mode, told }));
+        Handle(handle)
+    }
+
+    /// The open file behind a handle of `ino`.
+    pub(super) fn get(&self, ino: Ino, handle: Handle) -> FsResult<Arc<OpenFile>> {
+        let found = self.shard(handle.0).lock().get(&handle.0).cloned();
+        found.filter(|open| open.node.ino == ino).ok_or(FsError::BadHandle)
+    }
+
+    /// The handle is gone.
+    pub(super) fn remove(&self, handle: Handle) -> Option<Arc<OpenFile>> {
+        self.shard(handle.0).lock().remove(&handle.0)
+    }
+}

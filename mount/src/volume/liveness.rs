@@ -1,0 +1,56 @@
+//! Which blocks are referenced, for the block store's reclaiming.
+//!
+//! The store is opened before the volume that answers; until the volume is bound, and for blocks
+//! younger than the youngest that this process knows, the answer is "referenced".
+
+use std::sync::{OnceLock, Weak};
+
+use firn_tiering::{BlockId, Error as TieringError};
+
+use super::Volume;
+use crate::file::chain;
+
+/// Answers for a volume that may come into being later.
+#[derive(Debug, Default)]
+pub struct LateLiveness {
+    volume: OnceLock<(Weak<Volume>, BlockId)>,
+}
+
+impl LateLiveness {
+    /// Answers for `volume` from now on. `first` is higher than the ids of all blocks appended
+    /// before the volume was opened.
+    pub fn bind(&self, volume: Weak<Volume>, first: BlockId) {
+        // Only the first volume counts; a second would be a mistake that changes nothing.
+        let _ = self.volume.set((volume, first));
+    }
+
+    fn ask(&self, blocks: &[BlockId]) -> firn_tiering::Result<Vec<bool>> {
+        let Some((volume, first)) = self.volume.get() else {
+            return Ok(vec![true; blocks.len()]);
+        };
+        let Some(volume) = volume.upgrade() else { return Ok(vec![true; blocks.len()]) };
+        let shares = volume.files.shares();
+        // Before the namespace is asked: a block that is committed meanwhile leaves the overlay.
+        let held: Vec<bool> =
+            blocks.iter().map(|block| volume.files.is_block_held(*block, *first)).collect();
+        let mut answers = Vec::with_capacity(blocks.len());
+        for (block, held) in blocks.iter().zip(held) {
+            let referenced = held
+                || volume.names.is_referenced(*block).map_err(|error| {
+                    TieringError::Catalog(format!("asking the namespace: {}", chain(&error)))
+                })?;
+            answers.push(referenced);
+        }
+        if volume.files.shares() != shares {
+            // One of them may have moved from one file to another while it was looked for.
+            answers.fill(true);
+        }
+        Ok(answers)
+    }
+}
+
+impl firn_tiering::Liveness for LateLiveness {
+    fn is_referenced(&self, blocks: &[BlockId]) -> firn_tiering::Result<Vec<bool>> {
+        self.ask(blocks)
+    }
+}

@@ -1,0 +1,77 @@
+//! Clearing away files without a name, off the threads that serve calls.
+//!
+//! The namespace keeps an orphan record from the moment the last name went, so that what a crash
+//! interrupts is found again by the next open.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use crate::file::{Files, chain};
+use crate::namespace::Namespace;
+use crate::types::Ino;
+
+/// Files cleared away together.
+const GROUP: usize = 64;
+
+/// Clears away orphans.
+#[derive(Debug)]
+pub(super) struct Purger {
+    queue: Mutex<Option<Sender<Ino>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Purger {
+    /// Starts the thread.
+    pub(super) fn start(names: Arc<Namespace>, files: Arc<Files>) -> std::io::Result<Self> {
+        let (queue, orphans) = crossbeam_channel::unbounded();
+        let thread = std::thread::Builder::new()
+            .name("firn-purge".into())
+            .spawn(move || work_off(&orphans, &names, &files))?;
+        Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Nobody uses the orphan `ino` any more.
+    pub(super) fn purge(&self, ino: Ino) {
+        if let Some(queue) = &*self.queue.lock() {
+            // After the end of the thread the next open does it.
+            let _ = queue.send(ino);
+        }
+    }
+
+    /// Waits until everything so far is done; nothing is purged afterwards.
+    pub(super) fn finish(&self) {
+        drop(self.queue.lock().take());
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Purger {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn work_off(orphans: &Receiver<Ino>, names: &Namespace, files: &Files) {
+    while let Ok(first) = orphans.recv() {
+        let mut group = vec![first];
+        group.extend(orphans.try_iter().take(GROUP - 1));
+        if files.health.check().is_err() {
+            continue;
+        }
+        match names.purge(&group) {
+            Ok(lost) => files.report_unreferenced(lost),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "clearing away removed files");
+                if let Some(reason) = names.read_only() {
+                    files.health.fail(reason);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The volume against expectations: single behaviours here, random sequences in `model`.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod data;
+mod durability;
+mod fake;
+mod faults;
+mod model;

@@ -1,0 +1,278 @@
+//! Volumes over a namespace and blocks in memory, with power loss and failures on demand.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use firn_tiering::encode::EncodeMemory;
+use firn_tiering::{
+    BlockDigest, BlockId, BlockRef, Blocks, Budget, Clock, Epoch, Error, ManualClock, Result, Wait,
+};
+use parking_lot::Mutex;
+
+use super::super::{FileSettings, Placement, Space, Storage, Volume, VolumeParts};
+use crate::core::Core;
+use crate::error::FsResult;
+use crate::namespace::{MemoryStore, Namespace, NamespaceOptions, NewRoot};
+use crate::types::{Caller, Handle, Ino, OpenMode};
+
+/// Blocks in memory.
+#[derive(Debug, Default)]
+pub(super) struct MemoryBlocks {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    blocks: HashMap<BlockId, (Bytes, bool)>,
+    fail_appends: Option<fn() -> Error>,
+    fail_sync: bool,
+    cold: bool,
+    damaged: Vec<BlockId>,
+    syncs: u64,
+    append_lens: Vec<usize>,
+}
+
+impl MemoryBlocks {
+    /// What power loss leaves.
+    pub(super) fn lose_unsynced(&self) {
+        self.state.lock().blocks.retain(|_, (_, synced)| *synced);
+    }
+
+    pub(super) fn fail_appends(&self, with: Option<fn() -> Error>) {
+        self.state.lock().fail_appends = with;
+    }
+
+    pub(super) fn fail_sync(&self, fail: bool) {
+        self.state.lock().fail_sync = fail;
+    }
+
+    /// Reads need a wait from now on.
+    pub(super) fn set_cold(&self, cold: bool) {
+        self.state.lock().cold = cold;
+    }
+
+    /// Damages every block there is.
+    pub(super) fn damage_all(&self) {
+        let mut state = self.state.lock();
+        state.damaged = state.blocks.keys().copied().collect();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().blocks.len()
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.state.lock().syncs
+    }
+
+    /// Plaintext lengths of all appends so far.
+    pub(super) fn append_lens(&self) -> Vec<usize> {
+        self.state.lock().append_lens.clone()
+    }
+}
+
+impl Blocks for MemoryBlocks {
+    fn append(&self, plain: &[u8], _: &mut EncodeMemory, _: Wait) -> Result<BlockRef> {
+        assert!((1..=firn_tiering::MAX_BLOCK_LEN).contains(&plain.len()), "{}", plain.len());
+        let mut state = self.state.lock();
+        if let Some(fail) = state.fail_appends {
+            return Err(fail());
+        }
+        state.next += 1;
+        let id = BlockId::new(Epoch(1), state.next).unwrap();
+        state.append_lens.push(plain.len());
+        state.blocks.insert(id, (Bytes::copy_from_slice(plain), false));
+        Ok(BlockRef { id, digest: BlockDigest::of(plain), len: plain.len() as u32 })
+    }
+
+    fn sync(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.fail_sync {
+            return Err(Error::ReadOnly("injected failure".into()));
+        }
+        state.syncs += 1;
+        state.blocks.values_mut().for_each(|(_, synced)| *synced = true);
+        Ok(())
+    }
+
+    fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
+        let state = self.state.lock();
+        let lost = |reason: &str| Error::Lost { id: block.id, reason: reason.into() };
+        if state.damaged.contains(&block.id) {
+            return Err(lost("injected damage"));
+        }
+        if state.cold && matches!(wait, Wait::No) {
+            return Err(Error::WouldWait);
+        }
+        let (bytes, _) = state.blocks.get(&block.id).ok_or_else(|| lost("never appended"))?;
+        if BlockDigest::of(bytes) != block.digest || bytes.len() != block.len as usize {
+            return Err(lost("another block"));
+        }
+        Ok(bytes.slice(range.start as usize..range.end as usize))
+    }
+
+    fn free(&self, blocks: &[BlockId]) {
+        let mut state = self.state.lock();
+        for id in blocks {
+            assert!(state.blocks.remove(id).is_some(), "{id} freed twice");
+        }
+    }
+}
+
+/// Room without end.
+#[derive(Debug)]
+pub(super) struct Roomy;
+
+impl Storage for Roomy {
+    fn space(&self) -> FsResult<Space> {
+        Ok(Space { total_bytes: 1 << 40, free_bytes: 1 << 40 })
+    }
+
+    fn placements(&self, blocks: &[BlockId]) -> FsResult<Vec<Placement>> {
+        Ok(vec![Placement { hot: true, cold: false }; blocks.len()])
+    }
+}
+
+/// A volume with what it stands on.
+pub(super) struct World {
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) blocks: Arc<MemoryBlocks>,
+    pub(super) budget: Budget,
+    volume: Option<Volume>,
+}
+
+/// Nothing is written back unless a test says so.
+pub(super) fn quiet() -> FileSettings {
+    FileSettings {
+        flush_interval: Duration::from_secs(1 << 30),
+        flush_bytes: u64::MAX,
+        write_deadline: Duration::from_secs(1 << 20),
+        encoders: 1,
+    }
+}
+
+pub(super) fn open_parts(
+    store: Arc<dyn crate::namespace::NamespaceStore>,
+    blocks: Arc<dyn Blocks>,
+    clock: Arc<ManualClock>,
+    budget: Budget,
+) -> Volume {
+    let names = Namespace::open(store, clock.clone(), NamespaceOptions::default()).unwrap();
+    let (names, storage) = (Arc::new(names), Arc::new(Roomy));
+    let settings = quiet();
+    Volume::open(VolumeParts { names, blocks, storage, clock, budget, settings }).unwrap()
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with_budget(1 << 30)
+    }
+
+    pub(super) fn with_budget(bytes: u64) -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let store = Arc::new(MemoryStore::new());
+        let root = NewRoot { uid: 0, gid: 0, perm: 0o755 };
+        Namespace::create(&*store, &*clock, root, [7; 32]).unwrap();
+        let budget = Budget::new(bytes, clock.clone());
+        let mut world = Self { clock, store, blocks: Arc::default(), budget, volume: None };
+        world.open();
+        world
+    }
+
+    fn open(&mut self) {
+        let (store, blocks) = (self.store.clone(), self.blocks.clone());
+        let volume = open_parts(store, blocks, self.clock.clone(), self.budget.clone());
+        self.volume = Some(volume);
+    }
+
+    /// As after `kill -9` and another mount.
+    pub(super) fn crash(&mut self) {
+        self.volume = None;
+        self.store = Arc::new(self.store.reopened());
+        self.open();
+    }
+
+    /// As after power loss and another mount: only what was synced is there.
+    pub(super) fn lose_power(&mut self) {
+        // Before threads end, which may still append.
+        let store = self.store.reopened_after_power_loss();
+        self.volume = None;
+        self.blocks.lose_unsynced();
+        self.store = Arc::new(store);
+        self.open();
+    }
+
+    /// As after an orderly unmount and another mount.
+    pub(super) fn remount(&mut self) {
+        let volume = self.volume.take().unwrap();
+        volume.close().unwrap();
+        volume.names().close().unwrap();
+        drop(volume);
+        self.store = Arc::new(self.store.reopened());
+        self.open();
+    }
+
+    pub(super) fn volume(&self) -> &Volume {
+        self.volume.as_ref().unwrap()
+    }
+}
+
+pub(super) const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 0 };
+pub(super) const READ_WRITE: OpenMode =
+    OpenMode { read: true, write: true, truncate: false, sync: false, append: false };
+
+/// Until the end of time.
+pub(super) fn forever(clock: &ManualClock) -> Wait {
+    Wait::Until(clock.instant() + Duration::from_secs(1 << 20))
+}
+
+impl World {
+    pub(super) fn wait(&self) -> Wait {
+        forever(&self.clock)
+    }
+
+    pub(super) fn create(&self, name: &str) -> (Ino, Handle) {
+        let volume = self.volume();
+        let made = volume.create(&ROOT, Ino::ROOT, name.as_bytes(), 0o644, 0, READ_WRITE);
+        let (attr, handle) = made.unwrap();
+        (attr.ino, handle)
+    }
+
+    pub(super) fn open_file(&self, name: &str) -> (Ino, Handle) {
+        let volume = self.volume();
+        let ino = volume.lookup(Ino::ROOT, name.as_bytes()).unwrap().ino;
+        (ino, volume.open(&ROOT, ino, READ_WRITE, self.wait()).unwrap())
+    }
+
+    pub(super) fn write(&self, file: (Ino, Handle), offset: u64, data: &[u8]) {
+        let wait = self.wait();
+        let (ino, handle) = file;
+        let written =
+            self.volume().write(&ROOT, ino, handle, offset, data, false, false, wait).unwrap();
+        assert_eq!(written as usize, data.len());
+    }
+
+    pub(super) fn read(&self, file: (Ino, Handle), offset: u64, len: u32) -> Bytes {
+        self.volume().read(file.0, file.1, offset, len, self.wait()).unwrap()
+    }
+
+    /// All of a file by name.
+    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+        let volume = self.volume();
+        let ino = volume.lookup(Ino::ROOT, name.as_bytes()).unwrap().ino;
+        let mode = OpenMode { read: true, ..OpenMode::default() };
+        let handle = volume.open(&ROOT, ino, mode, self.wait()).unwrap();
+        let bytes = self.read((ino, handle), 0, u32::MAX).to_vec();
+        self.volume().release(ino, handle);
+        bytes
+    }
+
+    pub(super) fn fsync(&self, file: (Ino, Handle)) -> FsResult<()> {
+        self.volume().fsync(file.0, file.1, false, self.wait())
+    }
+}

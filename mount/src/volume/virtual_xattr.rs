@@ -1,0 +1,112 @@
+//! Read-only attributes `user.firn.*` that say where a file's content lies. They are computed when
+//! asked for and appear in no listing.
+
+use super::Volume;
+use super::storage::Placement;
+use crate::error::{FsError, FsResult};
+use crate::types::{FileKind, Ino};
+
+const PREFIX: &[u8] = b"user.firn.";
+
+/// Slots looked at together.
+const PAGE: usize = 256;
+
+/// Is the name one of ours?
+pub(super) fn is_virtual(name: &[u8]) -> bool {
+    name.starts_with(PREFIX)
+}
+
+/// Content of a file by place, in bytes of plaintext.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Residence {
+    hot: u64,
+    cold: u64,
+    both: u64,
+    lost: u64,
+}
+
+impl Residence {
+    fn add(&mut self, place: Placement, len: u64) {
+        match (place.hot, place.cold) {
+            (true, true) => self.both += len,
+            (true, false) => self.hot += len,
+            (false, true) => self.cold += len,
+            (false, false) => self.lost += len,
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match self {
+            Self { lost: 1.., .. } => "error",
+            Self { cold: 0, hot: 0, both: 1.., .. } => "dual",
+            Self { cold: 0, .. } => "resident",
+            Self { hot: 0, both: 0, .. } => "cold",
+            _ => "partial",
+        }
+    }
+
+    fn resident_pct(&self) -> u64 {
+        let here = self.hot + self.both;
+        match here + self.cold + self.lost {
+            0 => 100,
+            // As a share of 100, never 100 while something is missing.
+            all => (u128::from(here) * 100 / u128::from(all)) as u64,
+        }
+    }
+}
+
+impl Volume {
+    pub(super) fn virtual_xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
+        let attr = self.names.getattr(ino)?;
+        if attr.kind != FileKind::File {
+            return Err(FsError::NoAttribute);
+        }
+        let value = match &name[PREFIX.len()..] {
+            b"state" => {
+                let dirty = self.table.loaded(ino).is_some_and(|node| node.state.read().is_dirty());
+                if dirty { "dirty" } else { self.residence(ino)?.state() }.to_owned()
+            }
+            b"resident_pct" => self.residence(ino)?.resident_pct().to_string(),
+            _ => return Err(FsError::NoAttribute),
+        };
+        Ok(value.into_bytes())
+    }
+
+    fn residence(&self, ino: Ino) -> FsResult<Residence> {
+        let mut residence = Residence::default();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let page = self.names.slots(ino, from, u64::MAX, PAGE)?;
+            next = page.next;
+            let pieces = || page.slots.iter().flat_map(|(_, record)| &record.pieces);
+            let blocks: Vec<_> =
+                pieces().filter_map(|piece| piece.block().map(|block| block.id)).collect();
+            let places = self.storage.placements(&blocks)?;
+            let lens = pieces().filter(|piece| piece.block().is_some()).map(|piece| piece.len);
+            for (place, len) in places.into_iter().zip(lens) {
+                residence.add(place, u64::from(len));
+            }
+        }
+        Ok(residence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_those_of_the_command() {
+        let of = |hot, cold, both| Residence { hot, cold, both, lost: 0 };
+        assert_eq!(of(0, 0, 0).state(), "resident");
+        assert_eq!(of(1, 0, 0).state(), "resident");
+        assert_eq!(of(1, 0, 1).state(), "resident");
+        assert_eq!(of(0, 0, 1).state(), "dual");
+        assert_eq!(of(0, 1, 0).state(), "cold");
+        assert_eq!(of(1, 1, 0).state(), "partial");
+        assert_eq!(of(0, 1, 1).state(), "partial");
+        assert_eq!(Residence { lost: 1, ..of(1, 1, 1) }.state(), "error");
+        assert_eq!(of(2, 1, 0).resident_pct(), 66);
+        assert_eq!(of(0, 0, 0).resident_pct(), 100);
+    }
+}
