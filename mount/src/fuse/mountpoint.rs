@@ -44,8 +44,8 @@ pub struct MountEntry {
 /// What is mounted at exactly this path; the topmost when mounts are stacked.
 pub fn mount_entry(mountpoint: &Path) -> io::Result<Option<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    let entries = table.split(|byte| *byte == b'\n').filter_map(parse_mountinfo);
-    Ok(entries.filter(|entry| entry.mountpoint == mountpoint).last())
+    let mut entries = table.split(|byte| *byte == b'\n').filter_map(parse_mountinfo);
+    Ok(entries.rfind(|entry| entry.mountpoint == mountpoint))
 }
 
 /// Parses a line of `/proc/self/mountinfo` (proc(5)).
@@ -104,12 +104,13 @@ pub fn clear_dead_mount(mountpoint: &Path) -> Result<bool, MountError> {
     let unusable = |source| MountError::Mountpoint { path: mountpoint.to_owned(), source };
     let mut cleared = false;
     for _ in 0..MAX_STACKED {
-        match std::fs::metadata(mountpoint) {
-            Err(error) if is_dead(&error) => {
+        // Not stat(2), which a dead mount may still answer from the attributes it has cached.
+        match rustix::fs::statvfs(mountpoint) {
+            Err(Errno::NOTCONN) => {
                 let path = absolute(mountpoint).map_err(unusable)?;
                 let entry = mount_entry(&path).map_err(unusable)?;
                 if entry.is_none_or(|entry| entry.fs_type != FS_TYPE) {
-                    return Err(unusable(error));
+                    return Err(unusable(Errno::NOTCONN.into()));
                 }
                 tracing::warn!(mountpoint = %path.display(), "replacing what a dead daemon left");
                 detach(&path, true)?;
@@ -242,6 +243,14 @@ pub(super) fn detach(path: &Path, lazily: bool) -> Result<(), MountError> {
         Err(Errno::PERM) => detach_by_helper(path, lazily),
         Err(Errno::BUSY) => Err(MountError::Busy(path.to_owned())),
         Err(errno) => Err(MountError::io("umount", errno)),
+    }
+}
+
+/// Aborts the connection of the mount at `path`; the mount itself may stay while it is in use.
+pub(super) fn abort(path: &Path) -> Result<(), MountError> {
+    match rustix::mount::unmount(path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(errno) => Err(MountError::io("aborting the FUSE connection", errno)),
     }
 }
 

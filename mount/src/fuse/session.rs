@@ -139,14 +139,19 @@ impl Unmounter {
         mountpoint::detach(&self.mountpoint, true)
     }
 
-    /// Ends the connection at once: callers that wait get `ECONNABORTED`, dirty pages are lost.
+    /// Ends the connection at once: callers that wait get an error, dirty pages are lost.
     ///
     /// The last resort when the kernel itself waits for an answer that cannot come.
     pub fn abort(&self) -> Result<(), MountError> {
         // The kernel names a connection by the minor number of its anonymous device.
         let (_, minor) = self.device.split_once(':').unwrap_or_default();
-        std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1")
-            .map_err(|error| MountError::io("aborting the FUSE connection", error))
+        match std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1") {
+            // That file system need not be mounted; a forced unmount aborts, too.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                mountpoint::abort(&self.mountpoint)
+            }
+            other => other.map_err(|error| MountError::io("aborting the FUSE connection", error)),
+        }
     }
 
     /// The protocol can only lower the kernel's 128 KiB, which is less than one request.
