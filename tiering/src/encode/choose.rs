@@ -167,7 +167,7 @@ struct Prober<'a> {
 impl<'a> Prober<'a> {
     fn new(sample: Cow<'a, [u8]>) -> Self {
         let filtered = vec![0; sample.len()];
-        let out = vec![0; codec::bound(sample.len().max(CELL_LEN))];
+        let out = vec![0; codec::bound(sample.len())];
         Self { sample, tried: Vec::new(), filtered, out }
     }
 
@@ -265,6 +265,7 @@ impl<'a> Prober<'a> {
     /// tar of images and texts the sample may have met only images.
     fn cells_are_noise(&mut self, plain: &[u8], effort: Effort) -> bool {
         let (codec, level) = Strategy::of(effort).scout;
+        self.out.resize(codec::bound(CELL_LEN), 0);
         plain.chunks(CELL_LEN).filter(|cell| estimate::looks_compressible(cell)).take(2).all(
             |cell| {
                 let stored = codec::compress(codec, level, 1, cell, &mut self.out);

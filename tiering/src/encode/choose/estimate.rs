@@ -65,9 +65,18 @@ pub(super) fn looks_compressible(cell: &[u8]) -> bool {
 /// Bytes that an ideal order-0 coder needs for bytes with these counts.
 fn plain_entropy_bytes(counts: &Counts) -> f32 {
     let total = counts.iter().sum::<u32>() as f32;
-    let weighted: f32 =
-        counts.iter().map(|count| *count as f32).filter(|c| *c > 0.0).map(|c| c * c.log2()).sum();
-    (total * total.max(1.0).log2() - weighted) / 8.0
+    let weighted: f32 = counts.iter().map(|count| *count as f32).map(|c| c * log2(c)).sum();
+    (total * log2(total.max(1.0)) - weighted) / 8.0
+}
+
+/// Binary logarithm of a positive number to within 0.01, and something finite for zero. Thousands
+/// are taken per probe, and unlike the exact one it vectorises. Within a power of two it
+/// is the parabola `(2 - m/3) m - 5/3`, exact at both ends.
+fn log2(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let exponent = (bits >> 23) as i32 - 127;
+    let mantissa = f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000);
+    exponent as f32 + (2.0 - mantissa / 3.0) * mantissa - 5.0 / 3.0
 }
 
 /// The same with what the count itself gets wrong: `(distinct - 1) / (2 ln 2)` bits, the bias of

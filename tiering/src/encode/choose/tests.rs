@@ -222,3 +222,12 @@ fn real_files_reach_their_ratio() {
         assert!(ratio >= least_ratio);
     }
 }
+
+#[test]
+fn estimates_are_close_to_the_entropy() {
+    let measured = |bytes: &[u8]| estimate::filters(bytes).unfiltered;
+    assert!((measured(&Random::new(1).bytes(16_384)) - 1.0).abs() < 0.02);
+    let half: Vec<u8> = Random::new(1).bytes(16_384).iter().map(|byte| byte & 15).collect();
+    assert!((measured(&half) - 0.5).abs() < 0.02);
+    assert!(measured(&[9; 16_384]) < 0.01);
+}
