@@ -23,6 +23,7 @@
 mod acl;
 mod attr;
 mod cache;
+mod check;
 mod create;
 mod directory;
 mod extents;
@@ -51,6 +52,7 @@ use crate::error::{FsError, FsResult};
 use crate::types::{FileKind, Ino};
 
 pub use attr::{cleared_privileges, in_group};
+pub use check::{CheckOptions, Finding, FindingKind, Report};
 pub use create::NewFile;
 pub use extents::SlotPage;
 pub use ids::Ids;

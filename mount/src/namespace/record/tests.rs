@@ -1,1 +1,331 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
+
+use bytes::Bytes;
+use firn_tiering::{BlockDigest, BlockId, BlockRef, Epoch};
+use proptest::prelude::*;
+
+use super::*;
+use crate::namespace::key::{self, Backref, Dataset, HeadKey, Kind};
+use crate::types::{FileKind, Ino};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sample_inode() -> Inode {
+    let time = |secs, nanos| Timestamp { secs, nanos };
+    let mut flags = InodeFlags::default();
+    flags.set(InodeFlags::ACCESS_ACL, true);
+    Inode {
+        ino: Ino(9),
+        version: Version { node: Node(1), shadows: false, whiteout: false },
+        kind: FileKind::File,
+        perm: 0o4755,
+        flags,
+        nlink: 2,
+        uid: 1000,
+        gid: 100,
+        rdev: 0,
+        size: 300,
+        allocated: 300,
+        xattr_names: 24,
+        generation: 1,
+        parent: Ino(1),
+        cookie: 0x1122_3344_5566_7700,
+        atime: time(-2, 5),
+        mtime: time(1_000_000_000, 1),
+        ctime: time(1_000_000_000, 1),
+        crtime: time(1_000_000_000, 1),
+    }
+}
+
+fn sample_pieces() -> Vec<Piece> {
+    let block = BlockRef {
+        id: BlockId::new(Epoch(3), 0x1234).unwrap(),
+        digest: BlockDigest([0xab; 16]),
+        len: 4096,
+    };
+    vec![
+        Piece { start: 16, len: 100, content: Content::Block { block, offset: 7 } },
+        Piece { start: 200, len: 3, content: Content::Inline(Bytes::from_static(b"abc")) },
+        Piece { start: 203, len: 5, content: Content::Unwritten },
+    ]
+}
+
+/// Changing these means a new format version.
+#[test]
+fn golden_bytes() {
+    let version = Version::first(Node(1));
+    assert_eq!(
+        hex(&sample_inode().encode()),
+        "0401ed930201\
+         02e80764\
+         00\
+         ac02ac02\
+         180101\
+         0077665544332211\
+         03\
+         80a8d6b907\
+         01000000\
+         0305000000"
+            .replace(' ', "")
+    );
+    assert_eq!(
+        hex(&SlotRecord::encode(version, &sample_pieces()).unwrap()),
+        format!(
+            "0401{}{}{}",
+            format!("10900303b424{}802007", "ab".repeat(16)),
+            "540d616263",
+            "0016"
+        )
+    );
+    let mut bucket = Bucket::default();
+    bucket.insert(b"name", Ino(300), FileKind::Directory).unwrap();
+    bucket.insert(b"x", Ino(2), FileKind::File).unwrap();
+    let mut value = Vec::new();
+    version.put(&mut value);
+    bucket.put(&mut value);
+    assert_eq!(hex(&value), "04010004ac02046e616d650108020178");
+    let shadowing = Version { node: Node(2), shadows: true, whiteout: true };
+    let mut value = Vec::new();
+    shadowing.put(&mut value);
+    assert_eq!(hex(&value), "0b");
+    let volume = VolumeRecord { name_seed: [0x5a; 32], dataset: Dataset::ROOT, node: Node::FIRST };
+    assert_eq!(hex(&volume.encode()), format!("01{}0101", "5a".repeat(32)));
+    let leases = Leases { clean: true, epoch: 2, blocks: 128, segments: 3, inodes: 4097 };
+    assert_eq!(hex(&leases.encode()), "0101028001038120");
+}
+
+#[test]
+fn golden_keys() {
+    let root = Dataset::ROOT;
+    assert_eq!(hex(&key::head(root, Ino(258), Kind::Inode)), "00000001000000000000010201");
+    assert_eq!(
+        hex(&key::head_numbered(root, Ino(1), Kind::Dentry, 0x1234)),
+        "000000010000000000000001040000000000001234"
+    );
+    let named = key::head_named(root, Ino(1), Kind::Xattr, b"user.x");
+    assert_eq!(hex(&named), "00000001000000000000000103757365722e78");
+    assert_eq!(hex(&key::history(&named, Node(7))), "000000000000000103757365722e7800000007");
+    assert_eq!(hex(&key::born(Node(7), Ino(1), Kind::Extent)), "00000007000000000000000105");
+    let backref =
+        Backref { block: BlockId::new(Epoch(1), 2).unwrap(), ino: Ino(3), slot: 4, node: Node(5) };
+    assert_eq!(hex(&backref.encode()), "00010000000000020000000000000003000000000000000400000005");
+    assert_eq!(Backref::decode(&backref.encode()).unwrap(), backref);
+    assert_eq!(hex(&key::meta_inode(key::ORPHANS, root, Ino(9))), "6f000000010000000000000009");
+    assert_eq!(
+        key::meta_inode_decode(&key::meta_inode(b't', root, Ino(9))).unwrap(),
+        (root, Ino(9))
+    );
+    assert_eq!(key::note("backup"), b"xbackup");
+    let taken = HeadKey::decode(&named).unwrap();
+    assert_eq!((taken.object, taken.kind, taken.sub), (Ino(1), Kind::Xattr, &b"user.x"[..]));
+}
+
+#[test]
+fn a_fresh_file_is_small() {
+    let mut inode = sample_inode();
+    inode.atime = inode.crtime;
+    assert!(inode.encode().len() <= 40, "{}", inode.encode().len());
+}
+
+#[test]
+fn newer_versions_are_refused() {
+    let value = sample_inode().encode();
+    let (version, record) = Version::split(&value).unwrap();
+    let mut newer = record.to_vec();
+    newer[0] += 1;
+    assert!(Inode::decode(Ino(9), version, &newer).is_err());
+    assert!(Leases::decode(&[2, 1, 1, 0, 0, 0]).is_err());
+    assert!(VolumeRecord::decode(&[9; 40]).is_err());
+}
+
+#[test]
+fn numbers_have_one_form() {
+    assert!(Reader::new("test", &[0x80, 0]).varint().is_err());
+    assert!(Reader::new("test", &[0xff; 9]).varint().is_err());
+    assert!(Reader::new("test", &[0xff; 10]).varint().is_err());
+    let mut largest = Vec::new();
+    put_varint(&mut largest, u64::MAX);
+    assert_eq!(Reader::new("test", &largest).varint().unwrap(), u64::MAX);
+    assert!(Reader::new("test", &largest).varint32().is_err());
+}
+
+#[test]
+fn times_convert_both_ways() {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    for time in [
+        UNIX_EPOCH,
+        UNIX_EPOCH - Duration::new(0, 1),
+        UNIX_EPOCH - Duration::new(5, 0),
+        UNIX_EPOCH - Duration::new(5, 999_999_999),
+        UNIX_EPOCH + Duration::new(1 << 40, 3),
+    ] {
+        assert_eq!(SystemTime::from(Timestamp::from(time)), time);
+    }
+    let before = Timestamp::from(UNIX_EPOCH - Duration::new(0, 1));
+    assert_eq!(before, Timestamp { secs: -1, nanos: 999_999_999 });
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (any::<i64>(), 0..1_000_000_000_u32).prop_map(|(secs, nanos)| Timestamp { secs, nanos })
+}
+
+fn any_inode() -> impl Strategy<Value = Inode> {
+    let numbers = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
+    let long = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let times = proptest::collection::vec(timestamp(), 2);
+    (0..7_usize, 0..0o10000_u16, numbers, long, times, 0..16_usize, 0..2_u32).prop_map(
+        |(kind, perm, n, l, times, pick, flag)| {
+            let kinds = [
+                FileKind::File,
+                FileKind::Directory,
+                FileKind::Symlink,
+                FileKind::Fifo,
+                FileKind::Socket,
+                FileKind::CharDevice,
+                FileKind::BlockDevice,
+            ];
+            let mut flags = InodeFlags::default();
+            flags.set(1 << flag, true);
+            Inode {
+                ino: Ino(5),
+                version: Version { node: Node(n.4 >> 2), shadows: flag == 1, whiteout: false },
+                kind: kinds[kind],
+                perm,
+                flags,
+                nlink: n.0,
+                uid: n.1,
+                gid: n.2,
+                rdev: n.3,
+                size: l.0,
+                allocated: l.1,
+                xattr_names: n.4,
+                generation: l.2,
+                parent: Ino(l.3),
+                cookie: l.4,
+                atime: times[pick & 1],
+                mtime: times[pick >> 1 & 1],
+                ctime: times[pick >> 2 & 1],
+                crtime: times[pick >> 3 & 1],
+            }
+        },
+    )
+}
+
+fn any_pieces() -> impl Strategy<Value = Vec<Piece>> {
+    let piece = (0..1000_u32, 1..2000_u32, 0..3_u8, any::<u64>(), any::<[u8; 16]>(), 0..5000_u32);
+    proptest::collection::vec(piece, 0..20).prop_map(|parts| {
+        let mut at = 0;
+        let mut pieces = Vec::new();
+        for (gap, len, what, number, digest, offset) in parts {
+            let start = at + gap;
+            at = start + len;
+            let content = match what {
+                0 => {
+                    let block = BlockRef {
+                        id: BlockId::from_raw(number),
+                        digest: BlockDigest(digest),
+                        len: offset + len,
+                    };
+                    Content::Block { block, offset }
+                }
+                1 => Content::Inline(vec![number as u8; len as usize].into()),
+                _ => Content::Unwritten,
+            };
+            pieces.push(Piece { start, len, content });
+        }
+        pieces
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn inodes_round_trip(inode in any_inode()) {
+        let value = inode.encode();
+        let (version, record) = Version::split(&value).unwrap();
+        prop_assert_eq!(Inode::decode(inode.ino, version, record).unwrap(), inode);
+    }
+
+    #[test]
+    fn slots_round_trip(pieces in any_pieces(), node in 0..1_u32 << 30) {
+        let version = Version { node: Node(node), shadows: true, whiteout: false };
+        let value = SlotRecord::encode(version, &pieces).unwrap();
+        prop_assert_eq!(SlotRecord::decode(&value).unwrap(), SlotRecord { version, pieces });
+    }
+
+    #[test]
+    fn cutting_keeps_what_lies_before(pieces in any_pieces(), end in 0..60_000_u32) {
+        let cut: Vec<_> = pieces.iter().filter_map(|piece| piece.cut(end)).collect();
+        prop_assert!(cut.iter().all(|piece| piece.end() <= end));
+        let expected: u64 = pieces
+            .iter()
+            .map(|piece| u64::from(piece.end().min(end).saturating_sub(piece.start)))
+            .sum();
+        prop_assert_eq!(allocated(&cut), expected);
+        SlotRecord::encode(Version::first(Node(1)), &cut).unwrap();
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let version = Version::first(Node(1));
+        let _ = Version::split(&bytes);
+        let _ = Inode::decode(Ino(1), version, &bytes);
+        let _ = Bucket::decode(&bytes);
+        let _ = SlotRecord::decode(&bytes);
+        let _ = VolumeRecord::decode(&bytes);
+        let _ = Leases::decode(&bytes);
+        let _ = HeadKey::decode(&bytes);
+        let _ = Backref::decode(&bytes);
+        let _ = key::meta_inode_decode(&bytes);
+    }
+
+    #[test]
+    fn a_record_with_one_byte_changed_never_panics(
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let version = Version::first(Node(1));
+        let mut bucket = Bucket::default();
+        bucket.insert(b"name", Ino(300), FileKind::Directory).unwrap();
+        let mut dentry = Vec::new();
+        version.put(&mut dentry);
+        bucket.put(&mut dentry);
+        let slot = SlotRecord::encode(version, &sample_pieces()).unwrap();
+        for mut value in [sample_inode().encode(), slot, dentry] {
+            let at = at.index(value.len());
+            value[at] = byte;
+            let _ = SlotRecord::decode(&value);
+            if let Ok((version, record)) = Version::split(&value) {
+                let _ = Inode::decode(Ino(1), version, record);
+                let _ = Bucket::decode(record);
+            }
+        }
+    }
+
+    #[test]
+    fn positions_are_reused_and_never_move(ops in proptest::collection::vec((0..6_u8, any::<bool>()), 0..40)) {
+        let mut bucket = Bucket::default();
+        for (name, add) in ops {
+            let before = bucket.clone();
+            let name = [b'a' + name];
+            if add && bucket.find(&name).is_none() {
+                bucket.insert(&name, Ino(1), FileKind::File).unwrap();
+            } else if !add {
+                bucket.remove(&name);
+            }
+            for entry in before.entries() {
+                if let Some(now) = bucket.find(&entry.name) {
+                    prop_assert_eq!(now.position, entry.position);
+                }
+            }
+            if !bucket.is_empty() {
+                let mut record = Vec::new();
+                bucket.put(&mut record);
+                prop_assert_eq!(Bucket::decode(&record).unwrap(), bucket.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! Structure check: what every record says about every other, in bounded memory.
+//!
+//! One pass over the head space checks each object by itself; link counts are summed up for a
+//! window of inode numbers at a time, one more pass for each further window. Back-references are
+//! followed both ways by point lookups. Meant for a namespace that nobody changes meanwhile.
+
+use firn_tiering::{BlockId, BlockRef};
+
+use super::Namespace;
+use super::key::{self, Backref, HeadKey, Kind, Node};
+use super::names::cookie_of;
+use super::record::{Bucket, Entry, Inode, SlotRecord, Version, allocated};
+use super::store::{Page, Space};
+use crate::error::FsResult;
+use crate::types::{FileKind, Ino};
+
+/// Records read at once.
+const PAGE: usize = 1024;
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FindingKind {
+    /// A stored record does not decode.
+    Damaged,
+    /// Records of an inode that does not exist.
+    NoInode,
+    /// An entry names an inode that does not exist, or of another type.
+    DanglingEntry,
+    /// An entry cannot be found by its name.
+    MisplacedEntry,
+    /// A directory's parent does not hold it, or directories form a loop.
+    Unreachable,
+    /// An inode's link count is not the number of its names.
+    LinkCount,
+    /// A directory's counts of entries or subdirectories are wrong.
+    EntryCount,
+    /// An inode without names that nothing will clear away, or one with names that something
+    /// will.
+    Orphan,
+    /// Allocated bytes, attribute names or a link's target do not fit the inode.
+    Content,
+    /// An extent's block does not refer back to it.
+    MissingBackref,
+    /// A block refers back to an extent that does not use it.
+    StaleBackref,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub kind: FindingKind,
+    /// Where, for people.
+    pub path: Vec<u8>,
+    /// The inode concerned.
+    pub ino: Ino,
+    /// More about it.
+    pub detail: String,
+}
+
+/// How a check is done.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckOptions {
+    /// Inode numbers per pass, 12 bytes each. More memory makes fewer passes.
+    pub window: usize,
+    /// Findings after which the check stops collecting.
+    pub max_findings: usize,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self { window: 2 << 20, max_findings: 10_000 }
+    }
+}
+
+/// What a check saw.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What is wrong, at most [`CheckOptions::max_findings`].
+    pub findings: Vec<Finding>,
+    /// Number of all findings, also those that were not collected.
+    pub found: u64,
+    /// Inodes seen.
+    pub inodes: u64,
+    /// Directory entries seen.
+    pub entries: u64,
+    /// Slots of files seen.
+    pub slots: u64,
+    /// References to blocks seen.
+    pub block_references: u64,
+}
+
+impl Namespace {
+    /// Checks all records against each other. Errors are those of the store; damage is a finding.
+    pub fn check(&self, options: CheckOptions) -> FsResult<Report> {
+        let mut check =
+            Check { namespace: self, options, report: Report::default(), object: None, highest: 0 };
+        check.objects()?;
+        check.orphans()?;
+        check.backrefs()?;
+        let window = options.window.max(1);
+        let mut base = 0;
+        while base <= check.highest {
+            check.links(base, window)?;
+            base += window as u64;
+        }
+        Ok(check.report)
+    }
+
+    /// Passes every block that a file's current content refers to, with the file and the slot, in
+    /// the order of inode numbers.
+    pub fn for_each_block(
+        &self,
+        visit: &mut dyn FnMut(Ino, u64, &BlockRef) -> FsResult<()>,
+    ) -> FsResult<()> {
+        self.for_each(Space::Head, &mut |key, value| {
+            let Ok(head) = HeadKey::decode(key) else { return Ok(()) };
+            if head.kind != Kind::Extent {
+                return Ok(());
+            }
+            let slot = head.number()?;
+            for piece in SlotRecord::decode(value)?.pieces {
+                if let Some(block) = piece.block() {
+                    visit(head.object, slot, block)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn for_each(
+        &self,
+        space: Space,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> FsResult<()>,
+    ) -> FsResult<()> {
+        let mut from = Vec::new();
+        loop {
+            let Page { items, more } = self.gate.store().page(space, &from, None, PAGE)?;
+            for (key, value) in &items {
+                visit(key, value)?;
+            }
+            let Some((last, _)) = items.last().filter(|_| more) else { return Ok(()) };
+            from.clear();
+            from.extend_from_slice(last);
+            from.push(0);
+        }
+    }
+}
+
+/// What the records of one object add up to.
+#[derive(Debug)]
+struct Object {
+    ino: Ino,
+    inode: Option<Inode>,
+    damaged: bool,
+    allocated: u64,
+    xattr_names: u64,
+    entries: u64,
+    subdirectories: u64,
+    target_len: Option<u64>,
+}
+
+struct Check<'a> {
+    namespace: &'a Namespace,
+    options: CheckOptions,
+    report: Report,
+    object: Option<Object>,
+    highest: u64,
+}
+
+impl Check<'_> {
+    fn finding(&mut self, kind: FindingKind, ino: Ino, detail: impl Into<String>) {
+        let path = self.namespace.path(ino);
+        self.finding_at(kind, ino, path, detail);
+    }
+
+    fn finding_at(
+        &mut self,
+        kind: FindingKind,
+        ino: Ino,
+        path: Vec<u8>,
+        detail: impl Into<String>,
+    ) {
+        self.report.found += 1;
+        if self.report.findings.len() < self.options.max_findings {
+            self.report.findings.push(Finding { kind, path, ino, detail: detail.into() });
+        }
+    }
+
+    /// Every object by itself.
+    fn objects(&mut self) -> FsResult<()> {
+        let namespace = self.namespace;
+        namespace.for_each(Space::Head, &mut |key, value| self.record(key, value))?;
+        self.finish_object()
+    }
+
+    fn record(&mut self, key: &[u8], value: &[u8]) -> FsResult<()> {
+        let head = match HeadKey::decode(key) {
+            Ok(head) => head,
+            Err(error) => {
+                self.finding(FindingKind::Damaged, Ino(0), error.to_string());
+                return Ok(());
+            }
+        };
+        if self.object.as_ref().is_none_or(|object| object.ino != head.object) {
+            self.finish_object()?;
+            self.note_number(head.object);
+            self.object = Some(Object {
+                ino: head.object,
+                inode: None,
+                damaged: false,
+                allocated: 0,
+                xattr_names: 0,
+                entries: 0,
+                subdirectories: 0,
+                target_len: None,
+            });
+        }
+        let (version, record) = match Version::split(value) {
+            Ok(split) => split,
+            Err(error) => {
+                self.damaged(&head, &error.to_string());
+                return Ok(());
+            }
+        };
+        if version.whiteout {
+            return Ok(());
+        }
+        match head.kind {
+            Kind::Inode => self.inode(&head, version, record),
+            Kind::Symlink => self.object(|object| object.target_len = Some(record.len() as u64)),
+            Kind::Xattr => {
+                self.object(|object| object.xattr_names += head.sub.len() as u64 + 1);
+            }
+            Kind::Dentry => return self.bucket(&head, record),
+            Kind::Extent => return self.extent(&head, value),
+        }
+        Ok(())
+    }
+
+    /// Damage must not make the passes over link counts endless.
+    fn note_number(&mut self, ino: Ino) {
+        if ino.0 < self.namespace.ids.inodes_end() {
+            self.highest = self.highest.max(ino.0);
+        } else {
+            self.finding(FindingKind::Damaged, ino, "a number that was never handed out");
+        }
+    }
+
+    fn object(&mut self, change: impl FnOnce(&mut Object)) {
+        if let Some(object) = &mut self.object {
+            change(object);
+        }
+    }
+
+    fn damaged(&mut self, head: &HeadKey<'_>, reason: &str) {
+        self.object(|object| object.damaged = true);
+        let detail = match head.kind {
+            Kind::Extent | Kind::Dentry => {
+                format!("{:?} {:x}: {reason}", head.kind, head.number().unwrap_or(0))
+            }
+            kind => format!("{kind:?}: {reason}"),
+        };
+        self.finding(FindingKind::Damaged, head.object, detail);
+    }
+
+    fn inode(&mut self, head: &HeadKey<'_>, version: Version, record: &[u8]) {
+        self.report.inodes += 1;
+        match Inode::decode(head.object, version, record) {
+            Ok(inode) => self.object(|object| object.inode = Some(inode)),
+            Err(error) => self.damaged(head, error.reason),
+        }
+    }
+
+    fn bucket(&mut self, head: &HeadKey<'_>, record: &[u8]) -> FsResult<()> {
+        let bucket = match Bucket::decode(record) {
+            Ok(bucket) => bucket,
+            Err(error) => {
+                self.damaged(head, error.reason);
+                return Ok(());
+            }
+        };
+        let number = head.number()?;
+        for entry in bucket.entries() {
+            self.report.entries += 1;
+            self.object(|object| {
+                object.entries += 1;
+                object.subdirectories += u64::from(entry.kind == FileKind::Directory);
+            });
+            if self.namespace.names.bucket(&entry.name) != number {
+                self.entry_finding(FindingKind::MisplacedEntry, head.object, entry, "hash differs");
+            }
+            match self.stored_inode(entry.ino)? {
+                None => {
+                    let detail = format!("inode {} does not exist", entry.ino.0);
+                    self.entry_finding(FindingKind::DanglingEntry, head.object, entry, &detail);
+                }
+                Some(inode) if inode.kind != entry.kind => {
+                    let detail = format!("{:?}, but the inode is {:?}", entry.kind, inode.kind);
+                    self.entry_finding(FindingKind::DanglingEntry, head.object, entry, &detail);
+                }
+                Some(inode) if inode.is_dir() => {
+                    let cookie = cookie_of(number, entry.position);
+                    if inode.parent != head.object || inode.cookie != cookie {
+                        let detail = "the directory says that it lies elsewhere";
+                        self.entry_finding(FindingKind::Unreachable, head.object, entry, detail);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn entry_finding(&mut self, kind: FindingKind, dir: Ino, entry: &Entry, detail: &str) {
+        let mut path = self.namespace.path(dir);
+        if path.last() != Some(&b'/') {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&entry.name);
+        self.finding_at(kind, entry.ino, path, detail);
+    }
+
+    /// An inode as stored; a damaged one is reported where it stands and counts as absent.
+    fn stored_inode(&self, ino: Ino) -> FsResult<Option<Inode>> {
+        let key = key::head(self.namespace.dataset, ino, Kind::Inode);
+        let Some(value) = self.namespace.gate.store().get(Space::Head, &key)? else {
+            return Ok(None);
+        };
+        Ok(Version::split(&value)
+            .ok()
+            .filter(|(version, _)| !version.whiteout)
+            .and_then(|(version, record)| Inode::decode(ino, version, record).ok()))
+    }
+
+    fn extent(&mut self, head: &HeadKey<'_>, value: &[u8]) -> FsResult<()> {
+        let record = match SlotRecord::decode(value) {
+            Ok(record) => record,
+            Err(error) => {
+                self.damaged(head, error.reason);
+                return Ok(());
+            }
+        };
+        self.report.slots += 1;
+        self.object(|object| object.allocated += allocated(&record.pieces));
+        let slot = head.number()?;
+        for block in record.pieces.iter().filter_map(|piece| piece.block()) {
+            self.report.block_references += 1;
+            let backref =
+                Backref { block: block.id, ino: head.object, slot, node: record.version.node };
+            let found = self.namespace.gate.store().get(Space::Backrefs, &backref.encode())?;
+            if found.is_none() {
+                let detail = format!("block {} in slot {slot}", block.id);
+                self.finding(FindingKind::MissingBackref, head.object, detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_object(&mut self) -> FsResult<()> {
+        let Some(object) = self.object.take() else { return Ok(()) };
+        let ino = object.ino;
+        let Some(inode) = &object.inode else {
+            if !object.damaged && self.has_records(&object) {
+                self.finding(FindingKind::NoInode, ino, "records without an inode");
+            }
+            return Ok(());
+        };
+        self.finish_content(&object, inode);
+        if inode.is_dir() {
+            self.finish_directory(&object, inode)?;
+        } else if object.entries > 0 {
+            self.finding(FindingKind::Content, ino, "entries in what is not a directory");
+        }
+        if inode.nlink == 0 {
+            let key = key::meta_inode(key::ORPHANS, self.namespace.dataset, ino);
+            if self.namespace.gate.store().get(Space::Meta, &key)?.is_none() {
+                self.finding(FindingKind::Orphan, ino, "no name, and no orphan record");
+            }
+        }
+        Ok(())
+    }
+
+    fn has_records(&self, object: &Object) -> bool {
+        object.allocated > 0
+            || object.xattr_names > 0
+            || object.entries > 0
+            || object.target_len.is_some()
+    }
+
+    fn finish_content(&mut self, object: &Object, inode: &Inode) {
+        if object.damaged {
+            return;
+        }
+        let mut differ = |what: &str, stored: u64, found: u64| {
+            if stored != found {
+                let detail = format!("{what}: the inode says {stored}, found {found}");
+                self.finding(FindingKind::Content, object.ino, detail);
+            }
+        };
+        differ("allocated bytes", inode.allocated, object.allocated);
+        differ("bytes of attribute names", u64::from(inode.xattr_names), object.xattr_names);
+        if inode.kind == FileKind::Symlink {
+            differ("length of the target", inode.size, object.target_len.unwrap_or(0));
+        }
+    }
+
+    fn finish_directory(&mut self, object: &Object, inode: &Inode) -> FsResult<()> {
+        let ino = object.ino;
+        let links = if inode.nlink == 0 { 0 } else { 2 + object.subdirectories };
+        if !object.damaged && (inode.size != object.entries || u64::from(inode.nlink) != links) {
+            let detail = format!(
+                "the inode says {} entries and {} links, found {} and {links}",
+                inode.size, inode.nlink, object.entries
+            );
+            self.finding(FindingKind::EntryCount, ino, detail);
+        }
+        if ino != Ino::ROOT && inode.nlink != 0 {
+            let named = self.namespace.name_in_parent(inode);
+            if !matches!(named, Ok(Some(_))) {
+                self.finding(FindingKind::Unreachable, ino, "its parent does not hold it");
+            } else if !matches!(self.namespace.is_within(ino, Ino::ROOT), Ok(true)) {
+                self.finding(FindingKind::Unreachable, ino, "not below the root");
+            }
+        }
+        Ok(())
+    }
+
+    /// Orphan records against their inodes.
+    fn orphans(&mut self) -> FsResult<()> {
+        let mut after = None;
+        loop {
+            let found = self.namespace.orphans(after, PAGE)?;
+            for &ino in &found {
+                match self.stored_inode(ino)? {
+                    Some(inode) if inode.nlink > 0 => {
+                        self.finding(FindingKind::Orphan, ino, "an orphan record, but names too");
+                    }
+                    _ => {}
+                }
+            }
+            match found.last() {
+                Some(&last) if found.len() == PAGE => after = Some(last),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Every back-reference against its extent.
+    fn backrefs(&mut self) -> FsResult<()> {
+        let namespace = self.namespace;
+        namespace.for_each(Space::Backrefs, &mut |key, _| {
+            let backref = match Backref::decode(key) {
+                Ok(backref) => backref,
+                Err(error) => {
+                    self.finding(FindingKind::Damaged, Ino(0), error.to_string());
+                    return Ok(());
+                }
+            };
+            if !self.uses(&backref)? {
+                let detail = format!("block {} in slot {}", backref.block, backref.slot);
+                self.finding(FindingKind::StaleBackref, backref.ino, detail);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the extent that a back-reference names refers to the block, now or in the history.
+    fn uses(&self, backref: &Backref) -> FsResult<bool> {
+        let Backref { block, ino, slot, node } = *backref;
+        let store = self.namespace.gate.store();
+        let key = key::head_numbered(self.namespace.dataset, ino, Kind::Extent, slot);
+        let refers = |value: &[u8], node: Node, block: BlockId| match SlotRecord::decode(value) {
+            Ok(record) if record.version.node == node => {
+                Some(record.pieces.iter().any(|p| p.block().is_some_and(|b| b.id == block)))
+            }
+            Ok(_) => None,
+            // Damage is reported where it stands.
+            Err(_) => Some(true),
+        };
+        if let Some(value) = store.get(Space::Head, &key)?
+            && let Some(answer) = refers(&value, node, block)
+        {
+            return Ok(answer);
+        }
+        let older = store.get(Space::History, &key::history(&key, node))?;
+        Ok(older.and_then(|value| refers(&value, node, block)).unwrap_or(false))
+    }
+
+    /// Names of the inodes from number `base` on.
+    fn links(&mut self, base: u64, window: usize) -> FsResult<()> {
+        let window = window.min((self.highest - base + 1) as usize);
+        let mut names = vec![0_u32; window];
+        let mut expected = vec![None; window];
+        let namespace = self.namespace;
+        namespace.for_each(Space::Head, &mut |key, value| {
+            let (Ok(head), Ok((version, record))) = (HeadKey::decode(key), Version::split(value))
+            else {
+                return Ok(());
+            };
+            if version.whiteout {
+                return Ok(());
+            }
+            let at =
+                |ino: Ino| ino.0.checked_sub(base).map(|at| at as usize).filter(|&at| at < window);
+            match head.kind {
+                Kind::Inode => {
+                    if let (Some(at), Ok(inode)) =
+                        (at(head.object), Inode::decode(head.object, version, record))
+                    {
+                        expected[at] = Some(names_of(&inode));
+                    }
+                }
+                Kind::Dentry => {
+                    let bucket = Bucket::decode(record).unwrap_or_default();
+                    for at in bucket.entries().iter().filter_map(|entry| at(entry.ino)) {
+                        names[at] = names[at].saturating_add(1);
+                    }
+                }
+                Kind::Symlink | Kind::Xattr | Kind::Extent => {}
+            }
+            Ok(())
+        })?;
+        for (at, (found, expected)) in names.into_iter().zip(expected).enumerate() {
+            if let Some(expected) = expected.filter(|&expected| expected != found) {
+                let detail = format!("the inode says {expected} names, found {found}");
+                self.finding(FindingKind::LinkCount, Ino(base + at as u64), detail);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many entries name an inode.
+fn names_of(inode: &Inode) -> u32 {
+    match inode.kind {
+        FileKind::Directory => u32::from(inode.nlink != 0 && inode.ino != Ino::ROOT),
+        _ => inode.nlink,
+    }
+}

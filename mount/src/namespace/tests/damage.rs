@@ -1,0 +1,197 @@
+//! The structure check finds what is wrong and says where.
+
+use super::*;
+use crate::namespace::record::SlotRecord;
+
+fn kinds(world: &World) -> Vec<(FindingKind, String)> {
+    let report = world.ns.check(CheckOptions { window: 4, max_findings: 50 }).unwrap();
+    let mut found: Vec<_> = report
+        .findings
+        .into_iter()
+        .map(|finding| (finding.kind, String::from_utf8(finding.path).unwrap()))
+        .collect();
+    found.sort();
+    found
+}
+
+/// A namespace with a directory, a file with an extent, and a second name.
+fn sample() -> (World, Ino, Ino) {
+    let world = World::new();
+    let dir = world.dir(Ino::ROOT, "d");
+    let file = world.file(dir, "f");
+    world.write(file, 2, &[piece(0, 1000, 1)]);
+    world.ns.setxattr(&ROOT_CALLER, file, b"user.x", b"1", Default::default()).unwrap();
+    world.ns.symlink(&ROOT_CALLER, dir, b"l", b"target").unwrap();
+    world.assert_sound();
+    (world, dir, file)
+}
+
+fn edit(world: &World, edit: impl FnOnce(&mut Batch)) {
+    let mut batch = Batch::new();
+    edit(&mut batch);
+    world.store.commit(batch, Durability::Buffered).unwrap();
+    world.ns.cache.clear();
+}
+
+#[test]
+fn a_missing_inode_is_found_from_both_sides() {
+    let (world, _, file) = sample();
+    let key = key::head(Dataset::ROOT, file, Kind::Inode);
+    edit(&world, |batch| batch.delete(Space::Head, &key));
+    let gone = format!("<inode {}>", file.0);
+    assert_eq!(
+        kinds(&world),
+        [(FindingKind::NoInode, gone), (FindingKind::DanglingEntry, "/d/f".into())]
+    );
+}
+
+#[test]
+fn wrong_counts_are_found() {
+    let (world, dir, file) = sample();
+    for (ino, change) in
+        [(file, (|inode| inode.nlink = 2) as fn(&mut Inode)), (dir, |inode| inode.size = 7)]
+    {
+        let mut inode = Inode::clone(&world.ns.inode(ino).unwrap());
+        change(&mut inode);
+        let key = key::head(Dataset::ROOT, ino, Kind::Inode);
+        edit(&world, |batch| batch.put(Space::Head, &key, inode.encode()));
+    }
+    assert_eq!(
+        kinds(&world),
+        [(FindingKind::LinkCount, "/d/f".into()), (FindingKind::EntryCount, "/d".into())]
+    );
+}
+
+#[test]
+fn an_inode_without_a_name_is_found() {
+    let (world, dir, _) = sample();
+    let place = world.ns.place(dir, b"f").unwrap();
+    let key = key::head_numbered(Dataset::ROOT, dir, Kind::Dentry, place.number);
+    edit(&world, |batch| batch.delete(Space::Head, &key));
+    let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(found, [FindingKind::LinkCount, FindingKind::EntryCount]);
+}
+
+#[test]
+fn orphans_without_a_record_and_records_without_an_orphan_are_found() {
+    let (world, dir, file) = sample();
+    world.ns.unlink(dir, b"l").unwrap();
+    let orphan = world.ns.orphans(None, 1).unwrap()[0];
+    edit(&world, |batch| {
+        batch.delete(Space::Meta, &key::meta_inode(key::ORPHANS, Dataset::ROOT, orphan));
+        batch.put(Space::Meta, &key::meta_inode(key::ORPHANS, Dataset::ROOT, file), Bytes::new());
+    });
+    let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(found, [FindingKind::Orphan, FindingKind::Orphan]);
+}
+
+#[test]
+fn back_references_are_followed_both_ways() {
+    let (world, _, file) = sample();
+    let right = Backref { block: block(1).id, ino: file, slot: 2, node: Node::FIRST };
+    edit(&world, |batch| {
+        batch.delete(Space::Backrefs, &right.encode());
+        batch.put(Space::Backrefs, &Backref { slot: 3, ..right }.encode(), Bytes::new());
+    });
+    assert_eq!(
+        kinds(&world),
+        [(FindingKind::MissingBackref, "/d/f".into()), (FindingKind::StaleBackref, "/d/f".into())]
+    );
+}
+
+#[test]
+fn content_that_does_not_fit_the_inode_is_found() {
+    let (world, dir, file) = sample();
+    let slot = key::head_numbered(Dataset::ROOT, file, Kind::Extent, 9);
+    let unwritten = Piece { start: 0, len: 5, content: Content::Unwritten };
+    let value = SlotRecord::encode(Version::first(Node::FIRST), &[unwritten]).unwrap();
+    let link = world.ns.lookup(dir, b"l").unwrap().ino;
+    edit(&world, |batch| {
+        batch.put(Space::Head, &slot, value);
+        batch.delete(Space::Head, &key::head(Dataset::ROOT, link, Kind::Symlink));
+    });
+    assert_eq!(
+        kinds(&world),
+        [(FindingKind::Content, "/d/f".into()), (FindingKind::Content, "/d/l".into())]
+    );
+}
+
+#[test]
+fn directories_that_hold_each_other_are_found() {
+    let (world, dir, _) = sample();
+    let below = world.dir(dir, "below");
+    let mut inode = Inode::clone(&world.ns.inode(dir).unwrap());
+    inode.parent = below;
+    let key = key::head(Dataset::ROOT, dir, Kind::Inode);
+    edit(&world, |batch| batch.put(Space::Head, &key, inode.encode()));
+    let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
+    assert!(found.contains(&FindingKind::Unreachable), "{found:?}");
+}
+
+#[test]
+fn a_misplaced_entry_is_found() {
+    let (world, dir, _) = sample();
+    let place = world.ns.place(dir, b"l").unwrap();
+    let from = key::head_numbered(Dataset::ROOT, dir, Kind::Dentry, place.number);
+    let to = key::head_numbered(Dataset::ROOT, dir, Kind::Dentry, place.number ^ 0x100);
+    let value = world.store.get(Space::Head, &from).unwrap().unwrap();
+    edit(&world, |batch| {
+        batch.delete(Space::Head, &from);
+        batch.put(Space::Head, &to, value);
+    });
+    assert_eq!(kinds(&world), [(FindingKind::MisplacedEntry, "/d/l".into())]);
+}
+
+#[test]
+fn every_damaged_record_is_named_and_the_rest_still_checked() {
+    let (world, _, _) = sample();
+    let records = world.store.page(Space::Head, &[], None, 1000).unwrap().items;
+    assert!(records.len() >= 8);
+    for (key, value) in &records {
+        // A version that no program writes yet.
+        let (_, record) = Version::split(value).unwrap();
+        let mut bad = value.to_vec();
+        let at = value.len() - record.len();
+        if matches!(key::HeadKey::decode(key).unwrap().kind, Kind::Symlink | Kind::Xattr) {
+            continue;
+        }
+        bad[at] = 0xee;
+        edit(&world, |batch| batch.put(Space::Head, key, bad));
+        let found = kinds(&world);
+        assert!(found.iter().any(|(kind, _)| *kind == FindingKind::Damaged), "{key:?}: {found:?}");
+        edit(&world, |batch| batch.put(Space::Head, key, value.clone()));
+    }
+    world.assert_sound();
+}
+
+#[test]
+fn a_damaged_extent_is_an_error_for_its_bytes_only() {
+    let (world, dir, file) = sample();
+    world.write(file, 3, &[piece(0, 10, 2)]);
+    let slot = key::head_numbered(Dataset::ROOT, file, Kind::Extent, 2);
+    edit(&world, |batch| batch.put(Space::Head, &slot, &b"\x04\x01\xff"[..]));
+    assert_eq!(fails(world.ns.slot(file, 2)), "EIO");
+    assert_eq!(world.ns.slot(file, 3).unwrap().len(), 1);
+    assert_eq!(world.names(dir), ["f", "l"]);
+}
+
+#[test]
+fn a_key_with_a_wild_number_does_not_make_the_check_endless() {
+    let (world, _, _) = sample();
+    let key = key::head(Dataset::ROOT, Ino(u64::MAX), Kind::Symlink);
+    edit(&world, |batch| batch.put(Space::Head, &key, &b"\x04x"[..]));
+    let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(found, [FindingKind::Damaged, FindingKind::NoInode]);
+}
+
+#[test]
+fn findings_are_counted_beyond_the_limit() {
+    let world = World::new();
+    for number in 0..20 {
+        let file = world.file(Ino::ROOT, &number.to_string());
+        let key = key::head(Dataset::ROOT, file, Kind::Inode);
+        edit(&world, |batch| batch.delete(Space::Head, &key));
+    }
+    let report = world.ns.check(CheckOptions { window: 4, max_findings: 3 }).unwrap();
+    assert_eq!((report.findings.len(), report.found), (3, 20));
+}
