@@ -9,6 +9,7 @@ pub mod budget;
 pub mod catalog;
 pub mod clock;
 pub mod encode;
+pub mod envelope;
 pub mod error;
 pub mod segment;
 pub mod store;
