@@ -3,6 +3,7 @@
 //! [`core::Core`] is the filesystem as plain methods on plain types, callable without a kernel;
 //! [`fuse`] translates kernel requests to it and does nothing else.
 
+pub mod backup;
 pub mod core;
 pub mod error;
 pub mod file;

@@ -1,0 +1,256 @@
+//! Damage, loss, and death at every step.
+
+use firn_tiering::tier::Fault;
+
+use super::*;
+
+/// Two backups; returns the content of each.
+fn two_backups(bench: &Bench) -> [Content; 2] {
+    fill_directory(bench, 7, 50);
+    bench.put(Space::Head, &head_key(9000, 1), b"untouched");
+    bench.backup.run().unwrap();
+    let first = bench.content();
+    bench.put(Space::Head, &head_key(7, 3), b"second");
+    bench.backup.run().unwrap();
+    [first, bench.content()]
+}
+
+fn flip(memory: &Memory, key: &str) {
+    let mut bytes = memory.lose(key).unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    memory.overwrite(key, bytes);
+}
+
+fn truncate(memory: &Memory, key: &str) {
+    let bytes = memory.lose(key).unwrap();
+    memory.overwrite(key, bytes.slice(..bytes.len() / 2));
+}
+
+fn lose(memory: &Memory, key: &str) {
+    memory.lose(key).unwrap();
+}
+
+/// Another whole object of the same sort under this name.
+fn swap(memory: &Memory, key: &str) {
+    let prefix = &key[..key.rfind('/').unwrap()];
+    let other =
+        memory.keys().into_iter().find(|k| k.starts_with(prefix) && k.as_str() != key).unwrap();
+    let bytes = memory.lose(&other).unwrap();
+    memory.overwrite(&other, bytes.clone());
+    memory.overwrite(key, bytes);
+}
+
+type Harm = fn(&Memory, &str);
+const HARMS: [(&str, Harm); 4] =
+    [("flip", flip), ("truncate", truncate), ("lose", lose), ("swap", swap)];
+
+#[test]
+fn a_damaged_manifest_gives_way_to_the_one_before() {
+    for (what, harm) in HARMS {
+        let bench = Bench::new();
+        let [first, _] = two_backups(&bench);
+        harm(&bench.memory, &manifest::key(2));
+        let (found, recovered) = bench.recovered().unwrap();
+        assert_eq!(found, first, "{what}");
+        assert_eq!(recovered.backup.sequence, 1);
+        let lost: Vec<_> = recovered.skipped.iter().map(|skipped| skipped.sequence).collect();
+        assert_eq!(lost, if what == "lose" { vec![] } else { vec![2] }, "{what}");
+        // The next backup does not build on it.
+        bench.put(Space::Head, &head_key(7, 4), b"third");
+        let mut bench = bench;
+        bench.reopen(bench.disk.reopened());
+        assert!(bench.backup.run().unwrap().full, "{what}");
+        assert_eq!(bench.recovered().unwrap().0, bench.content(), "{what}");
+    }
+}
+
+#[test]
+fn a_damaged_piece_gives_way_to_the_backup_before() {
+    for (what, harm) in HARMS {
+        let bench = Bench::new();
+        let before = two_backups_keys(&bench);
+        let fresh = bench.keys(piece::PREFIX).into_iter().find(|key| !before.1.contains(key));
+        harm(&bench.memory, &fresh.unwrap());
+        let (found, recovered) = bench.recovered().unwrap();
+        assert_eq!(found, before.0, "{what}");
+        assert_eq!((recovered.backup.sequence, recovered.skipped.len()), (1, 1), "{what}");
+    }
+}
+
+/// The content and the pieces of the first of two backups.
+fn two_backups_keys(bench: &Bench) -> (Content, Vec<String>) {
+    fill_directory(bench, 7, 50);
+    bench.backup.run().unwrap();
+    let first = (bench.content(), bench.keys(piece::PREFIX));
+    bench.put(Space::Head, &head_key(7, 3), b"second");
+    bench.backup.run().unwrap();
+    first
+}
+
+#[test]
+fn a_piece_that_vanished_or_shrank_is_uploaded_again() {
+    for harm in [lose, truncate] {
+        let bench = Bench::new();
+        let [_, second] = two_backups(&bench);
+        for key in bench.keys(piece::PREFIX) {
+            harm(&bench.memory, &key);
+        }
+        assert!(matches!(bench.recovered(), Err(BackupError::NoWholeBackup { count: 2, .. })));
+        bench.backup.run().unwrap();
+        assert_eq!(bench.recovered().unwrap().0, second);
+    }
+}
+
+#[test]
+fn an_empty_tier_says_so() {
+    let bench = Bench::new();
+    assert!(matches!(bench.recovered(), Err(BackupError::NoBackup)));
+}
+
+#[test]
+fn a_newer_format_is_refused_rather_than_skipped() {
+    let bench = Bench::new();
+    two_backups(&bench);
+    let kind = firn_tiering::envelope::Kind {
+        tag: *b"nsmf",
+        name: "future",
+        version: 99,
+        max_plain_len: 100,
+    };
+    let (future, _) = firn_tiering::envelope::seal(kind, b"?").unwrap();
+    bench.memory.overwrite(&manifest::key(3), future);
+    let error = bench.recovered().unwrap_err();
+    assert!(error.to_string().contains("99"), "{error}");
+}
+
+#[test]
+fn another_volumes_tier_is_refused() {
+    let bench = Bench::new();
+    two_backups(&bench);
+    let other = Bench::new();
+    let backup = Backup::new(
+        Arc::clone(&other.store),
+        Arc::clone(&bench.memory) as Arc<dyn Tier>,
+        bench.runtime.handle().clone(),
+        Arc::clone(&bench.clock) as Arc<dyn Clock>,
+        [1; 16],
+        SMALL,
+    );
+    assert!(matches!(backup.unwrap().run(), Err(BackupError::OtherVolume)));
+}
+
+/// The tier stops answering after each number of writes, as for a process that is killed there;
+/// then either the same session goes on or a new one begins.
+#[test]
+fn death_at_any_step_leaves_a_whole_backup_and_the_next_one_completes() {
+    let mut completed = false;
+    for writes in 0..40 {
+        for crashes in [false, true] {
+            let mut bench = Bench::new();
+            for round in 0..SMALL.keep_manifests as u8 {
+                bench.put(Space::Head, &head_key(7, 1), &[round; 50]);
+                bench.put(Space::Head, &head_key(u64::from(round) << 12, 1), &[round; 50]);
+                bench.backup.run().unwrap();
+            }
+            let before = bench.content();
+            fill_directory(&bench, 7, 40);
+            bench.tier.cut_off_after(writes);
+            let done = bench.backup.run();
+            completed |= done.is_ok();
+            let (found, _) = bench.recovered().unwrap();
+            assert!(found == before || found == bench.content(), "after {writes} writes");
+            assert!(done.is_err() || found == bench.content(), "after {writes} writes");
+            if crashes {
+                bench.reopen(bench.disk.reopened());
+            }
+            bench.tier.reconnect();
+            bench.put(Space::Head, &head_key(70_000, 1), b"later");
+            bench.backup.run().unwrap();
+            assert_eq!(bench.recovered().unwrap().0, bench.content(), "after {writes} writes");
+        }
+    }
+    assert!(completed, "the last steps were reached");
+}
+
+/// The namespace's own store fails while the base is noted and marks are removed.
+#[test]
+fn death_while_marks_are_removed_loses_no_change() {
+    for commits in 0..4 {
+        let mut bench = Bench::new();
+        two_backups(&bench);
+        fill_directory(&bench, 7, 60);
+        bench.disk.fail_after(commits);
+        let _ = bench.backup.run();
+        bench.reopen(bench.disk.reopened());
+        bench.put(Space::Head, &head_key(7, 61), b"later");
+        bench.backup.run().unwrap();
+        assert_eq!(bench.recovered().unwrap().0, bench.content(), "after {commits} commits");
+    }
+}
+
+#[test]
+fn bytes_that_are_damaged_on_their_way_are_noticed() {
+    let bench = Bench::new();
+    let [_, second] = two_backups(&bench);
+    bench.put(Space::Head, &head_key(7, 5), b"third");
+    for part in [piece::PREFIX, manifest::PREFIX] {
+        // Read back wrong: the backup does not count.
+        bench.put(Space::Head, &head_key(7, 6), part.as_bytes());
+        bench.tier.fail_next(Some(Op::Put), part, Fault::Delay(Duration::ZERO));
+        let key_part = part;
+        bench.tier.fail_next(Some(Op::Get), key_part, Fault::Corrupt);
+        bench.tier.fail_next(Some(Op::Get), key_part, Fault::Corrupt);
+        bench.tier.fail_next(Some(Op::Get), key_part, Fault::Corrupt);
+        let _ = bench.backup.run();
+        bench.tier.reconnect();
+        let found = bench.recovered().unwrap().0;
+        assert!(found == second || found == bench.content());
+    }
+    bench.backup.run().unwrap();
+    assert_eq!(bench.recovered().unwrap().0, bench.content());
+
+    // Read wrong during recovery: read again.
+    let store: Arc<dyn NamespaceStore> = Arc::new(MemoryStore::new());
+    let tier = Arc::clone(&bench.tier) as Arc<dyn Tier>;
+    bench.tier.fail_next(Some(Op::Get), piece::PREFIX, Fault::Corrupt);
+    bench.tier.fail_next(Some(Op::Get), manifest::PREFIX, Fault::Truncate);
+    let recovered = restore_into(&tier, bench.runtime.handle(), &store).unwrap();
+    assert_eq!(recovered.skipped, []);
+    assert_eq!(content(&*store), bench.content());
+}
+
+#[test]
+fn a_piece_read_back_wrong_is_no_backup() {
+    let bench = Bench::new();
+    bench.put(Space::Head, &head_key(7, 1), b"x");
+    bench.tier.fail_next(Some(Op::Get), piece::PREFIX, Fault::Corrupt);
+    assert!(matches!(bench.backup.run(), Err(BackupError::NotVerified(_))));
+    assert_eq!(bench.keys(manifest::PREFIX), [""; 0]);
+    assert_eq!(bench.backup.status().last, None);
+    assert!(bench.backup.status().failure.is_some());
+    bench.backup.run().unwrap();
+    assert_eq!(bench.backup.status().failure, None);
+}
+
+#[test]
+fn pieces_stay_while_a_manifest_cannot_be_read() {
+    let bench = Bench::new();
+    for round in 0..6_u8 {
+        bench.put(Space::Head, &head_key(7, 1), &[round; 100]);
+        bench.backup.run().unwrap();
+    }
+    let pieces = bench.keys(piece::PREFIX);
+    flip(&bench.memory, &manifest::key(5));
+    bench.put(Space::Head, &head_key(7, 1), b"next");
+    bench.backup.run().unwrap();
+    let left = bench.keys(piece::PREFIX);
+    assert!(pieces.iter().all(|key| left.contains(key)), "nothing goes on an incomplete view");
+    // It ages out, and collection goes on.
+    for round in 10..20_u8 {
+        bench.put(Space::Head, &head_key(7, 1), &[round; 100]);
+        bench.backup.run().unwrap();
+    }
+    assert_eq!(bench.keys(manifest::PREFIX).len(), SMALL.keep_manifests);
+    assert_eq!(bench.keys(piece::PREFIX).len(), SMALL.keep_manifests + 1);
+}
