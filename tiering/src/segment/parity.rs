@@ -151,7 +151,11 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
     let shard_len = geometry.shard_len as usize;
     let stripes = u32::from(geometry.stripes);
     let per_stripe = usize::from(geometry.parity_per_stripe);
-    let codes: Vec<_> = (0..stripes).map(|stripe| geometry.code(stripe)).collect();
+    // Stripes differ by one data shard at most.
+    let (long, short) = (geometry.code(0), geometry.code(stripes - 1));
+    let code = |stripe| {
+        if geometry.data_in(stripe) == geometry.data_in(0) { &long } else { &short }
+    };
     let mut parity: Vec<Vec<Vec<u8>>> =
         vec![vec![vec![0; shard_len]; per_stripe]; geometry.stripes as usize];
     let mut table = Vec::with_capacity(geometry.table_len() as usize);
@@ -164,8 +168,9 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
             .map_err(Error::io("read the segment back for its parity"))?;
         shard[len..].fill(0);
         table.extend_from_slice(&shard_sum(&shard));
-        let stripe = (number % stripes) as usize;
-        codes[stripe].add((number / stripes) as usize, &shard, &mut parity[stripe]);
+        let stripe = number % stripes;
+        let sums = &mut parity[stripe as usize];
+        code(stripe).add((number / stripes) as usize, &shard, sums);
     }
     let mut in_order = Vec::with_capacity(geometry.parity_len() as usize);
     let mut taken = vec![0; geometry.stripes as usize];
