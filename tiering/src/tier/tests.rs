@@ -3,6 +3,7 @@
 
 mod decorators;
 mod s3;
+mod wire;
 
 use std::io::Write;
 use std::sync::Arc;
