@@ -14,7 +14,7 @@ const MIB: u64 = 1 << 20;
 fn what_was_written_reads_back_before_and_after_a_flush_and_a_remount() {
     let mut world = World::new();
     let file = world.create("a");
-    let data: Vec<u8> = (0..3 * MIB + 77).map(|n| (n * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..3 * MIB + 77).map(|n| ((n * 31) >> 3) as u8).collect();
     for (n, chunk) in data.chunks(100_000).enumerate() {
         world.write(file, n as u64 * 100_000, chunk);
     }

@@ -1,0 +1,558 @@
+//! Does each call on the volume and on the reference, and compares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firn_tiering::{Clock, Error as TieringError, ManualClock, Wait};
+
+use super::super::super::Volume;
+use super::super::fake::{READ_WRITE, ROOT, World, forever};
+use super::observe::{TARGET, XATTR, observe};
+use super::ops::{At, OPEN, Op, Slot};
+use super::reference::{Cell, Meta, Reference};
+use crate::core::Core;
+use crate::error::{FsError, FsResult};
+use crate::types::{
+    Attr, Caller, Fallocate, FileKind, Handle, Ino, OpenMode, RenameMode, SetAttr, SetTime,
+    XattrMode,
+};
+
+/// A stack of stores below a volume.
+pub(super) trait Subject {
+    fn volume(&self) -> &Volume;
+    fn clock(&self) -> &Arc<ManualClock>;
+    fn crash(&mut self);
+    /// `false` when the stack cannot show what power loss leaves.
+    fn lose_power(&mut self) -> bool;
+    fn remount(&mut self);
+    fn fail_appends(&self, _with: Option<fn() -> TieringError>) {}
+    fn move_tiers(&self) {}
+}
+
+impl Subject for World {
+    fn volume(&self) -> &Volume {
+        self.volume()
+    }
+
+    fn clock(&self) -> &Arc<ManualClock> {
+        &self.clock
+    }
+
+    fn crash(&mut self) {
+        self.crash();
+    }
+
+    fn lose_power(&mut self) -> bool {
+        self.lose_power();
+        true
+    }
+
+    fn remount(&mut self) {
+        self.remount();
+    }
+
+    fn fail_appends(&self, with: Option<fn() -> TieringError>) {
+        self.blocks.fail_appends(with);
+    }
+}
+
+/// Runs one sequence.
+pub(super) fn run(subject: &mut impl Subject, ops: &[Op]) {
+    let mut runner = Runner { subject, reference: Reference::new(), open: [None; OPEN], byte: 0 };
+    for op in ops {
+        runner.subject.clock().advance(Duration::from_secs(1));
+        runner.step(op);
+    }
+    runner.check(false);
+    runner.subject.remount();
+    runner.open = [None; OPEN];
+    runner.check(true);
+}
+
+struct Runner<'s, S> {
+    subject: &'s mut S,
+    reference: Reference,
+    open: [Option<(Ino, Handle)>; OPEN],
+    byte: u8,
+}
+
+/// Same outcome, errors by their kind?
+fn agree<T: std::fmt::Debug>(got: &FsResult<T>, wanted: Option<FsError>) {
+    match (got, wanted) {
+        (Ok(_), None) => {}
+        (Err(got), Some(wanted))
+            if std::mem::discriminant(got) == std::mem::discriminant(&wanted) => {}
+        (got, wanted) => panic!("got {got:?}, wanted {wanted:?}"),
+    }
+}
+
+impl<S: Subject> Runner<'_, S> {
+    fn volume(&self) -> &Volume {
+        self.subject.volume()
+    }
+
+    fn wait(&self) -> Wait {
+        forever(self.subject.clock())
+    }
+
+    fn dir(&self, at: At) -> Ino {
+        match self.reference.tree.get(Ino::ROOT, "d") {
+            Some(dir) if at.deep && dir.kind == FileKind::Directory => dir.ino,
+            _ => Ino::ROOT,
+        }
+    }
+
+    fn place(&self, at: At) -> (Ino, &'static [u8]) {
+        (self.dir(at), at.name.as_bytes())
+    }
+
+    fn find(&self, at: At) -> Option<&Meta> {
+        self.reference.tree.get(self.dir(at), at.name)
+    }
+
+    fn step(&mut self, op: &Op) {
+        match *op {
+            Op::Create(..) | Op::Mkdir(_) | Op::Symlink(_) | Op::Fifo(_) => self.make(op),
+            Op::Link(from, to) => self.link(from, to),
+            Op::Unlink(at) => self.remove(at, false),
+            Op::Rmdir(at) => self.remove(at, true),
+            Op::Rename(from, to, mode) => self.rename(from, to, mode),
+            Op::Chmod(..) | Op::SetXattr(..) | Op::RemoveXattr(_) => self.change_meta(op),
+            Op::Open(at, slot) => self.open_slot(at, slot),
+            Op::Close(slot) => self.close(slot),
+            Op::Write(..)
+            | Op::Append(..)
+            | Op::Truncate(..)
+            | Op::Fallocate(..)
+            | Op::SetMtime(_) => self.change_data(op),
+            Op::Copy(from, at, to, start, len) => self.copy((from, at), (to, start), len),
+            Op::Read(slot, at, len) => {
+                let Some((ino, handle)) = self.open[slot] else { return };
+                let read = self.volume().read(ino, handle, at, len as u32, self.wait()).unwrap();
+                assert!(read == self.reference.file(ino).read(at, len), "reads differ");
+            }
+            Op::Seek(slot, at, what) => {
+                let Some((ino, handle)) = self.open[slot] else { return };
+                let found = self.volume().lseek(ino, handle, at, what).ok();
+                assert_eq!(found, self.reference.file(ino).seek(at, what));
+            }
+            _ => self.whole_volume(op),
+        }
+    }
+
+    fn whole_volume(&mut self, op: &Op) {
+        match *op {
+            Op::Fsync(slot) => self.fsync(slot),
+            Op::Flush => {
+                self.volume().files.flush_all().unwrap();
+                self.reference.all_committed();
+            }
+            Op::FlushFails => {
+                // Whatever it commits all the same is one of the states that may be seen.
+                self.subject.fail_appends(Some(|| TieringError::NoSpace));
+                let failed = self.volume().files.flush_all();
+                self.subject.fail_appends(None);
+                assert!(matches!(failed, Ok(()) | Err(FsError::NoSpace)), "{failed:?}");
+                // Under a fault, a file without new bytes is committed; make it certain.
+                self.volume().files.flush_all().unwrap();
+                self.reference.all_committed();
+            }
+            Op::Sync => {
+                self.volume().sync_all(self.wait()).unwrap();
+                self.reference.all_committed();
+                self.reference.namespace_synced();
+            }
+            Op::Settle => {
+                self.volume().files.settle_some().unwrap();
+                // It flushes only when there is something to settle.
+            }
+            Op::Free => {
+                self.volume().files.free_unreferenced().unwrap();
+            }
+            Op::Check => self.check(false),
+            Op::Crash => {
+                self.subject.crash();
+                self.recover(false);
+            }
+            Op::PowerLoss => {
+                if self.subject.lose_power() {
+                    self.recover(true);
+                }
+            }
+            Op::Remount => {
+                self.subject.remount();
+                self.open = [None; OPEN];
+                self.reference.all_committed();
+                self.reference.namespace_synced();
+                self.check(true);
+            }
+            Op::MoveTiers => self.subject.move_tiers(),
+            ref other => panic!("{other:?} is no such call"),
+        }
+    }
+
+    fn fsync(&mut self, slot: Slot) {
+        let Some((ino, handle)) = self.open[slot] else { return };
+        let mut done = self.volume().fsync(ino, handle, false, self.wait());
+        if matches!(done, Err(FsError::NoSpace)) {
+            // An injected failure, told once.
+            done = self.volume().fsync(ino, handle, false, self.wait());
+        }
+        done.unwrap();
+        self.reference.committed(ino);
+        self.reference.namespace_synced();
+    }
+
+    fn recover(&mut self, lost_power: bool) {
+        self.open = [None; OPEN];
+        let view = observe(self.volume(), self.wait());
+        let recovered = self
+            .reference
+            .recovered(&view.listing, lost_power, |ino, state| view.files[&ino].is(state));
+        if let Err(why) = recovered {
+            panic!("after {}: {why}", if lost_power { "power loss" } else { "a crash" });
+        }
+    }
+
+    /// Compares everything; `at_rest` when nothing is uncommitted.
+    fn check(&self, at_rest: bool) {
+        let view = observe(self.volume(), self.wait());
+        assert_eq!(view.listing, self.reference.tree.listing());
+        for (ino, seen) in &view.files {
+            let state = self.reference.file(*ino);
+            assert!(seen.is(state), "{ino:?} shows not {state:#?}");
+            if at_rest {
+                assert_eq!(seen.blocks(), state.allocated().div_ceil(512), "{ino:?}: {state:#?}");
+            }
+        }
+    }
+
+    fn made(&mut self, at: At, attr: &Attr, perm: u16) {
+        let dir = self.dir(at);
+        let nlink = if attr.kind == FileKind::Directory { 2 } else { 1 };
+        let (ino, kind) = (attr.ino, attr.kind);
+        let meta = Meta { ino, kind, perm, nlink, xattr: None };
+        self.reference.tree.inodes.insert(ino, meta);
+        self.reference.tree.add(dir, at.name, ino);
+        self.reference.tree_changed();
+        self.volume().forget(ino, 1);
+    }
+
+    fn make(&mut self, op: &Op) {
+        let (at, perm) = match *op {
+            Op::Create(at, _) => (at, 0o644),
+            Op::Mkdir(at) => (at, 0o755),
+            Op::Symlink(at) => (at, 0o777),
+            Op::Fifo(at) => (at, 0o600),
+            _ => unreachable!("the caller passes these only"),
+        };
+        let (dir, name) = self.place(at);
+        let exists = self.find(at).is_some().then_some(FsError::Exists);
+        let volume = self.subject.volume();
+        let mut opened = None;
+        let made = match *op {
+            Op::Create(..) => {
+                volume.create(&ROOT, dir, name, perm, 0, READ_WRITE).map(|(attr, handle)| {
+                    opened = Some(handle);
+                    attr
+                })
+            }
+            Op::Mkdir(_) => volume.mkdir(&ROOT, dir, name, perm, 0),
+            Op::Symlink(_) => volume.symlink(&ROOT, dir, name, TARGET),
+            _ => volume.mknod(&ROOT, dir, name, 0o010_000 | perm, 0, 0),
+        };
+        agree(&made, exists);
+        let Ok(attr) = made else { return };
+        if let (Op::Create(_, slot), Some(handle)) = (op, opened) {
+            self.close(*slot);
+            self.open[*slot] = Some((attr.ino, handle));
+            self.reference.add_file(attr.ino, self.subject.clock().now());
+        }
+        self.made(at, &attr, perm as u16);
+    }
+
+    fn link(&mut self, from: At, to: At) {
+        let Some(source) = self.find(from).cloned() else { return };
+        let (dir, name) = self.place(to);
+        let wanted = match self.find(to) {
+            _ if source.kind == FileKind::Directory => Some(FsError::NotPermitted),
+            Some(_) => Some(FsError::Exists),
+            None => None,
+        };
+        let linked = self.volume().link(source.ino, dir, name);
+        agree(&linked, wanted);
+        if linked.is_ok() {
+            self.volume().forget(source.ino, 1);
+            self.reference.tree.inodes.get_mut(&source.ino).unwrap().nlink += 1;
+            self.reference.tree.add(dir, to.name, source.ino);
+            self.reference.tree_changed();
+        }
+    }
+
+    fn remove(&mut self, at: At, as_dir: bool) {
+        let (dir, name) = self.place(at);
+        let is_dir = |meta: &Meta| meta.kind == FileKind::Directory;
+        let wanted = match self.find(at) {
+            None => Some(FsError::NotFound),
+            Some(meta) if as_dir && !is_dir(meta) => Some(FsError::NotDirectory),
+            Some(meta) if !as_dir && is_dir(meta) => Some(FsError::IsDirectory),
+            Some(meta) if as_dir && !self.reference.tree.is_empty(meta.ino) => {
+                Some(FsError::NotEmpty)
+            }
+            Some(_) => None,
+        };
+        let removed = match as_dir {
+            true => self.volume().rmdir(dir, name),
+            false => self.volume().unlink(dir, name),
+        };
+        agree(&removed, wanted);
+        if removed.is_ok() {
+            let ino = self.reference.tree.take(dir, at.name).unwrap();
+            self.reference.tree.drop_link(ino);
+            self.reference.tree_changed();
+        }
+    }
+
+    fn rename(&mut self, from: At, to: At, mode: RenameMode) {
+        let (from_dir, from_name) = self.place(from);
+        let (to_dir, to_name) = self.place(to);
+        let wait = self.wait();
+        let wanted = self.rename_outcome(from, to, mode);
+        let volume = self.subject.volume();
+        let renamed = volume.rename(from_dir, from_name, to_dir, to_name, mode, wait);
+        let (source, target) = (self.find(from).cloned(), self.find(to).cloned());
+        agree(&renamed, wanted);
+        let (Ok(()), Some(source)) = (renamed, source) else { return };
+        let tree = &mut self.reference.tree;
+        if target.as_ref().is_some_and(|target| target.ino == source.ino) {
+            return;
+        }
+        tree.take(from_dir, from.name);
+        tree.take(to_dir, to.name);
+        match (&target, mode) {
+            (Some(target), RenameMode::Exchange) => tree.add(from_dir, from.name, target.ino),
+            (Some(target), _) => {
+                if source.kind == FileKind::File {
+                    // Its data goes first.
+                    self.reference.committed(source.ino);
+                }
+                self.reference.tree.drop_link(target.ino);
+            }
+            (None, _) => {}
+        }
+        self.reference.tree.add(to_dir, to.name, source.ino);
+        self.reference.tree_changed();
+    }
+
+    fn rename_outcome(&self, from: At, to: At, mode: RenameMode) -> Option<FsError> {
+        let tree = &self.reference.tree;
+        let (from_dir, to_dir) = (self.dir(from), self.dir(to));
+        let Some(source) = self.find(from) else { return Some(FsError::NotFound) };
+        let is_dir = |meta: &Meta| meta.kind == FileKind::Directory;
+        let target = self.find(to);
+        if target.is_some() && mode == RenameMode::NoReplace {
+            return Some(FsError::Exists);
+        }
+        if target.is_some_and(|target| target.ino == source.ino) {
+            return None;
+        }
+        if is_dir(source) && tree.is_within(to_dir, source.ino) {
+            return Some(FsError::Invalid("below itself"));
+        }
+        let Some(target) = target else {
+            return (mode == RenameMode::Exchange).then_some(FsError::NotFound);
+        };
+        if mode == RenameMode::Exchange {
+            let below = is_dir(target) && tree.is_within(from_dir, target.ino);
+            return below.then_some(FsError::Invalid("below itself"));
+        }
+        match (is_dir(source), is_dir(target)) {
+            (true, false) => Some(FsError::NotDirectory),
+            (false, true) => Some(FsError::IsDirectory),
+            (true, true) if !tree.is_empty(target.ino) => Some(FsError::NotEmpty),
+            _ => None,
+        }
+    }
+
+    fn change_meta(&mut self, op: &Op) {
+        let (Op::Chmod(at, _) | Op::SetXattr(at, _) | Op::RemoveXattr(at)) = *op else { return };
+        let Some(meta) = self.find(at).cloned() else { return };
+        let volume = self.subject.volume();
+        let plain = matches!(meta.kind, FileKind::File | FileKind::Directory);
+        let no_xattr = (!plain).then_some(FsError::NotPermitted);
+        let wait = self.wait();
+        let mut new = meta.clone();
+        match *op {
+            Op::Chmod(_, perm) => {
+                new.perm = perm;
+                let changes = SetAttr { perm: Some(perm), ..SetAttr::default() };
+                let attr = volume.setattr(&ROOT, meta.ino, &changes, wait).unwrap();
+                assert_eq!(attr.perm, perm);
+            }
+            Op::SetXattr(_, value) => {
+                let set = volume.setxattr(&ROOT, meta.ino, XATTR, &[value], XattrMode::Set);
+                new.xattr = if set.is_ok() { Some(value) } else { None };
+                agree(&set, no_xattr);
+            }
+            _ => {
+                let missing = meta.xattr.is_none().then_some(FsError::NoAttribute);
+                let removed = volume.removexattr(&ROOT, meta.ino, XATTR);
+                new.xattr = None;
+                agree(&removed, no_xattr.or(missing));
+            }
+        }
+        if new != meta {
+            self.reference.tree.inodes.insert(meta.ino, new);
+            self.reference.tree_changed();
+        }
+    }
+
+    fn open_slot(&mut self, at: At, slot: Slot) {
+        let Some(meta) = self.find(at).cloned() else { return };
+        let wanted = match meta.kind {
+            FileKind::File => None,
+            FileKind::Directory => Some(FsError::IsDirectory),
+            _ => Some(FsError::Invalid("")),
+        };
+        let opened = self.volume().open(&ROOT, meta.ino, READ_WRITE, self.wait());
+        agree(&opened, wanted);
+        if let Ok(handle) = opened {
+            self.close(slot);
+            self.open[slot] = Some((meta.ino, handle));
+        }
+    }
+
+    fn close(&mut self, slot: Slot) {
+        if let Some((ino, handle)) = self.open[slot].take() {
+            self.volume().release(ino, handle);
+        }
+    }
+
+    fn change_data(&mut self, op: &Op) {
+        let (Op::Write(slot, ..)
+        | Op::Append(slot, _)
+        | Op::Truncate(slot, _)
+        | Op::Fallocate(slot, ..)
+        | Op::SetMtime(slot)) = *op
+        else {
+            return;
+        };
+        let Some((ino, handle)) = self.open[slot] else { return };
+        let (volume, wait) = (self.subject.volume(), self.wait());
+        let now = self.subject.clock().now();
+        let clean = self.reference.is_clean(ino);
+        self.byte = self.byte % 250 + 1;
+        let byte = self.byte;
+        match *op {
+            Op::Write(_, at, len) => {
+                let data = vec![byte; len as usize];
+                let someone = Caller { uid: 7, gid: 7, pid: 0 };
+                volume.write(&someone, ino, handle, at, &data, false, false, wait).unwrap();
+                self.reference.change(ino, |file| {
+                    file.paint(at..at + len, Some(Cell::Data(byte)));
+                    file.size = file.size.max(at + len);
+                    file.mtime = now;
+                });
+            }
+            Op::Append(_, len) => {
+                let mode = OpenMode { append: true, ..READ_WRITE };
+                let appender = volume.open(&ROOT, ino, mode, wait).unwrap();
+                let data = vec![byte; len as usize];
+                volume.write(&ROOT, ino, appender, 0, &data, false, false, wait).unwrap();
+                volume.release(ino, appender);
+                self.reference.change(ino, |file| {
+                    file.paint(file.size..file.size + len, Some(Cell::Data(byte)));
+                    file.size += len;
+                    file.mtime = now;
+                });
+            }
+            Op::Truncate(_, size) => {
+                let changes = SetAttr { size: Some(size), ..SetAttr::default() };
+                volume.setattr(&ROOT, ino, &changes, wait).unwrap();
+                self.reference.change(ino, |file| {
+                    file.resize(size);
+                    file.mtime = now;
+                });
+            }
+            Op::Fallocate(_, at, len, what) => {
+                volume.fallocate(&ROOT, ino, handle, at, len, what, wait).unwrap();
+                self.fallocated(ino, at, len, what);
+            }
+            _ => {
+                let old = now - Duration::from_secs(1 << 20);
+                let changes = SetAttr { mtime: Some(SetTime::At(old)), ..SetAttr::default() };
+                volume.setattr(&ROOT, ino, &changes, wait).unwrap();
+                self.reference.change(ino, |file| file.mtime = old);
+                if clean {
+                    // With no data to wait for, it is in the namespace at once.
+                    self.reference.committed(ino);
+                }
+            }
+        }
+    }
+
+    fn fallocated(&mut self, ino: Ino, at: u64, len: u64, what: Fallocate) {
+        let now = self.subject.clock().now();
+        let range = at..at + len;
+        self.reference.change(ino, |file| {
+            let keep = match what {
+                Fallocate::Allocate { keep_size } => {
+                    for hole in file.holes(range.clone()) {
+                        if !hole.is_empty() {
+                            file.paint(hole, Some(Cell::Unwritten));
+                        }
+                    }
+                    keep_size
+                }
+                Fallocate::PunchHole => {
+                    file.paint(range.clone(), None);
+                    true
+                }
+                Fallocate::ZeroRange { keep_size } => {
+                    file.paint(range.clone(), Some(Cell::Unwritten));
+                    keep_size
+                }
+            };
+            if !keep {
+                file.size = file.size.max(range.end);
+            }
+            file.mtime = now;
+        });
+    }
+
+    fn copy(&mut self, from: (Slot, u64), to: (Slot, u64), len: u64) {
+        let (Some(source), Some(target)) = (self.open[from.0], self.open[to.0]) else { return };
+        let (at, start) = (from.1, to.1);
+        let now = self.subject.clock().now();
+        let size = self.reference.file(source.0).size;
+        let wanted_len = len.min(size.saturating_sub(at));
+        let overlap = source.0 == target.0 && at < start + wanted_len && start < at + wanted_len;
+        let copied = self.volume().copy_file_range(
+            &ROOT,
+            (source.0, source.1, at),
+            (target.0, target.1, start),
+            len,
+            self.wait(),
+        );
+        agree(&copied, (overlap && wanted_len > 0).then_some(FsError::Invalid("overlap")));
+        let Ok(copied) = copied else { return };
+        assert_eq!(copied, wanted_len);
+        if copied == 0 {
+            return;
+        }
+        let runs = self.reference.file(source.0).within(at..at + copied);
+        self.reference.change(target.0, |file| {
+            file.paint(start..start + copied, None);
+            for (run, cell) in runs {
+                if cell != Cell::Unwritten {
+                    file.paint(run.start - at + start..run.end - at + start, Some(cell));
+                }
+            }
+            file.size = file.size.max(start + copied);
+            file.mtime = now;
+        });
+        if !self.reference.is_clean(source.0) && source.0 != target.0 {
+            // Many uncommitted bytes are committed first, which nobody promises.
+        }
+    }
+}
