@@ -24,6 +24,7 @@ mod piece;
 mod recover;
 mod tracked;
 mod upload;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub use manifest::ManifestInfo;
 pub use piece::PieceLimits;
 pub use recover::{RecoverOptions, Recovered, Skipped, recover, restore_into};
 pub use tracked::{Frozen, Mark, Tracked};
+pub use verify::{DamagedObject, Verified, verify_newest};
 
 /// Result of a backup or a recovery.
 pub type BackupResult<T> = Result<T, BackupError>;

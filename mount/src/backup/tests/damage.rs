@@ -254,3 +254,24 @@ fn pieces_stay_while_a_manifest_cannot_be_read() {
     assert_eq!(bench.keys(manifest::PREFIX).len(), SMALL.keep_manifests);
     assert_eq!(bench.keys(piece::PREFIX).len(), SMALL.keep_manifests + 1);
 }
+
+#[test]
+fn a_check_names_what_is_damaged_in_the_newest_backup() {
+    for (what, harm) in HARMS {
+        let bench = Bench::new();
+        two_backups(&bench);
+        let tier = Arc::clone(&bench.memory) as Arc<dyn Tier>;
+        let verify = || verify_newest(&tier, bench.runtime.handle()).unwrap().unwrap();
+        let whole = verify();
+        assert_eq!((whole.backup.sequence, whole.records), (2, 52));
+        assert_eq!(whole.damaged, []);
+        let (newest, _) = bench.runtime.block_on(Manifest::fetch(&*bench.memory, 2)).unwrap();
+        let key = newest.pieces().next().unwrap().key();
+        harm(&bench.memory, &key);
+        let damaged: Vec<_> = verify().damaged.into_iter().map(|damage| damage.key).collect();
+        assert_eq!(damaged, [key], "{what}");
+    }
+    let empty = Bench::new();
+    let tier = Arc::clone(&empty.memory) as Arc<dyn Tier>;
+    assert_eq!(verify_newest(&tier, empty.runtime.handle()).unwrap(), None);
+}
