@@ -14,6 +14,9 @@ use super::store::{Page, Space};
 use crate::error::FsResult;
 use crate::types::{FileKind, Ino};
 
+/// What is done with a key and its value.
+type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> FsResult<()> + 'a;
+
 /// Records read at once.
 const PAGE: usize = 1024;
 
@@ -128,11 +131,7 @@ impl Namespace {
         })
     }
 
-    fn for_each(
-        &self,
-        space: Space,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> FsResult<()>,
-    ) -> FsResult<()> {
+    fn for_each(&self, space: Space, visit: &mut Visit<'_>) -> FsResult<()> {
         let mut from = Vec::new();
         loop {
             let Page { items, more } = self.gate.store().page(space, &from, None, PAGE)?;

@@ -74,11 +74,7 @@ impl Namespace {
                 txn = self.begin();
             }
         }
-        while inode.xattr_names > 0 {
-            let more = self.remove_xattrs(&mut txn, &inode)?;
-            if !more {
-                break;
-            }
+        while inode.xattr_names > 0 && self.remove_xattrs(&mut txn, &inode)? {
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
             txn = self.begin();
         }

@@ -13,7 +13,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::config::{BlockSizePolicy, CompressionPolicy, PinningPolicy};
@@ -57,8 +57,9 @@ impl Default for StoreOptions {
 /// Bytes below which `rest` merges a space into one sorted run.
 const MERGE_AT_REST_BYTES: u64 = 64 << 20;
 
-/// Longest time that `rest` waits for tables to be written.
-const REST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often and how long `rest` looks again whether all tables are written: a minute in all.
+const REST_LOOKS: u32 = 30_000;
+const REST_PAUSE: Duration = Duration::from_millis(2);
 
 /// fjall on a directory.
 pub struct LocalStore {
@@ -135,14 +136,14 @@ impl LocalStore {
         for space in &self.opened().spaces {
             space.rotate_memtable().map_err(StoreError::of("flush to tables"))?;
         }
-        let deadline = Instant::now() + REST_TIMEOUT;
-        while self.opened().spaces.iter().any(|space| space.sealed_memtable_count() > 0) {
-            if Instant::now() > deadline {
-                return Ok(false);
+        let busy = || self.opened().spaces.iter().any(|space| space.sealed_memtable_count() > 0);
+        for _ in 0..REST_LOOKS {
+            if !busy() {
+                return Ok(true);
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(REST_PAUSE);
         }
-        Ok(true)
+        Ok(false)
     }
 
     fn journals(&self) -> std::io::Result<Vec<PathBuf>> {
