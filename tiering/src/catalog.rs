@@ -7,7 +7,8 @@
 //! segment that has a record has its blocks. After `kill -9` the log's prefix stands: segments
 //! without a record are caught up. Power loss may damage anything (sled's `flush` does not sync),
 //! so a marker file beside the database names the boot it was written under: another boot without
-//! a clean end wipes the database. A clean end syncs the files itself before it says so.
+//! a clean end wipes the database. The marker also says whether every segment of every tier was
+//! recorded once: until then the cold tier is listed at every open. A clean end syncs the files itself before it says so.
 //! A database that does not open, or panics, is wiped. What a wipe loses is time, and what only
 //! the catalog knew: which ranges of hot files are holes (reads fail verification there and go to
 //! cold) and which cold copies were verified (they are verified again before anything is dropped).
@@ -44,7 +45,10 @@ struct Marker {
     version: u32,
     volume: [u8; 16],
     boot_id: String,
+    /// Closed, and everything synced since.
     clean: bool,
+    /// Every segment of every tier was recorded when this was written.
+    complete: bool,
 }
 
 /// How the catalog was found.
@@ -68,13 +72,14 @@ pub struct Catalog {
     /// Serialises read-modify-write of buckets.
     writing: Mutex<()>,
     broken: AtomicBool,
+    complete: AtomicBool,
 }
 
 impl Catalog {
     /// Opens the catalog in `dir`, wiping it when it cannot be relied on.
     pub fn open(dir: &Path, volume: VolumeId, cache_bytes: u64) -> Result<(Self, Found)> {
         fs::create_dir_all(dir).map_err(Error::io(format!("create {}", dir.display())))?;
-        let mut found = judge(dir, volume);
+        let (mut found, mut complete) = judge(dir, volume);
         if let Found::Wiped(reason) = &found {
             tracing::info!(reason, "the catalog is rebuilt from the segments");
             wipe(dir)?;
@@ -83,13 +88,14 @@ impl Catalog {
             Ok(opened) => opened,
             Err(error) => {
                 found = Found::Wiped(format!("the database does not open: {error}"));
+                complete = false;
                 tracing::warn!(%error, "the catalog does not open and is rebuilt");
                 wipe(dir)?;
                 open_database(dir, cache_bytes)?
             }
         };
         let (db, blocks, segments) = opened;
-        write_marker(dir, volume, false)?;
+        write_marker(dir, volume, false, complete)?;
         let catalog = Self {
             dir: dir.to_owned(),
             volume,
@@ -98,6 +104,7 @@ impl Catalog {
             segments,
             writing: Mutex::new(()),
             broken: AtomicBool::new(false),
+            complete: AtomicBool::new(complete),
         };
         Ok((catalog, found))
     }
@@ -110,6 +117,23 @@ impl Catalog {
     /// Whether an operation failed since it was opened; it is wiped at the next open.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Whether every segment of every tier was recorded once.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
+    }
+
+    /// Says that every segment of every tier is recorded.
+    pub fn mark_complete(&self) -> Result<()> {
+        if self.complete.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.guarded(|| {
+            // The marker must not outrun the records it speaks of when the process dies.
+            self.db.flush()?;
+            write_marker(&self.dir, self.volume, false, true)
+        })
     }
 
     /// Records a segment: its blocks first, itself last. Where a block has a record already, the
@@ -214,12 +238,13 @@ impl Catalog {
         if self.is_broken() {
             return Ok(());
         }
+        let complete = self.is_complete();
         let Self { dir, volume, db, blocks, segments, .. } = self;
         let flushed = guard(|| db.flush().map_err(Error::from));
         drop((blocks, segments, db));
         flushed?;
         sync_tree(&dir)?;
-        write_marker(&dir, volume, true)
+        write_marker(&dir, volume, true, complete)
     }
 
     /// Applies `change` to the bucket of each item, reading and writing each bucket once.
@@ -312,25 +337,25 @@ fn open_database(dir: &Path, cache_bytes: u64) -> Result<(sled::Db, sled::Tree, 
     })
 }
 
-fn judge(dir: &Path, volume: VolumeId) -> Found {
+/// How far the database can be relied on, and whether it was complete.
+fn judge(dir: &Path, volume: VolumeId) -> (Found, bool) {
+    let wiped = |reason: String| (Found::Wiped(reason), false);
     let bytes = match fs::read(dir.join(MARKER)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Found::Wiped("there is none".into());
+            return wiped("there is none".into());
         }
-        Err(error) => return Found::Wiped(format!("its marker is unreadable: {error}")),
+        Err(error) => return wiped(format!("its marker is unreadable: {error}")),
     };
     match serde_json::from_slice::<Marker>(&bytes) {
-        Err(error) => Found::Wiped(format!("its marker is damaged: {error}")),
+        Err(error) => wiped(format!("its marker is damaged: {error}")),
         Ok(marker) if marker.version != CATALOG_VERSION => {
-            Found::Wiped(format!("it has version {}", marker.version))
+            wiped(format!("it has version {}", marker.version))
         }
-        Ok(marker) if marker.volume != volume.0 => {
-            Found::Wiped("it belongs to another volume".into())
-        }
-        Ok(marker) if marker.clean => Found::Clean,
-        Ok(marker) if marker.boot_id == boot_id() => Found::Behind,
-        Ok(_) => Found::Wiped("the machine went down while it was in use".into()),
+        Ok(marker) if marker.volume != volume.0 => wiped("it belongs to another volume".into()),
+        Ok(marker) if marker.clean => (Found::Clean, marker.complete),
+        Ok(marker) if marker.boot_id == boot_id() => (Found::Behind, marker.complete),
+        Ok(_) => wiped("the machine went down while it was in use".into()),
     }
 }
 
@@ -340,8 +365,9 @@ fn boot_id() -> String {
         .map_or_else(|_| format!("unknown {}", std::process::id()), |id| id.trim().to_owned())
 }
 
-fn write_marker(dir: &Path, volume: VolumeId, clean: bool) -> Result<()> {
-    let marker = Marker { version: CATALOG_VERSION, volume: volume.0, boot_id: boot_id(), clean };
+fn write_marker(dir: &Path, volume: VolumeId, clean: bool, complete: bool) -> Result<()> {
+    let (version, boot_id) = (CATALOG_VERSION, boot_id());
+    let marker = Marker { version, volume: volume.0, boot_id, clean, complete };
     let bytes = serde_json::to_vec(&marker).expect("a marker has only plain fields");
     let (path, aside) = (dir.join(MARKER), dir.join("marker.tmp"));
     let failed = || Error::io(format!("write {}", path.display()));

@@ -18,19 +18,26 @@
 mod append;
 mod cache;
 mod capacity;
+mod check;
 mod cold;
 mod config;
 mod gates;
 mod hotdir;
 mod ids;
+mod mover;
+mod object;
 mod open;
 mod read;
+mod reclaim;
+mod residence;
 mod signals;
+mod status;
 mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,15 +63,22 @@ use hotdir::HotDir;
 use ids::Ids;
 use signals::{Counters, Faults, Signals};
 use table::Table;
+use upload::Wanted;
 
+pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{OtherBytes, StoreConfig};
 pub use gates::{BackupGate, BackupProof, Liveness};
+pub use residence::{Archived, BlockInfo, Moved, Residence};
+pub use status::{Health, Usage};
 
 /// How long a waiter sleeps before it looks at the injected clock again.
 const CLOCK_SLICE: Duration = Duration::from_millis(20);
 
 /// How often the background threads look around without being told to.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Memory of one upload: a part on its way, and a piece read back beside its original.
+const UPLOAD_MEMORY: u64 = 16 << 20;
 
 /// Threads of the runtime on which the cold tier's calls run.
 const COLD_THREADS: usize = 2;
@@ -94,6 +108,12 @@ struct Inner {
     seal_changed: Condvar,
     syncing: Mutex<SyncState>,
     sync_changed: Condvar,
+    wanted: Mutex<Wanted>,
+    upload_changed: Condvar,
+    /// Blocks that were freed and not counted yet.
+    freed: Mutex<Vec<BlockId>>,
+    /// When segments that only backups keep are judged again.
+    leftovers_at: Mutex<Instant>,
     searching: Mutex<()>,
     /// The cold tier must be listed before a block may be called lost.
     cold_unlisted: AtomicBool,
@@ -165,6 +185,12 @@ impl BlockStore {
         self.spawn("firn-helper", Inner::run_helper)?;
         if !self.inner.config.read_only {
             self.spawn("firn-sealer", Inner::run_sealer)?;
+            self.spawn("firn-mover", Inner::run_mover)?;
+            if self.inner.cold.is_some() {
+                for _ in 0..self.inner.config.upload_streams {
+                    self.spawn("firn-uploader", Inner::run_uploader)?;
+                }
+            }
         }
         Ok(())
     }
@@ -214,9 +240,95 @@ impl BlockStore {
         }
     }
 
+    /// Removes the catalog of a store that is closed; the next open makes it again.
+    pub fn wipe_catalog(config: &StoreConfig) -> Result<()> {
+        Catalog::wipe(&config.catalog_dir)
+    }
+
     /// Whether the catalog holds every segment there is.
     pub fn is_caught_up(&self) -> bool {
         self.inner.is_caught_up()
+    }
+
+    /// Waits until [`BlockStore::is_caught_up`].
+    pub fn wait_caught_up(&self, wait: Wait) -> Result<()> {
+        while !self.is_caught_up() {
+            self.inner.check_wait(wait, "waiting for the catalog to be rebuilt")?;
+            self.inner.signals.kick_helper();
+            self.inner.config.clock.sleep(CLOCK_SLICE);
+        }
+        Ok(())
+    }
+
+    /// Where each block is.
+    pub fn residence(&self, blocks: &[BlockId]) -> Vec<Residence> {
+        self.inner.residences(blocks)
+    }
+
+    /// How and where a block is stored.
+    pub fn describe(&self, block: BlockId) -> Result<BlockInfo> {
+        self.inner.describe(block)
+    }
+
+    /// Copies the segments that hold `blocks` to cold, sealing them first, and verifies the
+    /// copies. `progress` gets segments done and in all. Blocks must be recorded.
+    pub fn archive(
+        &self,
+        blocks: &[BlockId],
+        wait: Wait,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Archived> {
+        self.inner.archive(blocks, wait, progress)
+    }
+
+    /// Drops the hot copies of those of `blocks` that are verified in cold and that `proof`
+    /// covers; says of each other one why it stays.
+    pub fn release(&self, blocks: &[BlockId], proof: &BackupProof, wait: Wait) -> Result<Moved> {
+        self.inner.check_writable()?;
+        self.inner.release(blocks, proof, wait)
+    }
+
+    /// Brings blocks back to hot. `progress` gets blocks done and in all.
+    pub fn stage(
+        &self,
+        blocks: &[BlockId],
+        wait: Wait,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Moved> {
+        self.inner.check_writable()?;
+        self.inner.stage(blocks, wait, progress)
+    }
+
+    /// Seals what is open and copies everything to cold; returns how many segments were not
+    /// copied when `wait` ended. Without a cold tier there is nothing to do.
+    pub fn drain_uploads(&self, wait: Wait) -> Result<u64> {
+        self.inner.drain_uploads(wait)
+    }
+
+    /// Asks about every segment whether it is still needed, and collects what is not; returns how
+    /// many segments became free.
+    pub fn sweep(&self) -> Result<usize> {
+        self.inner.count_freed();
+        self.inner.sweep()
+    }
+
+    /// Looks at every segment in every tier; see [`CheckOptions`].
+    pub fn check(
+        &self,
+        options: CheckOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<CheckReport> {
+        self.inner.check(options, progress)
+    }
+
+    /// Bytes used and bounds.
+    pub fn usage(&self) -> Usage {
+        self.inner.usage()
+    }
+
+    /// What goes on and what went wrong.
+    pub fn health(&self) -> Health {
+        self.inner.health()
     }
 
     /// A block id higher than those of all blocks appended before the call.
@@ -260,7 +372,10 @@ impl Blocks for BlockStore {
         self.inner.read(block, range, wait)
     }
 
-    fn free(&self, _blocks: &[BlockId]) {}
+    fn free(&self, blocks: &[BlockId]) {
+        self.inner.freed.lock().extend_from_slice(blocks);
+        self.inner.signals.kick_mover();
+    }
 }
 
 fn start_runtime() -> Result<tokio::runtime::Runtime> {
@@ -297,6 +412,9 @@ impl Inner {
             None => 0,
         };
         reserve(config.catalog_cache_bytes);
+        if cold.is_some() {
+            reserve(config.upload_streams as u64 * UPLOAD_MEMORY);
+        }
         let cache = CellCache::new(reserve(config.cache_bytes));
         let poisoned = config.read_only.then(|| "it was opened read-only".to_owned());
         Ok(Self {
@@ -314,6 +432,10 @@ impl Inner {
             seal_changed: Condvar::new(),
             syncing: Mutex::default(),
             sync_changed: Condvar::new(),
+            wanted: Mutex::default(),
+            upload_changed: Condvar::new(),
+            freed: Mutex::default(),
+            leftovers_at: Mutex::new(config.clock.instant()),
             searching: Mutex::default(),
             cold_unlisted: AtomicBool::new(false),
             is_poisoned: AtomicBool::new(poisoned.is_some()),
@@ -382,6 +504,9 @@ impl Inner {
 
     /// Leases, the next segment's file, catching up: work that nobody waits for.
     fn run_helper(&self) {
+        if !self.config.read_only {
+            self.clean_cold();
+        }
         while !self.is_stopping() {
             if !self.config.read_only {
                 self.prepare_ahead();
@@ -393,6 +518,20 @@ impl Inner {
             if !self.is_stopping() {
                 self.signals.helper.wait(TICK);
             }
+        }
+    }
+
+    /// Removes what uploads of dead processes left in the cold tier.
+    fn clean_cold(&self) {
+        let Some(cold) = &self.cold else { return };
+        let deadline = self.config.clock.instant() + self.config.cold_read_deadline;
+        let cleaned = cold.call(deadline, "cleaning the cold tier", |tier| {
+            Box::pin(async move { tier.clean().await })
+        });
+        match cleaned {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed unfinished uploads from the cold tier"),
+            Err(error) => tracing::warn!(%error, "unfinished uploads were not looked for"),
         }
     }
 }

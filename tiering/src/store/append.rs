@@ -199,14 +199,22 @@ impl Inner {
     }
 
     /// Ends the segment that takes frames, if it has any. What was appended before the call is in
-    /// a segment that is sealed or waits for it.
-    pub(super) fn rotate_now(&self) {
+    /// a segment that is sealed or waits for it. Whether there was anything to end.
+    pub(super) fn rotate_now(&self) -> bool {
         let mut active = self.active.lock();
         if active.writer.as_ref().is_some_and(|writer| !writer.is_empty())
             && let Some(full) = active.writer.take()
         {
             self.enqueue_seal(full);
+            return true;
         }
+        false
+    }
+
+    /// Whether a segment is being sealed or waits for it.
+    pub(super) fn is_sealing(&self) -> bool {
+        let queue = self.sealing.lock();
+        queue.sealing.is_some() || !queue.waiting.is_empty()
     }
 
     /// Removes the empty files that only waited to be used.
@@ -449,8 +457,7 @@ impl Inner {
     }
 
     /// Every unsealed segment that no longer takes frames.
-    #[cfg(test)]
-    pub(super) fn unsealed_ids_but_active(&self) -> Vec<SegmentId> {
+    pub(super) fn unsealed_full(&self) -> Vec<SegmentId> {
         let active = self.active.lock().writer.as_ref().map(|writer| writer.name().id);
         let mut ids = self.unsealed_ids();
         ids.retain(|id| Some(*id) != active);

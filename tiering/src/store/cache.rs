@@ -43,6 +43,7 @@ impl CellCache {
         Self { capacity: capacity_bytes, state: Mutex::default() }
     }
 
+    #[cfg(test)]
     pub(super) fn capacity_bytes(&self) -> u64 {
         self.capacity
     }

@@ -7,7 +7,6 @@
 //! [`Error::NoSpace`] when the mover has found that nothing can be dropped and nothing copied.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -108,7 +107,7 @@ impl Capacity {
     }
 
     /// The mover found nothing to copy and nothing to drop.
-    pub(super) fn is_full(&self) {
+    pub(super) fn declare_full(&self) {
         self.full.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
@@ -125,9 +124,19 @@ impl Capacity {
         (self.used_bytes() + self.other_bytes()).saturating_sub(target)
     }
 
+    /// Room that only moving and compacting may use, so that a full tier can still be relieved.
+    fn reserve(&self, limit: u64) -> u64 {
+        (limit / 16).min(self.segment_bytes / 2)
+    }
+
+    /// Counts `bytes` for work that makes room in the end.
+    pub(super) fn charge_reserve(&self, bytes: u64) -> Result<Charge<'_>> {
+        self.try_charge(bytes, 0).ok_or(Error::NoSpace)
+    }
+
     /// Counts `bytes`, waiting for room as `wait` allows.
     pub(super) fn charge(&self, inner: &Inner, bytes: u64, wait: Wait) -> Result<Charge<'_>> {
-        if let Some(charge) = self.try_charge(bytes) {
+        if let Some(charge) = self.try_charge(bytes, self.limit.map_or(0, |l| self.reserve(l))) {
             return Ok(charge);
         }
         if matches!(wait, Wait::No) {
@@ -142,9 +151,10 @@ impl Capacity {
         result
     }
 
-    fn try_charge(&self, bytes: u64) -> Option<Charge<'_>> {
+    fn try_charge(&self, bytes: u64, reserve: u64) -> Option<Charge<'_>> {
         let mut used = self.used.lock();
-        let fits = self.limit.is_none_or(|limit| *used + self.other_bytes() + bytes <= limit);
+        let all = *used + self.other_bytes() + bytes + reserve;
+        let fits = self.limit.is_none_or(|limit| all <= limit);
         fits.then(|| {
             *used += bytes;
             Charge { capacity: self, bytes }
@@ -158,7 +168,8 @@ impl Capacity {
         let mut since = clock.instant();
         loop {
             inner.signals.kick_mover();
-            if let Some(charge) = self.try_charge(bytes) {
+            if let Some(charge) = self.try_charge(bytes, self.limit.map_or(0, |l| self.reserve(l)))
+            {
                 return Ok(charge);
             }
             inner.check_writable()?;
@@ -176,7 +187,7 @@ impl Capacity {
                 return Err(Error::TimedOut(what));
             }
             let mut used = self.used.lock();
-            self.changed.wait_for(&mut used, CLOCK_SLICE.max(Duration::from_millis(1)));
+            self.changed.wait_for(&mut used, CLOCK_SLICE);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A *flight* is one ranged GET, running or landed. Readers wait for the flights that cover their
 //! range and start what is missing, so that nobody asks twice for what is under way. Flights that
 //! were started ahead stay landed, in stored form and bounded in bytes, until they are read or
-//! pushed out; demand flights go when their readers have gone. Bytes of a flight are unverified:
+//! pushed out; a few demand flights linger for readers of the same moment. Bytes of a flight are unverified:
 //! the reader verifies, and calls [`Cold::forget`] on damage. A reader that gives up takes its
 //! unfinished flight out, so that the next one asks again. Nothing survives a crash.
 
@@ -36,6 +36,12 @@ const FIRST_WINDOW: u64 = 1 << 20;
 /// A read this close behind the last one of a stream continues it: frame headers and frames of
 /// other files lie between.
 const STREAM_GAP: u64 = 256 << 10;
+
+/// A continuing read may begin this far before the end of the last one: in the same cell.
+const STREAM_OVERLAP: u64 = 66 << 10;
+
+/// Bytes of landed requests kept for readers that come at the same time.
+const LINGER_BYTES: u64 = 2 << 20;
 
 /// Streams remembered.
 const STREAMS: usize = 32;
@@ -294,14 +300,30 @@ impl Cold {
         }
     }
 
-    /// Takes out what this read is done with: all of it after a failure, otherwise demand flights
-    /// and what was read to its end.
+    /// Takes out what this read is done with: all of it after a failure; otherwise what was
+    /// fetched ahead and read to its end. What was asked for stays a little, for readers of the
+    /// same bytes that looked into the cache just before this one filled it.
     fn land(&self, flights: &[Arc<Flight>], range: &Range<u64>, failed: bool) {
         let done = |flight: &Arc<Flight>| {
             flights.iter().any(|used| Arc::ptr_eq(used, flight))
-                && (failed || !flight.is_ahead || flight.range.end <= range.end)
+                && (failed || (flight.is_ahead && flight.range.end <= range.end))
         };
-        self.state.lock().flights.retain(|flight| !done(flight));
+        let mut state = self.state.lock();
+        state.flights.retain(|flight| !done(flight));
+        let lingering = |flight: &Arc<Flight>| !flight.is_ahead && flight.landed.lock().is_some();
+        let mut bytes = 0;
+        let mut keep = Vec::with_capacity(state.flights.len());
+        for flight in state.flights.drain(..).rev() {
+            if lingering(&flight) {
+                bytes += flight.range.end - flight.range.start;
+                if bytes > LINGER_BYTES {
+                    continue;
+                }
+            }
+            keep.push(flight);
+        }
+        keep.reverse();
+        state.flights = keep;
     }
 
     /// Takes out everything that overlaps `range`: it was damaged.
@@ -321,7 +343,8 @@ impl Cold {
         let mut state = self.state.lock();
         let continues = |stream: &Stream| {
             stream.segment == segment
-                && range.start >= stream.end.saturating_sub(STREAM_GAP)
+                && range.end > stream.end
+                && range.start + STREAM_OVERLAP >= stream.end
                 && range.start <= stream.end + STREAM_GAP
         };
         let Some(index) = state.streams.iter().position(continues) else {

@@ -52,10 +52,6 @@ impl HotDir {
         sync_dir(&self.root)
     }
 
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-
     pub(super) fn segments(&self) -> PathBuf {
         self.root.join("segments")
     }

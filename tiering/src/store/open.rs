@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Wait;
-use crate::catalog::{BlockRecord, ColdCopy, Found, Holes, SegmentRecord};
+use crate::catalog::{BlockRecord, Catalog, ColdCopy, Found, Holes, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{
     DATA_START, FileKind, IndexEntry, IndexFetch, ScannedFrame, SegmentHeader, SegmentId,
@@ -75,9 +75,10 @@ impl Inner {
                 self.insert_unrecorded(*id, hot, cold, 0);
             }
         }
-        if matches!(found, Found::Wiped(_)) {
-            self.cold_unlisted.store(self.cold.is_some(), Ordering::Relaxed);
-        }
+        // A rebuild that was cut short has recorded hot segments without their copies.
+        let complete = !matches!(found, Found::Wiped(_))
+            && self.catalog.read().as_ref().is_some_and(Catalog::is_complete);
+        self.cold_unlisted.store(self.cold.is_some() && !complete, Ordering::Relaxed);
         self.adopt_open_segments(&listing.open)
     }
 
@@ -181,9 +182,10 @@ impl Inner {
         if total > 0 {
             tracing::info!(total, "segments were recorded in the catalog again");
         }
-        if self.cold_unlisted.load(Ordering::Relaxed) {
+        if !self.cold_unlisted.load(Ordering::Relaxed) {
+            self.note_complete();
+        } else {
             match self.list_cold(BACKGROUND_DEADLINE) {
-                Ok(0) => {}
                 Ok(_) => self.signals.kick_helper(),
                 Err(error) => {
                     tracing::warn!(%error, "the cold tier could not be listed; trying again");
@@ -201,20 +203,40 @@ impl Inner {
             let name = object.key.strip_prefix("segments/").unwrap_or_default();
             let Some((id, FileKind::Sealed)) = SegmentId::parse_file_name(name) else { return };
             let known = self.table.update(id, |segment| {
-                if segment.record.cold == ColdCopy::Absent {
-                    segment.record.cold = ColdCopy::Listed;
-                }
-                if segment.record.len == 0 {
-                    segment.record.len = object.len;
-                }
+                segment.record.len = segment.record.len.max(object.len);
             });
-            if known.is_none() && !self.is_unsealed(id) {
+            if known.is_some() {
+                self.found_in_cold(id);
+            } else if !self.is_unsealed(id) {
                 self.insert_unrecorded(id, false, ColdCopy::Listed, object.len);
                 new += 1;
             }
         })?;
         self.cold_unlisted.store(false, Ordering::Relaxed);
         Ok(new)
+    }
+
+    /// Cold holds an object that no record told of.
+    pub(super) fn found_in_cold(&self, id: SegmentId) {
+        let changed = self.table.update(id, |segment| {
+            let was_absent = segment.record.cold == ColdCopy::Absent;
+            if was_absent {
+                segment.record.cold = ColdCopy::Listed;
+            }
+            was_absent
+        });
+        if changed == Some(true) {
+            self.record_state(id);
+        }
+    }
+
+    /// Once everything is recorded the catalog may say so; a later open need not list cold again.
+    fn note_complete(&self) {
+        if self.is_caught_up()
+            && let Err(error) = self.with_catalog(Catalog::mark_complete)
+        {
+            tracing::warn!(%error, "the catalog could not be marked complete");
+        }
     }
 
     /// Reads one segment's index and records it. Failing leaves it unrecorded and says so once.
@@ -300,6 +322,50 @@ impl Inner {
         }
     }
 
+    /// Where the catalog says a block lies, once everything that may hold it is recorded; `None`
+    /// when no segment in any tier lists it.
+    pub(super) fn locate(&self, block: BlockId, wait: Wait) -> Result<Option<BlockRecord>> {
+        loop {
+            match self.with_catalog(|catalog| catalog.lookup(block)) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(_) => return self.locate_in_indexes(block, wait),
+            }
+            if matches!(wait, Wait::No) {
+                return Err(Error::WouldWait);
+            }
+            // One search at a time: they all read the same indexes.
+            let _one = self.searching.lock();
+            let deadline = self.cold_deadline(wait)?;
+            let remaining = deadline.saturating_duration_since(self.config.clock.instant());
+            let unrecorded = self.unrecorded();
+            if unrecorded.is_empty() {
+                if !self.cold_unlisted.load(Ordering::Relaxed) {
+                    // What another search recorded while this one waited for its turn counts.
+                    return self.with_catalog(|catalog| catalog.lookup(block));
+                }
+                self.list_cold(remaining)?;
+                continue;
+            }
+            for id in self.probes(&unrecorded, block) {
+                self.check_wait(wait, "searching the segments for a block")?;
+                self.catch_up_segment(id, remaining);
+            }
+        }
+    }
+
+    /// As [`Inner::locate`], without a catalog.
+    fn locate_in_indexes(&self, block: BlockId, wait: Wait) -> Result<Option<BlockRecord>> {
+        for id in nearest_first(&self.table.ids(|_| true), block) {
+            self.check_wait(wait, "searching the segments for a block")?;
+            let Ok(index) = self.load_index(id, BACKGROUND_DEADLINE) else { continue };
+            if let Some(entry) = index.find(block).first() {
+                return Ok(Some(BlockRecord { segment: id, entry: entry.clone() }));
+            }
+        }
+        Ok(None)
+    }
+
     /// Looks for a block in everything there is. The catalog missed it, named something else, or
     /// what it named is damaged.
     pub(super) fn search(
@@ -309,28 +375,15 @@ impl Inner {
         wait: Wait,
         mut tried: Tried,
     ) -> Result<Bytes> {
-        // One search at a time: they all read the same indexes.
-        let _one = self.searching.lock();
-        let deadline = self.cold_deadline(wait)?;
-        loop {
-            let remaining = deadline.saturating_duration_since(self.config.clock.instant());
-            let unrecorded = self.unrecorded();
-            if unrecorded.is_empty() {
-                if !self.cold_unlisted.load(Ordering::Relaxed) {
-                    break;
-                }
-                self.list_cold(remaining)?;
-                continue;
-            }
-            for id in self.probes(&unrecorded, block) {
-                self.check_wait(wait, "searching the segments for a block")?;
-                self.catch_up_segment(id, remaining);
-            }
-            if let Ok(Some(record)) = self.with_catalog(|catalog| catalog.lookup(block.id))
-                && let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)?
-            {
-                return Ok(bytes);
-            }
+        if let Some(record) = self.locate(block.id, wait)?
+            && let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)?
+        {
+            return Ok(bytes);
+        }
+        if self.cold_unlisted.load(Ordering::Relaxed) {
+            let remaining =
+                self.cold_deadline(wait)?.saturating_duration_since(self.config.clock.instant());
+            self.list_cold(remaining)?;
         }
         self.search_indexes(block, range, wait, tried)
     }
@@ -347,12 +400,12 @@ impl Inner {
 
     /// The unrecorded segments to look into next: where the block's id belongs between the ids
     /// that recorded segments begin with, and a few around it.
-    fn probes(&self, unrecorded: &[SegmentId], block: &BlockRef) -> Vec<SegmentId> {
+    fn probes(&self, unrecorded: &[SegmentId], block: BlockId) -> Vec<SegmentId> {
         let bounds = self.table.fold((None, None), |(below, above), segment| {
             let id = segment.record.id;
             if !segment.recorded || segment.record.blocks == 0 {
                 (below, above)
-            } else if segment.record.first_block <= block.id {
+            } else if segment.record.first_block <= block {
                 (below.max(Some(id)), above)
             } else {
                 (below, Some(above.map_or(id, |above: SegmentId| above.min(id))))
@@ -380,7 +433,8 @@ impl Inner {
     ) -> Result<Bytes> {
         let remaining =
             self.cold_deadline(wait)?.saturating_duration_since(self.config.clock.instant());
-        for id in nearest_first(&self.table.ids(|_| true), block) {
+        tried.desperate = true;
+        for id in nearest_first(&self.table.ids(|_| true), block.id) {
             self.check_wait(wait, "searching the segments for a block")?;
             let index = match self.load_index(id, remaining) {
                 Ok(index) => index,
@@ -407,9 +461,9 @@ impl Inner {
 }
 
 /// Segments in the order in which they are likely to hold the block: ids of both grow with time.
-fn nearest_first(segments: &[SegmentId], block: &BlockRef) -> Vec<SegmentId> {
+fn nearest_first(segments: &[SegmentId], block: BlockId) -> Vec<SegmentId> {
     let mut ordered = segments.to_vec();
-    ordered.sort_by_key(|id| (id.epoch().0.abs_diff(block.id.epoch().0), std::cmp::Reverse(*id)));
+    ordered.sort_by_key(|id| (id.epoch().0.abs_diff(block.epoch().0), std::cmp::Reverse(*id)));
     ordered
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Tried {
     notes: Vec<String>,
     /// The last failure that may pass: a cold tier that does not answer is not a lost block.
     passing: Option<Error>,
+    /// Cold is asked even for what no record says it holds.
+    pub(super) desperate: bool,
 }
 
 impl Tried {
@@ -57,7 +59,8 @@ impl Tried {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -140,14 +143,19 @@ impl Inner {
                 Err(error) => self.note_damage(tried, &format!("hot segment {segment}"), error),
             }
         }
-        if !places.cold {
+        if !places.cold && (self.cold.is_none() || !tried.desperate) {
             return Ok(None);
         }
         if matches!(wait, Wait::No) {
             return Err(Error::WouldWait);
         }
         match self.read_cold(segment, entry, block, range, wait) {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(bytes) => {
+                if !places.cold {
+                    self.found_in_cold(segment);
+                }
+                Ok(Some(bytes))
+            }
             Err(error) => {
                 self.note_damage(tried, &format!("cold segment {segment}"), error);
                 Ok(None)

@@ -31,6 +31,10 @@ pub(super) struct Segment {
     pub(super) retry_at: Option<Instant>,
     /// Its index is damaged wherever it was looked for.
     pub(super) unreadable: bool,
+    /// Dead bytes when it was last looked at closely.
+    pub(super) judged_dead: u64,
+    /// The catalog does not know its dead bytes yet.
+    pub(super) unsaved: bool,
 }
 
 impl Segment {
@@ -45,6 +49,8 @@ impl Segment {
             failures: 0,
             retry_at: None,
             unreadable: false,
+            judged_dead: 0,
+            unsaved: false,
         }
     }
 }

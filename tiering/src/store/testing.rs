@@ -89,7 +89,7 @@ impl Liveness for FakeNamespace {
 
 /// A volume for tests.
 pub(crate) struct Volume {
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
     pub(crate) config: StoreConfig,
     pub(crate) namespace: Arc<FakeNamespace>,
     store: Option<BlockStore>,
@@ -117,7 +117,7 @@ impl Volume {
         config.cold_read_deadline = Duration::from_secs(20);
         change(&mut config);
         BlockStore::create(&config).unwrap();
-        let mut volume = Self { dir, config, namespace, store: None };
+        let mut volume = Self { _dir: dir, config, namespace, store: None };
         volume.open();
         volume
     }
@@ -197,7 +197,7 @@ impl Volume {
     pub(crate) fn seal(&self) {
         let inner = &self.store().inner;
         inner.rotate_now();
-        inner.wait_sealed(&inner.unsealed_ids_but_active(), soon()).unwrap();
+        inner.wait_sealed(&inner.unsealed_full(), soon()).unwrap();
     }
 }
 

@@ -1,3 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod full;
 mod local;
+mod model;
+mod tiers;

@@ -1,0 +1,238 @@
+//! `firn check`: every segment's structure, copies of the index and checksums, and with data every
+//! frame; what is damaged is named block by block. Changes nothing.
+
+use std::collections::BTreeSet;
+
+use crate::block::BlockId;
+use crate::catalog::ColdCopy;
+use crate::error::Result;
+use crate::segment::{Damage, ReadAt, SegmentId, SegmentIndex, check_frames, repair};
+
+use super::Inner;
+use super::object::ColdObject;
+use super::read::chain;
+use super::upload::CALL_DEADLINE;
+
+/// What to look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions {
+    /// Read and decode every frame of hot segments, beyond their shards' checksums.
+    pub data: bool,
+    /// Read every object of the cold tier, instead of asking for its length.
+    pub cold_data: bool,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Whether it is the copy in cold.
+    pub in_cold: bool,
+    /// What is wrong, in words.
+    pub what: String,
+    /// Blocks of which this copy is damaged.
+    pub blocks: Vec<BlockId>,
+    /// Whether parity can rebuild all of it.
+    pub repairable: bool,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default)]
+pub struct CheckReport {
+    /// Segments looked at.
+    pub segments: usize,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Blocks in those segments.
+    pub blocks: u64,
+    /// What is wrong, copy by copy.
+    pub findings: Vec<Finding>,
+    /// Blocks that no tier holds undamaged, as far as was looked.
+    pub lost: BTreeSet<BlockId>,
+}
+
+impl Inner {
+    /// Looks at every segment. `progress` gets segments done and in all.
+    pub(super) fn check(
+        &self,
+        options: CheckOptions,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<CheckReport> {
+        let mut report = CheckReport::default();
+        let ids = self.table.ids(|_| true);
+        for (done, id) in ids.iter().enumerate() {
+            progress(done, ids.len());
+            self.check_one(*id, options, &mut report);
+        }
+        progress(ids.len(), ids.len());
+        Ok(report)
+    }
+
+    fn check_one(&self, id: SegmentId, options: CheckOptions, report: &mut CheckReport) {
+        let Some(record) = self.table.record(id) else { return };
+        report.segments += 1;
+        let index = match self.load_index(id, CALL_DEADLINE) {
+            Ok(index) => index,
+            Err(error) => {
+                let what = format!("its index cannot be read: {}", chain(&error));
+                let blocks = Vec::new();
+                report.findings.push(Finding {
+                    segment: id,
+                    in_cold: !record.hot,
+                    what,
+                    blocks,
+                    repairable: false,
+                });
+                return;
+            }
+        };
+        report.blocks += index.entries().len() as u64;
+        let all: BTreeSet<BlockId> = index.entries().iter().map(|entry| entry.id).collect();
+        let mut bad_hot = all.clone();
+        if record.hot {
+            let found = self.check_hot(&index, options, report);
+            let in_holes = index.entries().iter().filter(|entry| {
+                let frame = entry.frame_range();
+                record.holes.touches(frame.start, frame.end)
+            });
+            bad_hot = in_holes.map(|entry| entry.id).chain(found).collect();
+        }
+        let mut bad_cold = all;
+        if record.cold != ColdCopy::Absent {
+            bad_cold = self.check_cold(&index, options, report);
+        }
+        report.lost.extend(bad_hot.intersection(&bad_cold));
+    }
+
+    fn check_hot(
+        &self,
+        index: &SegmentIndex,
+        options: CheckOptions,
+        report: &mut CheckReport,
+    ) -> BTreeSet<BlockId> {
+        let id = index.name().id;
+        let holes = self.table.record(id).map(|record| record.holes).unwrap_or_default();
+        let file = match self.hot.open_sealed(id) {
+            Ok(file) => file,
+            Err(error) => {
+                return report.note(index, false, format!("it cannot be opened: {error}"));
+            }
+        };
+        // A file with holes cannot have intact shards; its frames are what counts.
+        let mut bad = BTreeSet::new();
+        if holes.is_empty() {
+            report.bytes += index.trailer().file_len;
+            bad.extend(report.check_shards(index, false, file.as_ref()));
+        }
+        if options.data || !holes.is_empty() {
+            for (block, error) in check_frames(file.as_ref(), index) {
+                let released = index.find(block).iter().any(|entry| {
+                    let frame = entry.frame_range();
+                    holes.touches(frame.start, frame.end)
+                });
+                if !released && bad.insert(block) {
+                    report.findings.push(Finding {
+                        segment: id,
+                        in_cold: false,
+                        what: format!("block {block}: {}", chain(&error)),
+                        blocks: vec![block],
+                        repairable: false,
+                    });
+                }
+            }
+        }
+        bad
+    }
+
+    fn check_cold(
+        &self,
+        index: &SegmentIndex,
+        options: CheckOptions,
+        report: &mut CheckReport,
+    ) -> BTreeSet<BlockId> {
+        let id = index.name().id;
+        let Ok(cold) = self.cold_tier() else {
+            return report.note(index, true, "no cold tier is configured".into());
+        };
+        let expected = index.trailer().file_len;
+        match self.cold_len(cold, id) {
+            Ok(len) if len == expected => {}
+            Ok(len) => {
+                return report.note(index, true, format!("it has {len} bytes, not {expected}"));
+            }
+            Err(error) => return report.note(index, true, chain(&error)),
+        }
+        if !options.cold_data {
+            return BTreeSet::new();
+        }
+        report.bytes += expected;
+        let object = ColdObject::new(self, cold, id, expected);
+        report.check_shards(index, true, &object)
+    }
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty() && self.lost.is_empty()
+    }
+
+    /// Notes that a whole copy is unusable; returns its blocks.
+    fn note(&mut self, index: &SegmentIndex, in_cold: bool, what: String) -> BTreeSet<BlockId> {
+        let blocks: BTreeSet<_> = index.entries().iter().map(|entry| entry.id).collect();
+        self.findings.push(Finding {
+            segment: index.name().id,
+            in_cold,
+            what,
+            blocks: blocks.iter().copied().collect(),
+            repairable: false,
+        });
+        blocks
+    }
+
+    /// Checks every part of a copy; returns the blocks that are damaged beyond repair.
+    fn check_shards<R: ReadAt + ?Sized>(
+        &mut self,
+        index: &SegmentIndex,
+        in_cold: bool,
+        bytes: &R,
+    ) -> BTreeSet<BlockId> {
+        let found = match repair(bytes, &index.name()) {
+            Ok(found) if found.is_intact() => return BTreeSet::new(),
+            Ok(found) => found,
+            Err(error) => return self.note(index, in_cold, chain(&error)),
+        };
+        let parts: Vec<String> = found
+            .damage
+            .iter()
+            .map(|damage| format!("{:?} {:?}", damage.part, damage.range))
+            .collect();
+        self.findings.push(Finding {
+            segment: index.name().id,
+            in_cold,
+            what: format!("damaged: {}", shorten(&parts)),
+            blocks: blocks_in(index, &found.damage).into_iter().collect(),
+            repairable: found.lost.is_empty(),
+        });
+        blocks_in(index, &found.lost)
+    }
+}
+
+fn shorten(parts: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = parts.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if parts.len() > SHOWN {
+        text.push_str(&format!(" and {} more", parts.len() - SHOWN));
+    }
+    text
+}
+
+/// Blocks whose frames lie in damaged parts.
+fn blocks_in(index: &SegmentIndex, damage: &[Damage]) -> BTreeSet<BlockId> {
+    let hit = |entry: &&crate::segment::IndexEntry| {
+        let frame = entry.frame_range();
+        damage.iter().any(|d| d.range.start < frame.end && d.range.end > frame.start)
+    };
+    index.entries().iter().filter(hit).map(|entry| entry.id).collect()
+}

@@ -1,0 +1,214 @@
+//! Keeping the hot tier inside its capacity: collect what is dead, drop what is safe in cold,
+//! and tell waiting appenders when neither can help any more.
+//!
+//! Runs ahead of need: the mover begins when usage comes within the slack of the bound, so that
+//! appenders seldom wait. What was read longest ago goes first. Every drop follows the rules of
+//! `residence`; a crash between any two steps leaves a volume that merely uses more space.
+
+use std::time::Duration;
+
+use crate::block::BlockId;
+use crate::catalog::ColdCopy;
+use crate::error::Result;
+use crate::segment::{IndexEntry, SegmentId};
+
+use super::residence::Moved;
+use super::signals::add;
+use super::upload::CALL_DEADLINE;
+use super::{Inner, TICK};
+
+/// Bytes for which one backup is asked: a backup costs, so many segments share it.
+const BATCH_BYTES: u64 = 1 << 30;
+
+/// Pause before a segment that could not be dropped is tried again.
+const FAILED_PAUSE: Duration = Duration::from_secs(2);
+
+impl Inner {
+    /// The mover's loop.
+    pub(super) fn run_mover(&self) {
+        while !self.is_stopping() {
+            self.collect();
+            self.relieve();
+            if !self.is_stopping() {
+                self.signals.mover.wait(TICK);
+            }
+        }
+    }
+
+    /// Brings usage down to what leaves the slack free, as far as it can.
+    pub(super) fn relieve(&self) {
+        let mut progress = true;
+        while progress && self.capacity.excess() > 0 && !self.is_stopping() {
+            progress = match self.drop_some(self.capacity.excess()) {
+                Ok(dropped) => dropped > 0,
+                Err(error) => {
+                    let error = super::read::chain(&error);
+                    tracing::warn!(error, "hot copies could not be dropped");
+                    self.wanted.lock().last_error = Some(error);
+                    false
+                }
+            };
+            if progress {
+                self.capacity.progressed();
+            }
+        }
+        if self.capacity.excess() > 0 && self.capacity.waiters() > 0 && !self.can_help() {
+            self.capacity.declare_full();
+        }
+    }
+
+    /// Drops hot copies worth `excess` bytes; returns the bytes that became free.
+    fn drop_some(&self, excess: u64) -> Result<u64> {
+        let Some(gate) = &self.config.backup else { return Ok(0) };
+        let victims = self.victims(excess.min(BATCH_BYTES));
+        if victims.is_empty() {
+            return Ok(0);
+        }
+        let before = self.capacity.used_bytes();
+        let result = self.drop_victims(&victims, |blocks| gate.ensure_backed_up(blocks));
+        let retry_at = self.config.clock.instant() + FAILED_PAUSE;
+        for id in &victims {
+            if result.is_err() {
+                self.table.update(*id, |segment| segment.retry_at = Some(retry_at));
+            }
+            self.table.unclaim(*id);
+        }
+        result?;
+        Ok(before.saturating_sub(self.capacity.used_bytes()))
+    }
+
+    fn drop_victims(
+        &self,
+        victims: &[SegmentId],
+        prove: impl Fn(&[BlockId]) -> Result<super::BackupProof>,
+    ) -> Result<()> {
+        let mut blocks = Vec::new();
+        for id in victims {
+            let index = self.load_index(*id, CALL_DEADLINE)?;
+            blocks.extend(self.live_among(*id, &ids_of(index.entries()))?);
+        }
+        let proof = prove(&blocks)?;
+        let mut moved = Moved::default();
+        for id in victims {
+            let index = self.load_index(*id, CALL_DEADLINE)?;
+            let live = self.live_among(*id, &ids_of(index.entries()))?;
+            let entries = index.entries().iter().filter(|entry| live.contains(&entry.id));
+            let entries: Vec<_> = entries.cloned().collect();
+            if entries.is_empty() && self.is_verified(*id) {
+                self.drop_hot(&index)?;
+            } else {
+                self.release_in(*id, entries, &proof, &mut moved)?;
+            }
+        }
+        if let Some((block, reason)) = moved.refused.first() {
+            let count = moved.refused.len();
+            tracing::warn!(count, %block, reason, "blocks were kept in hot");
+            // A copy that is gone or unnamed must not be the victim again at once.
+            let retry_at = self.config.clock.instant() + FAILED_PAUSE;
+            for id in victims {
+                self.table.update(*id, |segment| segment.retry_at = Some(retry_at));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_verified(&self, id: SegmentId) -> bool {
+        self.table.record(id).is_some_and(|record| self.is_safe_in_cold(&record).is_ok())
+    }
+
+    /// Claims segments that may be dropped, those first that were read longest ago.
+    fn victims(&self, excess: u64) -> Vec<SegmentId> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let now = self.config.clock.instant();
+        let mut candidates = self.table.fold(Vec::new(), |mut list, segment| {
+            let ready = segment.retry_at.is_none_or(|at| at <= now);
+            if Self::may_drop(segment) && !segment.busy && ready {
+                let age = (segment.last_read.load(Relaxed), segment.record.id);
+                list.push((age, segment.disk_bytes));
+            }
+            list
+        });
+        candidates.sort_unstable();
+        let mut victims = Vec::new();
+        let mut bytes = 0;
+        for ((_, id), disk_bytes) in candidates {
+            if bytes >= excess {
+                break;
+            }
+            if self.table.claim(id) {
+                bytes += disk_bytes;
+                victims.push(id);
+            }
+        }
+        victims
+    }
+
+    fn may_drop(segment: &super::table::Segment) -> bool {
+        segment.record.hot && segment.record.cold == ColdCopy::Verified && segment.recorded
+    }
+
+    /// Whether waiting may still bring space: something can be copied, dropped or sealed.
+    fn can_help(&self) -> bool {
+        if self.cold.is_none() {
+            return false;
+        }
+        let droppable = self.config.backup.is_some();
+        let (victims, copies) = self.table.fold((false, None), |(victims, copies), segment| {
+            let smallest = if Self::needs_copy(segment) {
+                Some(copies.map_or(segment.record.len, |len: u64| len.min(segment.record.len)))
+            } else {
+                copies
+            };
+            (victims || (droppable && Self::may_drop(segment)), smallest)
+        });
+        if victims {
+            return true;
+        }
+        if !droppable {
+            return false;
+        }
+        match copies {
+            Some(len) => self.cold_has_room(len),
+            None if !self.cold_has_room(1) => false,
+            None if self.is_sealing() => true,
+            // All that is left to move is in the segment that takes frames.
+            None => self.rotate_now(),
+        }
+    }
+
+    /// Takes in what was freed and collects what is mostly dead.
+    fn collect(&self) {
+        self.count_freed();
+        match self.reclaim_candidates() {
+            Ok(0) => {}
+            Ok(_) => self.capacity.progressed(),
+            Err(error) => tracing::warn!(%error, "dead segments could not be collected"),
+        }
+    }
+
+    /// Adds freed blocks to their segments' dead bytes.
+    pub(super) fn count_freed(&self) {
+        let freed = std::mem::take(&mut *self.freed.lock());
+        for block in freed {
+            if self.free_unsealed(block) {
+                continue;
+            }
+            let Ok(Some(record)) = self.with_catalog(|catalog| catalog.lookup(block)) else {
+                continue;
+            };
+            let bytes = record.entry.frame_len();
+            self.table.update(record.segment, |segment| {
+                if segment.freed.insert(block) {
+                    segment.record.dead_bytes += bytes;
+                    segment.unsaved = true;
+                }
+            });
+            add(&self.counters.freed_bytes, bytes);
+        }
+    }
+}
+
+/// The ids of entries.
+pub(super) fn ids_of(entries: &[IndexEntry]) -> Vec<BlockId> {
+    entries.iter().map(|entry| entry.id).collect()
+}

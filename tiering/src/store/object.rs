@@ -1,0 +1,57 @@
+//! A segment's object in the cold tier as bytes at an offset, so that what checks local files
+//! checks it too. Reads ahead one piece, for checks go through an object in order.
+
+use std::io;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::segment::{ReadAt, SegmentId};
+
+use super::Inner;
+use super::cold::Cold;
+use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
+
+/// One object.
+pub(super) struct ColdObject<'a> {
+    inner: &'a Inner,
+    cold: &'a Cold,
+    key: String,
+    len: u64,
+    piece: Mutex<(u64, Bytes)>,
+}
+
+impl<'a> ColdObject<'a> {
+    pub(super) fn new(inner: &'a Inner, cold: &'a Cold, id: SegmentId, len: u64) -> Self {
+        Self { inner, cold, key: id.object_key(), len, piece: Mutex::default() }
+    }
+
+    fn load(&self, offset: u64, least: u64) -> io::Result<Bytes> {
+        let end = self.len.min(offset + least.max(COMPARE_BYTES));
+        let deadline = self.inner.config.clock.instant() + CALL_DEADLINE;
+        self.cold.get_range(self.key.clone(), offset..end, deadline).map_err(io::Error::other)
+    }
+}
+
+impl ReadAt for ColdObject<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.len);
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if self.inner.is_stopping() {
+            return Err(io::Error::other("the store is being closed"));
+        }
+        let mut piece = self.piece.lock();
+        let held = piece.0..piece.0 + piece.1.len() as u64;
+        if offset < held.start || end > held.end {
+            *piece = (offset, self.load(offset, end - offset)?);
+        }
+        let start = (offset - piece.0) as usize;
+        let bytes = piece.1.get(start..start + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buf.copy_from_slice(bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! Dead blocks: wholly dead segments go, mostly dead hot segments are compacted.
+//!
+//! *Who is dead*: dead-byte counters only start a closer look. A block is dead when [`Liveness`]
+//! says that nothing refers to it, and, if it was appended since this store was opened, when it
+//! was freed as well: a block on its way from `append` into the namespace is referred to by
+//! nothing that could be asked.
+//! *Compaction* appends each living frame, verified, under its own id to the segment that takes
+//! frames, and syncs; the map of unsealed blocks then points at the new copy, and only then the
+//! old segment leaves the catalog and the disk. *Crash*: before the sync the old copy counts;
+//! after it both are good, and whichever the catalog names is verified on reading.
+//! *Cold*: an object is deleted only when the gate says that no retained backup references its
+//! dead blocks, and each living one is verified in cold elsewhere; until then it stays, listed by
+//! its local index.
+//! *Retry*: everything here may be repeated; a segment that could not be judged is judged again
+//! when its counter grows or at the next sweep.
+//!
+//! [`Liveness`]: super::Liveness
+
+use std::collections::HashSet;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use crate::block::BlockId;
+use crate::catalog::{ColdCopy, SegmentRecord};
+use crate::error::{Error, Result};
+use crate::segment::{FileKind, Frame, IndexEntry, SegmentId, SegmentIndex};
+
+use super::Inner;
+use super::append::charge_of;
+use super::mover::ids_of;
+use super::read::bounded_len;
+use super::signals::add;
+use super::upload::CALL_DEADLINE;
+
+/// Pause between two looks at objects that something still needed.
+const LEFTOVERS_EVERY: Duration = Duration::from_secs(600);
+
+/// Blocks asked about at once.
+const ASK: usize = 4096;
+
+impl Inner {
+    /// Those of `blocks`, all of segment `id`, that live. Without anybody to ask, all do.
+    pub(super) fn live_among(&self, id: SegmentId, blocks: &[BlockId]) -> Result<HashSet<BlockId>> {
+        let Some(liveness) = &self.config.liveness else {
+            return Ok(blocks.iter().copied().collect());
+        };
+        let mut live = HashSet::new();
+        for part in blocks.chunks(ASK) {
+            let answers = liveness.is_referenced(part)?;
+            if answers.len() != part.len() {
+                let reason = format!("{} answers for {} blocks", answers.len(), part.len());
+                return Err(Error::Damaged { what: "liveness", reason });
+            }
+            let in_flight = |block: BlockId| {
+                block >= self.first_of_session
+                    && !self.table.with(id, |s| s.freed.contains(&block)).unwrap_or(false)
+            };
+            live.extend(
+                part.iter()
+                    .zip(answers)
+                    .filter(|(block, referenced)| *referenced || in_flight(**block))
+                    .map(|(block, _)| *block),
+            );
+        }
+        Ok(live)
+    }
+
+    /// Judges segments whose counters say that half or more is dead; returns how many went.
+    pub(super) fn reclaim_candidates(&self) -> Result<usize> {
+        if self.config.liveness.is_none() || self.check_writable().is_err() {
+            return Ok(0);
+        }
+        self.save_dead_bytes();
+        let share = self.dead_share();
+        let leftovers = self.leftovers_are_due();
+        let candidates = self.table.ids(|segment| {
+            let dead = segment.record.dead_bytes;
+            let grown = dead > segment.judged_dead || (leftovers && !segment.record.hot);
+            let much = dead.saturating_mul(share) >= segment.record.data_bytes;
+            segment.recorded && !segment.busy && dead > 0 && grown && much
+        });
+        self.reclaim_all(&candidates)
+    }
+
+    /// A segment is worth compacting when one in this many of its bytes is dead: fewer when space
+    /// is short.
+    fn dead_share(&self) -> u64 {
+        if self.capacity.excess() > 0 { 8 } else { 2 }
+    }
+
+    /// Whether objects that were kept for backups or for copies under way are to be judged again.
+    fn leftovers_are_due(&self) -> bool {
+        let now = self.config.clock.instant();
+        let mut at = self.leftovers_at.lock();
+        let due = now >= *at;
+        if due {
+            *at = now + LEFTOVERS_EVERY;
+        }
+        due
+    }
+
+    /// Judges every segment, whatever the counters say.
+    pub(super) fn sweep(&self) -> Result<usize> {
+        if self.config.liveness.is_none() {
+            return Ok(0);
+        }
+        self.check_writable()?;
+        self.reclaim_all(&self.table.ids(|segment| segment.recorded && !segment.unreadable))
+    }
+
+    fn save_dead_bytes(&self) {
+        for id in self.table.ids(|segment| segment.unsaved) {
+            self.table.update(id, |segment| segment.unsaved = false);
+            self.record_state(id);
+        }
+    }
+
+    fn reclaim_all(&self, candidates: &[SegmentId]) -> Result<usize> {
+        let mut gone = 0;
+        for &id in candidates {
+            if self.is_stopping() {
+                break;
+            }
+            if !self.table.claim(id) {
+                continue;
+            }
+            self.table.update(id, |segment| segment.judged_dead = segment.record.dead_bytes);
+            let result = self.reclaim(id);
+            self.table.unclaim(id);
+            gone += usize::from(result?);
+        }
+        Ok(gone)
+    }
+
+    /// Judges one claimed segment; whether space was won.
+    fn reclaim(&self, id: SegmentId) -> Result<bool> {
+        let Some(record) = self.table.record(id) else { return Ok(false) };
+        let index = self.load_index(id, CALL_DEADLINE)?;
+        let live = self.live_among(id, &ids_of(index.entries()))?;
+        let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
+        let live_bytes: u64 = living.clone().map(IndexEntry::frame_len).sum();
+        let dead_bytes = record.data_bytes.saturating_sub(live_bytes);
+        self.table.update(id, |segment| {
+            segment.record.dead_bytes = dead_bytes;
+            segment.judged_dead = dead_bytes;
+        });
+        if live.is_empty() {
+            return self.remove_segment(&index, &live);
+        }
+        if !record.hot && record.cold != ColdCopy::Absent {
+            // Compacted before: perhaps its living blocks have reached cold elsewhere by now.
+            return self.remove_segment(&index, &live);
+        }
+        let worth_it = dead_bytes.saturating_mul(self.dead_share()) > record.data_bytes;
+        if !worth_it || !record.hot || !record.holes.is_empty() {
+            return Ok(false);
+        }
+        let living: Vec<_> = living.cloned().collect();
+        self.compact(&record, &index, &living)?;
+        add(&self.counters.compacted_segments, 1);
+        Ok(true)
+    }
+
+    /// Moves what lives to the segment that takes frames, then lets the old one go.
+    fn compact(
+        &self,
+        record: &SegmentRecord,
+        index: &SegmentIndex,
+        living: &[IndexEntry],
+    ) -> Result<()> {
+        let id = record.id;
+        let name = self.name(id);
+        let file = self
+            .hot
+            .open_sealed(id)
+            .map_err(Error::io(format!("open segment {id} to compact it")))?;
+        for entry in living {
+            if self.is_stopping() {
+                return Err(Error::ReadOnly("it is being closed".into()));
+            }
+            let range = entry.frame_range();
+            let mut stored = vec![0; bounded_len(&range)?];
+            file.read_exact_at(&mut stored, range.start)
+                .map_err(Error::io(format!("read block {}", entry.id)))?;
+            // Verifies every byte: a damaged frame stays where parity or cold can still help.
+            let mut frame = Frame::from_stored(&name, &stored)?;
+            if frame.entry().block_ref() != entry.block_ref() {
+                let reason = format!("block {} contradicts the index", entry.id);
+                return Err(Error::Damaged { what: "frame", reason });
+            }
+            let charge = self.capacity.charge_reserve(charge_of(frame.len()))?;
+            self.append_frame(&mut frame)?;
+            charge.keep();
+        }
+        self.sync()?;
+        let live: HashSet<BlockId> = living.iter().map(|entry| entry.id).collect();
+        if record.cold == ColdCopy::Absent {
+            self.forget_segment(index)
+        } else {
+            // Backups name blocks, not segments, but until the new copies are in cold this
+            // object is the only one there.
+            self.drop_hot(index)?;
+            self.remove_segment(index, &live).map(|_| ())
+        }
+    }
+
+    /// Removes a segment of which nothing is needed here any more; the object in cold only if
+    /// nobody needs that either. Whether it is gone from hot.
+    fn remove_segment(&self, index: &SegmentIndex, live: &HashSet<BlockId>) -> Result<bool> {
+        let id = index.name().id;
+        let Some(record) = self.table.record(id) else { return Ok(false) };
+        if record.cold == ColdCopy::Absent {
+            if !live.is_empty() {
+                return Ok(false);
+            }
+            self.forget_segment(index)?;
+            return Ok(true);
+        }
+        let freed = record.hot && live.is_empty();
+        if freed {
+            self.drop_hot(index)?;
+        }
+        if self.may_delete_cold(index, live)? {
+            let cold = self.cold_tier()?;
+            let (key, deadline) = (id.object_key(), self.config.clock.instant() + CALL_DEADLINE);
+            cold.call(deadline, "deleting from the cold tier", move |tier| {
+                Box::pin(async move { tier.delete(&key).await })
+            })?;
+            self.forget_segment(index)?;
+        }
+        Ok(freed)
+    }
+
+    /// Whether no backup and no living block needs the object.
+    fn may_delete_cold(&self, index: &SegmentIndex, live: &HashSet<BlockId>) -> Result<bool> {
+        let id = index.name().id;
+        let Some(gate) = &self.config.backup else { return Ok(false) };
+        for block in live {
+            let elsewhere = match self.with_catalog(|catalog| catalog.lookup(*block))? {
+                Some(other) if other.segment != id => self
+                    .table
+                    .with(other.segment, |s| s.record.cold == ColdCopy::Verified)
+                    .unwrap_or(false),
+                _ => false,
+            };
+            if !elsewhere {
+                return Ok(false);
+            }
+        }
+        let dead: Vec<_> =
+            ids_of(index.entries()).into_iter().filter(|block| !live.contains(block)).collect();
+        dead.chunks(ASK).try_fold(true, |all, part| Ok(all && gate.may_delete_cold(part)?))
+    }
+
+    /// Takes a segment out of catalog, table and disk, in that order: a crash in between leaves a
+    /// file without a record, which is recorded again and judged again.
+    fn forget_segment(&self, index: &SegmentIndex) -> Result<()> {
+        let id = index.name().id;
+        if let Err(error) =
+            self.with_catalog(|catalog| catalog.remove_segment(id, &ids_of(index.entries())))
+        {
+            tracing::warn!(%id, %error, "the catalog still lists a segment that goes");
+        }
+        if let Some(segment) = self.table.remove(id) {
+            self.capacity.sub(segment.disk_bytes);
+        }
+        self.hot.remove(id, FileKind::Sealed)?;
+        self.hot.remove(id, FileKind::Index)?;
+        add(&self.counters.reclaimed_segments, 1);
+        self.capacity.progressed();
+        Ok(())
+    }
+}

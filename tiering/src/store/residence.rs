@@ -1,0 +1,566 @@
+//! Where blocks are, and moving them by hand: archive, release, stage, describe.
+//!
+//! *Release* is the second half of a move. Per segment, in order: the copy in cold was read back
+//! and verified and still has its length; a backup names the blocks; the table and the catalog
+//! learn the holes; the file is punched. When nothing that lives is left in it, the index is
+//! stored apart, durably, before the file goes. A reader that was under way meets zeros, fails
+//! verification and goes to cold.
+//! *Crash*: with the holes unknown (the catalog is not durable) the same happens to every reader.
+//! *Stage* writes verified frames into the holes, syncs, and only then forgets the holes; a file
+//! that is gone is made aside, synced and renamed. A crash before that leaves what there was.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::block::{BlockDigest, BlockId};
+use crate::blocks::Wait;
+use crate::catalog::{BlockRecord, ColdCopy, Holes, SegmentRecord};
+use crate::encode::{Codec, Filter};
+use crate::error::{Error, Result};
+use crate::segment::{
+    DATA_START, FileKind, IndexEntry, SegmentId, SegmentIndex, SegmentName, verify_frame,
+};
+
+use super::gates::BackupProof;
+use super::hotdir::sync_dir;
+use super::signals::add;
+use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
+use super::{CLOCK_SLICE, Inner};
+
+/// Where a block's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residence {
+    /// In a segment that is not sealed yet, in hot only.
+    Open,
+    /// In hot only.
+    Hot,
+    /// In hot, and verified in cold.
+    Dual,
+    /// In cold only.
+    Cold,
+    /// Not recorded anywhere; a read searches further.
+    Unknown,
+}
+
+/// One block, for `firn explain`.
+#[derive(Clone, Debug)]
+pub struct BlockInfo {
+    /// The block.
+    pub id: BlockId,
+    /// First 16 bytes of its BLAKE3.
+    pub digest: BlockDigest,
+    /// Plaintext bytes.
+    pub plain_bytes: u64,
+    /// Bytes of its frame in the segment.
+    pub stored_bytes: u64,
+    /// Codec of its cells.
+    pub codec: Codec,
+    /// Filter of its cells.
+    pub filter: Filter,
+    /// Level given to the codec.
+    pub level: u8,
+    /// Why this codec and filter, in words.
+    pub why: String,
+    /// The segment that holds it.
+    pub segment: SegmentId,
+    /// Where its frame begins there.
+    pub offset: u64,
+    /// Where that is.
+    pub residence: Residence,
+}
+
+/// What an archive run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Archived {
+    /// Segments that hold the blocks.
+    pub segments: usize,
+    /// Bytes of those segments.
+    pub bytes: u64,
+}
+
+/// What a release or a stage run did.
+#[derive(Clone, Debug, Default)]
+pub struct Moved {
+    /// Blocks moved.
+    pub blocks: usize,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Blocks that were not moved, and why.
+    pub refused: Vec<(BlockId, String)>,
+}
+
+impl Moved {
+    fn refuse(&mut self, entries: &[IndexEntry], reason: &str) {
+        self.refused.extend(entries.iter().map(|entry| (entry.id, reason.to_owned())));
+    }
+}
+
+impl Inner {
+    fn residence_in(&self, segment: SegmentId, entry: &IndexEntry) -> Residence {
+        let frame = entry.frame_range();
+        self.table
+            .with(segment, |s| {
+                let hot = s.record.hot && !s.record.holes.touches(frame.start, frame.end);
+                match (hot, s.record.cold) {
+                    (true, ColdCopy::Verified) => Residence::Dual,
+                    (true, _) => Residence::Hot,
+                    (false, ColdCopy::Absent) => Residence::Unknown,
+                    (false, _) => Residence::Cold,
+                }
+            })
+            .unwrap_or(Residence::Unknown)
+    }
+
+    pub(super) fn residence(&self, block: BlockId) -> Residence {
+        if self.find_unsealed(block).is_some() {
+            return Residence::Open;
+        }
+        match self.with_catalog(|catalog| catalog.lookup(block)) {
+            Ok(Some(record)) => self.residence_in(record.segment, &record.entry),
+            _ => Residence::Unknown,
+        }
+    }
+
+    pub(super) fn describe(&self, block: BlockId) -> Result<BlockInfo> {
+        let (record, residence) = match self.find_unsealed(block) {
+            Some((_, segment, entry)) => (BlockRecord { segment, entry }, Residence::Open),
+            None => {
+                let patience = self.config.clock.instant() + self.config.cold_read_deadline;
+                let record = self.record_of(block, Wait::Until(patience))?;
+                let residence = self.residence_in(record.segment, &record.entry);
+                (record, residence)
+            }
+        };
+        let entry = &record.entry;
+        Ok(BlockInfo {
+            id: block,
+            digest: entry.digest,
+            plain_bytes: u64::from(entry.plain_len),
+            stored_bytes: entry.frame_len(),
+            codec: entry.codec,
+            filter: entry.filter,
+            level: entry.level,
+            why: why(entry),
+            segment: record.segment,
+            offset: entry.offset,
+            residence,
+        })
+    }
+
+    fn record_of(&self, block: BlockId, wait: Wait) -> Result<BlockRecord> {
+        let lost = || Error::Lost { id: block, reason: "no segment lists it".into() };
+        self.locate(block, wait)?.ok_or_else(lost)
+    }
+
+    /// Copies the segments that hold `blocks` to cold, sealing them first.
+    pub(super) fn archive(
+        &self,
+        blocks: &[BlockId],
+        wait: Wait,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Archived> {
+        self.cold_tier()?;
+        let unsealed: Vec<_> =
+            blocks.iter().filter_map(|id| Some(self.find_unsealed(*id)?.1)).collect();
+        if !unsealed.is_empty() {
+            self.rotate_now();
+            self.wait_sealed(&unsealed, wait)?;
+        }
+        let groups = self.group(blocks, wait)?;
+        let segments: Vec<SegmentId> = groups.into_keys().collect();
+        let mut wanted = self.wanted.lock();
+        let missing = segments.iter().filter(|id| {
+            self.table.with(**id, |s| s.record.cold != ColdCopy::Verified).unwrap_or(false)
+        });
+        wanted.segments.extend(missing);
+        drop(wanted);
+        for id in &segments {
+            // Asked for by a person: not in a minute but now.
+            self.table.update(*id, |segment| segment.retry_at = None);
+        }
+        self.signals.kick_uploader();
+        self.verify_cold_only(&segments)?;
+        let total = segments.len();
+        self.wait_copied(&segments, wait, |done| progress(done, total))?;
+        let bytes = segments.iter().filter_map(|id| self.table.with(*id, |s| s.record.len)).sum();
+        Ok(Archived { segments: total, bytes })
+    }
+
+    /// Verifies copies that were only listed and have no hot file to compare with.
+    fn verify_cold_only(&self, segments: &[SegmentId]) -> Result<()> {
+        for &id in segments {
+            let listed = self
+                .table
+                .with(id, |s| !s.record.hot && s.record.cold == ColdCopy::Listed)
+                .unwrap_or(false);
+            if listed {
+                self.verify_cold(id)?;
+                self.table.update(id, |s| s.record.cold = ColdCopy::Verified);
+                self.record_state(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of sealed blocks by segment.
+    fn group(
+        &self,
+        blocks: &[BlockId],
+        wait: Wait,
+    ) -> Result<BTreeMap<SegmentId, Vec<IndexEntry>>> {
+        let mut groups: BTreeMap<SegmentId, Vec<IndexEntry>> = BTreeMap::new();
+        for &block in blocks {
+            if self.find_unsealed(block).is_some() {
+                continue;
+            }
+            let record = self.record_of(block, wait)?;
+            groups.entry(record.segment).or_default().push(record.entry);
+        }
+        for entries in groups.values_mut() {
+            entries.sort_by_key(|entry| entry.offset);
+            entries.dedup_by_key(|entry| entry.offset);
+        }
+        Ok(groups)
+    }
+
+    /// Drops hot copies of blocks that are safe in cold.
+    pub(super) fn release(
+        &self,
+        blocks: &[BlockId],
+        proof: &BackupProof,
+        wait: Wait,
+    ) -> Result<Moved> {
+        let mut moved = Moved::default();
+        for &block in blocks {
+            if self.find_unsealed(block).is_some() {
+                moved.refused.push((block, "its segment is still open: archive it first".into()));
+            }
+        }
+        for (id, entries) in self.group(blocks, wait)? {
+            self.claim_waiting(id, wait)?;
+            let result = self.release_in(id, entries, proof, &mut moved);
+            self.table.unclaim(id);
+            result?;
+        }
+        self.capacity.progressed();
+        Ok(moved)
+    }
+
+    fn claim_waiting(&self, id: SegmentId, wait: Wait) -> Result<()> {
+        while !self.table.claim(id) {
+            if !self.table.contains(id) {
+                return Err(Error::NotFound(format!("segment {id}")));
+            }
+            self.check_wait(wait, "waiting for a segment that is being moved")?;
+            self.config.clock.sleep(CLOCK_SLICE);
+        }
+        Ok(())
+    }
+
+    /// Releases blocks of one claimed segment.
+    pub(super) fn release_in(
+        &self,
+        id: SegmentId,
+        entries: Vec<IndexEntry>,
+        proof: &BackupProof,
+        moved: &mut Moved,
+    ) -> Result<()> {
+        let Some(record) = self.table.record(id) else { return Ok(()) };
+        if !record.hot {
+            return Ok(());
+        }
+        if let Err(reason) = self.is_safe_in_cold(&record) {
+            moved.refuse(&entries, &reason);
+            return Ok(());
+        }
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| proof.covers(entry.id));
+        moved.refuse(&unnamed, "no verified backup names it yet");
+        let present = named.into_iter().filter(|entry| {
+            let frame = entry.frame_range();
+            !record.holes.touches(frame.start, frame.end)
+        });
+        let present: Vec<_> = present.collect();
+        if present.is_empty() {
+            return Ok(());
+        }
+        moved.blocks += present.len();
+        moved.bytes += present.iter().map(IndexEntry::frame_len).sum::<u64>();
+        self.table.update(id, |segment| {
+            for entry in &present {
+                let frame = entry.frame_range();
+                segment.record.holes.insert(frame.start, frame.end);
+            }
+        });
+        let index = self.load_index(id, CALL_DEADLINE)?;
+        if self.nothing_lives(id, &index)? {
+            return self.drop_hot(&index);
+        }
+        self.record_state(id);
+        self.punch(id, &present)?;
+        self.recount(id);
+        Ok(())
+    }
+
+    pub(super) fn name(&self, id: SegmentId) -> SegmentName {
+        SegmentName { volume: self.config.volume, id }
+    }
+
+    /// Whether the copy in cold was verified and still stands.
+    pub(super) fn is_safe_in_cold(&self, record: &SegmentRecord) -> Result<(), String> {
+        let id = record.id;
+        if record.cold == ColdCopy::Absent {
+            return Err("it is not in cold yet: archive it first".into());
+        }
+        if record.cold == ColdCopy::Listed {
+            self.verify_cold(id).map_err(|error| super::read::chain(&error))?;
+            self.table.update(id, |segment| segment.record.cold = ColdCopy::Verified);
+            self.record_state(id);
+        }
+        let cold = self.cold_tier().map_err(|error| error.to_string())?;
+        match self.cold_len(cold, id) {
+            Ok(len) if len == record.len => Ok(()),
+            Ok(len) => Err(format!("its object has {len} bytes instead of {}", record.len)),
+            Err(error) => {
+                if matches!(error, Error::NotFound(_)) {
+                    tracing::error!(%id, "a verified object is gone from the cold tier");
+                    self.table.update(id, |segment| segment.record.cold = ColdCopy::Absent);
+                    self.record_state(id);
+                }
+                Err(super::read::chain(&error))
+            }
+        }
+    }
+
+    /// Whether every block that is still in the hot file is dead.
+    fn nothing_lives(&self, id: SegmentId, index: &SegmentIndex) -> Result<bool> {
+        let Some(record) = self.table.record(id) else { return Ok(false) };
+        let present = index.entries().iter().filter(|entry| {
+            let frame = entry.frame_range();
+            !record.holes.touches(frame.start, frame.end)
+        });
+        let present: Vec<BlockId> = present.map(|entry| entry.id).collect();
+        if present.is_empty() {
+            return Ok(true);
+        }
+        Ok(self.live_among(id, &present)?.is_empty())
+    }
+
+    /// Removes a hot file whose content cold holds; the index stays.
+    pub(super) fn drop_hot(&self, index: &SegmentIndex) -> Result<()> {
+        let id = index.name().id;
+        self.hot.write_idx(index)?;
+        let before = self.table.update(id, |segment| {
+            segment.record.hot = false;
+            segment.record.holes = Holes::default();
+            segment.disk_bytes
+        });
+        self.record_state(id);
+        self.hot.remove(id, FileKind::Sealed)?;
+        self.recount(id);
+        let after = self.table.with(id, |segment| segment.disk_bytes).unwrap_or(0);
+        add(&self.counters.dropped_bytes, before.unwrap_or(0).saturating_sub(after));
+        Ok(())
+    }
+
+    fn punch(&self, id: SegmentId, entries: &[IndexEntry]) -> Result<()> {
+        let path = self.hot.path(id, FileKind::Sealed);
+        let failed = || Error::io(format!("punch holes into {}", path.display()));
+        let file = OpenOptions::new().write(true).open(&path).map_err(failed())?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for run in runs(entries, u64::MAX) {
+            fallocate(&file, flags, run.start, run.end - run.start)
+                .map_err(|errno| failed()(errno.into()))?;
+            add(&self.counters.dropped_bytes, run.end - run.start);
+        }
+        Ok(())
+    }
+
+    /// Brings cold blocks back to hot.
+    pub(super) fn stage(
+        &self,
+        blocks: &[BlockId],
+        wait: Wait,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Moved> {
+        let mut moved = Moved::default();
+        let groups = self.group(blocks, wait)?;
+        let total = groups.values().map(Vec::len).sum();
+        let mut done = 0;
+        for (id, entries) in groups {
+            self.claim_waiting(id, wait)?;
+            let count = entries.len();
+            let result = self.stage_in(id, entries, wait, &mut moved);
+            self.table.unclaim(id);
+            result?;
+            done += count;
+            progress(done, total);
+        }
+        Ok(moved)
+    }
+
+    fn stage_in(
+        &self,
+        id: SegmentId,
+        mut entries: Vec<IndexEntry>,
+        wait: Wait,
+        moved: &mut Moved,
+    ) -> Result<()> {
+        let Some(record) = self.table.record(id) else { return Ok(()) };
+        if record.hot {
+            entries.retain(|entry| {
+                let frame = entry.frame_range();
+                record.holes.touches(frame.start, frame.end)
+            });
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        if record.cold == ColdCopy::Absent {
+            moved.refuse(&entries, "no copy in cold is known");
+            return Ok(());
+        }
+        let bytes: u64 = entries.iter().map(IndexEntry::frame_len).sum();
+        let charge = self.capacity.charge(self, bytes, wait)?;
+        if record.hot {
+            self.fill(id, &self.hot.path(id, FileKind::Sealed), &entries)?;
+            self.table.update(id, |segment| {
+                for entry in &entries {
+                    let frame = entry.frame_range();
+                    segment.record.holes.remove(frame.start, frame.end);
+                }
+            });
+        } else {
+            self.rebuild_file(id, &entries)?;
+        }
+        self.hot.forget(id);
+        self.record_state(id);
+        drop(charge);
+        self.recount(id);
+        moved.blocks += entries.len();
+        moved.bytes += bytes;
+        Ok(())
+    }
+
+    /// Fetches frames, verifies them and writes them to their places, durably.
+    fn fill(&self, id: SegmentId, path: &std::path::Path, entries: &[IndexEntry]) -> Result<()> {
+        let cold = self.cold_tier()?;
+        let name = self.name(id);
+        let failed = || Error::io(format!("stage into {}", path.display()));
+        let file = OpenOptions::new().write(true).open(path).map_err(failed())?;
+        for run in runs(entries, COMPARE_BYTES) {
+            let deadline = self.config.clock.instant() + CALL_DEADLINE;
+            let fetch = || cold.get_range(id.object_key(), run.clone(), deadline);
+            let inside = entries.iter().filter(|entry| run.contains(&entry.offset));
+            let verify = |bytes: &[u8]| {
+                inside.clone().try_for_each(|entry| {
+                    let frame = &bytes[(entry.offset - run.start) as usize..];
+                    let header = verify_frame(&name, entry.offset, frame)?;
+                    if header.entry.block_ref() == entry.block_ref() {
+                        return Ok(());
+                    }
+                    Err(Error::Damaged { what: "frame", reason: "it contradicts the index".into() })
+                })
+            };
+            let mut bytes = fetch()?;
+            if verify(&bytes).is_err() {
+                // What arrived damaged once may be sound where it is stored.
+                bytes = fetch()?;
+                verify(&bytes)?;
+            }
+            file.write_all_at(&bytes, run.start).map_err(failed())?;
+        }
+        file.sync_all().map_err(failed())
+    }
+
+    /// Makes the hot file of a segment that has none, with these frames and the footer.
+    fn rebuild_file(&self, id: SegmentId, entries: &[IndexEntry]) -> Result<()> {
+        let cold = self.cold_tier()?;
+        let index = self.load_index(id, CALL_DEADLINE)?;
+        let trailer = index.trailer();
+        let aside = self.hot.staged_path(id, FileKind::Sealed);
+        let failed = || Error::io(format!("stage into {}", aside.display()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&aside)
+            .map_err(failed())?;
+        file.set_len(trailer.file_len).map_err(failed())?;
+        for part in [0..DATA_START, trailer.frames_end..trailer.file_len] {
+            let mut at = part.start;
+            while at < part.end {
+                let end = part.end.min(at + COMPARE_BYTES);
+                let deadline = self.config.clock.instant() + CALL_DEADLINE;
+                let bytes = cold.get_range(id.object_key(), at..end, deadline)?;
+                file.write_all_at(&bytes, at).map_err(failed())?;
+                at = end;
+            }
+        }
+        // Its head and footer came unverified: they must at least lead to the same index.
+        if SegmentIndex::from_file(&file, &self.name(id))?.entries() != index.entries() {
+            let reason = "its footer leads to another index".to_owned();
+            return Err(Error::Damaged { what: "cold object", reason });
+        }
+        self.fill(id, &aside, entries)?;
+        let path = self.hot.path(id, FileKind::Sealed);
+        std::fs::rename(&aside, &path).map_err(failed())?;
+        sync_dir(&self.hot.segments())?;
+        self.table.update(id, |segment| {
+            let mut holes = Holes::default();
+            holes.insert(DATA_START, trailer.frames_end);
+            for entry in entries {
+                let frame = entry.frame_range();
+                holes.remove(frame.start, frame.end);
+            }
+            segment.record.hot = true;
+            segment.record.holes = holes;
+        });
+        Ok(())
+    }
+
+    /// Residence of many blocks, one catalog lookup each.
+    pub(super) fn residences(&self, blocks: &[BlockId]) -> Vec<Residence> {
+        let mut known: HashMap<BlockId, Residence> = HashMap::new();
+        blocks.iter().map(|id| *known.entry(*id).or_insert_with(|| self.residence(*id))).collect()
+    }
+}
+
+/// Neighbouring frames joined into runs of up to `most` bytes; one frame is never cut.
+fn runs(entries: &[IndexEntry], most: u64) -> Vec<std::ops::Range<u64>> {
+    let mut runs: Vec<std::ops::Range<u64>> = Vec::new();
+    for entry in entries {
+        let frame = entry.frame_range();
+        match runs.last_mut() {
+            Some(run) if run.end == frame.start && frame.end - run.start <= most => {
+                run.end = frame.end;
+            }
+            _ => runs.push(frame),
+        }
+    }
+    runs
+}
+
+/// The choice in words, as far as the record tells.
+fn why(entry: &IndexEntry) -> String {
+    let ratio = f64::from(entry.plain_len) / f64::from(entry.stored_len.max(1));
+    match (entry.codec, entry.filter) {
+        (Codec::None, _) => "stored raw: nothing that was tried shrank it".to_owned(),
+        (codec, Filter::None) => {
+            format!(
+                "{codec}-{} without a filter did best on the sample: ratio {ratio:.2}",
+                entry.level
+            )
+        }
+        (codec, filter) => {
+            format!(
+                "{filter} before {codec}-{} did best on the sample: ratio {ratio:.2}",
+                entry.level
+            )
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a store says about itself, for `statfs`, `firn status` and the tests. Snapshots of
+//! counters; none of it is used for decisions.
+
+use crate::catalog::ColdCopy;
+
+use super::Inner;
+use super::signals::get;
+
+/// Bytes, for `statfs` and `firn status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes really used on the hot tier by segments, indexes and staging.
+    pub hot_bytes: u64,
+    /// Bytes used there by others, such as the databases.
+    pub other_bytes: u64,
+    /// Bound of both together.
+    pub hot_capacity: Option<u64>,
+    /// Bytes of segments in the cold tier.
+    pub cold_bytes: u64,
+    /// Its bound; `None` is unlimited.
+    pub cold_capacity: Option<u64>,
+    /// Whether there is a cold tier.
+    pub has_cold: bool,
+    /// Bytes of all segments, each counted once wherever it is.
+    pub stored_bytes: u64,
+    /// Frame bytes that were freed and are not collected yet.
+    pub dead_bytes: u64,
+    /// Sealed segments.
+    pub segments: u64,
+    /// Segments that are not sealed yet.
+    pub open_segments: u64,
+    /// Segments with bytes in hot.
+    pub hot_segments: u64,
+    /// Segments verified in cold.
+    pub cold_segments: u64,
+}
+
+/// What goes on and what went wrong since the store was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Why nothing may be written any more.
+    pub read_only: Option<String>,
+    /// The catalog holds every segment.
+    pub catalog_caught_up: bool,
+    /// The catalog failed and is rebuilt at the next open.
+    pub catalog_broken: bool,
+    /// Segments that still have to be copied to cold.
+    pub uploads_waiting: u64,
+    /// Segments copied and verified.
+    pub uploaded_segments: u64,
+    /// Bytes of those.
+    pub uploaded_bytes: u64,
+    /// Uploads that failed.
+    pub upload_failures: u64,
+    /// The last failure of a move.
+    pub last_error: Option<String>,
+    /// Appenders waiting for space.
+    pub waiting_for_space: u64,
+    /// Blocks appended, their plaintext and stored bytes.
+    pub appended_blocks: u64,
+    /// Plaintext bytes of those.
+    pub appended_plain_bytes: u64,
+    /// Stored bytes of those.
+    pub appended_stored_bytes: u64,
+    /// Segments sealed.
+    pub sealed_segments: u64,
+    /// Reads answered from hot files.
+    pub hot_reads: u64,
+    /// Reads answered from cold.
+    pub cold_reads: u64,
+    /// Ranged requests made of the cold tier.
+    pub cold_requests: u64,
+    /// Reads answered from memory.
+    pub cache_hits: u64,
+    /// Stored copies that failed verification or reading.
+    pub damaged_reads: u64,
+    /// Bytes dropped from hot.
+    pub dropped_bytes: u64,
+    /// Segments that were dead and removed.
+    pub reclaimed_segments: u64,
+    /// Segments compacted.
+    pub compacted_segments: u64,
+}
+
+impl Inner {
+    pub(super) fn usage(&self) -> Usage {
+        let (unsealed_bytes, open_segments) = self.unsealed_usage();
+        let start = Usage {
+            hot_bytes: self.capacity.used_bytes(),
+            other_bytes: self.capacity.other_bytes(),
+            hot_capacity: self.config.hot_capacity,
+            cold_capacity: self.config.cold_capacity,
+            has_cold: self.cold.is_some(),
+            stored_bytes: unsealed_bytes,
+            open_segments: open_segments as u64,
+            ..Usage::default()
+        };
+        self.table.fold(start, |mut usage, segment| {
+            let record = &segment.record;
+            usage.segments += 1;
+            usage.stored_bytes += record.len;
+            usage.dead_bytes += record.dead_bytes;
+            usage.hot_segments += u64::from(record.hot);
+            usage.cold_segments += u64::from(record.cold == ColdCopy::Verified);
+            if record.cold != ColdCopy::Absent {
+                usage.cold_bytes += record.len;
+            }
+            usage
+        })
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let counters = &self.counters;
+        let uploads_waiting = if self.cold.is_some() {
+            self.table.fold(0, |sum, segment| sum + u64::from(Self::needs_copy(segment)))
+        } else {
+            0
+        };
+        Health {
+            read_only: self.poisoned.lock().clone(),
+            catalog_caught_up: self.is_caught_up(),
+            catalog_broken: self.catalog.read().as_ref().is_some_and(|catalog| catalog.is_broken()),
+            uploads_waiting,
+            uploaded_segments: get(&counters.uploaded_segments),
+            uploaded_bytes: get(&counters.uploaded_bytes),
+            upload_failures: get(&counters.upload_failures),
+            last_error: self.wanted.lock().last_error.clone(),
+            waiting_for_space: self.capacity.waiters() as u64,
+            appended_blocks: get(&counters.appended_blocks),
+            appended_plain_bytes: get(&counters.appended_plain_bytes),
+            appended_stored_bytes: get(&counters.appended_stored_bytes),
+            sealed_segments: get(&counters.sealed_segments),
+            hot_reads: get(&counters.hot_reads),
+            cold_reads: get(&counters.cold_reads),
+            cold_requests: self.cold.as_ref().map_or(0, |cold| cold.requests()),
+            cache_hits: get(&counters.cache_hits),
+            damaged_reads: get(&counters.damaged_reads),
+            dropped_bytes: get(&counters.dropped_bytes),
+            reclaimed_segments: get(&counters.reclaimed_segments),
+            compacted_segments: get(&counters.compacted_segments),
+        }
+    }
+}

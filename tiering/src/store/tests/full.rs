@@ -1,0 +1,203 @@
+//! The bound of the hot tier: dropping, waiting, and the end of space, by an injected clock.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::blocks::{Blocks, Wait};
+use crate::budget::Budget;
+use crate::clock::{Clock, ManualClock};
+use crate::encode::EncodeMemory;
+use crate::error::Error;
+use crate::store::StoreConfig;
+use crate::store::testing::{Volume, eventually, noise, soon};
+use crate::tier::{Faulty, Memory, Tier};
+
+const CAPACITY: u64 = 6 << 20;
+
+fn small(config: &mut StoreConfig) {
+    config.hot_capacity = Some(CAPACITY);
+}
+
+fn used_on_disk(dir: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        // Files come and go while they are counted.
+        let Ok(entry) = entry else { continue };
+        let Ok(metadata) = entry.metadata() else { continue };
+        sum +=
+            if metadata.is_dir() { used_on_disk(&entry.path()) } else { metadata.blocks() * 512 };
+    }
+    sum
+}
+
+#[test]
+fn more_than_the_hot_capacity_flows_through_to_cold() {
+    let memory = Arc::new(Memory::new());
+    let tier = Arc::clone(&memory) as Arc<dyn Tier>;
+    let volume = Volume::with(|config| {
+        small(config);
+        config.cold = Some(tier);
+    });
+    let mut blocks = Vec::new();
+    for seed in 0..60 {
+        blocks.push((volume.append(&noise(seed, 500_000)), seed));
+        let usage = volume.store().usage();
+        assert!(usage.hot_bytes <= CAPACITY, "{usage:?}");
+        assert!(used_on_disk(&volume.config.hot_dir) <= CAPACITY + (64 << 10));
+    }
+    assert!(volume.namespace.backups.load(Ordering::SeqCst) > 0, "nothing was dropped");
+    for (block, seed) in &blocks {
+        assert_eq!(volume.read(block).unwrap(), noise(*seed, 500_000));
+    }
+}
+
+#[test]
+fn without_a_cold_tier_the_end_of_space_is_said_at_once_and_freeing_helps() {
+    let volume = Volume::with(small);
+    let mut blocks = Vec::new();
+    let error = loop {
+        let seed = blocks.len() as u64;
+        match volume.store().append(&noise(seed, 300_000), &mut EncodeMemory::default(), soon()) {
+            Ok(block) => blocks.push(block),
+            Err(error) => break error,
+        }
+        assert!(blocks.len() < 100);
+    };
+    assert!(matches!(error, Error::NoSpace), "{error:?}");
+    volume.store().sync().unwrap();
+    for (seed, block) in blocks.iter().enumerate() {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, 300_000));
+    }
+    let dead: Vec<_> = blocks[..12].iter().map(|block| block.id).collect();
+    volume.namespace.dead.lock().extend(dead.iter().copied());
+    volume.store().free(&dead);
+    eventually("freed space can be used", || {
+        let again =
+            volume.store().append(&noise(99, 300_000), &mut EncodeMemory::default(), soon());
+        again.is_ok()
+    });
+    for (seed, block) in blocks.iter().enumerate().skip(12) {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, 300_000));
+    }
+}
+
+#[test]
+fn when_both_tiers_are_full_it_is_no_space() {
+    let memory = Arc::new(Memory::new());
+    let tier = Arc::clone(&memory) as Arc<dyn Tier>;
+    let volume = Volume::with(|config| {
+        small(config);
+        config.cold = Some(tier);
+        config.cold_capacity = Some(3 << 20);
+    });
+    let mut count = 0;
+    let error = loop {
+        let plain = noise(count, 300_000);
+        match volume.store().append(&plain, &mut EncodeMemory::default(), soon()) {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+        assert!(count < 200);
+    };
+    assert!(matches!(error, Error::NoSpace), "{error:?}");
+    let usage = volume.store().usage();
+    assert!(usage.cold_bytes <= 3 << 20 && usage.cold_bytes > 1 << 20, "{usage:?}");
+}
+
+#[test]
+fn a_writer_waits_for_a_cold_tier_that_is_away_and_goes_on_when_it_is_back() {
+    let memory = Arc::new(Memory::new());
+    let faulty = Arc::new(Faulty::new(Arc::clone(&memory) as Arc<dyn Tier>));
+    let tier = Arc::clone(&faulty) as Arc<dyn Tier>;
+    let volume = Volume::with(|config| {
+        small(config);
+        config.cold = Some(tier);
+    });
+    faulty.cut_off();
+    std::thread::scope(|scope| {
+        let volume = &volume;
+        let writer = scope.spawn(move || {
+            (0..40).map(|seed| (volume.append(&noise(seed, 300_000)), seed)).collect::<Vec<_>>()
+        });
+        eventually("the writer waits", || volume.store().health().waiting_for_space > 0);
+        let plain = noise(1000, 300_000);
+        let refused = volume.store().append(&plain, &mut EncodeMemory::default(), Wait::No);
+        assert!(matches!(refused, Err(Error::WouldWait)));
+        faulty.reconnect();
+        for (block, seed) in writer.join().unwrap() {
+            assert_eq!(volume.read(&block).unwrap(), noise(seed, 300_000));
+        }
+    });
+}
+
+#[test]
+fn a_writer_without_any_progress_gets_an_error_at_its_deadline() {
+    let memory = Arc::new(Memory::new());
+    let faulty = Arc::new(Faulty::new(Arc::clone(&memory) as Arc<dyn Tier>));
+    faulty.cut_off();
+    let tier = Arc::clone(&faulty) as Arc<dyn Tier>;
+    let clock = Arc::new(ManualClock::new());
+    let volume = Volume::with(|config| {
+        small(config);
+        config.cold = Some(tier);
+        config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        config.budget = Budget::new(256 << 20, Arc::clone(&config.clock));
+    });
+    let far = Wait::Until(clock.instant() + Duration::from_secs(100_000));
+    std::thread::scope(|scope| {
+        let volume = &volume;
+        let writer = scope.spawn(move || {
+            for seed in 0..1000 {
+                let plain = noise(seed, 300_000);
+                if let Err(error) = volume.store().append(&plain, &mut EncodeMemory::default(), far)
+                {
+                    return error;
+                }
+            }
+            panic!("never full");
+        });
+        eventually("the writer waits", || volume.store().health().waiting_for_space > 0);
+        // Not a minute early: it still waits.
+        clock.advance(Duration::from_secs(299));
+        eventually("it looked at the clock", || !writer.is_finished());
+        eventually("it gives up", || {
+            clock.advance(Duration::from_secs(10));
+            writer.is_finished()
+        });
+        assert!(matches!(writer.join().unwrap(), Error::TimedOut(_)));
+    });
+    // What was written stays.
+    assert!(volume.store().sync().is_ok());
+}
+
+#[test]
+fn nothing_is_dropped_while_the_backup_does_not_name_it() {
+    let memory = Arc::new(Memory::new());
+    let tier = Arc::clone(&memory) as Arc<dyn Tier>;
+    let volume = Volume::with(|config| {
+        small(config);
+        config.cold = Some(tier);
+        config.write_deadline = Duration::from_millis(300);
+    });
+    volume.namespace.refuses_backup.store(true, Ordering::SeqCst);
+    let mut blocks = Vec::new();
+    let error = loop {
+        let seed = blocks.len() as u64;
+        match volume.store().append(&noise(seed, 300_000), &mut EncodeMemory::default(), soon()) {
+            Ok(block) => blocks.push(block),
+            Err(error) => break error,
+        }
+        assert!(blocks.len() < 100);
+    };
+    assert!(matches!(error, Error::TimedOut(_) | Error::NoSpace), "{error:?}");
+    assert_eq!(volume.store().health().dropped_bytes, 0);
+    // All of it is still in hot.
+    for key in memory.keys() {
+        memory.lose(&key);
+    }
+    for (seed, block) in blocks.iter().enumerate() {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, 300_000));
+    }
+}

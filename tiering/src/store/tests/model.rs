@@ -1,0 +1,308 @@
+//! The block store against a map: whatever is done to it, every block that was acknowledged reads
+//! back, and every other one reads back or is lost, never wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::block::{BlockId, BlockRef};
+use crate::blocks::Blocks;
+use crate::error::Error;
+use crate::segment::FileKind;
+use crate::store::BackupProof;
+use crate::store::testing::{Volume, damage, noise, soon, text};
+use crate::tier::{Fault, Faulty, Memory, Op, Tier};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { len: usize, shrinks: bool },
+    Sync,
+    Seal,
+    Read { pick: usize, from: u32, len: u32 },
+    Crash { torn: u64 },
+    Close,
+    Archive { pick: usize, count: usize },
+    Release { pick: usize, count: usize },
+    Stage { pick: usize, count: usize },
+    Free { pick: usize, count: usize },
+    Sweep,
+    FailNext { op: usize, fault: usize },
+    DeleteCatalog,
+    DamageHot { pick: usize },
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = || 0..1000_usize;
+    let count = || 1..8_usize;
+    prop_oneof![
+        8 => (1..90_000_usize, any::<bool>()).prop_map(|(len, shrinks)| Step::Append { len, shrinks }),
+        3 => Just(Step::Sync),
+        2 => Just(Step::Seal),
+        4 => (pick(), any::<u32>(), 1..200_000_u32)
+            .prop_map(|(pick, from, len)| Step::Read { pick, from, len }),
+        2 => prop_oneof![Just(0), 1..5000_u64].prop_map(|torn| Step::Crash { torn }),
+        1 => Just(Step::Close),
+        3 => (pick(), count()).prop_map(|(pick, count)| Step::Archive { pick, count }),
+        3 => (pick(), count()).prop_map(|(pick, count)| Step::Release { pick, count }),
+        2 => (pick(), count()).prop_map(|(pick, count)| Step::Stage { pick, count }),
+        3 => (pick(), count()).prop_map(|(pick, count)| Step::Free { pick, count }),
+        1 => Just(Step::Sweep),
+        2 => (0..4_usize, 0..5_usize).prop_map(|(op, fault)| Step::FailNext { op, fault }),
+        1 => Just(Step::DeleteCatalog),
+        1 => pick().prop_map(|pick| Step::DamageHot { pick }),
+        1 => Just(Step::Drain),
+    ]
+}
+
+struct Model {
+    volume: Volume,
+    faulty: Arc<Faulty>,
+    blocks: BTreeMap<BlockId, (BlockRef, Vec<u8>)>,
+    /// Covered by a sync, not freed.
+    acknowledged: BTreeSet<BlockId>,
+    /// May be gone: not synced before a crash.
+    doubtful: BTreeSet<BlockId>,
+    seed: u64,
+    /// Nothing was planned to fail since the last reconnect.
+    is_calm: bool,
+}
+
+impl Model {
+    fn new() -> Self {
+        let faulty = Arc::new(Faulty::new(Arc::new(Memory::new())));
+        let volume = Volume::with_cold(Arc::clone(&faulty) as Arc<dyn Tier>);
+        Self {
+            volume,
+            faulty,
+            blocks: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
+            seed: 0,
+            is_calm: true,
+        }
+    }
+
+    /// Some acknowledged blocks, the same for the same numbers.
+    fn choose(&self, pick: usize, count: usize) -> Vec<BlockId> {
+        let len = self.acknowledged.len();
+        if len == 0 {
+            return Vec::new();
+        }
+        self.acknowledged.iter().copied().cycle().skip(pick % len).take(count.min(len)).collect()
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Append { len, shrinks } => self.append(len, shrinks),
+            Step::Sync => self.sync(),
+            Step::Seal => {
+                self.sync();
+                self.volume.seal();
+            }
+            Step::Read { pick, from, len } => self.read(pick, from, len),
+            Step::Crash { torn } => self.crash(torn),
+            Step::Close => {
+                self.sync();
+                self.volume.close();
+                self.volume.open();
+            }
+            Step::Archive { pick, count } => {
+                let result =
+                    self.volume.store().archive(&self.choose(pick, count), soon(), &mut |_, _| ());
+                self.allow_only_trouble(&result);
+            }
+            Step::Release { pick, count } => {
+                let blocks = self.choose(pick, count);
+                let proof = BackupProof::of_blocks(blocks.iter().copied());
+                let result = self.volume.store().release(&blocks, &proof, soon());
+                self.allow_only_trouble(&result);
+            }
+            Step::Stage { pick, count } => {
+                let blocks = self.choose(pick, count);
+                let result = self.volume.store().stage(&blocks, soon(), &mut |_, _| ());
+                self.allow_only_trouble(&result);
+            }
+            Step::Free { pick, count } => self.free(pick, count),
+            Step::Sweep => {
+                let result = self.volume.store().sweep();
+                self.allow_only_trouble(&result);
+            }
+            Step::FailNext { op, fault } => self.fail_next(op, fault),
+            Step::DeleteCatalog => {
+                self.sync();
+                self.volume.crash();
+                self.volume.delete_catalog();
+                self.volume.open();
+            }
+            Step::DamageHot { pick } => self.damage_hot(pick),
+            Step::Drain => {
+                self.sync();
+                let left = self.volume.store().drain_uploads(soon()).unwrap();
+                assert_eq!(left, 0, "retries outlast every planned fault");
+            }
+        }
+    }
+
+    /// Failing is allowed while faults are planned; losing something never is.
+    fn allow_only_trouble<T>(&self, result: &crate::Result<T>) {
+        if let Err(error) = result {
+            assert!(!self.is_calm, "{}", crate::store::read::chain(error));
+        }
+    }
+
+    fn append(&mut self, len: usize, shrinks: bool) {
+        self.seed += 1;
+        let plain = if shrinks { text(self.seed, len) } else { noise(self.seed, len) };
+        let block = self.volume.append(&plain);
+        assert!(!self.blocks.contains_key(&block.id), "an id was used twice");
+        self.blocks.insert(block.id, (block, plain));
+    }
+
+    fn sync(&mut self) {
+        self.volume.store().sync().unwrap();
+        let dead = self.volume.namespace.dead.lock();
+        let live =
+            self.blocks.keys().filter(|id| !dead.contains(id) && !self.doubtful.contains(id));
+        self.acknowledged.extend(live.copied());
+    }
+
+    fn crash(&mut self, torn: u64) {
+        self.volume.crash();
+        if torn > 0 && self.blocks.len() > self.acknowledged.len() {
+            self.tear(torn);
+        }
+        let doubtful = self.blocks.keys().filter(|id| !self.acknowledged.contains(id));
+        self.doubtful.extend(doubtful.copied().collect::<Vec<_>>());
+        self.volume.open();
+    }
+
+    /// Cuts bytes off an open segment, but none that a sync covered: the acknowledged frames are
+    /// found by their order in the file.
+    fn tear(&self, torn: u64) {
+        use crate::segment::{DATA_START, SegmentName, scan_frames};
+        for (id, path) in self.volume.files(FileKind::Open) {
+            let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let len = file.metadata().unwrap().len();
+            let name = SegmentName { volume: self.volume.config.volume, id };
+            let scan = scan_frames(&file, &name, DATA_START..len.max(DATA_START), false).unwrap();
+            let durable = scan
+                .frames
+                .iter()
+                .filter(|frame| self.acknowledged.contains(&frame.header.entry.id))
+                .map(|frame| frame.header.entry.frame_range().end)
+                .max();
+            file.set_len(len.saturating_sub(torn).max(durable.unwrap_or(0))).unwrap();
+        }
+    }
+
+    fn free(&mut self, pick: usize, count: usize) {
+        let blocks = self.choose(pick, count);
+        for id in &blocks {
+            self.acknowledged.remove(id);
+        }
+        self.volume.namespace.dead.lock().extend(blocks.iter().copied());
+        self.volume.store().free(&blocks);
+    }
+
+    fn fail_next(&mut self, op: usize, fault: usize) {
+        self.is_calm = false;
+        let op = [Op::PutFile, Op::GetRange, Op::Head, Op::Delete][op % 4];
+        let fault = [
+            Fault::Truncate,
+            Fault::Corrupt,
+            Fault::TimeOutBefore,
+            Fault::TimeOutAfter,
+            Fault::Error(crate::tier::FailureKind::Unavailable),
+        ][fault % 5];
+        self.faulty.fail_next(Some(op), "segments/", fault);
+    }
+
+    /// Damages a hot file whose copy in cold is verified.
+    fn damage_hot(&self, pick: usize) {
+        let files = self.volume.files(FileKind::Sealed);
+        if files.is_empty() {
+            return;
+        }
+        let (id, path) = &files[pick % files.len()];
+        let inner = &self.volume.store().inner;
+        let safe = inner.table.record(*id).is_some_and(|record| {
+            // Compaction may be about to delete that copy, for good reason.
+            record.dead_bytes == 0 && inner.is_safe_in_cold(&record).is_ok()
+        });
+        if safe && path.exists() {
+            let len = path.metadata().unwrap().len();
+            damage(path, 520, ((len - 600) as usize).min(1 + pick * 50));
+        }
+    }
+
+    fn read(&mut self, pick: usize, from: u32, len: u32) {
+        if let Some(id) = self.choose(pick, 1).first() {
+            let (block, plain) = self.blocks[id].clone();
+            let start = from % block.len;
+            let end = (start.saturating_add(len)).min(block.len);
+            let expected = &plain[start as usize..end as usize];
+            match self.volume.store().read(&block, start..end, soon()) {
+                Ok(bytes) => assert_eq!(bytes, expected),
+                // A fault of the cold tier that was planned; the block must still be there.
+                Err(Error::Cold { .. } | Error::TimedOut(_) | Error::Lost { .. }) => {
+                    self.calm_down();
+                    let bytes = self.volume.store().read(&block, start..end, soon()).unwrap();
+                    assert_eq!(bytes, expected);
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+
+    fn calm_down(&mut self) {
+        self.faulty.reconnect();
+        self.is_calm = true;
+    }
+
+    fn check_all(&mut self) {
+        self.calm_down();
+        for round in 0..2 {
+            for id in &self.acknowledged {
+                let (block, plain) = &self.blocks[id];
+                match self.volume.read(block) {
+                    Ok(bytes) => assert_eq!(bytes, plain, "block {id} in round {round}"),
+                    Err(error) => panic!("acknowledged block {id} in round {round}: {error:?}"),
+                }
+            }
+            for id in &self.doubtful {
+                let (block, plain) = &self.blocks[id];
+                match self.volume.read(block) {
+                    Ok(bytes) => assert_eq!(bytes, plain),
+                    Err(error) => assert!(matches!(error, Error::Lost { .. }), "{error:?}"),
+                }
+            }
+            self.sync();
+            self.volume.close();
+            self.volume.open();
+        }
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("FIRN_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        max_shrink_iters: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_store_behaves_like_a_map(steps in prop::collection::vec(step(), 1..60)) {
+        let mut model = Model::new();
+        for step in &steps {
+            model.apply(step);
+        }
+        model.check_all();
+    }
+}

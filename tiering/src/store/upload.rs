@@ -1,0 +1,358 @@
+//! Copies of sealed segments to the cold tier: ahead of need, on demand, under pressure.
+//!
+//! *Move, first half*: the local file is verified, copied, read back and compared byte by byte;
+//! only then the table says `Verified`. Nothing here removes anything local.
+//! *Crash*: an object that was not recorded is found again (same key, same bytes) and compared.
+//! *Retry*: a failed upload is tried again after a growing pause, visible in
+//! [`super::BlockStore::health`]; an ambiguous failure is settled by reading back.
+//! *Replacement*: an object that differs from the local file is deleted and written again only
+//! when its own checksums fail and every shard of the local file, checked again, is intact.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::time::Duration;
+
+use crate::blocks::Wait;
+use crate::catalog::ColdCopy;
+use crate::error::{Error, Result};
+use crate::segment::{FileKind, ReadAt, SegmentId, SegmentName, repair};
+
+use super::cold::Cold;
+use super::object::ColdObject;
+use super::signals::add;
+use super::table::Segment;
+use super::{CLOCK_SLICE, Inner, TICK};
+
+/// Bytes compared at once when a copy is read back.
+pub(super) const COMPARE_BYTES: u64 = 4 << 20;
+
+/// Longest time of one call of the cold tier in the background.
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Pause after the first failure; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Failures in a row after which a caller that waits for an upload is told why.
+const PATIENT_FAILURES: u32 = 3;
+
+/// What the uploader was asked for beyond its habit.
+#[derive(Default)]
+pub(super) struct Wanted {
+    pub(super) segments: BTreeSet<SegmentId>,
+    /// Everything: the volume is being unmounted.
+    pub(super) all: bool,
+    pub(super) last_error: Option<String>,
+}
+
+impl Inner {
+    /// An uploader's loop; several run.
+    pub(super) fn run_uploader(&self) {
+        while !self.is_stopping() {
+            match self.next_upload() {
+                Some(id) => self.upload(id),
+                None => self.signals.uploader.wait(TICK),
+            }
+        }
+    }
+
+    /// Whether a segment is to be copied, now or later.
+    pub(super) fn needs_copy(segment: &Segment) -> bool {
+        segment.record.hot && segment.record.cold != ColdCopy::Verified && !segment.unreadable
+    }
+
+    /// Claims the oldest segment that should be copied now.
+    fn next_upload(&self) -> Option<SegmentId> {
+        let now = self.config.clock.instant();
+        let under_pressure = self.capacity.excess() > 0;
+        let wanted = self.wanted.lock();
+        let everything = self.config.copy_ahead || wanted.all || under_pressure;
+        let due = self.table.ids(|segment| {
+            Self::needs_copy(segment)
+                && !segment.busy
+                && segment.retry_at.is_none_or(|at| at <= now)
+                && (everything || wanted.segments.contains(&segment.record.id))
+        });
+        drop(wanted);
+        let len_of = |id| self.table.with(id, |segment| segment.record.len).unwrap_or(0);
+        due.into_iter().find(|&id| self.cold_has_room(len_of(id)) && self.table.claim(id))
+    }
+
+    /// Whether the cold tier's configured capacity takes another `bytes`.
+    pub(super) fn cold_has_room(&self, bytes: u64) -> bool {
+        self.config.cold_capacity.is_none_or(|capacity| self.cold_used() + bytes <= capacity)
+    }
+
+    /// Bytes of segments in the cold tier.
+    pub(super) fn cold_used(&self) -> u64 {
+        self.table.fold(0, |sum, segment| {
+            sum + if segment.record.cold == ColdCopy::Absent { 0 } else { segment.record.len }
+        })
+    }
+
+    /// Copies one claimed segment and lets go of it.
+    fn upload(&self, id: SegmentId) {
+        let result = self.copy_to_cold(id);
+        match &result {
+            Ok(()) => {
+                let record = self.table.update(id, |segment| {
+                    segment.record.cold = ColdCopy::Verified;
+                    segment.failures = 0;
+                    segment.retry_at = None;
+                    segment.record.clone()
+                });
+                if let Some(record) = record {
+                    add(&self.counters.uploaded_segments, 1);
+                    add(&self.counters.uploaded_bytes, record.len);
+                    self.record_state(id);
+                }
+                self.wanted.lock().segments.remove(&id);
+                self.capacity.progressed();
+            }
+            Err(error) => self.upload_failed(id, error),
+        }
+        self.table.unclaim(id);
+        self.upload_changed.notify_all();
+        self.signals.kick_mover();
+    }
+
+    fn upload_failed(&self, id: SegmentId, error: &Error) {
+        if self.is_stopping() {
+            return;
+        }
+        add(&self.counters.upload_failures, 1);
+        let now = self.config.clock.instant();
+        let damaged = matches!(error, Error::Damaged { .. });
+        let failures = self.table.update(id, |segment| {
+            segment.failures = segment.failures.saturating_add(1);
+            let pause = FIRST_PAUSE * 2_u32.saturating_pow(segment.failures.min(16) - 1);
+            segment.retry_at = Some(now + pause.min(LONGEST_PAUSE));
+            segment.failures
+        });
+        let text = super::read::chain(error);
+        tracing::warn!(%id, error = text, failures, damaged, "a segment was not copied to cold");
+        self.wanted.lock().last_error = Some(format!("segment {id}: {text}"));
+    }
+
+    /// Writes a segment's record to the catalog, where it is a hint.
+    pub(super) fn record_state(&self, id: SegmentId) {
+        let record =
+            self.table.with(id, |segment| segment.recorded.then(|| segment.record.clone()));
+        if let Some(Some(record)) = record
+            && let Err(error) = self.with_catalog(|catalog| catalog.put_segment(&record))
+        {
+            tracing::warn!(%id, %error, "the catalog did not take a segment's state");
+        }
+    }
+
+    /// Copies, reads back and compares; `Ok` means verified.
+    fn copy_to_cold(&self, id: SegmentId) -> Result<()> {
+        let cold = self.cold_tier()?;
+        let name = SegmentName { volume: self.config.volume, id };
+        let file = self
+            .hot
+            .open_sealed(id)
+            .map_err(Error::io(format!("open segment {id} for copying")))?;
+        if let Err(error) = self.make_whole(&file, &name) {
+            // Released in part, or damaged: if cold holds it already, its own checksums tell.
+            return self.verify_cold(id).map_err(|cold_error| {
+                tracing::warn!(%id, %cold_error, "neither copy of a segment is whole");
+                error
+            });
+        }
+        let key = id.object_key();
+        let path = self.hot.path(id, FileKind::Sealed);
+        for attempt in 0..2 {
+            let (put_key, put_path) = (key.clone(), path.clone());
+            let deadline = self.config.clock.instant() + CALL_DEADLINE;
+            let put = cold.call(deadline, "copying a segment to cold", move |tier| {
+                Box::pin(async move { tier.put_file(&put_key, &put_path).await })
+            });
+            match put {
+                Ok(()) | Err(Error::Exists(_)) => {}
+                Err(error) => return Err(error),
+            }
+            if self.compare(cold, id, &file)? {
+                return Ok(());
+            }
+            if self.verify_cold(id).is_ok() {
+                // The object is sound by its own checksums: whatever differs is local.
+                tracing::warn!(%id, "the local segment changed after it was checked");
+                return Ok(());
+            }
+            self.make_whole(&file, &name)?;
+            tracing::warn!(%id, attempt, "the copy in cold is damaged, the local segment is not");
+            let delete_key = key.clone();
+            cold.call(deadline, "replacing a copy in cold", move |tier| {
+                Box::pin(async move { tier.delete(&delete_key).await })
+            })?;
+        }
+        Err(Error::Damaged { what: "cold object", reason: format!("{key} reads back differently") })
+    }
+
+    /// Checks every shard of a local segment, and puts right in place what parity can.
+    fn make_whole(&self, file: &File, name: &SegmentName) -> Result<()> {
+        let found = repair(file, name)?;
+        if found.is_intact() {
+            return Ok(());
+        }
+        if !found.lost.is_empty() {
+            return Err(damaged_parts(found.lost.len()));
+        }
+        tracing::warn!(id = %name.id, parts = found.damage.len(), "repaired a segment by its parity");
+        let path = self.hot.path(name.id, FileKind::Sealed);
+        let writable = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map_err(Error::io(format!("open {} for repair", path.display())))?;
+        found.apply(&writable)?;
+        whole(file, name)
+    }
+
+    /// Whether the object holds exactly the file's bytes.
+    fn compare(&self, cold: &Cold, id: SegmentId, file: &File) -> Result<bool> {
+        let failed = || Error::io(format!("read segment {id} for comparing"));
+        let len = file.metadata().map_err(failed())?.len();
+        let key = id.object_key();
+        let deadline = || self.config.clock.instant() + CALL_DEADLINE;
+        if self.cold_len(cold, id)? != len {
+            return Ok(false);
+        }
+        let mut local = vec![0; COMPARE_BYTES.min(len) as usize];
+        let mut at = 0;
+        while at < len {
+            if self.is_stopping() {
+                return Err(Error::ReadOnly("it is being closed".into()));
+            }
+            let end = len.min(at + COMPARE_BYTES);
+            let part = &mut local[..(end - at) as usize];
+            ReadAt::read_exact_at(file, part, at).map_err(failed())?;
+            let mut same = false;
+            // A damaged answer is not a damaged object: ask again before judging.
+            for _ in 0..2 {
+                same = *cold.get_range(key.clone(), at..end, deadline())? == *part;
+                if same {
+                    break;
+                }
+            }
+            if !same {
+                return Ok(false);
+            }
+            at = end;
+        }
+        Ok(true)
+    }
+
+    /// Length of a segment's object.
+    pub(super) fn cold_len(&self, cold: &Cold, id: SegmentId) -> Result<u64> {
+        let key = id.object_key();
+        let deadline = self.config.clock.instant() + CALL_DEADLINE;
+        let head = cold.call(deadline, "reading from the cold tier", move |tier| {
+            Box::pin(async move { tier.head(&key).await })
+        })?;
+        Ok(head.len)
+    }
+
+    /// Verifies the object by its own checksums, every shard of it.
+    pub(super) fn verify_cold(&self, id: SegmentId) -> Result<()> {
+        let cold = self.cold_tier()?;
+        let name = SegmentName { volume: self.config.volume, id };
+        let object = ColdObject::new(self, cold, id, self.cold_len(cold, id)?);
+        whole(&object, &name)
+    }
+
+    pub(super) fn cold_tier(&self) -> Result<&Cold> {
+        self.cold.as_ref().ok_or_else(|| Error::Config("the volume has no cold tier".into()))
+    }
+
+    /// Seals and copies everything; returns how many segments were left when `wait` ended.
+    pub(super) fn drain_uploads(&self, wait: Wait) -> Result<u64> {
+        if self.cold.is_none() {
+            return Ok(0);
+        }
+        self.rotate_now();
+        let unsealed = self.unsealed_full();
+        match self.wait_sealed(&unsealed, wait) {
+            Err(Error::TimedOut(_)) => return Ok(self.health().uploads_waiting.max(1)),
+            other => other?,
+        }
+        self.wanted.lock().all = true;
+        for id in self.table.ids(Self::needs_copy) {
+            self.table.update(id, |segment| segment.retry_at = None);
+        }
+        self.signals.kick_uploader();
+        let left = || {
+            let smallest = self.table.fold(None, |least: Option<u64>, segment| {
+                if Self::needs_copy(segment) {
+                    Some(least.map_or(segment.record.len, |len| len.min(segment.record.len)))
+                } else {
+                    least
+                }
+            });
+            smallest.is_some_and(|len| self.cold_has_room(len))
+        };
+        while left() && !self.is_stopping() && self.check_wait(wait, "copying to cold").is_ok() {
+            let mut wanted = self.wanted.lock();
+            self.upload_changed.wait_for(&mut wanted, CLOCK_SLICE);
+        }
+        self.wanted.lock().all = false;
+        Ok(self.health().uploads_waiting)
+    }
+
+    /// Waits until every one of `segments` is verified in cold, or failed often.
+    pub(super) fn wait_copied(
+        &self,
+        segments: &[SegmentId],
+        wait: Wait,
+        mut progress: impl FnMut(usize),
+    ) -> Result<()> {
+        let failures = |id: SegmentId| self.table.with(id, |s| s.failures).unwrap_or(0);
+        let before: Vec<u32> = segments.iter().map(|id| failures(*id)).collect();
+        loop {
+            let copied = segments.iter().filter(|id| {
+                // Gone from the table means collected: nothing is left to copy.
+                self.table.with(**id, |s| s.record.cold == ColdCopy::Verified).unwrap_or(true)
+            });
+            let copied = copied.count();
+            progress(copied);
+            if copied == segments.len() {
+                return Ok(());
+            }
+            let often = segments
+                .iter()
+                .zip(&before)
+                .any(|(id, before)| failures(*id).saturating_sub(*before) >= PATIENT_FAILURES);
+            if often {
+                let reason = self.wanted.lock().last_error.clone().unwrap_or_default();
+                return Err(Error::Cold {
+                    action: "copy",
+                    object: "segments".into(),
+                    source: reason.into(),
+                });
+            }
+            let lens = segments.iter().filter_map(|id| {
+                self.table
+                    .with(*id, |s| (s.record.cold != ColdCopy::Verified).then_some(s.record.len))
+            });
+            if !self.cold_has_room(lens.flatten().min().unwrap_or(0)) {
+                return Err(Error::NoSpace);
+            }
+            if self.is_stopping() {
+                return Err(Error::ReadOnly("it is being closed".into()));
+            }
+            self.check_wait(wait, "waiting for segments to be copied to cold")?;
+            let mut wanted = self.wanted.lock();
+            self.upload_changed.wait_for(&mut wanted, CLOCK_SLICE);
+        }
+    }
+}
+
+/// Checks every part of a segment by its own checksums.
+fn whole<R: ReadAt + ?Sized>(bytes: &R, name: &SegmentName) -> Result<()> {
+    let found = repair(bytes, name)?;
+    if found.is_intact() { Ok(()) } else { Err(damaged_parts(found.damage.len())) }
+}
+
+fn damaged_parts(count: usize) -> Error {
+    Error::Damaged { what: "segment", reason: format!("{count} parts are not as they were sealed") }
+}
