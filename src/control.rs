@@ -1,0 +1,37 @@
+//! The control socket: how the command talks to the daemon of a mounted volume.
+//!
+//! `<volume>/control.sock` is a Unix stream socket, mode 0600, and the daemon looks at the peer's
+//! user besides. A connection carries one request and its answer, a JSON object per line:
+//! the request, then any number of progress and item lines, then one `done` or `error`. Lines are
+//! bounded, a request of another protocol version is refused with a hint.
+//!
+//! *Cancellation*: a client that goes away cancels what only it waits for; what was begun for the
+//! volume (an unmount, a copy to cold) goes on. *Crash*: a socket without a listener is left over
+//! from a dead daemon and is replaced by the next.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+/// Longest path that fits a socket address, with its final NUL.
+const MAX_ADDRESS: usize = 107;
+
+/// Runs `act` with a path to `socket` that fits a socket address, however deep the volume lies.
+fn with_short_path<T>(socket: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    if socket.as_os_str().len() <= MAX_ADDRESS {
+        return act(socket);
+    }
+    let (Some(dir), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let dir = File::open(dir)?;
+    act(&PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! The command's side of the control socket.
+
+use std::io::{self, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde::de::DeserializeOwned;
+
+use super::protocol::{self, Answer, MAX_ANSWER, Progress, Request, VERSION, Verb};
+use crate::failure::Explain;
+use crate::mounts;
+use crate::volume_dir::{VolumeDir, lock};
+
+/// How long a daemon may say nothing at all. Work that takes longer says how far it is.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// What happens along the way to an answer.
+pub trait Listener {
+    /// How far long work is.
+    fn progress(&mut self, _progress: &Progress) {}
+    /// Something went wrong that did not stop the rest.
+    fn warning(&mut self, text: &str) {
+        crate::report::note(&format!("firn: warning: {text}"));
+    }
+    /// One part of the answer.
+    fn item(&mut self, item: serde_json::Value) -> anyhow::Result<()>;
+}
+
+/// Hears warnings only.
+#[derive(Debug)]
+pub struct Silent;
+
+impl Listener for Silent {
+    fn item(&mut self, _item: serde_json::Value) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection to the daemon of a volume.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    name: String,
+}
+
+impl Client {
+    /// Connects to the daemon that has `volume` open.
+    pub fn connect(volume: &VolumeDir) -> anyhow::Result<Self> {
+        let name = mounts::shown(volume.root());
+        let socket = volume.control_socket();
+        match super::with_short_path(&socket, |path| UnixStream::connect(path)) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(SILENCE)).context("control socket")?;
+                stream.set_write_timeout(Some(SILENCE)).context("control socket")?;
+                Ok(Self { stream, name })
+            }
+            Err(error) => Err(explain_unreachable(volume, error)),
+        }
+    }
+
+    /// Asks, and hears the answer to its end.
+    pub fn ask(self, verb: Verb, listener: &mut dyn Listener) -> anyhow::Result<()> {
+        let Self { mut stream, name } = self;
+        let daemon = || format!("daemon of volume {name}");
+        let request = protocol::to_line(&Request { version: VERSION, verb })?;
+        stream.write_all(&request).with_context(daemon)?;
+        let mut reader = BufReader::new(stream);
+        loop {
+            let line = protocol::read_line::<Answer>(&mut reader, MAX_ANSWER);
+            match line.map_err(silence).with_context(daemon)? {
+                Some(Answer::Progress(progress)) => listener.progress(&progress),
+                Some(Answer::Warning(text)) => listener.warning(&text),
+                Some(Answer::Item(item)) => listener.item(item)?,
+                Some(Answer::Done) => return Ok(()),
+                Some(Answer::Error(failure)) => return Err(failure.into_error()),
+                None => {
+                    return Err(anyhow!("ended before it had answered"))
+                        .with_context(daemon)
+                        .hint("its log is firn.log in the volume directory");
+                }
+            }
+        }
+    }
+
+    /// Asks for what is answered with a single item.
+    pub fn ask_one<T: DeserializeOwned>(self, verb: Verb) -> anyhow::Result<T> {
+        struct One(Option<serde_json::Value>);
+        impl Listener for One {
+            fn item(&mut self, item: serde_json::Value) -> anyhow::Result<()> {
+                self.0 = Some(item);
+                Ok(())
+            }
+        }
+        let name = self.name.clone();
+        let mut one = One(None);
+        self.ask(verb, &mut one)?;
+        let item = one.0.ok_or_else(|| anyhow!("daemon of volume {name} answered nothing"))?;
+        serde_json::from_value(item)
+            .with_context(|| format!("answer of the daemon of volume {name}"))
+    }
+}
+
+fn silence(error: io::Error) -> anyhow::Error {
+    let quiet = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    if quiet { anyhow!("says nothing for {} s", SILENCE.as_secs()) } else { error.into() }
+}
+
+fn explain_unreachable(volume: &VolumeDir, error: io::Error) -> anyhow::Error {
+    let name = mounts::shown(volume.root());
+    let holder = lock::holder(volume).ok().flatten();
+    let (what, hint) = match (error.kind(), holder) {
+        (io::ErrorKind::PermissionDenied, _) => (
+            anyhow::Error::new(error),
+            "only root and the user who mounted the volume may control it".to_owned(),
+        ),
+        (_, Some(owner)) if owner.mountpoint.is_some() => (
+            anyhow!("process {} on {} has it and does not answer", owner.pid, owner.host),
+            format!("run the command on {}, or see firn.log in the volume directory", owner.host),
+        ),
+        (_, Some(owner)) => (
+            anyhow!("is in use by `firn {}`, process {}", owner.verb, owner.pid),
+            "wait until it has ended".to_owned(),
+        ),
+        (_, None) => {
+            (anyhow!("is not mounted"), format!("mount it with `firn mount {name} <mountpoint>`"))
+        }
+    };
+    match Err::<(), _>(what).with_context(|| format!("volume {name}")).hint(hint) {
+        Err(error) => error,
+        Ok(()) => anyhow!("volume {name} does not answer"),
+    }
+}
