@@ -2,16 +2,27 @@
 //! module per verb. The program also answers to `mount.firn` and `umount.firn`, for `/etc/fstab`
 //! and `mount(8)`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{self, EXIT_USAGE};
 
+mod check;
 mod completions;
+mod explain;
 mod init;
 mod man;
+mod mount;
+mod mount_options;
+mod recover;
+mod status;
+mod sync;
+mod target;
+mod tier;
+mod umount;
 
 /// A filesystem whose hot snow turns to cold ice: local speed, object-store capacity, verified
 /// throughout.
@@ -32,6 +43,14 @@ Sizes are written 64KiB or 2TiB, durations 90s, 15m or 7d.";
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(init::Init),
+    Mount(mount::Mount),
+    Umount(umount::Umount),
+    Sync(sync::Sync),
+    Status(status::StatusVerb),
+    Explain(explain::ExplainVerb),
+    Tier(tier::Tier),
+    Check(check::CheckVerb),
+    Recover(recover::Recover),
     Completions(completions::Completions),
     Man(man::ManPages),
 }
@@ -39,13 +58,22 @@ enum Verb {
 /// Runs the program and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let cli = match Cli::try_parse_from(&args) {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
-    };
-    match run(cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => failure::report(&error),
+    let name = args.first().and_then(|name| Path::new(name).file_name()).and_then(OsStr::to_str);
+    match name {
+        Some("mount.firn" | "mount.fuse.firn") => parse_and_run(&args, mount::MountHelper::run),
+        Some("umount.firn" | "umount.fuse.firn") => parse_and_run(&args, umount::UmountHelper::run),
+        _ => parse_and_run(&args, run),
+    }
+}
+
+fn parse_and_run<P: Parser>(
+    args: &[OsString],
+    run: impl FnOnce(P) -> anyhow::Result<u8>,
+) -> ExitCode {
+    match P::try_parse_from(args).map(run) {
+        Err(error) => usage(&error),
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) => failure::report(&error),
     }
 }
 
@@ -59,6 +87,14 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.verb {
         Verb::Init(verb) => verb.run(),
+        Verb::Mount(verb) => verb.run(),
+        Verb::Umount(verb) => verb.run(),
+        Verb::Sync(verb) => verb.run(),
+        Verb::Status(verb) => verb.run(),
+        Verb::Explain(verb) => verb.run(),
+        Verb::Tier(verb) => verb.run(),
+        Verb::Check(verb) => verb.run(),
+        Verb::Recover(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
     }
@@ -67,4 +103,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 /// The whole definition, for help, man pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// The helpers of `mount(8)` and `umount(8)`, for manual pages.
+pub fn helpers() -> [clap::Command; 2] {
+    [mount::MountHelper::command(), umount::UmountHelper::command()]
 }

@@ -5,8 +5,10 @@
 //! other way round.
 
 pub mod cli;
+pub mod cold;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod failure;
 pub mod mounts;
 pub mod report;

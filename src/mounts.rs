@@ -127,6 +127,13 @@ fn octal(text: &[u8]) -> Option<u8> {
     Some((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'))
 }
 
+/// Whether the server behind the mount at `path` is gone. Not asked with `stat(2)`, which a dead
+/// mount may still answer from what the kernel has cached.
+pub fn is_dead(path: &Path) -> bool {
+    let gone = [rustix::io::Errno::NOTCONN, rustix::io::Errno::CONNABORTED];
+    rustix::fs::statvfs(path).is_err_and(|error| gone.contains(&error))
+}
+
 /// `path` relative to the mount it lies on; empty for the mountpoint itself.
 pub fn below<'a>(entry: &MountEntry, path: &'a Path) -> &'a Path {
     path.strip_prefix(&entry.mountpoint).unwrap_or(Path::new(""))

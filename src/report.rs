@@ -7,6 +7,13 @@ use std::io::{self, Write};
 use anyhow::Context;
 use serde::Serialize;
 
+pub mod check;
+pub mod explain;
+pub mod files;
+pub mod progress;
+pub mod status;
+pub mod table;
+
 /// Writes a listing or a line to standard output.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();

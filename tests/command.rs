@@ -1,11 +1,20 @@
 //! Ring 5, the command: what a user types, what comes back, and that bad input is one clear error
 //! with a hint, the right exit code and nothing half-made.
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::print_stderr, reason = "what a failed daemon logged")]
 #![allow(unreachable_pub, reason = "helpers are shared by modules of this one binary")]
 
+#[path = "command/bad_days.rs"]
+mod bad_days;
 #[path = "command/init.rs"]
 mod init;
+#[path = "command/mount.rs"]
+mod mount;
+#[path = "command/mounted.rs"]
+mod mounted;
 #[path = "command/one_definition.rs"]
 mod one_definition;
 #[path = "command/run.rs"]
 mod run;
+#[path = "command/systemd.rs"]
+mod systemd;

@@ -1,13 +1,15 @@
 //! `firn init`: makes a volume. Everything is checked before anything is made, and the volume
 //! appears whole or not at all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use uuid::Uuid;
 
+use crate::cold;
 use crate::config::{ColdUrl, Config};
+use crate::daemon::assemble;
 use crate::failure::{EXIT_DONE, Explain};
 use crate::units::Size;
 use crate::volume_dir::create;
@@ -38,26 +40,58 @@ pub(super) struct Init {
 impl Init {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let path = create::check_place(&self.volume_dir).context("making a volume")?;
-        let hot = match &self.hot {
-            Some(hot) => std::path::absolute(hot).context("hot directory")?,
-            None => path.join("hot"),
-        };
-        let capacity = match self.hot_capacity {
-            Some(capacity) => capacity,
-            None => create::default_hot_capacity(&hot)?,
-        };
-        create::check_capacity(&hot, capacity)
-            .hint("give less with --hot-capacity, or name another disk with --hot")?;
+        let (hot, capacity) = hot_place(&path, self.hot.as_deref(), self.hot_capacity)?;
         let mut config = Config::new(Uuid::new_v4(), capacity);
-        if self.hot.is_some() {
-            config.hot = hot;
-        }
+        config.hot = hot;
         config.cold = self.cold.as_deref().map(parse_cold).transpose()?;
         config.cold_capacity = self.cold_capacity;
         config.check().context("making a volume").wrong_usage()?;
-        create::build(&path, &config, |_| Ok(())).context("making a volume")?;
+        make(&path, config).context("making a volume")?;
         Ok(EXIT_DONE)
     }
+}
+
+/// Where the hot tier is to lie, relative to the volume at `path` when it is inside, and how much
+/// it may use.
+pub(super) fn hot_place(
+    path: &Path,
+    hot: Option<&Path>,
+    capacity: Option<Size>,
+) -> anyhow::Result<(PathBuf, Size)> {
+    let hot = match hot {
+        Some(hot) => std::path::absolute(hot).context("hot directory")?,
+        None => PathBuf::from("hot"),
+    };
+    let place = path.join(&hot);
+    let capacity = match capacity {
+        Some(capacity) => capacity,
+        None => create::default_hot_capacity(&place)?,
+    };
+    create::check_capacity(&place, capacity)
+        .hint("give less with --hot-capacity, or name another disk with --hot")?;
+    Ok((hot, capacity))
+}
+
+/// Makes the volume, and claims its cold tier last.
+fn make(path: &Path, config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
+    let cold = match &config.cold {
+        Some(url) => Some((url.clone(), cold::prepare(url, &runtime)?)),
+        None => None,
+    };
+    let hot = config.hot.clone();
+    let uuid = config.uuid;
+    let built = create::build(path, &hot, |aside| {
+        assemble::create(aside)?;
+        if let Some((url, tier)) = &cold {
+            cold::claim(url, tier.as_ref(), uuid, &runtime)?;
+        }
+        Ok(config)
+    });
+    if let (Err(_), Some((_, tier))) = (&built, &cold) {
+        cold::unclaim(tier.as_ref(), &runtime);
+    }
+    built.map(|_| ())
 }
 
 /// Parses a cold URL, naming the remedy.

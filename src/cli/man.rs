@@ -1,6 +1,7 @@
 //! `firn man`: manual pages from the one definition of the command line, one page per verb.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -11,7 +12,7 @@ use crate::mounts;
 
 /// Write the manual pages into a directory
 ///
-/// Writes `firn.1` and one page per verb. For all users:
+/// Writes `firn.1`, one page per verb, and those of mount.firn and umount.firn. For all users:
 /// `firn man /usr/local/share/man/man1`.
 #[derive(Debug, Args)]
 #[command(name = "man")]
@@ -24,9 +25,20 @@ impl ManPages {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let name = mounts::shown(&self.dir);
         fs::create_dir_all(&self.dir).with_context(|| format!("making {name}"))?;
-        clap_mangen::generate_to(super::command(), &self.dir)
+        self.write()
             .with_context(|| format!("writing manual pages to {name}"))
             .hint("name a directory you may write to")?;
         Ok(EXIT_DONE)
+    }
+
+    fn write(&self) -> io::Result<()> {
+        clap_mangen::generate_to(super::command(), &self.dir)?;
+        for helper in super::helpers() {
+            let mut page = Vec::new();
+            let file = format!("{}.8", helper.get_name());
+            clap_mangen::Man::new(helper).section("8").render(&mut page)?;
+            fs::write(self.dir.join(file), page)?;
+        }
+        Ok(())
     }
 }

@@ -8,7 +8,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use uuid::Uuid;
 
 use super::VolumeDir;
 use crate::config::{self, Config};
@@ -102,20 +101,24 @@ pub fn check_capacity(hot: &Path, capacity: Size) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the volume `config` describes at `path`, which came from [`check_place`]. `fill` puts
-/// the databases in place; it runs last before the rename.
+/// Builds a volume at `path`, which came from [`check_place`], with its hot tier in `hot` (below
+/// the volume directory unless absolute). `fill` puts the databases in place and says what the
+/// volume is; only the rename comes after it.
 pub fn build(
     path: &Path,
-    config: &Config,
-    fill: impl FnOnce(&VolumeDir) -> anyhow::Result<()>,
+    hot: &Path,
+    fill: impl FnOnce(&VolumeDir) -> anyhow::Result<Config>,
 ) -> anyhow::Result<VolumeDir> {
     let aside = aside_of(path)?;
     fs::create_dir(&aside).with_context(|| format!("making {}", mounts::shown(&aside)))?;
     let mut undo = Undo { paths: vec![aside.clone()] };
-    write_durably(&aside.join(config::FILE_NAME), config.render().as_bytes())?;
+    let hot = aside.join(hot);
+    prepare_hot(&hot, &mut undo)?;
     write_durably(&aside.join("lock"), b"")?;
-    prepare_hot(&config.hot_dir(&aside), config.uuid, &mut undo)?;
-    fill(&VolumeDir::unchecked(aside.clone()))?;
+    let config = fill(&VolumeDir::unchecked(aside.clone()))?;
+    write_durably(&hot.join(HOT_MARKER), format!("{}\n", config.uuid).as_bytes())?;
+    sync_dir(&hot)?;
+    write_durably(&aside.join(config::FILE_NAME), config.render().as_bytes())?;
     sync_dir(&aside)?;
     fs::rename(&aside, path)
         .with_context(|| format!("putting the volume in place at {}", mounts::shown(path)))?;
@@ -130,7 +133,8 @@ fn aside_of(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(path.with_file_name(aside))
 }
 
-fn prepare_hot(hot: &Path, uuid: Uuid, undo: &mut Undo) -> anyhow::Result<()> {
+/// Makes the hot directory, or takes an empty one, and tries to write there.
+fn prepare_hot(hot: &Path, undo: &mut Undo) -> anyhow::Result<()> {
     let name = || format!("hot directory {}", mounts::shown(hot));
     must_be_vacant(hot, "a hot directory belongs to one volume alone: name a new one")
         .with_context(name)?;
@@ -142,10 +146,9 @@ fn prepare_hot(hot: &Path, uuid: Uuid, undo: &mut Undo) -> anyhow::Result<()> {
     }
     let marker = hot.join(HOT_MARKER);
     undo.paths.push(marker.clone());
-    write_durably(&marker, format!("{uuid}\n").as_bytes())
+    write_durably(&marker, b"")
         .with_context(name)
-        .hint("the hot directory must be on a writable disk with free space")?;
-    sync_dir(hot)
+        .hint("the hot directory must be on a writable disk with free space")
 }
 
 /// Checks that the hot directory is there, is this volume's, and takes writes unless the mount is

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use uuid::Uuid;
+
 use super::*;
 use crate::failure::Failure;
 
@@ -24,7 +26,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn a_volume_appears_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = check_place(&dir.path().join("vol")).unwrap();
-    let volume = build(&path, &config(None), |_| Ok(())).unwrap();
+    let volume = build(&path, Path::new("hot"), |_| Ok(config(None))).unwrap();
     assert_eq!(names(dir.path()), ["vol"]);
     assert_eq!(volume.config().unwrap(), config(None));
     check_hot(&config(None), &volume, false).unwrap();
@@ -35,7 +37,7 @@ fn an_empty_directory_will_do() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("vol")).unwrap();
     let path = check_place(&dir.path().join("vol")).unwrap();
-    build(&path, &config(None), |_| Ok(())).unwrap();
+    build(&path, Path::new("hot"), |_| Ok(config(None))).unwrap();
 }
 
 #[test]
@@ -43,7 +45,7 @@ fn nothing_is_left_of_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let hot = dir.path().join("nvme");
     let path = check_place(&dir.path().join("vol")).unwrap();
-    let refused = build(&path, &config(Some(&hot)), |_| bail!("no database today")).unwrap_err();
+    let refused = build(&path, &hot, |_| bail!("no database today")).unwrap_err();
     assert_eq!(refused.to_string(), "no database today");
     assert_eq!(names(dir.path()), [""; 0]);
 }
@@ -54,7 +56,7 @@ fn a_hot_directory_that_was_there_stays_and_is_empty_again() {
     let hot = dir.path().join("nvme");
     fs::create_dir(&hot).unwrap();
     let path = check_place(&dir.path().join("vol")).unwrap();
-    build(&path, &config(Some(&hot)), |_| bail!("no")).unwrap_err();
+    build(&path, &hot, |_| bail!("no")).unwrap_err();
     assert_eq!(names(&hot), [""; 0]);
 }
 
@@ -76,7 +78,7 @@ fn a_hot_directory_of_nobody_or_of_another_volume_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let hot = dir.path().join("nvme");
     let path = check_place(&dir.path().join("vol")).unwrap();
-    let volume = build(&path, &config(Some(&hot)), |_| Ok(())).unwrap();
+    let volume = build(&path, &hot, |_| Ok(config(Some(&hot)))).unwrap();
     fs::write(hot.join(HOT_MARKER), Uuid::nil().to_string()).unwrap();
     let other = check_hot(&config(Some(&hot)), &volume, true).unwrap_err();
     assert!(Failure::new(&other).message.contains("belongs to volume"));

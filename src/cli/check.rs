@@ -1,0 +1,247 @@
+//! `firn check`: is everything there, and is it what it was? Works offline, on a volume that
+//! nobody has open: the block store looks at segments in every tier, the namespace at its records,
+//! and here both are brought together, so that damage gets the names of files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use firn_mount::namespace::{CheckOptions as NamespaceOptions, Namespace};
+use firn_mount::types::Ino;
+use firn_tiering::store::{CheckOptions, CheckReport, Residence};
+use firn_tiering::tier::Tier;
+use firn_tiering::{BlockId, BlockStore, Budget, Clock, SystemClock, Wait};
+
+use crate::cold;
+use crate::control::protocol::Progress;
+use crate::daemon::assemble::{self, OpenNamespace};
+use crate::failure::{EXIT_DAMAGE, EXIT_DONE};
+use crate::mounts;
+use crate::report;
+use crate::report::check::{Damage, Report};
+use crate::report::progress::Follower;
+use crate::volume_dir::lock::{Owner, VolumeLock};
+use crate::volume_dir::{self, VolumeDir, create};
+
+/// How long the catalog may take to be rebuilt.
+const REBUILD_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+
+/// Blocks looked up together.
+const LOOKUP: usize = 4096;
+
+/// Files named per damaged block, and damaged parts named in all.
+const MAX_FILES: usize = 16;
+const MAX_DAMAGE: usize = 10_000;
+
+/// Check a volume that is not mounted, and name what is damaged
+///
+/// Looks at every segment's structure, index and checksums, at every record of the namespace, and
+/// whether every block that a file needs is there. Exit status 3 says that something is damaged.
+/// With --json, one object with the fields volume, clean, segments, blocks, read_bytes, inodes,
+/// entries, block_references, catalog_rebuilt and damage; each damage has part, place, what, paths
+/// and repairable.
+#[derive(Debug, Args)]
+pub(super) struct CheckVerb {
+    /// The volume directory
+    volume: PathBuf,
+    /// Read every byte of every tier
+    #[arg(long)]
+    data: bool,
+    /// Make the catalog again from the segments first
+    #[arg(long)]
+    rebuild_catalog: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl CheckVerb {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        let target = volume_dir::resolve(&self.volume).context("checking")?;
+        let what = || format!("checking {}", mounts::shown(target.volume.root()));
+        let report = self.check(&target.volume).with_context(what)?;
+        if self.json {
+            report::print_json(&report)?;
+        } else {
+            report::print(&report.text())?;
+        }
+        Ok(if report.clean { EXIT_DONE } else { EXIT_DAMAGE })
+    }
+
+    fn check(&self, volume: &VolumeDir) -> anyhow::Result<Report> {
+        let config = volume.config()?;
+        let _lock = VolumeLock::acquire(volume, Owner::this("check", None), Duration::ZERO)?;
+        create::check_hot(&config, volume, !self.rebuild_catalog)?;
+        let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
+        let tier = cold::open(&config, &runtime)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let budget = Budget::new(config.memory.0, Arc::clone(&clock));
+        let OpenNamespace { namespace, .. } =
+            assemble::open_namespace(volume, &budget, &clock, !self.rebuild_catalog)?;
+        let mut settings = assemble::store_config(volume, &config, &namespace, &budget, &clock);
+        settings.cold.clone_from(&tier);
+        settings.copy_ahead = false;
+        settings.read_only = !self.rebuild_catalog;
+        if self.rebuild_catalog {
+            BlockStore::wipe_catalog(&settings).context("removing the old catalog")?;
+        }
+        let store = BlockStore::open(settings).context("opening the block store")?;
+        let mut checker = Checker {
+            namespace: &namespace,
+            store: &store,
+            tier: tier.as_ref(),
+            follower: Follower::new(),
+            report: Report {
+                volume: mounts::shown(volume.root()),
+                catalog_rebuilt: self.rebuild_catalog,
+                ..Report::default()
+            },
+        };
+        checker.all(self.data, clock.as_ref())?;
+        let mut report = checker.report;
+        store.close().context("closing the block store")?;
+        namespace.close().context("closing the namespace")?;
+        report.finish();
+        Ok(report)
+    }
+}
+
+struct Checker<'a> {
+    namespace: &'a Namespace,
+    store: &'a BlockStore,
+    tier: Option<&'a Arc<dyn Tier>>,
+    follower: Follower,
+    report: Report,
+}
+
+impl Checker<'_> {
+    fn all(&mut self, data: bool, clock: &dyn Clock) -> anyhow::Result<()> {
+        self.doing("reading the segments' indexes", 0, 0);
+        self.store
+            .wait_caught_up(Wait::Until(clock.instant() + REBUILD_DEADLINE))
+            .context("rebuilding the catalog")?;
+        self.doing("checking the namespace", 0, 0);
+        self.namespace_records()?;
+        let found = self.segments(data)?;
+        self.doing("looking for every block", 0, 0);
+        self.references(&found)
+    }
+
+    fn doing(&mut self, what: &str, done_bytes: u64, total_bytes: u64) {
+        let doing = what.to_owned();
+        self.follower.show_quietly(&Progress { doing, done_bytes, total_bytes });
+    }
+
+    fn note(&mut self, damage: Damage) {
+        self.report.found += 1;
+        if self.report.damage.len() < MAX_DAMAGE {
+            self.report.damage.push(damage);
+        }
+    }
+
+    fn namespace_records(&mut self) -> anyhow::Result<()> {
+        let found =
+            self.namespace.check(NamespaceOptions::default()).context("reading the namespace")?;
+        self.report.inodes = found.inodes;
+        self.report.entries = found.entries;
+        self.report.block_references = found.block_references;
+        for finding in &found.findings {
+            self.note(Damage {
+                part: "namespace".to_owned(),
+                place: format!("inode {}", finding.ino.0),
+                what: format!("{:?}: {}", finding.kind, finding.detail),
+                paths: vec![String::from_utf8_lossy(&finding.path).into_owned()],
+                repairable: false,
+            });
+        }
+        self.report.found += found.found.saturating_sub(found.findings.len() as u64);
+        Ok(())
+    }
+
+    fn segments(&mut self, data: bool) -> anyhow::Result<CheckReport> {
+        let options = CheckOptions { data, cold_data: data && self.tier.is_some() };
+        let follower = &mut self.follower;
+        let found = self
+            .store
+            .check(options, &mut |done, total| {
+                let doing = format!("checking segments ({done} of {total})");
+                follower.show_quietly(&Progress { doing, done_bytes: 0, total_bytes: 0 });
+            })
+            .context("reading the segments")?;
+        self.report.segments = found.segments as u64;
+        self.report.blocks = found.blocks;
+        self.report.read_bytes = found.bytes;
+        for finding in &found.findings {
+            let tier = if finding.in_cold { "cold" } else { "hot" };
+            let paths = self.files_of(finding.blocks.iter().copied());
+            self.note(Damage {
+                part: format!("{tier} segment"),
+                place: finding.segment.to_string(),
+                what: finding.what.clone(),
+                paths,
+                repairable: finding.repairable,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Which files hold these blocks.
+    fn files_of(&self, blocks: impl Iterator<Item = BlockId>) -> Vec<String> {
+        let mut files = BTreeSet::new();
+        for block in blocks {
+            let owners = self.namespace.owners(block, MAX_FILES).unwrap_or_default();
+            files.extend(owners.into_iter().map(|owner| owner.ino));
+            if files.len() >= MAX_FILES {
+                break;
+            }
+        }
+        files.into_iter().take(MAX_FILES).map(|ino| self.path(ino)).collect()
+    }
+
+    fn path(&self, ino: Ino) -> String {
+        String::from_utf8_lossy(&self.namespace.path(ino)).into_owned()
+    }
+
+    /// Whether every block that a file refers to is somewhere, undamaged as far as was looked.
+    fn references(&mut self, found: &CheckReport) -> anyhow::Result<()> {
+        let mut missing: BTreeMap<Ino, BTreeSet<BlockId>> = BTreeMap::new();
+        let mut page: Vec<(Ino, BlockId)> = Vec::with_capacity(LOOKUP);
+        let store = self.store;
+        let mut look = |page: &mut Vec<(Ino, BlockId)>| {
+            let blocks: Vec<BlockId> = page.iter().map(|(_, block)| *block).collect();
+            for ((ino, block), residence) in page.drain(..).zip(store.residence(&blocks)) {
+                if residence == Residence::Unknown || found.lost.contains(&block) {
+                    missing.entry(ino).or_default().insert(block);
+                }
+            }
+        };
+        self.namespace
+            .for_each_block(&mut |ino, _, block| {
+                if page.last() != Some(&(ino, block.id)) {
+                    page.push((ino, block.id));
+                }
+                if page.len() >= LOOKUP {
+                    look(&mut page);
+                }
+                Ok(())
+            })
+            .context("reading extents")?;
+        look(&mut page);
+        for (ino, blocks) in missing {
+            let names: Vec<String> =
+                blocks.iter().take(MAX_FILES).map(ToString::to_string).collect();
+            let path = self.path(ino);
+            self.note(Damage {
+                part: "file".to_owned(),
+                place: format!("inode {}", ino.0),
+                what: format!("{} blocks are lost: {}", blocks.len(), names.join(", ")),
+                paths: vec![path],
+                repairable: false,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! `firn recover`: a volume from its cold tier alone, up to its last backup.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use firn_mount::backup::{self, RecoverOptions, Recovered};
+use firn_tiering::tier::Access;
+use firn_tiering::{Clock, SystemClock};
+use uuid::Uuid;
+
+use super::init::{hot_place, parse_cold};
+use crate::cold;
+use crate::config::{ColdUrl, Config};
+use crate::failure::{EXIT_DONE, Explain};
+use crate::report;
+use crate::units::{Size, rounded_duration};
+use crate::volume_dir::create;
+
+/// Make a volume from its cold tier alone
+///
+/// Opens everything up to the last backup, on a machine that has nothing else. The old machine
+/// must not use the volume any more. Blocks are read from the cold tier when they are needed.
+#[derive(Debug, Args)]
+pub(super) struct Recover {
+    /// URL of the cold tier
+    cold_url: String,
+    /// Directory of the volume to make
+    volume_dir: PathBuf,
+    /// Directory of the hot tier, on fast local disk [default: <volume-dir>/hot]
+    #[arg(long, value_name = "DIR")]
+    hot: Option<PathBuf>,
+    /// Bytes the volume may use locally [default: nine tenths of what is free]
+    #[arg(long, value_name = "SIZE")]
+    hot_capacity: Option<Size>,
+    /// Bytes the volume may use in the cold tier [default: unlimited]
+    #[arg(long, value_name = "SIZE")]
+    cold_capacity: Option<Size>,
+}
+
+impl Recover {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        let url = parse_cold(&self.cold_url)?;
+        let recovered = self.recover(&url).with_context(|| format!("recovering from {url}"))?;
+        for skipped in &recovered.skipped {
+            report::note(&format!(
+                "firn: warning: backup {} could not be used: {}",
+                skipped.sequence, skipped.reason
+            ));
+        }
+        let age = SystemClock.now().duration_since(recovered.backup.time).unwrap_or_default();
+        report::print(&format!(
+            "recovered {} records of backup {}, made {} ago",
+            recovered.records,
+            recovered.backup.sequence,
+            rounded_duration(age)
+        ))?;
+        Ok(EXIT_DONE)
+    }
+
+    fn recover(&self, url: &ColdUrl) -> anyhow::Result<Recovered> {
+        let path = create::check_place(&self.volume_dir)?;
+        let (hot, capacity) = hot_place(&path, self.hot.as_deref(), self.hot_capacity)?;
+        let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
+        let tier = cold::probe(url, Access::Read, &runtime)?;
+        let identity = cold::identity(url, tier.as_ref(), &runtime)?;
+        let tier = cold::open_patiently(url)?;
+        let mut recovered = None;
+        create::build(&path, &hot, |aside| {
+            let dir = aside.namespace_dir();
+            let options = RecoverOptions::default();
+            let made = backup::recover(&tier, runtime.handle(), &dir, options)
+                .context("reading the backup of the namespace")
+                .hint("is this the URL that the volume was made with?")?;
+            let uuid = Uuid::from_bytes(made.backup.volume);
+            if let Some(identity) = identity.filter(|identity| identity.uuid != uuid) {
+                return Err(anyhow!(
+                    "the backup is of volume {uuid}, the tier belongs to {}",
+                    identity.uuid
+                ));
+            }
+            recovered = Some(made);
+            let config = self.config(uuid, &hot, capacity, url);
+            config.check().wrong_usage()?;
+            Ok(config)
+        })?;
+        recovered.ok_or_else(|| anyhow!("there is no backup"))
+    }
+
+    fn config(&self, uuid: Uuid, hot: &Path, capacity: Size, url: &ColdUrl) -> Config {
+        let mut config = Config::new(uuid, capacity);
+        hot.clone_into(&mut config.hot);
+        config.cold = Some(url.clone());
+        config.cold_capacity = self.cold_capacity;
+        config
+    }
+}

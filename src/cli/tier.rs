@@ -1,0 +1,245 @@
+//! `firn tier`: where files lie, and moving them by hand.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::target;
+use crate::control::client::{Client, Listener};
+use crate::control::protocol::{Files, Progress, Verb};
+use crate::failure::EXIT_DONE;
+use crate::report::files::{FileLine, Listing, Moved};
+use crate::report::progress::Follower;
+use crate::report::status::Status;
+use crate::report::{self, table};
+use crate::units::rounded_bytes;
+use crate::volume_dir;
+
+/// Look at the tiers and move files between them
+#[derive(Debug, Args)]
+pub(super) struct Tier {
+    #[command(subcommand)]
+    verb: TierVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum TierVerb {
+    /// Copy files to the cold tier, verify the copies and back the namespace up
+    Archive(Move),
+    /// Drop the hot copies of files that are safe in the cold tier
+    ///
+    /// What is not yet in cold, verified and named by a backup stays where it is and is reported.
+    Release(Move),
+    /// Bring files back to the hot tier; returns when they are there
+    Stage(Move),
+    /// Show where files lie: each file with its state and its share in the hot tier
+    ///
+    /// States are dirty, resident (hot only), dual (hot and verified in cold), partial, cold,
+    /// fetching and error. With --json, an object whose field files lists path, kind, size_bytes,
+    /// state and resident_pct.
+    Where(Look),
+    /// List a directory with the state of each file
+    ///
+    /// With --json, an object whose field files lists path, kind, size_bytes, state and
+    /// resident_pct.
+    Ls(Look),
+    /// Show how much lies in each tier
+    Status(TierStatus),
+}
+
+#[derive(Debug, Args)]
+struct Move {
+    /// Files, or directories with -r
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Everything below directories too
+    #[arg(short, long)]
+    recursive: bool,
+    /// Print one JSON object: files, blocks, stored_bytes, refused and reasons
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Look {
+    /// Files and directories
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Everything below directories too
+    #[arg(short, long)]
+    recursive: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TierStatus {
+    /// A mountpoint or any path below one
+    volume: PathBuf,
+    /// Print one JSON object, whose field tiers lists tier, place, used_bytes, capacity_bytes,
+    /// segments and waiting_segments
+    #[arg(long)]
+    json: bool,
+}
+
+impl Tier {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        match self.verb {
+            TierVerb::Archive(what) => what.run("archiving", "copied to cold", Verb::Archive),
+            TierVerb::Release(what) => what.run("releasing", "dropped from hot", Verb::Release),
+            TierVerb::Stage(what) => what.run("staging", "brought to hot", Verb::Stage),
+            TierVerb::Where(what) | TierVerb::Ls(what) => what.run(),
+            TierVerb::Status(what) => what.run(),
+        }
+    }
+}
+
+/// Hears one kind of item and shows progress.
+struct Heard<T> {
+    follower: Follower,
+    items: Vec<T>,
+}
+
+impl<T> Heard<T> {
+    fn new() -> Self {
+        Self { follower: Follower::new(), items: Vec::new() }
+    }
+}
+
+impl<T: serde::de::DeserializeOwned> Listener for Heard<T> {
+    fn progress(&mut self, progress: &Progress) {
+        self.follower.show_quietly(progress);
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.follower.note(&format!("firn: warning: {text}"));
+    }
+
+    fn item(&mut self, item: serde_json::Value) -> anyhow::Result<()> {
+        self.items.push(serde_json::from_value(item).context("the daemon's answer")?);
+        Ok(())
+    }
+}
+
+impl Move {
+    fn run(self, doing: &str, done: &str, verb: fn(Files) -> Verb) -> anyhow::Result<u8> {
+        let mut sum = Moved::default();
+        for path in &self.paths {
+            let found = target::find(path).with_context(|| doing.to_owned())?;
+            let what = format!("{doing} {}", found.name);
+            let files = Files { ino: found.ino, name: found.name, recursive: self.recursive };
+            let mut heard = Heard::<Moved>::new();
+            found.client.ask(verb(files), &mut heard).with_context(|| what)?;
+            heard.items.into_iter().for_each(|moved| sum.add(moved));
+        }
+        for reason in &sum.reasons {
+            report::note(&format!("firn: warning: {reason}"));
+        }
+        if self.json {
+            report::print_json(&sum)?;
+        } else {
+            report::print(&summary(&sum, done))?;
+        }
+        Ok(EXIT_DONE)
+    }
+}
+
+fn summary(moved: &Moved, done: &str) -> String {
+    let bytes = rounded_bytes(moved.stored_bytes);
+    let mut text = format!("{} files: {} blocks, {bytes} {done}", moved.files, moved.blocks);
+    if moved.refused > 0 {
+        text.push_str(&format!("; {} blocks stay as they were", moved.refused));
+    }
+    text
+}
+
+impl Look {
+    fn run(self) -> anyhow::Result<u8> {
+        let mut listing = Listing::default();
+        for path in &self.paths {
+            let found = target::find(path).context("listing")?;
+            let what = format!("listing {}", found.name);
+            let files = Files { ino: found.ino, name: found.name, recursive: self.recursive };
+            let mut heard = Heard::<FileLine>::new();
+            found.client.ask(Verb::List(files), &mut heard).with_context(|| what)?;
+            listing.files.extend(heard.items);
+        }
+        if self.json {
+            report::print_json(&listing)?;
+        } else if !listing.files.is_empty() {
+            report::print(&listing.text())?;
+        }
+        Ok(EXIT_DONE)
+    }
+}
+
+/// One tier.
+#[derive(Serialize)]
+struct TierLine {
+    tier: &'static str,
+    place: String,
+    used_bytes: u64,
+    capacity_bytes: Option<u64>,
+    segments: u64,
+    waiting_segments: u64,
+}
+
+#[derive(Serialize)]
+struct Tiers {
+    tiers: Vec<TierLine>,
+}
+
+impl TierStatus {
+    fn run(self) -> anyhow::Result<u8> {
+        let target = volume_dir::resolve(&self.volume).context("tier status")?;
+        let status: Status = Client::connect(&target.volume)?.ask_one(Verb::Status)?;
+        let tiers = Tiers { tiers: lines(status) };
+        if self.json {
+            report::print_json(&tiers)?;
+        } else {
+            report::print(&tiers.text())?;
+        }
+        Ok(EXIT_DONE)
+    }
+}
+
+fn lines(status: Status) -> Vec<TierLine> {
+    let hot = TierLine {
+        tier: "hot",
+        place: status.hot.place,
+        used_bytes: status.hot.used_bytes,
+        capacity_bytes: Some(status.hot.capacity_bytes),
+        segments: status.hot.segments,
+        waiting_segments: 0,
+    };
+    let cold = status.cold.map(|cold| TierLine {
+        tier: "cold",
+        place: cold.place,
+        used_bytes: cold.used_bytes,
+        capacity_bytes: cold.capacity_bytes,
+        segments: cold.segments,
+        waiting_segments: cold.waiting_segments,
+    });
+    std::iter::once(hot).chain(cold).collect()
+}
+
+impl Tiers {
+    fn text(&self) -> String {
+        let mut rows = table::table(&["tier", "used", "capacity", "segments", "waiting", "place"]);
+        for tier in &self.tiers {
+            rows.add_row([
+                tier.tier.to_owned(),
+                rounded_bytes(tier.used_bytes),
+                tier.capacity_bytes.map_or_else(|| "unlimited".to_owned(), rounded_bytes),
+                tier.segments.to_string(),
+                tier.waiting_segments.to_string(),
+                tier.place.clone(),
+            ]);
+        }
+        table::right(&mut rows, &[1, 2, 3, 4]);
+        table::text(&rows)
+    }
+}

@@ -1,0 +1,141 @@
+//! The cold tier as a volume's configuration names it: opened with the patience of a mount, and
+//! asked once whether it answers, so that a wrong URL or missing credentials are one clear error
+//! now instead of many later.
+//!
+//! The object `volume.json` says whose tier it is. It is written when a volume is made and never
+//! changed; two volumes cannot share a place by mistake.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use firn_tiering::Error;
+use firn_tiering::tier::{self, Access, Patience, Tier};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use crate::config::{ColdUrl, Config, FORMAT};
+use crate::failure::Explain;
+
+/// Key of the object that says whose tier it is.
+const IDENTITY_KEY: &str = "volume.json";
+
+/// Longest identity that is believed.
+const MAX_IDENTITY: usize = 4096;
+
+/// Whose tier it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Version of everything stored.
+    pub format: u32,
+    /// The volume.
+    pub uuid: Uuid,
+}
+
+/// Opens the cold tier of a volume that is being mounted, and asks it something.
+pub fn open(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Arc<dyn Tier>>> {
+    let Some(url) = &config.cold else { return Ok(None) };
+    let probed = probe(url, Access::Read, runtime)?;
+    match identity(url, probed.as_ref(), runtime)? {
+        Some(identity) if identity.uuid != config.uuid => {
+            return Err(anyhow!("belongs to volume {}, not to {}", identity.uuid, config.uuid))
+                .with_context(|| format!("cold tier {url}"))
+                .hint("`cold` in firn.toml names another volume's place");
+        }
+        _ => {}
+    }
+    let patience = Patience { deadline: config.read_deadline.0, ..Patience::READ };
+    explain(tier::open_tier(url.as_str(), patience), url).map(Some)
+}
+
+/// Opens a tier with the patience of a person who waits for it.
+pub fn open_patiently(url: &ColdUrl) -> anyhow::Result<Arc<dyn Tier>> {
+    explain(tier::open_tier(url.as_str(), Patience::READ), url)
+}
+
+/// Makes what can be made before first use, tries the store with a small object, and refuses a
+/// place that is not empty.
+pub fn prepare(url: &ColdUrl, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>> {
+    explain(tier::prepare_tier(url.as_str()), url)?;
+    let tier = probe(url, Access::Write, runtime)?;
+    let owner = identity(url, tier.as_ref(), runtime)?;
+    let taken = match owner {
+        Some(identity) => Some(format!("belongs to volume {} already", identity.uuid)),
+        None => {
+            let first = explain(runtime.block_on(tier.list("", None, 1)), url)?;
+            first.first().map(|object| format!("is not empty: it holds {}", object.key))
+        }
+    };
+    match taken {
+        None => Ok(tier),
+        Some(taken) => Err(anyhow!(taken)).with_context(|| format!("cold tier {url}")).hint(
+            "name an empty place, such as a new prefix; `firn recover` makes a volume from an \
+             existing cold tier",
+        ),
+    }
+}
+
+/// Writes down whose tier it is.
+pub fn claim(url: &ColdUrl, tier: &dyn Tier, uuid: Uuid, runtime: &Runtime) -> anyhow::Result<()> {
+    let text = serde_json::to_vec(&Identity { format: FORMAT, uuid })?;
+    explain(runtime.block_on(tier.put(IDENTITY_KEY, Bytes::from(text))), url)
+}
+
+/// Takes back what [`claim`] wrote.
+pub fn unclaim(tier: &dyn Tier, runtime: &Runtime) {
+    if let Err(error) = runtime.block_on(tier.delete(IDENTITY_KEY)) {
+        tracing::warn!(%error, "{IDENTITY_KEY} stays in the cold tier");
+    }
+}
+
+/// Whose tier it is; `None` when nobody has said.
+pub fn identity(
+    url: &ColdUrl,
+    tier: &dyn Tier,
+    runtime: &Runtime,
+) -> anyhow::Result<Option<Identity>> {
+    let bytes = match runtime.block_on(tier.get(IDENTITY_KEY)) {
+        Ok(bytes) => bytes,
+        Err(Error::NotFound(_)) => return Ok(None),
+        other => explain(other, url)?,
+    };
+    let what = || format!("{IDENTITY_KEY} in cold tier {url}");
+    if bytes.len() > MAX_IDENTITY {
+        return Err(anyhow!("is no volume's identity")).with_context(what);
+    }
+    let identity: Identity = serde_json::from_slice(&bytes).with_context(what)?;
+    if identity.format > FORMAT {
+        return Err(anyhow!(
+            "has format version {}, this program knows up to {FORMAT}",
+            identity.format
+        ))
+        .with_context(|| format!("cold tier {url}"))
+        .hint("use a newer firn");
+    }
+    Ok(Some(identity))
+}
+
+/// Opens the store with little patience and tries it.
+pub fn probe(url: &ColdUrl, access: Access, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>> {
+    let tier = explain(tier::open_tier(url.as_str(), Patience::PROBE), url)?;
+    explain(runtime.block_on(tier::probe_tier(tier.as_ref(), access)), url)?;
+    Ok(tier)
+}
+
+/// Says which tier failed, and what can be done about it.
+fn explain<T>(result: Result<T, Error>, url: &ColdUrl) -> anyhow::Result<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let hint = error.hint().map_or_else(
+                || "check the URL, the credentials in the environment, and the network".to_owned(),
+                ToOwned::to_owned,
+            );
+            // The error names the tier itself where it is the tier's.
+            let named = matches!(error, Error::Unusable { .. });
+            let result = Err::<T, _>(anyhow::Error::new(error)).hint(hint);
+            if named { result } else { result.with_context(|| format!("cold tier {url}")) }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The daemon: one process per mounted volume. It takes the volume's lock, opens its parts,
+//! attaches them to the kernel, answers the control socket, and at the end brings everything to
+//! safety.
+//!
+//! *Order of a mount*: lock, checks, parts, control socket, kernel; whoever waits is told only
+//! when the mount answers, and a failure on the way undoes what came before. *Order of an end*:
+//! the mount goes first, so that nothing new comes; then what is in memory, then copies to cold,
+//! then the namespace's backup, then the databases close, then the lock goes. *Crash*: any step
+//! may be the last one; the next mount needs no hand.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use firn_mount::fuse::{self, MountError, MountOptions, MountedSession, Unmounter};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::cold;
+use crate::control::server::ControlSocket;
+use crate::failure::Explain;
+use crate::mounts;
+use crate::volume_dir::lock::{Owner, VolumeLock};
+use crate::volume_dir::{VolumeDir, create};
+
+pub mod assemble;
+mod closing;
+pub mod detach;
+mod gate;
+mod handler;
+mod inspect;
+mod limits;
+pub mod logging;
+mod moves;
+mod notify;
+pub mod phase;
+mod place;
+mod schedule;
+mod state;
+pub mod storage;
+
+use assemble::Parts;
+use handler::Answers;
+use phase::Phase;
+
+/// How long a mount waits for the daemon of an unmount that is still finishing.
+const FINISHING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long files may stay open after a signal before the connection is cut.
+const DETACHED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the last word of an unmount waits for those who follow it.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Threads for calls of the kernel that have to wait, beside one per core for everything else.
+const WAITING_THREADS: usize = 64;
+
+/// What to mount where.
+#[derive(Debug)]
+pub struct Job {
+    /// The volume.
+    pub volume: VolumeDir,
+    /// Absolute path of the mountpoint.
+    pub mountpoint: PathBuf,
+    /// How.
+    pub options: MountOptions,
+}
+
+/// Mounts and serves until the mount is gone. `ready` is called when the mount answers; its
+/// failure ends the mount.
+pub fn run(job: &Job, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    logging::log_panics();
+    let what = || format!("mounting {}", mounts::shown(job.volume.root()));
+    let (mut served, session) = begin(job).with_context(what)?;
+    if let Err(unheard) = ready() {
+        tracing::warn!("{unheard:#}: unmounting again");
+        drop(session);
+        served.end();
+        return Err(unheard);
+    }
+    notify::ready();
+    tracing::info!(mountpoint = %job.mountpoint.display(), "mounted");
+    served.serve(session);
+    notify::stopping();
+    served.end();
+    match served.phase.state().failure {
+        None => Ok(()),
+        Some(failure) => Err(anyhow::Error::msg(failure))
+            .with_context(|| format!("closing volume {}", mounts::shown(job.volume.root()))),
+    }
+}
+
+/// A mounted volume without its kernel session.
+struct Served {
+    runtime: Runtime,
+    parts: Arc<Parts>,
+    phase: Phase,
+    socket: Option<crate::control::server::SocketFile>,
+    lock: VolumeLock,
+}
+
+/// Everything up to a mount that answers.
+fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
+    let config = job.volume.config()?;
+    let owner = Owner::this("mount", Some(&job.mountpoint));
+    let lock = VolumeLock::acquire(&job.volume, owner, FINISHING_PATIENCE)?;
+    place::check(&job.mountpoint, &job.volume, &config)?;
+    create::check_hot(&config, &job.volume, job.options.read_only)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(WAITING_THREADS)
+        .thread_name("firn-wait")
+        .enable_all()
+        .build()
+        .context("starting threads")?;
+    let cold = cold::open(&config, &runtime)?;
+    let parts = Arc::new(assemble::open(
+        &job.volume,
+        config,
+        cold,
+        job.options.read_only,
+        runtime.handle(),
+    )?);
+    let phase = Phase::default();
+    let socket = ControlSocket::bind(&job.volume.control_socket())?;
+    limits::apply();
+    let mounted = fuse::mount(
+        Arc::clone(&parts.volume),
+        &job.mountpoint,
+        &job.options,
+        runtime.handle().clone(),
+    );
+    let session = match mounted {
+        Ok(session) => session,
+        Err(error) => {
+            parts.close_quietly();
+            return Err(explain(error));
+        }
+    };
+    let answers = Answers::new(job, &parts, &session, phase.clone());
+    let socket = socket.serve(Arc::new(answers)).context("control socket")?;
+    parts.start_schedule();
+    Ok((Served { runtime, parts, phase, socket: Some(socket), lock }, session))
+}
+
+/// A refused mount, with what to do about it.
+fn explain(error: MountError) -> anyhow::Error {
+    let hint = match &error {
+        MountError::Mountpoint { .. } => "name an existing directory that you may use",
+        MountError::Occupied { .. } => "name another directory, or unmount what is there",
+        MountError::Device(_) => "load the kernel module: `modprobe fuse`",
+        MountError::Helper(_) => {
+            "install the package fuse3; allow_other needs user_allow_other in /etc/fuse.conf"
+        }
+        MountError::UnknownOption(_) | MountError::BadOption { .. } => {
+            "`firn mount --help` lists the options"
+        }
+        MountError::Busy(_) => "end the programs that use it",
+        MountError::Io { .. } => "see firn.log in the volume directory",
+    };
+    match Err::<(), _>(error).hint(hint) {
+        Err(error) => error,
+        Ok(()) => anyhow::Error::msg("mounting"),
+    }
+}
+
+impl Served {
+    /// Returns when the mount is gone and its last request has ended.
+    fn serve(&mut self, session: MountedSession) {
+        let unmounter = session.unmounter();
+        let (say_ended, ended) = oneshot::channel();
+        let joined = std::thread::Builder::new().name("firn-session".into()).spawn(move || {
+            let _ = say_ended.send(session.join());
+        });
+        if let Err(error) = joined {
+            tracing::error!(%error, "starting a thread");
+            return;
+        }
+        let parts = Arc::clone(&self.parts);
+        match self.runtime.block_on(until_ended(ended, &unmounter, &parts)) {
+            Ok(()) => tracing::info!("the mount is gone"),
+            Err(error) => tracing::warn!("serving the mount ended: {error:#}"),
+        }
+    }
+
+    /// Brings everything to safety, tells who watches, and gives the volume free.
+    fn end(&mut self) {
+        if let Err(error) = self.lock.finishing() {
+            tracing::warn!(%error, "writing the lock file");
+        }
+        closing::close(&self.parts, &self.phase);
+        self.phase.wait_unwatched(WATCHER_PATIENCE);
+        drop(self.socket.take());
+    }
+}
+
+/// Waits for the session's end, and brings it about at SIGTERM or SIGINT.
+async fn until_ended(
+    mut ended: oneshot::Receiver<std::io::Result<()>>,
+    unmounter: &Unmounter,
+    parts: &Arc<Parts>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("signals")?;
+    loop {
+        tokio::select! {
+            result = &mut ended => return Ok(result??),
+            () = first(&mut terminate, &mut interrupt) => break,
+            _ = hangup.recv() => tracing::debug!("a terminal was closed"),
+        }
+    }
+    tracing::info!("asked to end: unmounting");
+    let taken = {
+        let unmounter = unmounter.clone();
+        let parts = Arc::clone(parts);
+        tokio::task::spawn_blocking(move || take_away(&unmounter, &parts))
+    };
+    // Taking the mount away needs answers to requests, which other threads give.
+    if let Err(error) = taken.await.context("unmounting").and_then(|result| result) {
+        tracing::warn!("unmounting: {error:#}");
+    }
+    tokio::select! {
+        result = &mut ended => return Ok(result??),
+        () = tokio::time::sleep(DETACHED_PATIENCE) => {
+            tracing::warn!("files are still open: their programs will see errors");
+        }
+        () = first(&mut terminate, &mut interrupt) => {}
+    }
+    unmounter.abort()?;
+    Ok(ended.await??)
+}
+
+async fn first(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Unmounts; a mount in use is taken out of the tree after its dirty pages were written.
+fn take_away(unmounter: &Unmounter, parts: &Parts) -> anyhow::Result<()> {
+    match unmounter.unmount() {
+        Err(MountError::Busy(_)) => {
+            tracing::warn!("files are open: the mount is detached and ends with them");
+            parts.write_back();
+            Ok(unmounter.unmount_lazily()?)
+        }
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,301 @@
+//! Puts a volume together from its directory: namespace, block store and the filesystem over
+//! both, sharing one clock and one memory budget. Also what a command uses that works on an
+//! unmounted volume. The caller holds the volume's lock as long as the parts are open.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use firn_mount::backup::{Backup, BackupOptions, Tracked};
+use firn_mount::namespace::{
+    LocalStore, Namespace, NamespaceOptions, NamespaceStore, NewRoot, StoreOptions,
+};
+use firn_mount::volume::{FileSettings, LateLiveness, Volume, VolumeParts};
+use firn_tiering::segment::VolumeId;
+use firn_tiering::tier::Tier;
+use firn_tiering::{
+    BackupProof, BlockId, BlockStore, Budget, Clock, Permit, StoreConfig, SystemClock,
+};
+use tokio::runtime::Handle;
+
+use super::gate::Gate;
+use super::schedule::Schedule;
+use super::storage::{BlockStorage, disk_bytes};
+use crate::config::Config;
+use crate::failure::Explain;
+use crate::volume_dir::VolumeDir;
+
+/// Share of the memory budget that the namespace's database gets, and its bounds.
+const NAMESPACE_SHARE: u64 = 8;
+const NAMESPACE_BYTES: std::ops::RangeInclusive<u64> = 12 << 20..=64 << 20;
+
+/// Inodes kept decoded per MiB of the budget: a tenth of it, at 250 bytes each.
+const INODES_PER_MIB: u64 = 400;
+
+/// The parts of an open volume.
+pub struct Parts {
+    /// Its configuration.
+    pub config: Config,
+    /// Where it lies.
+    pub dir: VolumeDir,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Memory shared by all parts.
+    pub budget: Budget,
+    /// Inodes, directories, extents.
+    pub namespace: Arc<Namespace>,
+    /// Blocks in segments in tiers.
+    pub store: Arc<BlockStore>,
+    /// The filesystem over both.
+    pub volume: Arc<Volume>,
+    /// The cold tier, if there is one.
+    pub cold: Option<Arc<dyn Tier>>,
+    /// Copies the namespace there.
+    pub backup: Option<Arc<Backup>>,
+    /// Opened without the right to change anything.
+    pub read_only: bool,
+    gate: Option<Arc<Gate>>,
+    schedule: Schedule,
+    /// What the namespace's database takes of the budget for good.
+    _database: Option<Permit>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// Makes the databases of a new volume in `dir`.
+pub fn create(dir: &VolumeDir) -> anyhow::Result<()> {
+    let open = || LocalStore::open(&dir.namespace_dir(), StoreOptions::default());
+    let store = open().context("making the namespace")?;
+    let root = NewRoot {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        perm: 0o755,
+    };
+    // Two version 4 UUIDs: 244 random bits, and no further dependency for randomness.
+    let mut seed = [0; 32];
+    seed[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    seed[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    Namespace::create(&store, &SystemClock, root, seed).context("making the namespace")?;
+    store.rest().context("making the namespace")
+}
+
+/// How the namespace's database shares the memory budget.
+fn namespace_memory(budget: u64) -> StoreOptions {
+    let share = (budget / NAMESPACE_SHARE).clamp(*NAMESPACE_BYTES.start(), *NAMESPACE_BYTES.end());
+    StoreOptions {
+        cache_bytes: share / 2,
+        write_buffer_bytes: share / 4,
+        ..StoreOptions::default()
+    }
+}
+
+/// The settings of a volume's block store.
+pub fn store_config(
+    dir: &VolumeDir,
+    config: &Config,
+    namespace: &Namespace,
+    budget: &Budget,
+    clock: &Arc<dyn Clock>,
+) -> StoreConfig {
+    let mut settings = StoreConfig::new(
+        VolumeId(*config.uuid.as_bytes()),
+        config.hot_dir(dir.root()),
+        dir.catalog_dir(),
+        budget.clone(),
+        Arc::clone(clock),
+        Arc::clone(namespace.ids()) as _,
+    );
+    settings.hot_capacity = Some(config.hot_capacity.0);
+    settings.cold_capacity = config.cold_capacity.map(|capacity| capacity.0);
+    settings.copy_ahead = config.copy_ahead;
+    settings.cold_read_deadline = config.read_deadline.0;
+    settings.write_deadline = config.write_deadline.0;
+    let databases = [dir.namespace_dir(), dir.catalog_dir()];
+    settings.other_bytes = Some(Arc::new(move || databases.iter().map(|d| disk_bytes(d)).sum()));
+    settings
+}
+
+/// A volume's namespace, and the store below it that notes what a backup must copy.
+pub struct OpenNamespace {
+    /// The namespace.
+    pub namespace: Arc<Namespace>,
+    /// Its store.
+    pub tracked: Arc<Tracked>,
+    /// What it takes of the budget for good.
+    pub permit: Option<Permit>,
+}
+
+/// Opens the namespace of `dir`.
+pub fn open_namespace(
+    dir: &VolumeDir,
+    budget: &Budget,
+    clock: &Arc<dyn Clock>,
+    read_only: bool,
+) -> anyhow::Result<OpenNamespace> {
+    let options = namespace_memory(budget.total_bytes());
+    let permit = budget.try_acquire(options.cache_bytes + 2 * options.write_buffer_bytes);
+    let path = dir.namespace_dir();
+    if !path.is_dir() {
+        return Err(anyhow!("{} is missing", path.display())).hint(
+            "restore the volume directory, or make it again from the cold tier with `firn recover`",
+        );
+    }
+    let store = LocalStore::open(&path, options)
+        .context("opening the namespace")
+        .hint("if the database is damaged, `firn recover` makes it again from the cold tier")?;
+    let tracked = Arc::new(Tracked::open(Arc::new(store)).context("opening the namespace")?);
+    let options = NamespaceOptions {
+        cached_inodes: (budget.total_bytes() >> 20).saturating_mul(INODES_PER_MIB) as usize,
+        read_only,
+    };
+    let namespace = Namespace::open(Arc::clone(&tracked) as _, Arc::clone(clock), options)
+        .context("opening the namespace")
+        .hint("`firn check` says what is damaged")?;
+    Ok(OpenNamespace { namespace: Arc::new(namespace), tracked, permit })
+}
+
+/// Opens the parts of `dir`. Work that waits for the cold tier runs on `runtime`.
+pub fn open(
+    dir: &VolumeDir,
+    config: Config,
+    cold: Option<Arc<dyn Tier>>,
+    read_only: bool,
+    runtime: &Handle,
+) -> anyhow::Result<Parts> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let budget = Budget::new(config.memory.0, Arc::clone(&clock));
+    let OpenNamespace { namespace, tracked, permit } =
+        open_namespace(dir, &budget, &clock, read_only)?;
+    let backup = match &cold {
+        Some(tier) if !read_only => {
+            let (tier, runtime) = (Arc::clone(tier), runtime.clone());
+            let (volume, options) = (*config.uuid.as_bytes(), BackupOptions::default());
+            let backup = Backup::new(
+                Arc::clone(&tracked),
+                tier,
+                runtime,
+                Arc::clone(&clock),
+                volume,
+                options,
+            )
+            .context("preparing backups")?;
+            Some(Arc::new(backup))
+        }
+        _ => None,
+    };
+    let gate = backup.as_ref().map(|backup| Arc::new(Gate::new(&namespace, &tracked, backup)));
+    let liveness = Arc::new(LateLiveness::default());
+    let mut settings = store_config(dir, &config, &namespace, &budget, &clock);
+    settings.cold.clone_from(&cold);
+    settings.read_only = read_only;
+    settings.liveness = Some(Arc::clone(&liveness) as _);
+    settings.backup = gate.clone().map(|gate| gate as _);
+    let store = Arc::new(BlockStore::open(settings).context("opening the block store")?);
+    let volume = open_volume(&config, &namespace, &store, &budget, &clock)?;
+    if !read_only {
+        let first = store.next_block_id().context("opening the block store")?;
+        liveness.bind(Arc::downgrade(&volume), first);
+    }
+    Ok(Parts {
+        config,
+        dir: dir.clone(),
+        clock,
+        budget,
+        namespace,
+        store,
+        volume,
+        cold,
+        backup,
+        read_only,
+        gate,
+        schedule: Schedule::default(),
+        _database: permit,
+    })
+}
+
+fn open_volume(
+    config: &Config,
+    namespace: &Arc<Namespace>,
+    store: &Arc<BlockStore>,
+    budget: &Budget,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<Volume>> {
+    let settings = FileSettings {
+        flush_interval: config.flush_interval.0,
+        write_deadline: config.write_deadline.0,
+        ..FileSettings::default()
+    };
+    let parts = VolumeParts {
+        names: Arc::clone(namespace),
+        blocks: Arc::clone(store) as _,
+        storage: Arc::new(BlockStorage::new(Arc::clone(store))),
+        clock: Arc::clone(clock),
+        budget: budget.clone(),
+        settings,
+    };
+    Ok(Arc::new(Volume::open(parts).context("opening the volume")?))
+}
+
+impl Parts {
+    /// Whether there is a cold tier to bring things to.
+    pub fn has_writable_cold(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// Makes a verified backup of the namespace as it is now.
+    pub fn back_up(&self) -> anyhow::Result<()> {
+        if let Some(backup) = &self.backup {
+            let report = backup.run()?;
+            tracing::info!(
+                sequence = report.sequence,
+                bytes = report.uploaded_bytes,
+                "the namespace is backed up"
+            );
+        }
+        Ok(())
+    }
+
+    /// A proof that a verified backup names those of `blocks` that the namespace refers to.
+    pub fn backup_proof(&self, blocks: &[BlockId]) -> anyhow::Result<BackupProof> {
+        use firn_tiering::BackupGate;
+        let gate = self.gate.as_ref().ok_or_else(|| anyhow!("there are no backups"))?;
+        Ok(gate.ensure_backed_up(blocks)?)
+    }
+
+    /// Begins the backups that come with time.
+    pub fn start_schedule(self: &Arc<Self>) {
+        if self.has_writable_cold() {
+            self.schedule.start(self);
+        }
+    }
+
+    /// Ends them; one that runs is waited for.
+    pub fn stop_schedule(&self) {
+        self.schedule.stop();
+    }
+
+    /// Writes back what is in memory, as well as that is possible now.
+    pub fn write_back(&self) {
+        if let Err(error) = self.volume.sync() {
+            tracing::error!("writing back: {error}");
+        }
+    }
+
+    /// Closes the block store and the namespace. The volume is closed before.
+    pub fn close_databases(&self) -> anyhow::Result<()> {
+        let store = self.store.close().context("closing the block store");
+        let namespace = self.namespace.close().context("closing the namespace");
+        store.and(namespace)
+    }
+
+    /// Closes what was opened for a mount that failed.
+    pub fn close_quietly(&self) {
+        let volume = self.volume.close().map_err(anyhow::Error::new);
+        if let Err(error) = volume.and(self.close_databases()) {
+            tracing::warn!("closing the volume: {error:#}");
+        }
+    }
+}

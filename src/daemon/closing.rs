@@ -1,0 +1,100 @@
+//! The end of a mount: brings everything to safety in order, and says what it is at.
+//!
+//! After every step the volume is complete: what the next step would add is made up for by the
+//! next mount. Only the first can lose data, and it fails the unmount.
+
+use std::time::Duration;
+
+use firn_tiering::Wait;
+
+use super::assemble::Parts;
+use super::phase::Phase;
+
+/// How often the copying to cold is looked at.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Silence is borne this many times longer than failures.
+const IDLE_FACTOR: u32 = 5;
+
+/// Closes the parts of a volume whose mount is gone.
+pub(super) fn close(parts: &Parts, phase: &Phase) {
+    parts.stop_schedule();
+    phase.doing("writing what is in memory to the hot tier");
+    let mut failure = parts.volume.close().err().map(|error| chain(&error));
+    if failure.is_none() && parts.has_writable_cold() {
+        copy_to_cold(parts, phase);
+    }
+    phase.doing("closing the databases");
+    if let Err(error) = parts.close_databases() {
+        failure.get_or_insert(format!("{error:#}"));
+    }
+    if let Some(failure) = &failure {
+        tracing::error!("the volume could not be closed in order: {failure}");
+    }
+    phase.finish(failure);
+}
+
+/// Copies what is not in cold yet and backs the namespace up, as long as there is progress.
+fn copy_to_cold(parts: &Parts, phase: &Phase) {
+    phase.doing("copying to the cold tier");
+    let copied = drain(parts, phase);
+    if let Err(reason) = copied {
+        phase.warn(format!(
+            "not everything is in the cold tier ({reason}); the data is safe in the hot tier and \
+             the next mount goes on copying"
+        ));
+        return;
+    }
+    phase.doing("backing up the namespace to the cold tier");
+    if let Err(error) = parts.back_up() {
+        phase.warn(format!(
+            "the namespace was not backed up ({error:#}); the data is safe in the hot tier and \
+             the next mount backs it up"
+        ));
+    }
+}
+
+/// Waits until everything is in cold. Gives up when uploads fail and none has succeeded for
+/// `umount_deadline`, or when for several times as long nothing happens at all: a segment may take
+/// a while on a slow line.
+fn drain(parts: &Parts, phase: &Phase) -> Result<(), String> {
+    let deadline = parts.config.umount_deadline.0;
+    let start = parts.store.health();
+    let mut seen = start.clone();
+    let mut last_progress = parts.clock.instant();
+    loop {
+        let began = parts.clock.instant();
+        let reason = match parts.store.drain_uploads(Wait::Until(began + SLICE)) {
+            Ok(0) => return Ok(()),
+            Ok(left) => format!("{left} segments are left"),
+            Err(error) => chain(&error),
+        };
+        let health = parts.store.health();
+        let now = parts.clock.instant();
+        if health.uploaded_bytes > seen.uploaded_bytes {
+            seen = health.clone();
+            last_progress = now;
+        }
+        let failing = health.upload_failures > seen.upload_failures;
+        let patience = if failing { deadline } else { deadline * IDLE_FACTOR };
+        if now.saturating_duration_since(last_progress) >= patience {
+            return Err(health.last_error.unwrap_or(reason));
+        }
+        let done = health.uploaded_bytes - start.uploaded_bytes;
+        let left = parts.store.usage();
+        phase.progress(done, done + left.stored_bytes.saturating_sub(left.cold_bytes));
+        // An error comes at once.
+        parts.clock.sleep(SLICE.saturating_sub(now.saturating_duration_since(began)));
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,189 @@
+//! Moving files between tiers by hand. Files are gathered into batches of blocks, since files
+//! share blocks and blocks share segments; each batch is complete before the next begins, so that
+//! an interrupted move leaves nothing half-done.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use firn_mount::types::{FileKind, Ino};
+use firn_tiering::store::Moved as StoreMoved;
+use firn_tiering::{BlockId, Wait};
+
+use super::assemble::Parts;
+use super::inspect;
+use crate::control::protocol::{Files, Progress};
+use crate::control::server::Outbox;
+use crate::failure::Explain;
+use crate::report::files::Moved;
+
+/// Blocks moved together: enough to fill several segments, few enough to hold in memory.
+const BATCH: usize = 16 << 10;
+
+/// How long one batch may take. The cold tier's own deadlines are shorter; this bounds the sum.
+const BATCH_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Archive,
+    Release,
+    Stage,
+}
+
+impl Direction {
+    fn doing(self) -> &'static str {
+        match self {
+            Self::Archive => "copying to the cold tier",
+            Self::Release => "dropping hot copies",
+            Self::Stage => "bringing back to the hot tier",
+        }
+    }
+}
+
+/// Moves what `files` names, and says how far it is.
+pub(super) fn run(
+    parts: &Parts,
+    files: &Files,
+    direction: Direction,
+    out: &mut Outbox,
+) -> anyhow::Result<Moved> {
+    if parts.cold.is_none() {
+        return Err(anyhow!("the volume has no cold tier"))
+            .hint("name one as `cold` in firn.toml and mount again");
+    }
+    if parts.read_only {
+        return Err(anyhow!("the volume is mounted read-only")).hint("mount it writable");
+    }
+    // What is still in memory has no blocks that could move.
+    parts.volume.sync().context("writing what is in memory")?;
+    let mut mover = Mover { parts, direction, out, seen: HashSet::new(), moved: Moved::default() };
+    let mut batch = Vec::new();
+    inspect::walk(&parts.volume, Ino(files.ino), &files.name, files.recursive, &mut |_, attr| {
+        if attr.kind != FileKind::File {
+            return Ok(());
+        }
+        mover.moved.files += 1;
+        inspect::blocks(&parts.namespace, attr.ino, &mut batch)?;
+        if batch.len() >= BATCH { mover.batch(&mut batch) } else { Ok(()) }
+    })?;
+    mover.batch(&mut batch)?;
+    let moved = mover.moved;
+    if direction == Direction::Archive {
+        // A copy counts only once a backup names it.
+        out.progress(doing("backing up the namespace to the cold tier", 0, 0))?;
+        parts.back_up().context("backing up the namespace")?;
+    }
+    Ok(moved)
+}
+
+fn doing(what: &str, done_bytes: u64, total_bytes: u64) -> Progress {
+    Progress { doing: what.to_owned(), done_bytes, total_bytes }
+}
+
+struct Mover<'a> {
+    parts: &'a Parts,
+    direction: Direction,
+    out: &'a mut Outbox,
+    /// Blocks of the batch before, which neighbouring files often share.
+    seen: HashSet<BlockId>,
+    moved: Moved,
+}
+
+impl Mover<'_> {
+    fn batch(&mut self, blocks: &mut Vec<BlockId>) -> anyhow::Result<()> {
+        blocks.sort_unstable();
+        blocks.dedup();
+        blocks.retain(|block| !self.seen.contains(block));
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let done = match self.direction {
+            Direction::Archive => self.archive(blocks),
+            Direction::Release => self.release(blocks),
+            Direction::Stage => self.stage(blocks),
+        }?;
+        self.moved.add(done);
+        self.seen = blocks.drain(..).collect();
+        self.tell()?;
+        Ok(())
+    }
+
+    fn wait(&self) -> Wait {
+        Wait::Until(self.parts.clock.instant() + BATCH_DEADLINE)
+    }
+
+    fn tell(&mut self) -> io::Result<()> {
+        self.out.progress(doing(self.direction.doing(), self.moved.stored_bytes, 0))
+    }
+
+    fn archive(&mut self, blocks: &[BlockId]) -> anyhow::Result<Moved> {
+        let wait = self.wait();
+        let mut teller = Teller::new(self.parts, self.direction);
+        let out = &mut *self.out;
+        let archived = self
+            .parts
+            .store
+            .archive(blocks, wait, &mut |done, total| teller.tell(out, done, total))
+            .context("copying to the cold tier")?;
+        let blocks = blocks.len() as u64;
+        Ok(Moved { blocks, stored_bytes: archived.bytes, ..Moved::default() })
+    }
+
+    fn release(&mut self, blocks: &[BlockId]) -> anyhow::Result<Moved> {
+        let proof = self.parts.backup_proof(blocks).context("backing up the namespace")?;
+        let moved =
+            self.parts.store.release(blocks, &proof, self.wait()).context("dropping hot copies")?;
+        Ok(summary(&moved))
+    }
+
+    fn stage(&mut self, blocks: &[BlockId]) -> anyhow::Result<Moved> {
+        let wait = self.wait();
+        let mut teller = Teller::new(self.parts, self.direction);
+        let out = &mut *self.out;
+        let moved = self
+            .parts
+            .store
+            .stage(blocks, wait, &mut |done, total| teller.tell(out, done, total))
+            .context("bringing back to the hot tier")?;
+        Ok(summary(&moved))
+    }
+}
+
+/// Passes progress on, not more often than a person can read.
+struct Teller<'a> {
+    parts: &'a Parts,
+    what: &'static str,
+    last: Option<Instant>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(parts: &'a Parts, direction: Direction) -> Self {
+        Self { parts, what: direction.doing(), last: None }
+    }
+
+    fn tell(&mut self, out: &mut Outbox, done: usize, total: usize) {
+        const PAUSE: Duration = Duration::from_millis(500);
+        let now = self.parts.clock.instant();
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
+            return;
+        }
+        self.last = Some(now);
+        // Whoever asked may be gone; what was begun is finished all the same.
+        let _ = out.progress(doing(&format!("{} ({done} of {total})", self.what), 0, 0));
+    }
+}
+
+fn summary(moved: &StoreMoved) -> Moved {
+    let mut summary = Moved {
+        blocks: moved.blocks as u64,
+        stored_bytes: moved.bytes,
+        refused: moved.refused.len() as u64,
+        ..Moved::default()
+    };
+    for (block, reason) in &moved.refused {
+        summary.keep_reason(format!("block {block}: {reason}"));
+    }
+    summary
+}

@@ -1,0 +1,77 @@
+//! The backups that come with time: one thread that sleeps until the next is due. A failed backup
+//! is tried again sooner, and `status` shows its age and why it failed.
+
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::assemble::Parts;
+
+/// Shortest pause after a failure.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Runs backups until it is stopped.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stopping: Mutex<bool>,
+    stopped: Condvar,
+}
+
+impl Shared {
+    /// Sleeps; `false` when it is time to stop.
+    fn sleep(&self, pause: Duration) -> bool {
+        let mut stopping = self.stopping.lock();
+        if !*stopping {
+            self.stopped.wait_while_for(&mut stopping, |stopping| !*stopping, pause);
+        }
+        !*stopping
+    }
+}
+
+impl Schedule {
+    pub(super) fn start(&self, parts: &Arc<Parts>) {
+        let shared = Arc::clone(&self.shared);
+        let interval = parts.config.backup_interval.0;
+        // The thread must not keep the parts open.
+        let parts = Arc::downgrade(parts);
+        let thread = std::thread::Builder::new()
+            .name("firn-backup".into())
+            .spawn(move || run(&shared, interval, &parts));
+        match thread {
+            Ok(thread) => *self.thread.lock() = Some(thread),
+            Err(error) => tracing::error!(%error, "no thread for backups"),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        *self.shared.stopping.lock() = true;
+        self.shared.stopped.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread for backups panicked");
+        }
+    }
+}
+
+fn run(shared: &Shared, interval: Duration, parts: &Weak<Parts>) {
+    let mut pause = interval;
+    while shared.sleep(pause) {
+        let Some(parts) = parts.upgrade() else { return };
+        pause = match parts.back_up() {
+            Ok(()) => interval,
+            Err(error) => {
+                tracing::warn!("backing up the namespace: {error:#}");
+                RETRY.min(interval)
+            }
+        };
+    }
+}

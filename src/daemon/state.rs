@@ -1,0 +1,161 @@
+//! The daemon's part of `firn status`: numbers of all parts in one object.
+
+use std::time::{Instant, SystemTime};
+
+use firn_mount::backup::BackupStatus;
+use firn_tiering::store::{Health, Usage};
+
+use super::assemble::Parts;
+use crate::mounts;
+use crate::report::status::{
+    BackupState, ColdStatus, Counters, DataStatus, HotStatus, MemoryStatus, MountStatus, Status,
+};
+
+/// What stays the same as long as a volume is mounted.
+#[derive(Clone, Debug)]
+pub(super) struct Fixed {
+    pub(super) mountpoint: String,
+    pub(super) cache: String,
+    pub(super) since: Instant,
+}
+
+/// The state of a mounted volume.
+pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
+    let usage = parts.store.usage();
+    let health = parts.store.health();
+    let backup = parts.backup.as_ref().map(|backup| backup.status());
+    let uptime = parts.clock.instant().saturating_duration_since(fixed.since);
+    let warnings = warnings(parts, &usage, &health, backup.as_ref());
+    let read_only = parts.volume.read_only_reason().is_some();
+    Status {
+        volume: mounts::shown(parts.dir.root()),
+        uuid: parts.config.uuid.to_string(),
+        format: parts.config.format,
+        mount: Some(MountStatus {
+            mountpoint: fixed.mountpoint.clone(),
+            pid: std::process::id(),
+            uptime_s: uptime.as_secs(),
+            read_only,
+            cache: fixed.cache.clone(),
+        }),
+        hot: HotStatus {
+            place: mounts::shown(&parts.config.hot_dir(parts.dir.root())),
+            used_bytes: usage.hot_bytes.saturating_add(usage.other_bytes),
+            capacity_bytes: parts.config.hot_capacity.0,
+            segments: usage.hot_segments + usage.open_segments,
+        },
+        cold: parts.config.cold.as_ref().map(|url| ColdStatus {
+            place: url.to_string(),
+            used_bytes: usage.cold_bytes,
+            capacity_bytes: usage.cold_capacity,
+            segments: usage.cold_segments,
+            waiting_segments: health.uploads_waiting,
+        }),
+        data: Some(data(parts, &usage, &health)),
+        memory: Some(MemoryStatus {
+            used_bytes: parts.budget.used_bytes(),
+            peak_bytes: parts.budget.peak_bytes(),
+            budget_bytes: parts.budget.total_bytes(),
+            resident_bytes: resident_bytes(),
+        }),
+        backup: backup.map(|backup| backup_state(&backup, parts.clock.now())),
+        counters: Some(counters(&health)),
+        jobs: jobs(&health),
+        health: match (read_only && !parts.read_only, warnings.is_empty()) {
+            (true, _) => "read-only",
+            (false, false) => "warning",
+            (false, true) => "ok",
+        }
+        .to_owned(),
+        warnings,
+    }
+}
+
+fn data(parts: &Parts, usage: &Usage, health: &Health) -> DataStatus {
+    let (plain, stored) = (health.appended_plain_bytes, health.appended_stored_bytes);
+    DataStatus {
+        stored_bytes: usage.stored_bytes,
+        dead_bytes: usage.dead_bytes,
+        ratio: (stored > 0).then(|| plain as f64 / stored as f64),
+        buffered_bytes: parts.volume.buffered_bytes(),
+        dirty_files: parts.volume.dirty_files() as u64,
+    }
+}
+
+fn counters(health: &Health) -> Counters {
+    Counters {
+        written_bytes: health.appended_plain_bytes,
+        stored_bytes: health.appended_stored_bytes,
+        uploaded_bytes: health.uploaded_bytes,
+        dropped_bytes: health.dropped_bytes,
+        hot_reads: health.hot_reads,
+        cold_reads: health.cold_reads,
+        cache_hits: health.cache_hits,
+        cold_requests: health.cold_requests,
+        damaged_reads: health.damaged_reads,
+    }
+}
+
+fn backup_state(backup: &BackupStatus, now: SystemTime) -> BackupState {
+    let last = backup.last.as_ref();
+    BackupState {
+        sequence: last.map(|last| last.sequence),
+        age_s: last.map(|last| now.duration_since(last.time).unwrap_or_default().as_secs()),
+        current: false,
+        failure: backup.failure.clone(),
+    }
+}
+
+fn jobs(health: &Health) -> Vec<String> {
+    let mut jobs = Vec::new();
+    if !health.catalog_caught_up {
+        jobs.push("the catalog is being rebuilt; everything can be read meanwhile".to_owned());
+    }
+    if health.uploads_waiting > 0 {
+        jobs.push(format!("{} segments wait to be copied to cold", health.uploads_waiting));
+    }
+    if health.waiting_for_space > 0 {
+        jobs.push(format!("{} writers wait for space", health.waiting_for_space));
+    }
+    jobs
+}
+
+fn warnings(
+    parts: &Parts,
+    usage: &Usage,
+    health: &Health,
+    backup: Option<&BackupStatus>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(reason) = parts.volume.read_only_reason().filter(|_| !parts.read_only) {
+        warnings.push(format!("writes are refused: {reason}; unmount and mount again"));
+    }
+    if health.catalog_broken {
+        warnings.push("the catalog failed; it is rebuilt at the next mount".to_owned());
+    }
+    if health.damaged_reads > 0 {
+        let count = health.damaged_reads;
+        warnings.push(format!("{count} stored copies failed verification: run `firn check`"));
+    }
+    if let Some(error) = &health.last_error {
+        warnings.push(format!("the last move failed: {error}"));
+    }
+    if let Some(failure) = backup.and_then(|backup| backup.failure.as_ref()) {
+        warnings.push(format!("the last backup failed: {failure}"));
+    }
+    let used = usage.hot_bytes.saturating_add(usage.other_bytes);
+    if used >= parts.config.hot_capacity.0 / 20 * 19 && health.waiting_for_space > 0 {
+        warnings.push("the hot tier is full".to_owned());
+    }
+    warnings
+}
+
+/// Resident memory of this process; 0 when the kernel does not say.
+fn resident_bytes() -> u64 {
+    let page = rustix::param::page_size() as u64;
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+        text.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    resident().unwrap_or(0) * page
+}

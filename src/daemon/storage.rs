@@ -1,0 +1,131 @@
+//! The block store as the filesystem asks it about room and places.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use firn_mount::FsResult;
+use firn_mount::volume::{Placement, Space, Storage};
+use firn_tiering::store::{Residence, Usage};
+use firn_tiering::{BlockId, BlockStore};
+
+/// What an unlimited cold tier counts as: 1 PiB free.
+const UNLIMITED_FREE: u64 = 1 << 50;
+
+/// [`Storage`] over a [`BlockStore`].
+#[derive(Debug)]
+pub struct BlockStorage {
+    store: Arc<BlockStore>,
+}
+
+impl BlockStorage {
+    /// Answers for `store`.
+    pub fn new(store: Arc<BlockStore>) -> Self {
+        Self { store }
+    }
+}
+
+impl Storage for BlockStorage {
+    fn space(&self) -> FsResult<Space> {
+        Ok(space_of(&self.store.usage()))
+    }
+
+    fn placements(&self, blocks: &[BlockId]) -> FsResult<Vec<Placement>> {
+        Ok(self.store.residence(blocks).into_iter().map(placement_of).collect())
+    }
+}
+
+fn placement_of(residence: Residence) -> Placement {
+    match residence {
+        Residence::Open | Residence::Hot => Placement { hot: true, cold: false },
+        Residence::Dual => Placement { hot: true, cold: true },
+        Residence::Cold => Placement { hot: false, cold: true },
+        Residence::Unknown => Placement { hot: false, cold: false },
+    }
+}
+
+/// Room in both tiers. What lies in both counts once as used: the copy in hot can be dropped.
+fn space_of(usage: &Usage) -> Space {
+    let hot = usage.hot_capacity.unwrap_or(u64::MAX >> 8);
+    let used = usage.stored_bytes.saturating_add(usage.other_bytes);
+    if !usage.has_cold {
+        let free = hot.saturating_sub(usage.hot_bytes.saturating_add(usage.other_bytes));
+        return Space { total_bytes: hot, free_bytes: free };
+    }
+    match usage.cold_capacity {
+        None => {
+            Space { total_bytes: used.saturating_add(UNLIMITED_FREE), free_bytes: UNLIMITED_FREE }
+        }
+        Some(cold) => {
+            let total = hot.saturating_add(cold);
+            Space { total_bytes: total, free_bytes: total.saturating_sub(used) }
+        }
+    }
+}
+
+/// Bytes that a directory tree occupies on its disk. What vanishes meanwhile counts nothing.
+pub fn disk_bytes(dir: &Path) -> u64 {
+    let mut sum = 0;
+    let mut dirs: Vec<PathBuf> = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for entry in entries.flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                dirs.push(entry.path());
+            } else {
+                sum += meta.blocks() * 512;
+            }
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn usage() -> Usage {
+        Usage {
+            hot_bytes: 60,
+            other_bytes: 10,
+            hot_capacity: Some(100),
+            stored_bytes: 80,
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn a_local_volume_has_the_room_of_its_hot_tier() {
+        let space = space_of(&usage());
+        assert_eq!((space.total_bytes, space.free_bytes), (100, 30));
+    }
+
+    #[test]
+    fn an_unlimited_cold_tier_counts_as_a_pebibyte_free() {
+        let space = space_of(&Usage { has_cold: true, ..usage() });
+        assert_eq!(space.free_bytes, 1 << 50);
+        assert_eq!(space.total_bytes - space.free_bytes, 90);
+    }
+
+    #[test]
+    fn a_bounded_cold_tier_adds_its_capacity() {
+        let space = space_of(&Usage { has_cold: true, cold_capacity: Some(1000), ..usage() });
+        assert_eq!((space.total_bytes, space.free_bytes), (1100, 1010));
+    }
+
+    #[test]
+    fn a_tree_is_counted_as_the_disk_does() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("sub/file"), vec![1_u8; 100_000]).unwrap();
+        let sparse = fs::File::create(dir.path().join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        let bytes = disk_bytes(dir.path());
+        assert!((100_000..1_000_000).contains(&bytes), "{bytes}");
+        assert_eq!(disk_bytes(&dir.path().join("missing")), 0);
+    }
+}

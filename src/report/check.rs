@@ -1,0 +1,114 @@
+//! What `firn check` says. The JSON object is [`Report`]; its fields are only ever added to.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::units::rounded_bytes;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Directory of the volume.
+    pub volume: String,
+    /// Nothing is damaged, as far as was looked.
+    pub clean: bool,
+    /// Segments looked at.
+    pub segments: u64,
+    /// Blocks in them.
+    pub blocks: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Inodes looked at.
+    pub inodes: u64,
+    /// Directory entries looked at.
+    pub entries: u64,
+    /// References from files to blocks that were followed.
+    pub block_references: u64,
+    /// The catalog was made again.
+    pub catalog_rebuilt: bool,
+    /// How much is damaged; `damage` names at most 10,000.
+    pub found: u64,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// One thing that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// `hot segment`, `cold segment`, `namespace` or `file`.
+    pub part: String,
+    /// Which.
+    pub place: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// Files that it hits, some of them when there are many.
+    pub paths: Vec<String>,
+    /// Parity or another copy can make it good.
+    pub repairable: bool,
+}
+
+impl Report {
+    /// Draws the conclusion.
+    pub fn finish(&mut self) {
+        self.clean = self.found == 0;
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for damage in &self.damage {
+            let _ = writeln!(text, "{} {}: {}", damage.part, damage.place, damage.what);
+            if damage.repairable {
+                text.push_str("    can be repaired from parity\n");
+            }
+            for path in &damage.paths {
+                let _ = writeln!(text, "    {path}");
+            }
+        }
+        let _ = write!(
+            text,
+            "{}: {} segments with {} blocks ({} read), {} inodes, {} block references",
+            self.volume,
+            self.segments,
+            self.blocks,
+            rounded_bytes(self.read_bytes),
+            self.inodes,
+            self.block_references
+        );
+        if self.catalog_rebuilt {
+            text.push_str(", catalog rebuilt");
+        }
+        match self.found {
+            0 => text.push_str(": clean\n"),
+            1 => text.push_str(": 1 thing is damaged\n"),
+            found => {
+                let _ = writeln!(text, ": {found} things are damaged");
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_names_the_files_it_hits() {
+        let mut report = Report { volume: "/v".to_owned(), ..Report::default() };
+        report.finish();
+        assert!(report.clean && report.text().ends_with(": clean\n"));
+        report.found = 1;
+        report.damage.push(Damage {
+            part: "hot segment".to_owned(),
+            place: "0001".to_owned(),
+            what: "it is torn".to_owned(),
+            paths: vec!["/a/b".to_owned()],
+            repairable: false,
+        });
+        report.finish();
+        assert!(!report.clean);
+        assert!(report.text().starts_with("hot segment 0001: it is torn\n    /a/b\n"));
+    }
+}

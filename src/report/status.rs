@@ -1,0 +1,280 @@
+//! What `firn status` says. The JSON object is [`Status`] for one volume, `{"volumes": [...]}` for
+//! all that are mounted; its fields are only ever added to.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::table;
+use crate::units::{rounded_bytes, rounded_duration};
+
+/// The state of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Directory of the volume.
+    pub volume: String,
+    /// Its identity.
+    pub uuid: String,
+    /// Version of what is stored.
+    pub format: u32,
+    /// How it is mounted; absent when it is not.
+    pub mount: Option<MountStatus>,
+    /// The hot tier.
+    pub hot: HotStatus,
+    /// The cold tier; absent without one.
+    pub cold: Option<ColdStatus>,
+    /// Data of all tiers; absent when not mounted.
+    pub data: Option<DataStatus>,
+    /// Memory; absent when not mounted.
+    pub memory: Option<MemoryStatus>,
+    /// Backups of the namespace; absent without a cold tier or when not mounted.
+    pub backup: Option<BackupState>,
+    /// Counters since the mount, from which `--watch` makes rates; absent when not mounted.
+    pub counters: Option<Counters>,
+    /// What goes on in the background, in words.
+    pub jobs: Vec<String>,
+    /// `ok`, `warning` or `read-only`; `not mounted`, `finishing` or `in use` without a mount.
+    pub health: String,
+    /// What is wrong, in words.
+    pub warnings: Vec<String>,
+}
+
+/// How a volume is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountStatus {
+    /// Where.
+    pub mountpoint: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// Seconds since it was mounted.
+    pub uptime_s: u64,
+    /// Mounted read-only.
+    pub read_only: bool,
+    /// `writeback` or `passthrough`.
+    pub cache: String,
+}
+
+/// The hot tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotStatus {
+    /// Its directory.
+    pub place: String,
+    /// Bytes used, databases and indexes included.
+    pub used_bytes: u64,
+    /// Bytes it may use.
+    pub capacity_bytes: u64,
+    /// Segments with bytes here.
+    pub segments: u64,
+}
+
+/// The cold tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColdStatus {
+    /// Its URL.
+    pub place: String,
+    /// Bytes of segments; 0 while not mounted.
+    pub used_bytes: u64,
+    /// Bytes it may use; absent when unlimited.
+    pub capacity_bytes: Option<u64>,
+    /// Segments verified there.
+    pub segments: u64,
+    /// Segments that still have to be copied.
+    pub waiting_segments: u64,
+}
+
+/// Data of all tiers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataStatus {
+    /// Bytes of all segments, each counted once wherever it is.
+    pub stored_bytes: u64,
+    /// Bytes of blocks that were removed and not collected yet.
+    pub dead_bytes: u64,
+    /// Plaintext over stored bytes of what was written since the mount; absent without any.
+    pub ratio: Option<f64>,
+    /// Bytes that write buffers hold.
+    pub buffered_bytes: u64,
+    /// Files with data that is not durable yet.
+    pub dirty_files: u64,
+}
+
+/// Memory of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Bytes taken of the budget.
+    pub used_bytes: u64,
+    /// Most that was ever taken.
+    pub peak_bytes: u64,
+    /// The budget.
+    pub budget_bytes: u64,
+    /// Resident memory of the process as the kernel counts it.
+    pub resident_bytes: u64,
+}
+
+/// Backups of the namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupState {
+    /// Number of the last verified backup; absent when there is none yet.
+    pub sequence: Option<u64>,
+    /// Seconds since the state that it holds.
+    pub age_s: Option<u64>,
+    /// Nothing has changed since.
+    pub current: bool,
+    /// Why the last attempt failed.
+    pub failure: Option<String>,
+}
+
+/// Counters since the mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Plaintext bytes that became blocks.
+    pub written_bytes: u64,
+    /// What they were stored in.
+    pub stored_bytes: u64,
+    /// Bytes copied to the cold tier.
+    pub uploaded_bytes: u64,
+    /// Bytes dropped from the hot tier.
+    pub dropped_bytes: u64,
+    /// Block reads answered from the hot tier.
+    pub hot_reads: u64,
+    /// Block reads answered from the cold tier.
+    pub cold_reads: u64,
+    /// Block reads answered from memory.
+    pub cache_hits: u64,
+    /// Requests made of the cold tier.
+    pub cold_requests: u64,
+    /// Stored copies that failed verification.
+    pub damaged_reads: u64,
+}
+
+impl Status {
+    /// For people. `before` is the state some time ago, for rates.
+    pub fn text(&self, before: Option<(&Self, Duration)>) -> String {
+        let mut rows = table::table(&[]);
+        let mut row = |name: &str, value: String| {
+            rows.add_row([name.to_owned(), value]);
+        };
+        row("volume", format!("{} ({})", self.volume, self.uuid));
+        row("mounted", self.mounted());
+        row("hot", self.hot());
+        row("cold", self.cold.as_ref().map_or_else(|| "none".to_owned(), cold));
+        if let Some(data) = &self.data {
+            row("data", text_of_data(data));
+        }
+        if let Some(backup) = &self.backup {
+            row("backup", text_of_backup(backup));
+        }
+        if let Some(memory) = &self.memory {
+            row("memory", text_of_memory(memory));
+        }
+        if let Some((counters, (before, time))) = self.counters.as_ref().zip(before)
+            && let Some(earlier) = &before.counters
+        {
+            row("rates", rates(counters, earlier, time));
+        }
+        for job in &self.jobs {
+            row("job", job.clone());
+        }
+        row("health", self.health.clone());
+        for warning in &self.warnings {
+            row("", warning.clone());
+        }
+        table::text(&rows)
+    }
+
+    fn mounted(&self) -> String {
+        let Some(mount) = &self.mount else { return "no".to_owned() };
+        let mut text = format!(
+            "at {}, since {}, process {}, cache={}",
+            mount.mountpoint,
+            rounded_duration(Duration::from_secs(mount.uptime_s)),
+            mount.pid,
+            mount.cache
+        );
+        if mount.read_only {
+            text.push_str(", read-only");
+        }
+        text
+    }
+
+    fn hot(&self) -> String {
+        let hot = &self.hot;
+        format!("{}, {}", of(hot.used_bytes, Some(hot.capacity_bytes)), hot.place)
+    }
+}
+
+/// `1.5 GiB of 2.0 TiB (0 %)`.
+fn of(used: u64, capacity: Option<u64>) -> String {
+    let used_text = rounded_bytes(used);
+    match capacity {
+        Some(capacity) => {
+            let pct = u128::from(used) * 100 / u128::from(capacity.max(1));
+            format!("{used_text} of {} ({pct} %)", rounded_bytes(capacity))
+        }
+        None => used_text,
+    }
+}
+
+fn cold(cold: &ColdStatus) -> String {
+    let mut text = format!("{}, {}", of(cold.used_bytes, cold.capacity_bytes), cold.place);
+    if cold.waiting_segments > 0 {
+        let _ = write!(text, ", {} segments to be copied", cold.waiting_segments);
+    }
+    text
+}
+
+fn text_of_data(data: &DataStatus) -> String {
+    let mut text = format!("{} stored", rounded_bytes(data.stored_bytes));
+    if let Some(ratio) = data.ratio {
+        let _ = write!(text, ", ratio {ratio:.2} since the mount");
+    }
+    if data.dead_bytes > 0 {
+        let _ = write!(text, ", {} removed and not collected", rounded_bytes(data.dead_bytes));
+    }
+    if data.dirty_files > 0 {
+        let bytes = rounded_bytes(data.buffered_bytes);
+        let _ = write!(text, ", {} files with {bytes} not durable yet", data.dirty_files);
+    }
+    text
+}
+
+fn text_of_backup(backup: &BackupState) -> String {
+    let mut text = match (backup.sequence, backup.age_s) {
+        (Some(sequence), Some(age)) => {
+            format!("number {sequence}, {} old", rounded_duration(Duration::from_secs(age)))
+        }
+        _ => "none yet".to_owned(),
+    };
+    if backup.current {
+        text.push_str(", up to date");
+    }
+    if let Some(failure) = &backup.failure {
+        let _ = write!(text, ", the last attempt failed: {failure}");
+    }
+    text
+}
+
+fn text_of_memory(memory: &MemoryStatus) -> String {
+    format!(
+        "{} of the budget, at most {} so far; the process has {}",
+        of(memory.used_bytes, Some(memory.budget_bytes)),
+        rounded_bytes(memory.peak_bytes),
+        rounded_bytes(memory.resident_bytes)
+    )
+}
+
+fn rates(now: &Counters, before: &Counters, time: Duration) -> String {
+    let per_second = |now: u64, before: u64| {
+        let bytes = now.saturating_sub(before) as f64 / time.as_secs_f64().max(0.001);
+        format!("{}/s", rounded_bytes(bytes as u64))
+    };
+    format!(
+        "written {}, stored {}, copied to cold {}",
+        per_second(now.written_bytes, before.written_bytes),
+        per_second(now.stored_bytes, before.stored_bytes),
+        per_second(now.uploaded_bytes, before.uploaded_bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests;

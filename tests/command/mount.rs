@@ -1,0 +1,169 @@
+//! `firn mount`, `umount`, `sync`, `status`, `mount.firn`: the good days.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+
+use crate::mounted::Scene;
+use crate::run::{Ran, firn};
+
+#[test]
+fn a_mount_is_silent_and_survives_its_parent() {
+    let scene = Scene::new();
+    let ran = scene.mount().done();
+    assert_eq!(ran.out, "");
+    fs::write(scene.mountpoint.join("file"), "snow").unwrap();
+    assert!(scene.is_mounted());
+    let ran = scene.umount();
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{}", ran.err);
+    assert!(ran.err.contains("firn: copying to the cold tier"), "{}", ran.err);
+    assert!(!scene.is_mounted());
+    assert!(!scene.volume.join("control.sock").exists());
+    scene.mount().done();
+    assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "snow");
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn a_volume_is_found_by_directory_mountpoint_and_any_path_below() {
+    let scene = Scene::mounted();
+    fs::create_dir_all(scene.mountpoint.join("a/b")).unwrap();
+    let below = scene.mountpoint.join("a/b");
+    for path in [scene.vol(), scene.mnt(), below.to_str().unwrap()] {
+        let out = scene.firn(&["status", "--json", path]).done().out;
+        let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(status["volume"], scene.vol(), "{path}");
+        assert_eq!(status["mount"]["mountpoint"], scene.mnt());
+        assert_eq!(status["health"], "ok", "{status}");
+        scene.firn(&["sync", path]).done();
+    }
+    let all = scene.firn(&["status"]).done().out;
+    assert!(all.contains(scene.vol()), "{all}");
+    assert_eq!(scene.umount().code, 0);
+    assert_eq!(scene.status()["health"], "not mounted");
+}
+
+#[test]
+fn explain_and_tier_show_where_a_file_lies() {
+    let scene = Scene::mounted();
+    let file = scene.mountpoint.join("field");
+    fs::write(&file, vec![7_u8; 3 << 20]).unwrap();
+    let path = file.to_str().unwrap();
+    scene.firn(&["sync", scene.mnt()]).done();
+    let explained = |scene: &Scene| -> serde_json::Value {
+        serde_json::from_str(&scene.firn(&["explain", "--json", path]).done().out).unwrap()
+    };
+    let fresh = explained(&scene);
+    assert_eq!(fresh["size_bytes"], 3 << 20);
+    assert_eq!(fresh["state"], "resident");
+    let covered: u64 =
+        fresh["runs"].as_array().unwrap().iter().map(|r| r["len_bytes"].as_u64().unwrap()).sum();
+    assert_eq!(covered, 3 << 20, "{fresh}");
+    assert!(fresh["runs"][0]["block"]["stored"]["why"].as_str().is_some_and(|w| !w.is_empty()));
+    assert!(scene.firn(&["explain", path]).done().out.contains("resident"));
+
+    scene.firn(&["tier", "archive", path]).done();
+    assert_eq!(explained(&scene)["state"], "dual");
+    scene.firn(&["tier", "release", path]).done();
+    let released = explained(&scene);
+    assert_eq!(released["state"], "cold", "{released}");
+    assert_eq!(released["resident_pct"], 0);
+    let list = scene.firn(&["tier", "ls", scene.mnt(), "--json"]).done().out;
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["files"][0]["state"], "cold", "{list}");
+    assert_eq!(fs::read(&file).unwrap(), vec![7_u8; 3 << 20]);
+    scene.firn(&["tier", "stage", "-r", scene.mnt()]).done();
+    assert_eq!(explained(&scene)["state"], "dual");
+    assert!(scene.firn(&["tier", "where", path]).done().out.contains("dual"));
+    let tiers = scene.firn(&["tier", "status", scene.mnt()]).done().out;
+    assert!(tiers.contains("cold") && tiers.contains("hot"), "{tiers}");
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn the_helper_of_mount_8_takes_what_mount_8_gives() {
+    let scene = Scene::new();
+    let helper = scene.dir.path().join("mount.firn");
+    symlink(env!("CARGO_BIN_EXE_firn"), &helper).unwrap();
+    let mount = |options: &str| {
+        let mut command = Command::new(&helper);
+        command.args([scene.vol(), scene.mnt(), "-n", "-v", "-o", options]);
+        Ran::from(&command.output().unwrap())
+    };
+    mount("rw,auto,user,_netdev,nofail,x-systemd.automount,cache=writeback").done();
+    fs::write(scene.mountpoint.join("file"), "x").unwrap();
+    let unhelper = scene.dir.path().join("umount.fuse.firn");
+    symlink(env!("CARGO_BIN_EXE_firn"), &unhelper).unwrap();
+    let ran = Ran::from(&Command::new(&unhelper).arg(scene.mnt()).output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(!scene.is_mounted());
+    mount("rw,cahce=writeback").refused(2, &["mount options", "cahce"]);
+    mount("ro,_netdev").done();
+    fs::write(scene.mountpoint.join("file"), "y").unwrap_err();
+    assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "x");
+    assert_eq!(scene.status()["mount"]["read_only"], true);
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn sigterm_is_an_orderly_unmount() {
+    let scene = Scene::mounted();
+    fs::write(scene.mountpoint.join("file"), "never fsynced").unwrap();
+    scene.signal("-TERM");
+    assert!(!scene.is_mounted());
+    scene.mount().done();
+    assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "never fsynced");
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn a_volume_is_private_to_its_owner() {
+    let scene = Scene::mounted();
+    let mode =
+        |name: &str| scene.volume.join(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("control.sock"), 0o600);
+    assert_eq!(mode("firn.log"), 0o600);
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn a_check_finds_nothing_wrong_and_rebuilds_a_lost_catalog() {
+    let scene = Scene::mounted();
+    fs::write(scene.mountpoint.join("file"), vec![3_u8; 200_000]).unwrap();
+    assert_eq!(scene.umount().code, 0);
+    let check = |args: &[&str]| -> serde_json::Value {
+        let mut all = vec!["check", "--json", scene.vol()];
+        all.extend(args);
+        serde_json::from_str(&scene.firn(&all).done().out).unwrap()
+    };
+    let report = check(&["--data"]);
+    assert_eq!(report["clean"], true, "{report}");
+    assert!(report["blocks"].as_u64().unwrap() > 0, "{report}");
+    fs::remove_dir_all(scene.volume.join("catalog")).unwrap();
+    assert_eq!(check(&["--rebuild-catalog"])["catalog_rebuilt"], true);
+    scene.mount().done();
+    assert_eq!(fs::read(scene.mountpoint.join("file")).unwrap(), vec![3_u8; 200_000]);
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn a_volume_is_recovered_from_its_cold_tier() {
+    let scene = Scene::mounted();
+    fs::write(scene.mountpoint.join("file"), vec![5_u8; 300_000]).unwrap();
+    assert_eq!(scene.umount().code, 0);
+    let other = scene.dir.path().join("other");
+    let url = format!("file://{}", scene.cold.display());
+    let ran =
+        scene.firn(&["recover", &url, other.to_str().unwrap(), "--hot-capacity", "1GiB"]).done();
+    assert!(ran.out.contains("recovered"), "{}", ran.out);
+    fs::remove_dir_all(&scene.volume).unwrap();
+    fs::rename(&other, &scene.volume).unwrap();
+    scene.mount().done();
+    assert_eq!(fs::read(scene.mountpoint.join("file")).unwrap(), vec![5_u8; 300_000]);
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn status_without_any_mount_of_ours_is_no_error() {
+    firn(&["status"]).done();
+}
