@@ -1,9 +1,9 @@
 //! The block store: appends blocks to segments, finds them again, and moves them between tiers.
 //!
 //! [`BlockStore`] implements [`Blocks`] over a hot directory, an optional cold tier and the
-//! catalog. Where things are decided: `append` (the way in, sync, sealing), `read` and `cold` (the
-//! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (archive,
-//! release, stage, describe), `capacity` and `mover` (the bound of the hot tier), `reclaim` (dead
+//! catalog. Where things are decided: `append` (the way in, sync), `seal`, `read` and `cold` (the
+//! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
+//! archive, release), `stage`, `capacity` and `mover` (the bound of the hot tier), `reclaim` (dead
 //! blocks), `check`.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
@@ -30,7 +30,9 @@ mod open;
 mod read;
 mod reclaim;
 mod residence;
+mod seal;
 mod signals;
+mod stage;
 mod status;
 mod table;
 #[cfg(test)]
@@ -55,12 +57,13 @@ use crate::catalog::Catalog;
 use crate::encode::EncodeMemory;
 use crate::error::{Error, Result};
 
-use append::{Active, SealQueue, SyncState, Unsealed};
+use append::{Active, SyncState, Unsealed};
 use cache::CellCache;
 use capacity::Capacity;
 use cold::Cold;
 use hotdir::HotDir;
 use ids::Ids;
+use seal::SealQueue;
 use signals::{Counters, Faults, Signals};
 use table::Table;
 use upload::Wanted;
@@ -219,7 +222,7 @@ impl BlockStore {
     fn seal_all(&self) -> Result<()> {
         let inner = &self.inner;
         inner.check_writable()?;
-        inner.rotate_now();
+        inner.end_appends();
         inner.sync()?;
         inner.discard_empty();
         let deadline = inner.config.clock.instant() + inner.config.write_deadline;

@@ -1,5 +1,4 @@
-//! The way in: encode on the caller's thread, one short critical section to append, group sync,
-//! and sealing in the background.
+//! The way in: encode on the caller's thread, one short critical section to append, group sync.
 //!
 //! *Consistency*: a block may be read as soon as `append` returned; until its segment is sealed
 //! and recorded, the map of unsealed blocks is what finds it.
@@ -11,30 +10,21 @@
 //! about it, so the store is read-only until it is opened again. A full disk is not a failure:
 //! the frame was not added, and the caller hears [`Error::NoSpace`].
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::block::{BlockId, BlockRef, MAX_BLOCK_LEN};
 use crate::blocks::Wait;
-use crate::catalog::{ColdCopy, Holes, SegmentRecord};
 use crate::encode::{Effort, EncodeMemory, encode_block};
 use crate::error::{Error, Result};
-use crate::segment::{
-    FileKind, Frame, IndexEntry, SealedInfo, SegmentId, SegmentName, SegmentWriter, hash_block,
-};
+use crate::segment::{Frame, IndexEntry, SegmentId, SegmentName, SegmentWriter, hash_block};
 
 use super::Inner;
-use super::open::first_block;
-use super::table::Segment;
 
 /// The share of a frame that footer and parity add at sealing, as a divisor: 1/32 is above 2.3 %.
 const FOOTER_DIVISOR: u64 = 32;
-
-/// Pause before sealing is tried again on a full disk.
-const SEAL_RETRY: Duration = Duration::from_millis(500);
 
 /// The segment that takes frames, and the one after it.
 #[derive(Default)]
@@ -44,23 +34,25 @@ pub(super) struct Active {
     next: Option<SegmentWriter>,
     /// Frames appended so far.
     appended: u64,
+    /// The store is being closed.
+    ended: bool,
 }
 
 /// Blocks and files of segments that are not sealed yet.
 #[derive(Default)]
 pub(super) struct Unsealed {
-    blocks: HashMap<BlockId, (SegmentId, IndexEntry)>,
-    files: HashMap<SegmentId, UnsealedFile>,
+    pub(super) blocks: HashMap<BlockId, (SegmentId, IndexEntry)>,
+    pub(super) files: HashMap<SegmentId, UnsealedFile>,
 }
 
-struct UnsealedFile {
+pub(super) struct UnsealedFile {
     file: Arc<File>,
     /// Frames were added since the last sync began.
     dirty: bool,
     /// Bytes counted against the hot capacity.
-    charged: u64,
-    freed: HashSet<BlockId>,
-    dead_bytes: u64,
+    pub(super) charged: u64,
+    pub(super) freed: HashSet<BlockId>,
+    pub(super) dead_bytes: u64,
 }
 
 /// Who syncs, and how far it is done.
@@ -69,13 +61,6 @@ pub(super) struct SyncState {
     running: bool,
     /// Frames that are durable, as [`Active::appended`] counts them.
     done: u64,
-}
-
-/// Segments that wait for the sealer.
-#[derive(Default)]
-pub(super) struct SealQueue {
-    waiting: VecDeque<SegmentWriter>,
-    sealing: Option<SegmentId>,
 }
 
 /// Bytes counted against the capacity for frames of that length.
@@ -121,6 +106,9 @@ impl Inner {
     pub(super) fn append_frame(&self, frame: &mut Frame) -> Result<IndexEntry> {
         let mut active = self.active.lock();
         self.check_writable()?;
+        if active.ended {
+            return Err(Error::ReadOnly("it is being closed".into()));
+        }
         let fits = |writer: &SegmentWriter| {
             let target = self.config.segment_bytes;
             writer.is_empty()
@@ -181,7 +169,7 @@ impl Inner {
         }
         let wanted = {
             let active = self.active.lock();
-            active.next.is_none() && active.writer.is_some()
+            active.next.is_none() && active.writer.is_some() && !active.ended
         };
         if !wanted || self.check_writable().is_err() {
             return;
@@ -190,7 +178,8 @@ impl Inner {
             Ok(writer) => {
                 let spare = {
                     let mut active = self.active.lock();
-                    if active.next.is_some() { Some(writer) } else { active.next.replace(writer) }
+                    let unwanted = active.next.is_some() || active.ended;
+                    if unwanted { Some(writer) } else { active.next.replace(writer) }
                 };
                 discard(spare);
             }
@@ -209,6 +198,12 @@ impl Inner {
             return true;
         }
         false
+    }
+
+    /// Lets nothing more be appended and hands what there is to the sealer.
+    pub(super) fn end_appends(&self) {
+        self.active.lock().ended = true;
+        self.rotate_now();
     }
 
     /// Whether a segment is being sealed or waits for it.
@@ -318,104 +313,6 @@ impl Inner {
         Ok(upto)
     }
 
-    /// The sealer's loop; ends when the store stops.
-    pub(super) fn run_sealer(&self) {
-        loop {
-            let mut queue = self.sealing.lock();
-            let writer = loop {
-                if self.is_stopping() {
-                    return;
-                }
-                if let Some(writer) = queue.waiting.pop_front() {
-                    break writer;
-                }
-                self.seal_changed.wait(&mut queue);
-            };
-            queue.sealing = Some(writer.name().id);
-            drop(queue);
-            let again = self.seal_one(writer);
-            let mut queue = self.sealing.lock();
-            queue.sealing = None;
-            if let Some(writer) = again {
-                queue.waiting.push_front(writer);
-                self.seal_changed.wait_for(&mut queue, SEAL_RETRY);
-            }
-            drop(queue);
-            self.seal_changed.notify_all();
-        }
-    }
-
-    /// Seals and publishes; gives the segment back when the disk was full.
-    fn seal_one(&self, mut writer: SegmentWriter) -> Option<SegmentWriter> {
-        let id = writer.name().id;
-        if writer.is_empty() {
-            self.unsealed.write().files.remove(&id);
-            discard(Some(writer));
-            return None;
-        }
-        // Frames first and apart: once they are durable, a footer that did not fit on a full disk
-        // may be written again, whichever of its calls failed.
-        let synced = self.faults.before_sync().and_then(|()| writer.file().sync_data());
-        if let Err(error) = synced {
-            self.poison(format!("fdatasync of segment {id} failed: {error}"));
-            return None;
-        }
-        match writer.seal() {
-            Ok(info) => {
-                self.publish(id, &info);
-                None
-            }
-            Err(Error::Io { source, action }) if is_full(&source) => {
-                tracing::warn!(%id, action, "the disk is full, sealing waits");
-                Some(writer)
-            }
-            Err(error) => {
-                self.poison(format!("segment {id} could not be sealed: {error}"));
-                // Its blocks stay readable through the map of unsealed blocks.
-                None
-            }
-        }
-    }
-
-    /// Makes a sealed segment known: table and catalog first, then its blocks leave the map of
-    /// unsealed ones, so that a reader finds each block at every moment.
-    fn publish(&self, id: SegmentId, info: &SealedInfo) {
-        let entries = info.index.entries();
-        let record = SegmentRecord {
-            id,
-            len: info.file_len,
-            blocks: entries.len() as u32,
-            data_bytes: entries.iter().map(IndexEntry::frame_len).sum(),
-            first_block: first_block(entries),
-            hot: true,
-            cold: ColdCopy::Absent,
-            dead_bytes: 0,
-            holes: Holes::default(),
-        };
-        let disk_bytes = self.hot.disk_bytes(id, FileKind::Sealed);
-        self.table.insert(Segment::new(record.clone(), false, disk_bytes));
-        let recorded = self.with_catalog(|catalog| catalog.record_segment(&record, entries));
-        self.table.update(id, |segment| segment.recorded = recorded.is_ok());
-        self.capacity.add(disk_bytes);
-        let mut unsealed = self.unsealed.write();
-        for entry in entries {
-            if unsealed.blocks.get(&entry.id).is_some_and(|(segment, _)| *segment == id) {
-                unsealed.blocks.remove(&entry.id);
-            }
-        }
-        let file = unsealed.files.remove(&id);
-        drop(unsealed);
-        if let Some(file) = file {
-            self.capacity.sub(file.charged);
-            self.table.update(id, |segment| {
-                segment.record.dead_bytes += file.dead_bytes;
-                segment.freed = file.freed;
-            });
-        }
-        self.counters.sealed();
-        self.signals.kick_all();
-    }
-
     /// The file and entry of a block whose segment is not sealed yet.
     pub(super) fn find_unsealed(
         &self,
@@ -463,22 +360,9 @@ impl Inner {
         ids.retain(|id| Some(*id) != active);
         ids
     }
-
-    /// Waits until none of `segments` is unsealed. The caller has rotated.
-    pub(super) fn wait_sealed(&self, segments: &[SegmentId], wait: Wait) -> Result<()> {
-        let mut queue = self.sealing.lock();
-        loop {
-            if !segments.iter().any(|id| self.is_unsealed(*id)) {
-                return Ok(());
-            }
-            self.check_writable()?;
-            self.check_wait(wait, "waiting for a segment to be sealed")?;
-            self.seal_changed.wait_for(&mut queue, super::CLOCK_SLICE);
-        }
-    }
 }
 
-fn discard(writer: Option<SegmentWriter>) {
+pub(super) fn discard(writer: Option<SegmentWriter>) {
     if let Some(writer) = writer
         && let Err(error) = writer.discard()
     {
@@ -486,7 +370,7 @@ fn discard(writer: Option<SegmentWriter>) {
     }
 }
 
-fn is_full(error: &std::io::Error) -> bool {
+pub(super) fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 

@@ -144,7 +144,7 @@ impl Inner {
     }
 
     fn may_drop(segment: &super::table::Segment) -> bool {
-        segment.record.hot && segment.record.cold == ColdCopy::Verified && segment.recorded
+        segment.record.hot && segment.record.cold == ColdCopy::Verified
     }
 
     /// Whether waiting may still bring space: something can be copied, dropped or sealed.

@@ -171,6 +171,9 @@ impl Inner {
     /// Records what is not recorded yet, oldest first, until done or stopped. Called by the
     /// helper thread.
     pub(super) fn catch_up(&self) {
+        if self.catalog.read().as_ref().is_none_or(Catalog::is_broken) {
+            return;
+        }
         let unrecorded = self.unrecorded();
         let total = unrecorded.len();
         for id in unrecorded {
