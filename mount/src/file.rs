@@ -53,6 +53,9 @@ pub(crate) const SLOT_LEN: u64 = firn_tiering::MAX_BLOCK_LEN as u64;
 /// Longest file: all offsets fit a signed 64-bit `off_t`, in whole slots.
 pub(crate) const MAX_FILE_LEN: u64 = (i64::MAX as u64) & !(SLOT_LEN - 1);
 
+/// Bytes written between two looks at how much memory is left.
+const MEMORY_CHECK_BYTES: u64 = 1 << 20;
+
 /// How open files behave.
 #[derive(Clone, Copy, Debug)]
 pub struct FileSettings {
@@ -152,8 +155,11 @@ impl Files {
             self.dirty.lock().push(Arc::clone(node));
         }
         self.activity.fetch_add(1, Ordering::Relaxed);
-        let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if written >= self.settings.flush_bytes || self.memory.is_tight() {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        let written = before + bytes;
+        // Not at every write: asking costs a lock that all writers share.
+        let ask = before / MEMORY_CHECK_BYTES != written / MEMORY_CHECK_BYTES;
+        if written >= self.settings.flush_bytes || (ask && self.memory.is_tight()) {
             self.bell.ring();
         }
     }

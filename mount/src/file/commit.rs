@@ -30,6 +30,9 @@ const INLINE_LIMIT: u64 = 64 << 10;
 /// A run of at least this length gets a block of its own.
 const OWN_BLOCK: u64 = 256 << 10;
 
+/// Files in one namespace batch; more would hold the locks of their inodes for long.
+const BATCH_FILES: usize = 128;
+
 /// Slots of preallocation written in one batch.
 const UNWRITTEN_SLOTS: u64 = 4096;
 
@@ -245,13 +248,16 @@ impl Files {
         if let Some(ticket) = stored.max() {
             self.durability.ensure(ticket, &*self.blocks)?;
         }
-        let mut commits = Vec::with_capacity(taken.len());
-        for file in taken {
-            commits.push(self.prepare(file)?);
+        for some in taken.chunks(BATCH_FILES) {
+            let mut commits = Vec::with_capacity(some.len());
+            for file in some {
+                commits.push(self.prepare(file)?);
+            }
+            let lost = self.names.commit(commits)?;
+            self.pins.report(lost);
+            some.iter().try_for_each(|file| self.finish(file))?;
         }
-        let lost = self.names.commit(commits)?;
-        self.pins.report(lost);
-        taken.iter().try_for_each(|file| self.finish(file))
+        Ok(())
     }
 
     /// Merges a snapshot with what is committed.

@@ -18,7 +18,7 @@ use super::node::{FileNode, WriteFailure};
 use crate::error::FsResult;
 
 /// Most files in one group.
-const GROUP_FILES: usize = 512;
+const GROUP_FILES: usize = 4096;
 
 /// Most bytes of memory whose files are in one group.
 const GROUP_BYTES: u64 = 64 << 20;
@@ -211,9 +211,11 @@ impl Files {
                 self.pins.report(candidates);
                 return Ok(());
             }
-            // What the namespace says of the last references must not be lost by a crash.
-            self.names.sync()?;
-            self.blocks.free(&candidates);
+            if !candidates.is_empty() {
+                // That the last references are gone must not be lost by a crash.
+                self.names.sync()?;
+                self.blocks.free(&candidates);
+            }
         }
     }
 

@@ -24,7 +24,10 @@ use crate::error::{FsError, FsResult};
 use crate::types::{Attr, Ino};
 
 /// Slots whose extents a file in use remembers.
-const CACHED_SLOTS: usize = 64;
+const CACHED_SLOTS: usize = 256;
+
+/// Memory that a file which is being streamed to keeps beyond what its overlay holds.
+pub(super) const SPARE_MEMORY: u64 = 512 << 10;
 
 /// Times set but not yet in the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,12 +123,27 @@ impl FileState {
         self.touch();
     }
 
+    /// Memory held beyond what the overlay holds.
+    pub(super) fn spare(&self) -> u64 {
+        let held = self.charge.as_ref().map_or(0, Charge::bytes);
+        held.saturating_sub(self.overlay.weight())
+    }
+
+    /// Holds more memory.
+    pub(super) fn add_charge(&mut self, more: Charge) {
+        match &mut self.charge {
+            Some(charge) => charge.merge(more),
+            None => self.charge = Some(more),
+        }
+    }
+
     /// Makes the memory held match the overlay, as far as there is memory.
     pub(crate) fn settle_charge(&mut self, memory: &WriteMemory) {
         let weight = self.overlay.weight();
+        let spare = if weight >= SPARE_MEMORY { SPARE_MEMORY } else { 0 };
         match &mut self.charge {
             Some(_) if weight == 0 => self.charge = None,
-            Some(charge) if charge.bytes() >= weight => charge.shrink_to(weight),
+            Some(charge) if charge.bytes() >= weight => charge.shrink_to(weight + spare),
             Some(charge) => {
                 if let Some(more) = memory.try_acquire(weight - charge.bytes()) {
                     charge.merge(more);

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use firn_tiering::Wait;
+use parking_lot::RwLockWriteGuard;
 
 use super::job::{EncodeJob, Work};
-use super::node::{FileNode, FileState};
+use super::node::{FileNode, FileState, SPARE_MEMORY};
 use super::overlay::{Fill, Span};
 use super::{Files, MAX_FILE_LEN, SLOT_LEN};
 use crate::error::{FsError, FsResult};
@@ -42,11 +43,7 @@ impl Files {
         if let Place::At(offset) = place {
             check_end(offset, data.len() as u64)?;
         }
-        let charge = self.wait_for_memory(data.len() as u64 + WRITE_OVERHEAD, wait)?;
-        let mut state = node.state.write();
-        if state.gone {
-            return Err(FsError::Stale);
-        }
+        let mut state = self.lock_with_memory(node, data.len() as u64 + WRITE_OVERHEAD, wait)?;
         let offset = match place {
             Place::At(offset) => offset,
             Place::End => {
@@ -54,10 +51,6 @@ impl Files {
                 state.size
             }
         };
-        match &mut state.charge {
-            Some(held) => held.merge(charge),
-            None => state.charge = Some(charge),
-        }
         let full = state.overlay.write(offset, data);
         let end = offset + data.len() as u64;
         if end > state.size {
@@ -76,16 +69,42 @@ impl Files {
         Ok(data.len() as u32)
     }
 
-    fn wait_for_memory(&self, bytes: u64, wait: Wait) -> FsResult<super::memory::Charge> {
-        if let Some(charge) = self.memory.try_acquire(bytes) {
-            return Ok(charge);
+    /// Locks a file's state once it holds memory for `bytes` more.
+    fn lock_with_memory<'n>(
+        &self,
+        node: &'n FileNode,
+        bytes: u64,
+        wait: Wait,
+    ) -> FsResult<RwLockWriteGuard<'n, FileState>> {
+        let mut state = node.state.write();
+        if state.gone {
+            return Err(FsError::Stale);
         }
-        self.bell.ring();
-        self.memory.acquire(bytes, wait).map_err(|error| match error {
-            // What kept memory from being freed says more than that it was not.
-            FsError::Io { .. } if self.flush_found_no_space() => FsError::NoSpace,
-            other => other,
-        })
+        let spare = state.spare();
+        if spare >= bytes {
+            return Ok(state);
+        }
+        // A stream takes more at a time, so that not every write goes to the budget.
+        let ahead = if state.overlay.weight() >= SPARE_MEMORY { SPARE_MEMORY } else { 0 };
+        let charge = match self.memory.try_acquire(bytes - spare + ahead) {
+            Some(charge) => charge,
+            None => {
+                drop(state);
+                self.bell.ring();
+                let charge = self.memory.acquire(bytes, wait).map_err(|error| match error {
+                    // What kept memory from being freed says more than that it was not.
+                    FsError::Io { .. } if self.flush_found_no_space() => FsError::NoSpace,
+                    other => other,
+                })?;
+                state = node.state.write();
+                if state.gone {
+                    return Err(FsError::Stale);
+                }
+                charge
+            }
+        };
+        state.add_charge(charge);
+        Ok(state)
     }
 
     /// A slot that was just filled becomes a block without waiting for a flush, when encoders

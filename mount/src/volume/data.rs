@@ -125,7 +125,7 @@ impl Volume {
         if !and_bits && node.state.read().no_capability {
             return Ok(());
         }
-        let _guard = self.names.lock(&[node.ino]);
+        let guard = self.names.lock(&[node.ino]);
         let stored = match self.names.inode(node.ino) {
             Err(FsError::Stale) => return Ok(()),
             found => found?,
@@ -141,6 +141,7 @@ impl Volume {
             txn.put_inode(inode)?;
             self.changed(txn.commit(Durability::Buffered))?;
         }
+        drop(guard);
         node.state.write().no_capability = true;
         Ok(())
     }
