@@ -6,3 +6,4 @@ mod durability;
 mod fake;
 mod faults;
 mod model;
+mod threads;

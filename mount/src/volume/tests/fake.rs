@@ -143,6 +143,7 @@ pub(super) struct World {
     pub(super) store: Arc<MemoryStore>,
     pub(super) blocks: Arc<MemoryBlocks>,
     pub(super) budget: Budget,
+    settings: FileSettings,
     volume: Option<Volume>,
 }
 
@@ -161,32 +162,38 @@ pub(super) fn open_parts(
     blocks: Arc<dyn Blocks>,
     clock: Arc<ManualClock>,
     budget: Budget,
+    settings: FileSettings,
 ) -> Volume {
     let names = Namespace::open(store, clock.clone(), NamespaceOptions::default()).unwrap();
     let (names, storage) = (Arc::new(names), Arc::new(Roomy));
-    let settings = quiet();
     Volume::open(VolumeParts { names, blocks, storage, clock, budget, settings }).unwrap()
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::with_budget(1 << 30)
+        Self::with(1 << 30, quiet())
     }
 
     pub(super) fn with_budget(bytes: u64) -> Self {
+        Self::with(bytes, quiet())
+    }
+
+    pub(super) fn with(bytes: u64, settings: FileSettings) -> Self {
         let clock = Arc::new(ManualClock::new());
         let store = Arc::new(MemoryStore::new());
         let root = NewRoot { uid: 0, gid: 0, perm: 0o755 };
         Namespace::create(&*store, &*clock, root, [7; 32]).unwrap();
         let budget = Budget::new(bytes, clock.clone());
-        let mut world = Self { clock, store, blocks: Arc::default(), budget, volume: None };
+        let blocks = Arc::default();
+        let mut world = Self { clock, store, blocks, budget, settings, volume: None };
         world.open();
         world
     }
 
     fn open(&mut self) {
         let (store, blocks) = (self.store.clone(), self.blocks.clone());
-        let volume = open_parts(store, blocks, self.clock.clone(), self.budget.clone());
+        let (clock, budget) = (self.clock.clone(), self.budget.clone());
+        let volume = open_parts(store, blocks, clock, budget, self.settings);
         self.volume = Some(volume);
     }
 
