@@ -45,13 +45,13 @@ pub fn open(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Arc<dyn
         }
         _ => {}
     }
-    let patience = Patience { deadline: config.read_deadline.0, ..Patience::READ };
-    explain(tier::open_tier(url.as_str(), patience), url).map(Some)
+    // Reads have a deadline of their own; copies of whole segments may take a while.
+    open_patiently(url).map(Some)
 }
 
-/// Opens a tier with the patience of a person who waits for it.
+/// Opens a tier with the patience of work in the background.
 pub fn open_patiently(url: &ColdUrl) -> anyhow::Result<Arc<dyn Tier>> {
-    explain(tier::open_tier(url.as_str(), Patience::READ), url)
+    explain(tier::open_tier(url.as_str(), Patience::BACKGROUND), url)
 }
 
 /// Makes what can be made before first use, tries the store with a small object, and refuses a

@@ -78,6 +78,7 @@ pub fn run(job: &Job, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Res
         tracing::warn!("{unheard:#}: unmounting again");
         drop(session);
         served.end();
+        served.leave();
         return Err(unheard);
     }
     notify::ready();
@@ -85,7 +86,9 @@ pub fn run(job: &Job, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Res
     served.serve(session);
     notify::stopping();
     served.end();
-    match served.phase.state().failure {
+    let failure = served.phase.state().failure;
+    served.leave();
+    match failure {
         None => Ok(()),
         Some(failure) => Err(anyhow::Error::msg(failure))
             .with_context(|| format!("closing volume {}", mounts::shown(job.volume.root()))),
@@ -103,6 +106,7 @@ struct Served {
 
 /// Everything up to a mount that answers.
 fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
+    limits::apply();
     let config = job.volume.config()?;
     let owner = Owner::this("mount", Some(&job.mountpoint));
     let lock = VolumeLock::acquire(&job.volume, owner, FINISHING_PATIENCE)?;
@@ -125,7 +129,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     )?);
     let phase = Phase::default();
     let socket = ControlSocket::bind(&job.volume.control_socket())?;
-    limits::apply();
+    limits::forbid_core_dumps();
     let mounted = fuse::mount(
         Arc::clone(&parts.volume),
         &job.mountpoint,
@@ -193,6 +197,15 @@ impl Served {
         closing::close(&self.parts, &self.phase);
         self.phase.wait_unwatched(WATCHER_PATIENCE);
         drop(self.socket.take());
+    }
+
+    /// Leaves without waiting for what may hang, such as a cold tier that does not answer: all
+    /// that matters is closed, and the process ends.
+    fn leave(self) {
+        let Self { runtime, parts, lock, .. } = self;
+        std::mem::forget(parts);
+        runtime.shutdown_background();
+        drop(lock);
     }
 }
 

@@ -2,10 +2,11 @@
 //! both, sharing one clock and one memory budget. Also what a command uses that works on an
 //! unmounted volume. The caller holds the volume's lock as long as the parts are open.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use firn_mount::backup::{Backup, BackupOptions, Tracked};
+use firn_mount::backup::{Backup, BackupOptions, Mark, Tracked};
 use firn_mount::namespace::{
     LocalStore, Namespace, NamespaceOptions, NamespaceStore, NewRoot, StoreOptions,
 };
@@ -19,7 +20,7 @@ use tokio::runtime::Handle;
 
 use super::gate::Gate;
 use super::schedule::Schedule;
-use super::storage::{BlockStorage, disk_bytes};
+use super::storage::{BlockStorage, Frontier, disk_bytes};
 use crate::config::Config;
 use crate::failure::Explain;
 use crate::volume_dir::VolumeDir;
@@ -27,6 +28,9 @@ use crate::volume_dir::VolumeDir;
 /// Share of the memory budget that the namespace's database gets, and its bounds.
 const NAMESPACE_SHARE: u64 = 8;
 const NAMESPACE_BYTES: std::ops::RangeInclusive<u64> = 12 << 20..=64 << 20;
+
+/// How long closing the block store may take after a mount that failed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Inodes kept decoded per MiB of the budget: a tenth of it, at 250 bytes each.
 const INODES_PER_MIB: u64 = 400;
@@ -54,6 +58,8 @@ pub struct Parts {
     /// Opened without the right to change anything.
     pub read_only: bool,
     gate: Option<Arc<Gate>>,
+    tracked: Arc<Tracked>,
+    frontier: Frontier,
     schedule: Schedule,
     /// What the namespace's database takes of the budget for good.
     _database: Option<Permit>,
@@ -194,10 +200,15 @@ pub fn open(
     settings.liveness = Some(Arc::clone(&liveness) as _);
     settings.backup = gate.clone().map(|gate| gate as _);
     let store = Arc::new(BlockStore::open(settings).context("opening the block store")?);
-    let volume = open_volume(&config, &namespace, &store, &budget, &clock)?;
+    let frontier = Frontier::new(if read_only { u64::MAX } else { 0 });
+    let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
+    let volume = open_volume(&config, &namespace, &store, storage, &budget, &clock)?;
     if !read_only {
         let first = store.next_block_id().context("opening the block store")?;
         liveness.bind(Arc::downgrade(&volume), first);
+        if backup.as_ref().is_some_and(|backup| backup.status().covers(Mark::OPENED)) {
+            frontier.advance(first);
+        }
     }
     Ok(Parts {
         config,
@@ -211,6 +222,8 @@ pub fn open(
         backup,
         read_only,
         gate,
+        tracked,
+        frontier,
         schedule: Schedule::default(),
         _database: permit,
     })
@@ -220,6 +233,7 @@ fn open_volume(
     config: &Config,
     namespace: &Arc<Namespace>,
     store: &Arc<BlockStore>,
+    storage: BlockStorage,
     budget: &Budget,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<Volume>> {
@@ -231,7 +245,7 @@ fn open_volume(
     let parts = VolumeParts {
         names: Arc::clone(namespace),
         blocks: Arc::clone(store) as _,
-        storage: Arc::new(BlockStorage::new(Arc::clone(store))),
+        storage: Arc::new(storage),
         clock: Arc::clone(clock),
         budget: budget.clone(),
         settings,
@@ -245,8 +259,20 @@ impl Parts {
         self.backup.is_some()
     }
 
-    /// Makes a verified backup of the namespace as it is now.
+    /// Writes back what is in memory, and makes a verified backup of the namespace.
     pub fn back_up(&self) -> anyhow::Result<()> {
+        if self.backup.is_none() {
+            return Ok(());
+        }
+        let end = self.store.next_block_id().context("block ids")?;
+        self.volume.sync().context("writing back")?;
+        self.back_up_namespace()?;
+        self.frontier.advance(end);
+        Ok(())
+    }
+
+    /// Makes a verified backup of the namespace as it is.
+    pub fn back_up_namespace(&self) -> anyhow::Result<()> {
         if let Some(backup) = &self.backup {
             let report = backup.run()?;
             tracing::info!(
@@ -256,6 +282,12 @@ impl Parts {
             );
         }
         Ok(())
+    }
+
+    /// Whether the last backup holds everything that the namespace does.
+    pub fn is_backed_up(&self) -> bool {
+        let mark = self.tracked.mark();
+        self.backup.as_ref().is_some_and(|backup| backup.status().covers(mark))
     }
 
     /// A proof that a verified backup names those of `blocks` that the namespace refers to.
@@ -284,9 +316,23 @@ impl Parts {
         }
     }
 
-    /// Closes the block store and the namespace. The volume is closed before.
-    pub fn close_databases(&self) -> anyhow::Result<()> {
-        let store = self.store.close().context("closing the block store");
+    /// Closes the block store and the namespace. The volume is closed before. A block store that
+    /// still waits for the cold tier after `patience` is left behind: what it holds is durable, and
+    /// the next mount catches up.
+    pub fn close_databases(&self, patience: Duration) -> anyhow::Result<()> {
+        let store = Arc::clone(&self.store);
+        let (closed, waiting) = mpsc::channel();
+        let closing = std::thread::Builder::new().name("firn-close".into()).spawn(move || {
+            let _ = closed.send(store.close());
+        });
+        closing.context("starting a thread")?;
+        let store = match waiting.recv_timeout(patience) {
+            Ok(result) => result.context("closing the block store"),
+            Err(_) => {
+                tracing::warn!("the block store still waits for the cold tier; left behind");
+                Ok(())
+            }
+        };
         let namespace = self.namespace.close().context("closing the namespace");
         store.and(namespace)
     }
@@ -294,7 +340,7 @@ impl Parts {
     /// Closes what was opened for a mount that failed.
     pub fn close_quietly(&self) {
         let volume = self.volume.close().map_err(anyhow::Error::new);
-        if let Err(error) = volume.and(self.close_databases()) {
+        if let Err(error) = volume.and(self.close_databases(CLOSE_PATIENCE)) {
             tracing::warn!("closing the volume: {error:#}");
         }
     }

@@ -13,6 +13,9 @@ use super::phase::Phase;
 /// How often the copying to cold is looked at.
 const SLICE: Duration = Duration::from_millis(250);
 
+/// Shortest time that the databases get to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Silence is borne this many times longer than failures.
 const IDLE_FACTOR: u32 = 5;
 
@@ -25,7 +28,9 @@ pub(super) fn close(parts: &Parts, phase: &Phase) {
         copy_to_cold(parts, phase);
     }
     phase.doing("closing the databases");
-    if let Err(error) = parts.close_databases() {
+    // At least as long as sealing may take on a slow disk.
+    let patience = parts.config.umount_deadline.0.max(CLOSE_PATIENCE);
+    if let Err(error) = parts.close_databases(patience) {
         failure.get_or_insert(format!("{error:#}"));
     }
     if let Some(failure) = &failure {
@@ -46,7 +51,7 @@ fn copy_to_cold(parts: &Parts, phase: &Phase) {
         return;
     }
     phase.doing("backing up the namespace to the cold tier");
-    if let Err(error) = parts.back_up() {
+    if let Err(error) = parts.back_up_namespace() {
         phase.warn(format!(
             "the namespace was not backed up ({error:#}); the data is safe in the hot tier and \
              the next mount backs it up"

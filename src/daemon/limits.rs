@@ -13,10 +13,9 @@ const ALLOCATOR_ARENAS: i32 = 2;
 /// that was full once must not stay in the heap for good.
 const DIRECT_MAP_BYTES: i32 = 256 << 10;
 
-/// Adjusts this process to be a daemon that holds data and credentials.
+/// Adjusts this process to be a daemon; called before it opens anything and starts threads.
 pub(super) fn apply() {
     raise_open_files();
-    forbid_core_dumps();
     bound_allocator();
 }
 
@@ -29,8 +28,9 @@ fn raise_open_files() {
     }
 }
 
-/// Memory holds the object store's credentials and other people's data.
-fn forbid_core_dumps() {
+/// Memory holds the object store's credentials and other people's data. Afterwards a user's own
+/// daemon may no longer look into its `/proc/self/fd`.
+pub(super) fn forbid_core_dumps() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let limited = setrlimit(Resource::Core, none);
     let unseen = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);

@@ -58,7 +58,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
             budget_bytes: parts.budget.total_bytes(),
             resident_bytes: resident_bytes(),
         }),
-        backup: backup.map(|backup| backup_state(&backup, parts.clock.now())),
+        backup: backup.map(|backup| backup_state(parts, &backup, parts.clock.now())),
         counters: Some(counters(&health)),
         jobs: jobs(&health),
         health: match (read_only && !parts.read_only, warnings.is_empty()) {
@@ -96,12 +96,12 @@ fn counters(health: &Health) -> Counters {
     }
 }
 
-fn backup_state(backup: &BackupStatus, now: SystemTime) -> BackupState {
+fn backup_state(parts: &Parts, backup: &BackupStatus, now: SystemTime) -> BackupState {
     let last = backup.last.as_ref();
     BackupState {
         sequence: last.map(|last| last.sequence),
         age_s: last.map(|last| now.duration_since(last.time).unwrap_or_default().as_secs()),
-        current: false,
+        current: parts.is_backed_up(),
         failure: backup.failure.clone(),
     }
 }

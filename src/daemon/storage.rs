@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use firn_mount::FsResult;
 use firn_mount::volume::{Placement, Space, Storage};
@@ -13,16 +14,39 @@ use firn_tiering::{BlockId, BlockStore};
 /// What an unlimited cold tier counts as: 1 PiB free.
 const UNLIMITED_FREE: u64 = 1 << 50;
 
+/// Up to where blocks are named by a verified backup, as far as is known: all blocks with a lower
+/// id. What only the cold tier and no backup knows would be lost with the machine, so it does not
+/// count as safe there.
+#[derive(Clone, Debug)]
+pub struct Frontier(Arc<AtomicU64>);
+
+impl Frontier {
+    /// A frontier at the raw id `end`.
+    pub fn new(end: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(end)))
+    }
+
+    /// Every referenced block with a lower id than `end` is named from now on.
+    pub fn advance(&self, end: BlockId) {
+        self.0.fetch_max(end.raw(), Ordering::AcqRel);
+    }
+
+    fn covers(&self, block: BlockId) -> bool {
+        block.raw() < self.0.load(Ordering::Acquire)
+    }
+}
+
 /// [`Storage`] over a [`BlockStore`].
 #[derive(Debug)]
 pub struct BlockStorage {
     store: Arc<BlockStore>,
+    frontier: Frontier,
 }
 
 impl BlockStorage {
-    /// Answers for `store`.
-    pub fn new(store: Arc<BlockStore>) -> Self {
-        Self { store }
+    /// Answers for `store`, whose blocks are backed up as far as `frontier` says.
+    pub fn new(store: Arc<BlockStore>, frontier: Frontier) -> Self {
+        Self { store, frontier }
     }
 }
 
@@ -32,7 +56,13 @@ impl Storage for BlockStorage {
     }
 
     fn placements(&self, blocks: &[BlockId]) -> FsResult<Vec<Placement>> {
-        Ok(self.store.residence(blocks).into_iter().map(placement_of).collect())
+        let residences = self.store.residence(blocks);
+        let placed = blocks.iter().zip(residences).map(|(block, residence)| {
+            let place = placement_of(residence);
+            // What lies in cold only has no other place to be called by.
+            Placement { cold: place.cold && (!place.hot || self.frontier.covers(*block)), ..place }
+        });
+        Ok(placed.collect())
     }
 }
 
@@ -115,6 +145,15 @@ mod tests {
     fn a_bounded_cold_tier_adds_its_capacity() {
         let space = space_of(&Usage { has_cold: true, cold_capacity: Some(1000), ..usage() });
         assert_eq!((space.total_bytes, space.free_bytes), (1100, 1010));
+    }
+
+    #[test]
+    fn the_frontier_only_advances() {
+        let frontier = Frontier::new(10);
+        frontier.advance(BlockId::from_raw(20));
+        frontier.advance(BlockId::from_raw(15));
+        assert!(frontier.covers(BlockId::from_raw(19)));
+        assert!(!frontier.covers(BlockId::from_raw(20)));
     }
 
     #[test]

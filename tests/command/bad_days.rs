@@ -224,6 +224,77 @@ fn an_unmount_without_its_cold_tier_ends_with_a_warning() {
     assert_eq!(scene.umount().code, 0);
 }
 
+/// Passes bytes on until it is told to hang.
+struct Line {
+    address: std::net::SocketAddr,
+    hangs: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Line {
+    fn to(server: std::net::SocketAddr) -> Self {
+        use std::io::{Read, Write};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let hangs = std::sync::Arc::new(AtomicBool::new(false));
+        let silent = std::sync::Arc::clone(&hangs);
+        let pass = move |mut from: std::net::TcpStream, mut to: std::net::TcpStream| {
+            let silent = std::sync::Arc::clone(&silent);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 16 << 10];
+                while let Ok(len @ 1..) = from.read(&mut buffer) {
+                    while silent.load(Ordering::Relaxed) {
+                        std::thread::sleep(std::time::Duration::from_millis(50));
+                    }
+                    if to.write_all(&buffer[..len]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+        };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = std::net::TcpStream::connect(server) else { continue };
+                pass(client.try_clone().unwrap(), server.try_clone().unwrap());
+                pass(server, client);
+            }
+        });
+        Self { address, hangs }
+    }
+}
+
+#[test]
+fn an_unmount_ends_when_the_store_stops_answering() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("s3/bucket")).unwrap();
+    let server = firn_tests::Server::start(&dir.path().join("s3")).unwrap();
+    let line = Line::to(server.address());
+    let (vol, mnt) = (dir.path().join("vol"), dir.path().join("mnt"));
+    let (vol, mnt) = (vol.to_str().unwrap(), mnt.to_str().unwrap());
+    fs::create_dir(mnt).unwrap();
+    let firn = |args: &[&str]| {
+        let mut command = command(args);
+        command.envs(firn_tests::variables(line.address));
+        Ran::from(&command.output().unwrap())
+    };
+    firn(&["init", vol, "--hot-capacity", "1GiB", "--cold", "s3://bucket/p"]).done();
+    let toml = dir.path().join("vol/firn.toml");
+    let text = fs::read_to_string(&toml).unwrap();
+    let quick = text.replace("umount_deadline = \"1m\"", "umount_deadline = \"1s\"");
+    fs::write(&toml, quick).unwrap();
+    firn(&["mount", vol, mnt]).done();
+    fs::write(dir.path().join("mnt/file"), vec![9_u8; 100_000]).unwrap();
+    line.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+    let ran = firn(&["umount", mnt]);
+    line.hangs.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("safe in the hot tier"), "{}", ran.err);
+    firn(&["mount", vol, mnt]).done();
+    assert_eq!(fs::read(dir.path().join("mnt/file")).unwrap(), vec![9_u8; 100_000]);
+    assert_eq!(firn(&["umount", mnt]).code, 0);
+}
+
 #[test]
 fn damage_is_found_named_and_exit_three() {
     let scene = Scene::new();

@@ -127,6 +127,58 @@ fn a_volume_is_private_to_its_owner() {
 }
 
 #[test]
+fn the_daemon_may_open_many_files_and_dumps_no_core() {
+    let scene = Scene::mounted();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", scene.pid())).unwrap();
+    let of = |name: &str| -> Vec<String> {
+        let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..].split_whitespace().take(2).map(ToOwned::to_owned).collect()
+    };
+    assert_eq!(of("Max core file size"), ["0", "0"]);
+    let files = of("Max open files");
+    let number = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
+    assert!(number(&files[0]) >= number(&files[1]).min(1 << 20), "{files:?}");
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn a_file_is_dual_only_when_a_backup_names_it() {
+    let scene = Scene::mounted();
+    let file = scene.mountpoint.join("file");
+    fs::write(&file, vec![1_u8; 200_000]).unwrap();
+    let state = || -> String {
+        let out = scene.firn(&["explain", "--json", file.to_str().unwrap()]).done().out;
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        value["state"].as_str().unwrap().to_owned()
+    };
+    scene.firn(&["sync", scene.mnt()]).done();
+    assert_eq!(state(), "resident");
+    scene.firn(&["tier", "archive", file.to_str().unwrap()]).done();
+    assert_eq!(state(), "dual");
+    assert!(scene.status()["backup"]["sequence"].as_u64().is_some());
+    assert_eq!(scene.umount().code, 0);
+    scene.mount().done();
+    assert_eq!(state(), "dual");
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
+fn a_check_after_a_crash_finds_nothing_wrong() {
+    let scene = Scene::mounted();
+    fs::write(scene.mountpoint.join("file"), vec![2_u8; 500_000]).unwrap();
+    fs::write(scene.mountpoint.join("small"), "x").unwrap();
+    scene.firn(&["sync", scene.mnt()]).done();
+    fs::write(scene.mountpoint.join("unsynced"), vec![4_u8; 500_000]).unwrap();
+    scene.signal("-KILL");
+    assert_eq!(scene.umount().code, 0);
+    let ran = scene.firn(&["check", "--data", scene.vol()]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    scene.mount().done();
+    assert_eq!(fs::read(scene.mountpoint.join("file")).unwrap(), vec![2_u8; 500_000]);
+    assert_eq!(scene.umount().code, 0);
+}
+
+#[test]
 fn a_check_finds_nothing_wrong_and_rebuilds_a_lost_catalog() {
     let scene = Scene::mounted();
     fs::write(scene.mountpoint.join("file"), vec![3_u8; 200_000]).unwrap();
