@@ -30,6 +30,7 @@ use crate::segment::{
 
 use super::Inner;
 use super::read::Tried;
+use super::signals::add;
 use super::table::Segment;
 
 /// How long the background may take for one answer of the cold tier.
@@ -267,7 +268,11 @@ impl Inner {
         });
         let Some(record) = record else { return };
         if self.with_catalog(|catalog| catalog.record_segment(&record, entries)).is_ok() {
-            self.table.update(id, |segment| segment.recorded = true);
+            // A reader and the background may have met here; it counts once.
+            let twice = self.table.update(id, |s| std::mem::replace(&mut s.recorded, true));
+            if twice == Some(false) {
+                add(&self.counters.caught_up_segments, 1);
+            }
         }
     }
 

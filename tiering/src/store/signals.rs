@@ -67,6 +67,7 @@ pub(super) struct Counters {
     pub(super) appended_plain_bytes: AtomicU64,
     pub(super) appended_stored_bytes: AtomicU64,
     pub(super) sealed_segments: AtomicU64,
+    pub(super) caught_up_segments: AtomicU64,
     pub(super) hot_reads: AtomicU64,
     pub(super) cold_reads: AtomicU64,
     pub(super) cache_hits: AtomicU64,

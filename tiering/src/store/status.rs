@@ -64,6 +64,8 @@ pub struct Health {
     pub appended_stored_bytes: u64,
     /// Segments sealed.
     pub sealed_segments: u64,
+    /// Segments whose index was read to record them in the catalog again.
+    pub caught_up_segments: u64,
     /// Reads answered from hot files.
     pub hot_reads: u64,
     /// Reads answered from cold.
@@ -130,6 +132,7 @@ impl Inner {
             appended_plain_bytes: get(&counters.appended_plain_bytes),
             appended_stored_bytes: get(&counters.appended_stored_bytes),
             sealed_segments: get(&counters.sealed_segments),
+            caught_up_segments: get(&counters.caught_up_segments),
             hot_reads: get(&counters.hot_reads),
             cold_reads: get(&counters.cold_reads),
             cold_requests: self.cold.as_ref().map_or(0, |cold| cold.requests()),
