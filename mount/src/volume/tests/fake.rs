@@ -158,14 +158,13 @@ pub(super) fn quiet() -> FileSettings {
 }
 
 pub(super) fn open_parts(
-    store: Arc<dyn crate::namespace::NamespaceStore>,
+    names: Arc<Namespace>,
     blocks: Arc<dyn Blocks>,
     clock: Arc<ManualClock>,
     budget: Budget,
     settings: FileSettings,
 ) -> Volume {
-    let names = Namespace::open(store, clock.clone(), NamespaceOptions::default()).unwrap();
-    let (names, storage) = (Arc::new(names), Arc::new(Roomy));
+    let storage = Arc::new(Roomy);
     Volume::open(VolumeParts { names, blocks, storage, clock, budget, settings }).unwrap()
 }
 
@@ -192,8 +191,10 @@ impl World {
 
     fn open(&mut self) {
         let (store, blocks) = (self.store.clone(), self.blocks.clone());
+        let options = NamespaceOptions::default();
+        let names = Arc::new(Namespace::open(store, self.clock.clone(), options).unwrap());
         let (clock, budget) = (self.clock.clone(), self.budget.clone());
-        let volume = open_parts(store, blocks, clock, budget, self.settings);
+        let volume = open_parts(names, blocks, clock, budget, self.settings);
         self.volume = Some(volume);
     }
 
