@@ -12,13 +12,10 @@ use super::super::super::Volume;
 use super::super::fake::{READ_WRITE, ROOT, World, forever};
 use super::observe::{TARGET, XATTR, observe};
 use super::ops::{At, OPEN, Op, Slot};
-use super::reference::{Cell, Meta, Reference};
+use super::reference::{Meta, Reference};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
-use crate::types::{
-    Attr, Caller, Fallocate, FileKind, Handle, Ino, OpenMode, RenameMode, SetAttr, SetTime,
-    XattrMode,
-};
+use crate::types::{Attr, FileKind, Handle, Ino, RenameMode, SetAttr, XattrMode};
 
 /// A stack of stores below a volume.
 pub(super) trait Subject {
