@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use firn_mount::fuse::{self, MountError, MountOptions, MountedSession, Unmounter};
+use firn_mount::fuse::{self, KernelCache, MountError, MountOptions, MountedSession, Unmounter};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::cold;
 use crate::control::server::ControlSocket;
-use crate::failure::Explain;
+use crate::failure::{Explain, Failure};
 use crate::mounts;
 use crate::volume_dir::lock::{Owner, VolumeLock};
 use crate::volume_dir::{VolumeDir, create};
@@ -75,7 +75,7 @@ pub fn run(job: &Job, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Res
     let what = || format!("mounting {}", mounts::shown(job.volume.root()));
     let (mut served, session) = begin(job).with_context(what)?;
     if let Err(unheard) = ready() {
-        tracing::warn!("{unheard:#}: unmounting again");
+        tracing::warn!("{}: unmounting again", Failure::new(&unheard).message);
         drop(session);
         served.end();
         served.leave();
@@ -173,7 +173,7 @@ fn explain(error: MountError) -> anyhow::Error {
 impl Served {
     /// Returns when the mount is gone and its last request has ended.
     fn serve(&mut self, session: MountedSession) {
-        let unmounter = session.unmounter();
+        let (unmounter, kernel) = (session.unmounter(), session.kernel_cache());
         let (say_ended, ended) = oneshot::channel();
         let joined = std::thread::Builder::new().name("firn-session".into()).spawn(move || {
             let _ = say_ended.send(session.join());
@@ -182,8 +182,8 @@ impl Served {
             tracing::error!(%error, "starting a thread");
             return;
         }
-        let parts = Arc::clone(&self.parts);
-        match self.runtime.block_on(until_ended(ended, &unmounter, &parts)) {
+        let leaving = Leaving { unmounter, kernel, parts: Arc::clone(&self.parts) };
+        match self.runtime.block_on(until_ended(ended, leaving)) {
             Ok(()) => tracing::info!("the mount is gone"),
             Err(error) => tracing::warn!("serving the mount ended: {error:#}"),
         }
@@ -212,8 +212,7 @@ impl Served {
 /// Waits for the session's end, and brings it about at SIGTERM or SIGINT.
 async fn until_ended(
     mut ended: oneshot::Receiver<std::io::Result<()>>,
-    unmounter: &Unmounter,
-    parts: &Arc<Parts>,
+    leaving: Leaving,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
@@ -226,15 +225,7 @@ async fn until_ended(
         }
     }
     tracing::info!("asked to end: unmounting");
-    let taken = {
-        let unmounter = unmounter.clone();
-        let parts = Arc::clone(parts);
-        tokio::task::spawn_blocking(move || take_away(&unmounter, &parts))
-    };
-    // Taking the mount away needs answers to requests, which other threads give.
-    if let Err(error) = taken.await.context("unmounting").and_then(|result| result) {
-        tracing::warn!("unmounting: {error:#}");
-    }
+    leaving.on_thread(Leaving::take_away);
     tokio::select! {
         result = &mut ended => return Ok(result??),
         () = tokio::time::sleep(DETACHED_PATIENCE) => {
@@ -242,8 +233,12 @@ async fn until_ended(
         }
         () = first(&mut terminate, &mut interrupt) => {}
     }
-    unmounter.abort()?;
-    Ok(ended.await??)
+    leaving.on_thread(Leaving::cut_off);
+    match tokio::time::timeout(DETACHED_PATIENCE, ended).await {
+        Ok(result) => Ok(result??),
+        // The connection ends with this process at the latest.
+        Err(_) => Ok(()),
+    }
 }
 
 async fn first(one: &mut Signal, other: &mut Signal) {
@@ -253,14 +248,52 @@ async fn first(one: &mut Signal, other: &mut Signal) {
     }
 }
 
-/// Unmounts; a mount in use is taken out of the tree after its dirty pages were written.
-fn take_away(unmounter: &Unmounter, parts: &Parts) -> anyhow::Result<()> {
-    match unmounter.unmount() {
-        Err(MountError::Busy(_)) => {
-            tracing::warn!("files are open: the mount is detached and ends with them");
-            parts.write_back();
-            Ok(unmounter.unmount_lazily()?)
+/// Taking the mount away from inside. Each step needs answers to requests, which other threads
+/// give; a step that hangs holds nobody up.
+#[derive(Clone)]
+struct Leaving {
+    unmounter: Unmounter,
+    kernel: KernelCache,
+    parts: Arc<Parts>,
+}
+
+impl Leaving {
+    fn on_thread(&self, step: fn(&Self) -> anyhow::Result<()>) {
+        let leaving = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = step(&leaving) {
+                tracing::warn!("unmounting: {error:#}");
+            }
+        });
+    }
+
+    /// What programs have written and the kernel still holds.
+    fn write_back(&self) {
+        if let Err(error) = self.kernel.drain_all() {
+            tracing::error!(%error, "writing back what the kernel holds");
         }
-        other => Ok(other?),
+        self.parts.write_back();
+    }
+
+    /// Unmounts; a mount in use is taken out of the tree after its dirty pages were written.
+    fn take_away(&self) -> anyhow::Result<()> {
+        match self.unmounter.unmount() {
+            Err(MountError::Busy(_)) => {
+                tracing::warn!("files are open: the mount is detached and ends with them");
+                self.write_back();
+                Ok(self.unmounter.unmount_lazily()?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Ends the connection although files are open.
+    fn cut_off(&self) -> anyhow::Result<()> {
+        self.write_back();
+        if let Err(error) = self.unmounter.abort() {
+            // Once it is out of the tree it may be out of reach; it ends with this process then.
+            tracing::debug!(%error, "aborting the connection");
+        }
+        Ok(())
     }
 }

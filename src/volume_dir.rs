@@ -2,7 +2,8 @@
 //! means. Paths only; the parts themselves are opened by the daemon.
 //!
 //! Layout: `firn.toml` (configuration), `lock` (who has it open), `control.sock`, `firn.log`,
-//! `namespace/` and `catalog/` (databases), `hot/` unless configured elsewhere. A volume directory
+//! `backed-up` (how far backups reach), `namespace/` and `catalog/` (databases), `hot/` unless
+//! configured elsewhere. A volume directory
 //! comes into being by one rename ([`create`]) and is held by one process at a time ([`lock`]).
 
 use std::fs;
@@ -80,6 +81,11 @@ impl VolumeDir {
     /// The file whose lock says who has the volume open.
     pub fn lock_file(&self) -> PathBuf {
         self.root.join("lock")
+    }
+
+    /// Up to which block the namespace's backups are known to reach.
+    pub fn backup_frontier(&self) -> PathBuf {
+        self.root.join("backed-up")
     }
 
     /// The daemon's control socket.

@@ -10,7 +10,7 @@ use firn_mount::fuse::MountOptions;
 
 use super::mount_options;
 use crate::daemon::{self, Job, detach};
-use crate::failure::{EXIT_DONE, Explain};
+use crate::failure::{EXIT_DONE, Explain, Failure};
 use crate::mounts;
 use crate::volume_dir::{self, VolumeDir};
 
@@ -19,7 +19,7 @@ use crate::volume_dir::{self, VolumeDir};
 /// Returns when the volume is mounted; a daemon serves it from then on and logs to `firn.log` in
 /// the volume directory (what it logs is chosen with RUST_LOG). Mount options are those of
 /// mount.fuse(8): ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, sync, dirsync, and
-/// cache=writeback (default) or cache=passthrough. As root, allow_other, dev and suid are the
+/// cache=writeback (the default). As root, allow_other, dev and suid are the
 /// default; permissions are always checked by the kernel.
 #[derive(Debug, Args)]
 pub(super) struct Mount {
@@ -95,7 +95,7 @@ fn serve_detached(volume: &Path, mountpoint: &Path, options: &str) -> u8 {
     match served {
         Ok(()) => EXIT_DONE,
         Err(error) => {
-            tracing::error!("{:#}", error);
+            tracing::error!("{}", Failure::new(&error).message);
             detach::answer_failed(&error);
             crate::failure::EXIT_FAILED
         }

@@ -34,6 +34,7 @@ pub trait Handler: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Outbox {
     stream: UnixStream,
+    closed: bool,
 }
 
 impl Outbox {
@@ -52,6 +53,18 @@ impl Outbox {
         self.send(&Answer::Warning(text.into()))
     }
 
+    /// Closes the answer before the handler returns, for one whose process ends right after.
+    pub fn close(&mut self, result: &anyhow::Result<()>) -> io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        self.closed = true;
+        match result {
+            Ok(()) => self.send(&Answer::Done),
+            Err(error) => self.send(&Answer::Error(Failure::new(error))),
+        }
+    }
+
     fn send(&mut self, answer: &Answer) -> io::Result<()> {
         self.stream.write_all(&protocol::to_line(answer)?)
     }
@@ -61,7 +74,7 @@ impl Outbox {
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
-    path: PathBuf,
+    file: SocketFile,
 }
 
 impl ControlSocket {
@@ -76,16 +89,17 @@ impl ControlSocket {
         }
         let listener =
             super::with_short_path(path, |path| UnixListener::bind(path)).with_context(name)?;
+        let file = SocketFile(path.to_owned());
         // Until here the mode follows the umask; nobody gets further than the peer check anyway.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(name)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, file })
     }
 
     /// Answers requests until the process ends or the returned guard is dropped, which removes
     /// the socket; running answers go on.
     pub fn serve(self, handler: Arc<dyn Handler>) -> io::Result<SocketFile> {
         let running = Arc::new(AtomicUsize::new(0));
-        let listener = self.listener;
+        let Self { listener, file } = self;
         std::thread::Builder::new().name("firn-control".into()).spawn(move || {
             for stream in listener.incoming() {
                 match stream {
@@ -97,7 +111,7 @@ impl ControlSocket {
                 }
             }
         })?;
-        Ok(SocketFile(self.path))
+        Ok(file)
     }
 }
 
@@ -124,7 +138,7 @@ fn accept(stream: UnixStream, handler: &Arc<dyn Handler>, running: &Arc<AtomicUs
     let before = running.fetch_add(1, Ordering::Relaxed);
     let counted = Running(Arc::clone(running));
     let handler = Arc::clone(handler);
-    let mut out = Outbox { stream };
+    let mut out = Outbox { stream, closed: false };
     if before >= MAX_CONNECTIONS {
         let failure = Failure::new(&anyhow!("the daemon answers too many requests at once"));
         let _ = out.send(&Answer::Error(failure));
@@ -144,11 +158,8 @@ fn accept(stream: UnixStream, handler: &Arc<dyn Handler>, running: &Arc<AtomicUs
 fn converse(out: &mut Outbox, handler: &dyn Handler) -> anyhow::Result<()> {
     out.stream.set_read_timeout(Some(PEER_PATIENCE))?;
     out.stream.set_write_timeout(Some(PEER_PATIENCE))?;
-    let closing = match answer(out, handler) {
-        Ok(()) => Answer::Done,
-        Err(error) => Answer::Error(Failure::new(&error)),
-    };
-    out.send(&closing).context("closing the answer")
+    let result = answer(out, handler);
+    out.close(&result).context("closing the answer")
 }
 
 fn answer(out: &mut Outbox, handler: &dyn Handler) -> anyhow::Result<()> {

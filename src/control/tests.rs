@@ -77,9 +77,11 @@ fn the_socket_is_private_replaces_a_dead_one_and_goes_with_its_daemon() {
     let (_dir, volume, socket) = served();
     let path = volume.control_socket();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    ControlSocket::bind(&path).unwrap();
-    drop(socket);
+    drop(ControlSocket::bind(&path).unwrap());
+    assert!(!path.exists(), "a socket that nobody serves goes too");
+    drop(ControlSocket::bind(&path).unwrap().serve(Arc::new(Echo)).unwrap());
     assert!(!path.exists());
+    drop(socket);
     let failure = Failure::new(&Client::connect(&volume).unwrap_err());
     assert!(failure.message.ends_with("is not mounted"), "{failure}");
     assert!(failure.hint.unwrap().contains("firn mount"));

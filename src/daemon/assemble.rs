@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use firn_mount::backup::{Backup, BackupOptions, Mark, Tracked};
+use firn_mount::backup::{Backup, BackupOptions, Tracked};
 use firn_mount::namespace::{
     LocalStore, Namespace, NamespaceOptions, NamespaceStore, NewRoot, StoreOptions,
 };
@@ -200,15 +200,12 @@ pub fn open(
     settings.liveness = Some(Arc::clone(&liveness) as _);
     settings.backup = gate.clone().map(|gate| gate as _);
     let store = Arc::new(BlockStore::open(settings).context("opening the block store")?);
-    let frontier = Frontier::new(if read_only { u64::MAX } else { 0 });
+    let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
     let volume = open_volume(&config, &namespace, &store, storage, &budget, &clock)?;
     if !read_only {
         let first = store.next_block_id().context("opening the block store")?;
         liveness.bind(Arc::downgrade(&volume), first);
-        if backup.as_ref().is_some_and(|backup| backup.status().covers(Mark::OPENED)) {
-            frontier.advance(first);
-        }
     }
     Ok(Parts {
         config,
@@ -266,15 +263,15 @@ impl Parts {
         }
         let end = self.store.next_block_id().context("block ids")?;
         self.volume.sync().context("writing back")?;
-        self.back_up_namespace()?;
-        self.frontier.advance(end);
-        Ok(())
+        self.back_up_namespace(end)
     }
 
-    /// Makes a verified backup of the namespace as it is.
-    pub fn back_up_namespace(&self) -> anyhow::Result<()> {
+    /// Makes a verified backup of the namespace, to which all blocks with a lower id than `end`
+    /// are committed.
+    fn back_up_namespace(&self, end: BlockId) -> anyhow::Result<()> {
         if let Some(backup) = &self.backup {
             let report = backup.run()?;
+            self.frontier.advance(end);
             tracing::info!(
                 sequence = report.sequence,
                 bytes = report.uploaded_bytes,
@@ -282,6 +279,11 @@ impl Parts {
             );
         }
         Ok(())
+    }
+
+    /// Makes the last backup of a mount, after the volume was closed.
+    pub fn back_up_finally(&self) -> anyhow::Result<()> {
+        self.back_up_namespace(self.store.next_block_id().context("block ids")?)
     }
 
     /// Whether the last backup holds everything that the namespace does.

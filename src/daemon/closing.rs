@@ -51,7 +51,7 @@ fn copy_to_cold(parts: &Parts, phase: &Phase) {
         return;
     }
     phase.doing("backing up the namespace to the cold tier");
-    if let Err(error) = parts.back_up_namespace() {
+    if let Err(error) = parts.back_up_finally() {
         phase.warn(format!(
             "the namespace was not backed up ({error:#}); the data is safe in the hot tier and \
              the next mount backs it up"

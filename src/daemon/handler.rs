@@ -91,10 +91,10 @@ impl Answers {
             }
             warned = state.warnings.len();
             if state.finished {
-                return match state.failure {
-                    None => Ok(()),
-                    Some(failure) => Err(anyhow::Error::msg(failure)),
-                };
+                let result = state.failure.map_or(Ok(()), |why| Err(anyhow::Error::msg(why)));
+                // The process may end as soon as nobody watches any more.
+                out.close(&result)?;
+                return result;
             }
             // Also the first word, before anything has begun, and a sign of life later.
             out.progress(Progress { ..state.progress.clone() })?;

@@ -14,25 +14,46 @@ use firn_tiering::{BlockId, BlockStore};
 /// What an unlimited cold tier counts as: 1 PiB free.
 const UNLIMITED_FREE: u64 = 1 << 50;
 
-/// Up to where blocks are named by a verified backup, as far as is known: all blocks with a lower
-/// id. What only the cold tier and no backup knows would be lost with the machine, so it does not
-/// count as safe there.
+/// Up to where blocks are named by a verified backup, as far as is known: all referenced blocks
+/// with a lower id. What only the cold tier and no backup knows would be lost with the machine, so
+/// it does not count as safe there.
+///
+/// It is kept in a file, so that a mount need not wait for its first backup; a file that is lost,
+/// old or damaged makes less count as safe, never more.
 #[derive(Clone, Debug)]
-pub struct Frontier(Arc<AtomicU64>);
+pub struct Frontier {
+    end: Arc<AtomicU64>,
+    file: Arc<PathBuf>,
+}
 
 impl Frontier {
-    /// A frontier at the raw id `end`.
-    pub fn new(end: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(end)))
+    /// What `file` says.
+    pub fn load(file: PathBuf) -> Self {
+        let end = fs::read_to_string(&file).ok().and_then(|text| {
+            let digits = text.strip_suffix('\n').filter(|digits| digits.len() == 16)?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        Self { end: Arc::new(AtomicU64::new(end.unwrap_or(0))), file: Arc::new(file) }
     }
 
     /// Every referenced block with a lower id than `end` is named from now on.
     pub fn advance(&self, end: BlockId) {
-        self.0.fetch_max(end.raw(), Ordering::AcqRel);
+        let before = self.end.fetch_max(end.raw(), Ordering::AcqRel);
+        if before < end.raw()
+            && let Err(error) = self.store(end)
+        {
+            tracing::debug!(%error, "writing {}", self.file.display());
+        }
+    }
+
+    fn store(&self, end: BlockId) -> std::io::Result<()> {
+        let aside = self.file.with_extension("new");
+        fs::write(&aside, format!("{:016x}\n", end.raw()))?;
+        fs::rename(aside, &*self.file)
     }
 
     fn covers(&self, block: BlockId) -> bool {
-        block.raw() < self.0.load(Ordering::Acquire)
+        block.raw() < self.end.load(Ordering::Acquire)
     }
 }
 
@@ -148,12 +169,21 @@ mod tests {
     }
 
     #[test]
-    fn the_frontier_only_advances() {
-        let frontier = Frontier::new(10);
+    fn the_frontier_only_advances_and_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("backed-up");
+        let frontier = Frontier::load(file.clone());
+        assert!(!frontier.covers(BlockId::from_raw(0)));
         frontier.advance(BlockId::from_raw(20));
         frontier.advance(BlockId::from_raw(15));
-        assert!(frontier.covers(BlockId::from_raw(19)));
-        assert!(!frontier.covers(BlockId::from_raw(20)));
+        for frontier in [frontier, Frontier::load(file.clone())] {
+            assert!(frontier.covers(BlockId::from_raw(19)));
+            assert!(!frontier.covers(BlockId::from_raw(20)));
+        }
+        for damaged in ["", "ffffffff", "fffffffffffffffff\n", "ffffffffffffffff"] {
+            fs::write(&file, damaged).unwrap();
+            assert!(!Frontier::load(file.clone()).covers(BlockId::from_raw(0)), "{damaged}");
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn a_cold_tier_that_is_gone_is_said_at_the_mount() {
     assert!(!scene.volume.join("control.sock").exists());
     fs::rename(scene.dir.path().join("elsewhere"), &scene.cold).unwrap();
     scene.mount().done();
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_second_mount_is_told_who_has_the_volume() {
     other
         .firn(&["mount", other.vol(), scene.mnt()])
         .refused(1, &["mountpoint", "is mounted there"]);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_mount_in_use_is_not_taken_away() {
     assert!(ran.err.contains("fuser -vm"), "{}", ran.err);
     assert!(scene.is_mounted());
     drop(held);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_dead_mount_of_its_own_is_replaced() {
     assert!(status.contains("no answer"), "{status}");
     scene.mount().done();
     assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "x");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn an_unmount_without_its_cold_tier_ends_with_a_warning() {
     fs::rename(scene.dir.path().join("elsewhere"), &scene.cold).unwrap();
     scene.mount().done();
     assert_eq!(fs::read(scene.mountpoint.join("file")).unwrap(), vec![9_u8; 100_000]);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 /// Passes bytes on until it is told to hang.
@@ -301,7 +301,7 @@ fn damage_is_found_named_and_exit_three() {
     replace_in_config(&scene, "copy_ahead = true", "copy_ahead = false");
     scene.mount().done();
     fs::write(scene.mountpoint.join("victim"), vec![11_u8; 400_000]).unwrap();
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
     for dir in [scene.volume.join("hot/segments"), scene.cold.join("segments")] {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

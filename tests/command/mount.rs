@@ -21,7 +21,7 @@ fn a_mount_is_silent_and_survives_its_parent() {
     assert!(!scene.volume.join("control.sock").exists());
     scene.mount().done();
     assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "snow");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_volume_is_found_by_directory_mountpoint_and_any_path_below() {
     }
     let all = scene.firn(&["status"]).done().out;
     assert!(all.contains(scene.vol()), "{all}");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
     assert_eq!(scene.status()["health"], "not mounted");
 }
 
@@ -77,7 +77,7 @@ fn explain_and_tier_show_where_a_file_lies() {
     assert!(scene.firn(&["tier", "where", path]).done().out.contains("dual"));
     let tiers = scene.firn(&["tier", "status", scene.mnt()]).done().out;
     assert!(tiers.contains("cold") && tiers.contains("hot"), "{tiers}");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn the_helper_of_mount_8_takes_what_mount_8_gives() {
     fs::write(scene.mountpoint.join("file"), "y").unwrap_err();
     assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "x");
     assert_eq!(scene.status()["mount"]["read_only"], true);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -113,7 +113,21 @@ fn sigterm_is_an_orderly_unmount() {
     assert!(!scene.is_mounted());
     scene.mount().done();
     assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "never fsynced");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
+}
+
+#[test]
+fn sigterm_ends_a_mount_in_use_and_keeps_what_was_written() {
+    use std::io::Write;
+    let scene = Scene::mounted();
+    let mut held = fs::File::create(scene.mountpoint.join("file")).unwrap();
+    held.write_all(b"held open").unwrap();
+    scene.signal("-TERM");
+    assert!(!scene.is_mounted());
+    drop(held);
+    scene.mount().done();
+    assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "held open");
+    scene.umount_done();
 }
 
 #[test]
@@ -123,7 +137,7 @@ fn a_volume_is_private_to_its_owner() {
         |name: &str| scene.volume.join(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("control.sock"), 0o600);
     assert_eq!(mode("firn.log"), 0o600);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -138,7 +152,7 @@ fn the_daemon_may_open_many_files_and_dumps_no_core() {
     let files = of("Max open files");
     let number = |text: &str| text.parse::<u64>().unwrap_or(u64::MAX);
     assert!(number(&files[0]) >= number(&files[1]).min(1 << 20), "{files:?}");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -156,10 +170,10 @@ fn a_file_is_dual_only_when_a_backup_names_it() {
     scene.firn(&["tier", "archive", file.to_str().unwrap()]).done();
     assert_eq!(state(), "dual");
     assert!(scene.status()["backup"]["sequence"].as_u64().is_some());
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
     scene.mount().done();
     assert_eq!(state(), "dual");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
@@ -170,19 +184,19 @@ fn a_check_after_a_crash_finds_nothing_wrong() {
     scene.firn(&["sync", scene.mnt()]).done();
     fs::write(scene.mountpoint.join("unsynced"), vec![4_u8; 500_000]).unwrap();
     scene.signal("-KILL");
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
     let ran = scene.firn(&["check", "--data", scene.vol()]);
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     scene.mount().done();
     assert_eq!(fs::read(scene.mountpoint.join("file")).unwrap(), vec![2_u8; 500_000]);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
 fn a_check_finds_nothing_wrong_and_rebuilds_a_lost_catalog() {
     let scene = Scene::mounted();
     fs::write(scene.mountpoint.join("file"), vec![3_u8; 200_000]).unwrap();
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
     let check = |args: &[&str]| -> serde_json::Value {
         let mut all = vec!["check", "--json", scene.vol()];
         all.extend(args);
@@ -195,14 +209,14 @@ fn a_check_finds_nothing_wrong_and_rebuilds_a_lost_catalog() {
     assert_eq!(check(&["--rebuild-catalog"])["catalog_rebuilt"], true);
     scene.mount().done();
     assert_eq!(fs::read(scene.mountpoint.join("file")).unwrap(), vec![3_u8; 200_000]);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]
 fn a_volume_is_recovered_from_its_cold_tier() {
     let scene = Scene::mounted();
     fs::write(scene.mountpoint.join("file"), vec![5_u8; 300_000]).unwrap();
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
     let other = scene.dir.path().join("other");
     let url = format!("file://{}", scene.cold.display());
     let ran =
@@ -212,7 +226,7 @@ fn a_volume_is_recovered_from_its_cold_tier() {
     fs::rename(&other, &scene.volume).unwrap();
     scene.mount().done();
     assert_eq!(fs::read(scene.mountpoint.join("file")).unwrap(), vec![5_u8; 300_000]);
-    assert_eq!(scene.umount().code, 0);
+    scene.umount_done();
 }
 
 #[test]

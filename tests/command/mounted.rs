@@ -57,6 +57,13 @@ impl Scene {
         self.firn(&["umount", self.mnt()])
     }
 
+    #[track_caller]
+    pub fn umount_done(&self) {
+        let ran = self.umount();
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(!self.is_mounted());
+    }
+
     pub fn is_mounted(&self) -> bool {
         let line = format!(" {} ", self.mnt());
         fs::read_to_string("/proc/self/mountinfo").unwrap().lines().any(|l| l.contains(&line))
