@@ -4,12 +4,14 @@
 //! flushes its journal buffer with every batch), so a killed process loses nothing that was
 //! acknowledged; `Durable` and `sync` follow with an fsync of the journal, which covers every
 //! earlier batch. Recovery replays whole batches from the journals, in order, and cuts a torn
-//! tail.
+//! tail; where fjall refuses a damaged batch at the end, it is cut off here.
 //! *Failure.* A failed write, fsync, flush or compaction poisons fjall; every later commit fails.
 //! *At rest.* A journal is created 64 MiB long (sparse) and only ever replaced; after `rest` has
 //! moved everything into tables, dropping the store cuts the journal to nothing.
 //! *Memory.* Per space at most one write buffer and four sealed ones; a seldom used space is
 //! flushed when the journals reach their limit. The cache holds blocks, indexes and filters.
+
+mod journal;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,8 +20,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fjall::config::{BlockSizePolicy, CompressionPolicy, PinningPolicy};
 use fjall::{
-    CompressionType, Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable,
-    Slice,
+    CompressionType, Database, Guard, Iter, JournalRecoveryError, Keyspace, KeyspaceCreateOptions,
+    PersistMode, Readable, Slice,
 };
 use parking_lot::Mutex;
 
@@ -86,14 +88,15 @@ impl LocalStore {
     /// Opens the store in `path`, creating it when there is none. A creation that was cut short
     /// leaves a directory that does not open: create volumes aside and rename.
     pub fn open(path: &Path, options: StoreOptions) -> StoreResult<Self> {
-        let database = Database::builder(path)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes.max(64 << 20))
-            .max_cached_files(Some(options.open_files.max(10)))
-            // A second worker spins while the first one compacts.
-            .worker_threads(1)
-            .open()
-            .map_err(StoreError::of(format!("open {}", path.display())))?;
+        let database = match open_database(path, options) {
+            Err(fjall::Error::JournalRecovery(error)) => {
+                repair(path, &error)
+                    .map_err(StoreError::of(format!("repair {}", path.display())))?;
+                open_database(path, options)
+            }
+            other => other,
+        }
+        .map_err(StoreError::of(format!("open {}", path.display())))?;
         let spaces = Space::ALL
             .iter()
             .map(|&space| database.keyspace(space.name(), || space_options(space, options)))
@@ -177,6 +180,27 @@ impl Drop for LocalStore {
             tracing::warn!(path = %self.path.display(), %error, "namespace journal not shortened");
         }
     }
+}
+
+fn open_database(path: &Path, options: StoreOptions) -> fjall::Result<Database> {
+    Database::builder(path)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(options.journal_bytes.max(64 << 20))
+        .max_cached_files(Some(options.open_files.max(10)))
+        // A second worker spins while the first one compacts.
+        .worker_threads(1)
+        .open()
+}
+
+fn repair(path: &Path, error: &JournalRecoveryError) -> std::io::Result<()> {
+    if let Some(journal) = journal::newest(path)? {
+        let lost_bytes = journal::cut_damaged_end(&journal)?;
+        tracing::error!(
+            journal = %journal.display(), %error, lost_bytes,
+            "namespace journal was damaged at its end; changes that were not synced are gone"
+        );
+    }
+    Ok(())
 }
 
 fn space_options(space: Space, options: StoreOptions) -> KeyspaceCreateOptions {
