@@ -8,20 +8,26 @@
 //! *Failure.* A failed write, fsync, flush or compaction poisons fjall; every later commit fails.
 //! *At rest.* A journal is created 64 MiB long (sparse) and only ever replaced; after `rest` has
 //! moved everything into tables, dropping the store cuts the journal to nothing.
-//! *Memory.* Per space at most one write buffer and four sealed ones; a seldom used space is
-//! flushed when the journals reach their limit. The cache holds blocks, indexes and filters.
+//! *Memory.* Per space one write buffer, rarely a sealed one or two beside it; from four sealed
+//! ones on fjall makes writers wait. A seldom used space is flushed when the journals reach their
+//! limit. The cache holds blocks, indexes and filters.
+//! *Rotation.* Full write buffers are handed to the flusher here and not by fjall, whose commits
+//! queue one request each as long as a buffer is full: once its queue of 1000 is full, its worker
+//! waits for room in the queue that only it empties, for ever.
 
 mod journal;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, CompressionPolicy, PinningPolicy};
 use fjall::{
-    CompressionType, Database, Guard, Iter, JournalRecoveryError, Keyspace, KeyspaceCreateOptions,
-    PersistMode, Readable, Slice,
+    AbstractTree, CompressionType, Database, Guard, Iter, JournalRecoveryError, Keyspace,
+    KeyspaceCreateOptions, PersistMode, Readable, Slice,
 };
 use parking_lot::Mutex;
 
@@ -30,7 +36,7 @@ use super::{
     StoreResult,
 };
 
-/// Settings of [`LocalStore`]. The write buffers are fixed when the store is created.
+/// Settings of [`LocalStore`].
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// Bytes of table blocks, indexes and filters kept in memory. More makes cold lookups rarer.
@@ -56,6 +62,9 @@ impl Default for StoreOptions {
     }
 }
 
+/// Bytes of one table. Smaller ones make compactions shorter, for which flushes wait.
+const TABLE_BYTES: u64 = 16 << 20;
+
 /// Bytes below which `rest` merges a space into one sorted run.
 const MERGE_AT_REST_BYTES: u64 = 64 << 20;
 
@@ -63,13 +72,26 @@ const MERGE_AT_REST_BYTES: u64 = 64 << 20;
 const REST_LOOKS: u32 = 30_000;
 const REST_PAUSE: Duration = Duration::from_millis(2);
 
+/// Bytes that an entry of a write buffer takes beside key and value.
+const ENTRY_OVERHEAD: u64 = 128;
+
 /// fjall on a directory.
 pub struct LocalStore {
     open: Option<Open>,
+    buffers: [Buffer; Space::ALL.len()],
     path: PathBuf,
     committed: AtomicU64,
     synced: Mutex<u64>,
     rested: AtomicBool,
+}
+
+/// How full the write buffer of a space is.
+#[derive(Debug)]
+struct Buffer {
+    bytes: AtomicU64,
+    limit: u64,
+    /// Something was written since the space was last merged.
+    dirty: AtomicBool,
 }
 
 struct Open {
@@ -99,10 +121,17 @@ impl LocalStore {
         .map_err(StoreError::of(format!("open {}", path.display())))?;
         let spaces = Space::ALL
             .iter()
-            .map(|&space| database.keyspace(space.name(), || space_options(space, options)))
-            .collect::<Result<_, _>>()
+            .map(|&space| database.keyspace(space.name(), space_options))
+            .collect::<Result<Vec<Keyspace>, _>>()
             .map_err(StoreError::of(format!("open {}", path.display())))?;
+        // What recovery left in memory counts.
+        let buffers = Space::ALL.map(|space| Buffer {
+            bytes: AtomicU64::new(spaces[space.index()].tree.active_memtable().size()),
+            limit: buffer_limit(space, options),
+            dirty: AtomicBool::new(spaces[space.index()].l0_table_count() > 0),
+        });
         Ok(Self {
+            buffers,
             open: Some(Open { spaces, database }),
             path: path.to_owned(),
             committed: AtomicU64::new(0),
@@ -132,6 +161,25 @@ impl LocalStore {
             .persist(PersistMode::SyncAll)
             .map_err(StoreError::of("sync the journal"))?;
         *synced = reached;
+        Ok(())
+    }
+
+    /// Accounts for what a batch added, and hands full buffers to the flusher.
+    fn rotate_full_buffers(&self, added: [u64; Space::ALL.len()]) -> StoreResult<()> {
+        for (at, added) in added.into_iter().enumerate() {
+            if added == 0 {
+                continue;
+            }
+            let Buffer { bytes, limit, dirty } = &self.buffers[at];
+            dirty.store(true, Ordering::Release);
+            // Of several writers that see it full, one finds it so when it resets the count.
+            if bytes.fetch_add(added, Ordering::Relaxed) + added >= *limit
+                && bytes.swap(0, Ordering::Relaxed) >= *limit
+            {
+                let space = &self.opened().spaces[at];
+                space.rotate_memtable().map_err(StoreError::of("seal a write buffer"))?;
+            }
+        }
         Ok(())
     }
 
@@ -203,15 +251,21 @@ fn repair(path: &Path, error: &JournalRecoveryError) -> std::io::Result<()> {
     Ok(())
 }
 
-fn space_options(space: Space, options: StoreOptions) -> KeyspaceCreateOptions {
-    let buffer = match space {
-        Space::Head => options.write_buffer_bytes,
-        Space::Backrefs => options.write_buffer_bytes / 2,
-        Space::History | Space::Born => options.write_buffer_bytes / 4,
-        Space::Meta => options.write_buffer_bytes / 16,
+fn buffer_limit(space: Space, options: StoreOptions) -> u64 {
+    let share = match space {
+        Space::Head => 1,
+        Space::Backrefs => 2,
+        Space::History | Space::Born => 4,
+        Space::Meta => 16,
     };
+    (options.write_buffer_bytes / share).max(64 << 10)
+}
+
+fn space_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        .max_memtable_size(buffer.max(64 << 10))
+        // Never: see the rule of rotation above.
+        .max_memtable_size(u64::MAX)
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
         .data_block_size_policy(BlockSizePolicy::all(4 << 10))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         .index_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
@@ -265,8 +319,12 @@ impl NamespaceStore for LocalStore {
         // Flushes to the operating system at commit, since journal persistence is not manual.
         let mut writes = open.database.batch();
         self.rested.store(false, Ordering::Release);
+        let mut added = [0; Space::ALL.len()];
         for change in batch.into_changes() {
-            let space = &open.spaces[change.space.index()];
+            let at = change.space.index();
+            let space = &open.spaces[at];
+            let value_len = change.value.as_ref().map_or(0, Bytes::len);
+            added[at] += (change.key.len() + value_len) as u64 + ENTRY_OVERHEAD;
             match change.value {
                 Some(value) => writes.insert(space, Slice::from(change.key), Slice::from(value)),
                 None => writes.remove(space, Slice::from(change.key)),
@@ -274,6 +332,7 @@ impl NamespaceStore for LocalStore {
         }
         writes.commit().map_err(StoreError::of("commit"))?;
         let ticket = self.committed.fetch_add(1, Ordering::AcqRel) + 1;
+        self.rotate_full_buffers(added)?;
         match durability {
             Durability::Buffered => Ok(()),
             Durability::Durable => self.sync_to(ticket),
@@ -303,8 +362,9 @@ impl NamespaceStore for LocalStore {
         if !self.flush_tables()? {
             return Ok(());
         }
-        for space in &self.opened().spaces {
-            if space.disk_space() <= MERGE_AT_REST_BYTES && space.table_count() > 1 {
+        for (space, buffer) in self.opened().spaces.iter().zip(&self.buffers) {
+            let small = space.disk_space() <= MERGE_AT_REST_BYTES;
+            if small && buffer.dirty.swap(false, Ordering::AcqRel) {
                 space.major_compact().map_err(StoreError::of("merge tables"))?;
             }
         }

@@ -253,6 +253,56 @@ fn durable_commits_at_once_share_and_finish() {
     assert_eq!(store.page(Space::Head, &[], None, 1000).unwrap().items.len(), 80);
 }
 
+/// With fjall's own rotation this never ends: its worker waits for itself.
+#[test]
+fn many_small_batches_over_full_buffers_do_not_stop_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ns");
+    let options = StoreOptions { write_buffer_bytes: 64 << 10, ..StoreOptions::default() };
+    let store = LocalStore::open(&path, options).unwrap();
+    for number in 0..20_000_u32 {
+        let mut batch = put(Space::Head, &number.to_be_bytes(), &[7; 100]);
+        batch.put(Space::Backrefs, &number.to_be_bytes(), Bytes::new());
+        store.commit(batch, Durability::Buffered).unwrap();
+    }
+    store.rest().unwrap();
+    for space in [Space::Head, Space::Backrefs] {
+        let mut from = Vec::new();
+        let mut seen = 0;
+        loop {
+            let page = store.page(space, &from, None, 1000).unwrap();
+            seen += page.items.len();
+            if !page.more {
+                break;
+            }
+            from = [&page.items.last().unwrap().0[..], &[0]].concat();
+        }
+        assert_eq!(seen, 20_000);
+    }
+}
+
+#[test]
+fn a_store_emptied_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ns");
+    let store = open(&path);
+    for number in 0..20_000_u32 {
+        let key = number.to_be_bytes();
+        store
+            .commit(put(Space::Head, &key, blake3::hash(&key).as_bytes()), Durability::Buffered)
+            .unwrap();
+    }
+    for number in 0..20_000_u32 {
+        let mut batch = Batch::new();
+        batch.delete(Space::Head, &number.to_be_bytes());
+        store.commit(batch, Durability::Buffered).unwrap();
+    }
+    store.rest().unwrap();
+    drop(store);
+    let bytes = crate::namespace::tests::bytes_below(&path);
+    assert!(bytes < 50_000, "{bytes} bytes hold nothing");
+}
+
 #[test]
 fn the_memory_store_fails_on_demand_and_for_good() {
     let store = MemoryStore::new();
