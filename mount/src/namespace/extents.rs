@@ -121,6 +121,22 @@ impl Namespace {
         Ok(page.next)
     }
 
+    /// Removes the first slot of an inode that nobody uses; returns where to continue. Most files
+    /// have no other, and finding that out by its size is cheaper than by a scan.
+    pub(super) fn remove_first_slot(
+        &self,
+        txn: &mut Txn<'_>,
+        inode: &mut Inode,
+    ) -> FsResult<Option<u64>> {
+        if inode.allocated == 0 {
+            return Ok(None);
+        }
+        if let Some(record) = self.stored_slot(inode.ino, 0)? {
+            txn.replace_slot(inode, 0, Some(record), &[])?;
+        }
+        Ok((inode.allocated > 0).then_some(1))
+    }
+
     /// Removes up to a batch full of extents of an inode that nobody uses, from slot `from` on;
     /// returns where to continue.
     pub(super) fn remove_slots(

@@ -65,7 +65,7 @@ impl Namespace {
             return Ok(txn);
         }
         let mut inode = Inode::clone(&found);
-        let mut from = (inode.allocated > 0).then_some(0);
+        let mut from = self.remove_first_slot(&mut txn, &mut inode)?;
         while let Some(slot) = from {
             from = self.remove_slots(&mut txn, &mut inode, slot)?;
             if from.is_some() {

@@ -70,15 +70,9 @@ fn golden_bytes() {
          0305000000"
             .replace(' ', "")
     );
-    assert_eq!(
-        hex(&SlotRecord::encode(version, &sample_pieces()).unwrap()),
-        format!(
-            "0401{}{}{}",
-            format!("10900303b424{}802007", "ab".repeat(16)),
-            "540d616263",
-            "0016"
-        )
-    );
+    let block = format!("10900303b424{}802007", "ab".repeat(16));
+    let pieces = SlotRecord::encode(version, &sample_pieces()).unwrap();
+    assert_eq!(hex(&pieces), ["0401", &block, "540d616263", "0016"].concat());
     let mut bucket = Bucket::default();
     bucket.insert(b"name", Ino(300), FileKind::Directory).unwrap();
     bucket.insert(b"x", Ino(2), FileKind::File).unwrap();
