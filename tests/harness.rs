@@ -114,14 +114,15 @@ impl Volume {
         }
     }
 
-    /// Whether a live Firn mount answers at the mountpoint.
+    /// Whether a live Firn mount answers at the mountpoint. One whose daemon was killed stays in
+    /// the table, and the kernel answers much for it from its caches, but never `statfs`.
     pub fn is_mounted(&self) -> bool {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let here = self.mountpoint.to_str().unwrap();
         mounts
             .lines()
             .any(|line| line.split(' ').nth(4) == Some(here) && line.contains(" fuse.firn "))
-            && std::fs::metadata(&self.mountpoint).is_ok()
+            && rustix::fs::statfs(&self.mountpoint).is_ok()
     }
 
     /// Unmounts in order; everything is durable afterwards.
