@@ -2,6 +2,7 @@
 //!
 //! One binary, so that it links once; each module is named after the behaviour it holds to.
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::print_stderr, reason = "a failing test shows what the daemon said")]
 #![allow(unreachable_pub, reason = "the harness is shared by modules of this one binary")]
 
 mod crash;
