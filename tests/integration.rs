@@ -10,3 +10,4 @@ mod harness;
 mod memory;
 mod programs;
 mod roundtrip;
+mod semantics;

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # pjdfstest: POSIX semantics of system calls, as several users.
 #   scripts/posix/pjdfstest.sh MOUNTPOINT
-# Passes when no case fails and none is skipped but those that need a read-only remount.
+# Passes when no case fails and none is skipped but those that need a read-only remount, and the
+# one that needs a limit of links that the C library tells for no FUSE mount.
 . "$(dirname "$0")/common.sh"
 dir=${1:?usage: $0 MOUNTPOINT}
 require_mounted "$dir"
@@ -45,8 +46,9 @@ if [ $status -ne 0 ]; then
 fi
 # The summary must be there: a suite that ended early has not passed.
 grep -q '^Summary: 0 failed' "$scratch/output" || { cat "$scratch/output"; exit 1; }
-skipped=$(grep -E 'skipped *$' "$scratch/output" | grep -v 'erofs' || true)
+# link_count_max asks pathconf(3), and the C library knows no limit for any FUSE mount.
+skipped=$(grep -aE 'skipped *$' "$scratch/output" | grep -vE 'erofs|link::link_count_max' || true)
 if [ -n "$skipped" ]; then
-    printf 'skipped, and not for want of a read-only remount:\n%s\n' "$skipped" >&2
+    printf 'skipped without a reason known here:\n%s\n' "$skipped" >&2
     exit 1
 fi
