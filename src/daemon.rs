@@ -234,9 +234,15 @@ async fn until_ended(
         () = first(&mut terminate, &mut interrupt) => {}
     }
     leaving.on_thread(Leaving::cut_off);
+    if let Ok(result) = tokio::time::timeout(DETACHED_PATIENCE, &mut ended).await {
+        return Ok(result??);
+    }
+    // Writing back may wait for an answer that cannot come, and a thread that waits in the kernel
+    // keeps the connection alive even beyond the end of this process: whoever waits on the other
+    // side would wait for ever.
+    leaving.on_thread(Leaving::abort);
     match tokio::time::timeout(DETACHED_PATIENCE, ended).await {
         Ok(result) => Ok(result??),
-        // The connection ends with this process at the latest.
         Err(_) => Ok(()),
     }
 }
@@ -290,10 +296,11 @@ impl Leaving {
     /// Ends the connection although files are open.
     fn cut_off(&self) -> anyhow::Result<()> {
         self.write_back();
-        if let Err(error) = self.unmounter.abort() {
-            // Once it is out of the tree it may be out of reach; it ends with this process then.
-            tracing::debug!(%error, "aborting the connection");
-        }
-        Ok(())
+        self.abort()
+    }
+
+    /// Ends the connection at once; what the kernel still holds is lost.
+    fn abort(&self) -> anyhow::Result<()> {
+        Ok(self.unmounter.abort()?)
     }
 }

@@ -1,6 +1,7 @@
 //! Ring 4: a real mount over a recording core. What the kernel asks arrives with its arguments,
 //! and every error leaves as its errno.
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(unreachable_pub, reason = "the recording core is a module of this one binary")]
 #![allow(clippy::print_stderr, reason = "tests that cannot run say so")]
 
 #[path = "adapter/recording.rs"]
@@ -13,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use firn_mount::fuse::{self, CacheMode, MountError, MountOptions, MountedSession};
 use recording::{Recording, STUCK, before_1970};
@@ -60,6 +62,17 @@ impl Mounted {
         self.session.as_ref().unwrap()
     }
 
+    /// A file whose reads and writes wait, with this content.
+    fn stuck_file(&self, name: &str, data: &[u8]) -> PathBuf {
+        let path = self.path(&format!("{STUCK}{name}"));
+        // The kernel goes by the length that it knows.
+        File::create_new(&path).unwrap().set_len(data.len() as u64).unwrap();
+        self.core.replace_data(ino(&path).0, data);
+        self.session().kernel_cache().invalidate_inode(ino(&path)).unwrap();
+        self.core.clear();
+        path
+    }
+
     /// A file with this content that the kernel has written out and forgotten.
     fn file(&self, name: &str, data: &[u8]) -> PathBuf {
         let path = self.path(name);
@@ -83,6 +96,17 @@ impl Drop for Mounted {
             assert!(std::thread::panicking() || unmounted.is_ok(), "{unmounted:?}");
         }
     }
+}
+
+/// Waits for what must happen soon; only a defect makes it last.
+fn wait_until(happened: impl Fn() -> bool) {
+    for _ in 0..6000 {
+        if happened() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited in vain");
 }
 
 fn ino(path: &Path) -> firn_mount::types::Ino {
@@ -238,14 +262,12 @@ fn what_would_wait_is_asked_again_under_its_deadline() {
 #[test]
 fn waiting_reads_hold_up_nobody_else() {
     let Some(mounted) = Mounted::with(|options| options.threads = 2) else { return };
-    let paths: Vec<_> = (0..60).map(|i| mounted.file(&format!("{STUCK}{i}"), b"here")).collect();
+    let paths: Vec<_> = (0..60).map(|i| mounted.stuck_file(&i.to_string(), b"here")).collect();
     let readers: Vec<_> = paths
         .into_iter()
         .map(|path| std::thread::spawn(move || std::fs::read(path).unwrap()))
         .collect();
-    while mounted.core.calls_of("read ").len() < 60 {
-        std::thread::yield_now();
-    }
+    wait_until(|| mounted.core.calls_of("read ").len() >= 60);
     mounted.file("other", b"content");
     assert_eq!(std::fs::read(mounted.path("other")).unwrap(), b"content");
     mounted.core.release_stuck();
@@ -495,12 +517,10 @@ fn a_connection_is_aborted_with_requests_in_flight_and_the_rest_is_replaced() {
         eprintln!("SKIPPED: only root can always abort a connection");
         return;
     }
-    let path = mounted.file(STUCK, b"never");
+    let path = mounted.stuck_file("", b"never");
     let open = File::open(&path).unwrap();
     let reader = std::thread::spawn(move || errno(std::fs::read(path)));
-    while mounted.core.calls_of("read ").len() < 2 {
-        std::thread::yield_now();
-    }
+    wait_until(|| mounted.core.calls_of("read ").len() >= 2);
     mounted.session().unmounter().abort().unwrap();
     let got = reader.join().unwrap();
     assert!(matches!(got, Some(libc::ECONNABORTED | libc::ENOTCONN)), "{got:?}");
@@ -515,6 +535,27 @@ fn a_connection_is_aborted_with_requests_in_flight_and_the_rest_is_replaced() {
     mounted.session = Some(fuse::mount(core, mounted.dir.path(), &options, runtime).unwrap());
     assert_eq!(std::fs::metadata(mounted.path(STUCK)).unwrap().len(), 5);
     dead.join().unwrap();
+}
+
+#[test]
+fn a_detached_mount_with_a_drain_in_flight_is_still_aborted() {
+    let Some(mut mounted) = Mounted::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can always abort a connection");
+        return;
+    }
+    let mut file = File::create_new(mounted.path(&format!("{STUCK}-writes"))).unwrap();
+    file.write_all(b"never written").unwrap();
+    let cache = mounted.session().kernel_cache();
+    let drain = std::thread::spawn(move || cache.drain_all());
+    wait_until(|| mounted.core.calls_of("write ").len() >= 2);
+    let unmounter = mounted.session().unmounter();
+    unmounter.unmount_lazily().unwrap();
+    unmounter.abort().unwrap();
+    let _ = drain.join().unwrap();
+    mounted.core.release_stuck();
+    mounted.session.take().unwrap().join().unwrap();
+    assert!(file.sync_all().is_err());
 }
 
 #[test]

@@ -113,10 +113,10 @@ fn crashes() {
 fn late_errors() {
     // Room for two segments and their neighbours, and nothing behind it.
     let volume = Volume::with(&["--hot-capacity", "256MiB"], &[]);
-    let mut random = File::open("/dev/urandom").unwrap().take(1 << 30);
+    let mut random = File::open("/dev/urandom").unwrap().take(512 << 20);
     let mut file = File::create_new(volume.path("too-large")).unwrap();
     let written = std::io::copy(&mut random, &mut file);
     let synced = file.sync_all();
-    let error = written.err().or(synced.err()).expect("a GiB does not fit into 256 MiB");
+    let error = written.err().or(synced.err()).expect("half a GiB does not fit into 256 MiB");
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
 }

@@ -2,13 +2,14 @@
 //! memory before anything has changed.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use firn_tiering::Wait;
 use parking_lot::RwLockWriteGuard;
 
 use super::job::{EncodeJob, Work};
+use super::memory::Charge;
 use super::node::{FileNode, FileState, SPARE_MEMORY};
 use super::overlay::{Fill, Span};
 use super::{Files, MAX_FILE_LEN, SLOT_LEN};
@@ -16,6 +17,9 @@ use crate::error::{FsError, FsResult};
 
 /// Charged beside the bytes of a write, for the spans that it splits.
 const WRITE_OVERHEAD: u64 = 512;
+
+/// How often a writer that waits for memory asks whether there is space at all.
+const SPACE_SLICE: Duration = Duration::from_millis(250);
 
 /// Where a write goes.
 #[derive(Clone, Copy, Debug)]
@@ -91,11 +95,7 @@ impl Files {
             None => {
                 drop(state);
                 self.bell.ring();
-                let charge = self.memory.acquire(bytes, wait).map_err(|error| match error {
-                    // What kept memory from being freed says more than that it was not.
-                    FsError::Io { .. } if self.flush_found_no_space() => FsError::NoSpace,
-                    other => other,
-                })?;
+                let charge = self.wait_for_memory(bytes, wait)?;
                 state = node.state.write();
                 if state.gone {
                     return Err(FsError::Stale);
@@ -105,6 +105,28 @@ impl Files {
         };
         state.add_charge(charge);
         Ok(state)
+    }
+
+    /// Waits for memory as `wait` allows, but not on while what would free it has no space.
+    fn wait_for_memory(&self, bytes: u64, wait: Wait) -> FsResult<Charge> {
+        loop {
+            let slice = match wait {
+                Wait::No => Wait::No,
+                Wait::Until(deadline) => {
+                    Wait::Until(deadline.min(self.clock.instant() + SPACE_SLICE))
+                }
+            };
+            match self.memory.acquire(bytes, slice) {
+                Err(FsError::Io { .. }) if self.flush_found_no_space() => {
+                    return Err(FsError::NoSpace);
+                }
+                Err(error @ FsError::Io { .. }) => match wait {
+                    Wait::Until(deadline) if self.clock.instant() < deadline => {}
+                    _ => return Err(error),
+                },
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A slot that was just filled becomes a block without waiting for a flush, when encoders

@@ -246,6 +246,17 @@ pub(super) fn detach(path: &Path, lazily: bool) -> Result<(), MountError> {
     }
 }
 
+/// Whether the topmost mount at `path` is the one with this device.
+pub(super) fn is_mounted(path: &Path, device: &str) -> bool {
+    mount_entry(path).is_ok_and(|entry| entry.is_some_and(|entry| entry.device == device))
+}
+
+/// Mounts the kernel's directory of FUSE connections at its usual place.
+pub(super) fn show_connections() -> rustix::io::Result<()> {
+    let place = "/sys/fs/fuse/connections";
+    rustix::mount::mount("fusectl", place, "fusectl", MountFlags::empty(), None)
+}
+
 /// Aborts the connection of the mount at `path`; the mount itself may stay while it is in use.
 pub(super) fn abort(path: &Path) -> Result<(), MountError> {
     match rustix::mount::unmount(path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW) {

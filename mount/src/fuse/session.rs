@@ -145,13 +145,16 @@ impl Unmounter {
     pub fn abort(&self) -> Result<(), MountError> {
         // The kernel names a connection by the minor number of its anonymous device.
         let (_, minor) = self.device.split_once(':').unwrap_or_default();
-        match std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1") {
-            // That file system need not be mounted; a forced unmount aborts, too.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                mountpoint::abort(&self.mountpoint)
-            }
-            other => other.map_err(|error| MountError::io("aborting the FUSE connection", error)),
+        let switch = format!("/sys/fs/fuse/connections/{minor}/abort");
+        let mut switched = std::fs::write(&switch, "1");
+        if is_missing(&switched) && mountpoint::is_mounted(&self.mountpoint, &self.device) {
+            // The directory of switches need not be there; a forced unmount aborts, too.
+            return mountpoint::abort(&self.mountpoint);
         }
+        if is_missing(&switched) && mountpoint::show_connections().is_ok() {
+            switched = std::fs::write(&switch, "1");
+        }
+        switched.map_err(|error| MountError::io("aborting the FUSE connection", error))
     }
 
     /// The protocol can only lower the kernel's 128 KiB, which is less than one request.
@@ -164,6 +167,10 @@ impl Unmounter {
             tracing::debug!(%error, "read-ahead stays at the kernel's default");
         }
     }
+}
+
+fn is_missing(outcome: &io::Result<()>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Takes a fresh mount away again when a later step of mounting fails.

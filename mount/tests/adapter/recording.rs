@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 /// Reading or writing a file whose name begins so would wait.
 pub const SLOW: &str = "slow";
-/// Reading a file whose name begins so waits until [`Recording::release_stuck`].
+/// Reading or writing a file whose name begins so waits until [`Recording::release_stuck`].
 pub const STUCK: &str = "stuck";
 
 struct Node {
@@ -31,7 +31,6 @@ struct Node {
     stuck: bool,
 }
 
-#[derive(Default)]
 struct Nodes {
     nodes: HashMap<Ino, Node>,
     next: u64,
@@ -47,8 +46,7 @@ pub struct Recording {
 
 impl Recording {
     pub fn new() -> Self {
-        let mut nodes = Nodes::default();
-        nodes.next = 2;
+        let mut nodes = Nodes { nodes: HashMap::new(), next: 2 };
         let mut root = node(Ino::ROOT, FileKind::Directory, 0o755);
         root.attr.uid = rustix::process::geteuid().as_raw();
         nodes.nodes.insert(Ino::ROOT, root);
@@ -97,6 +95,22 @@ impl Recording {
 
     fn with<T>(&self, ino: Ino, f: impl FnOnce(&mut Node) -> FsResult<T>) -> FsResult<T> {
         f(self.nodes.lock().nodes.get_mut(&ino).ok_or(FsError::Stale)?)
+    }
+
+    /// Slow files are only touched by who may wait; stuck ones by nobody before their release.
+    fn wait_for_release(&self, ino: Ino, wait: Wait) -> FsResult<()> {
+        let (slow, stuck) = self.with(ino, |node| Ok((node.slow, node.stuck)))?;
+        match wait {
+            Wait::No if slow || stuck => Err(FsError::WouldWait),
+            Wait::Until(_) if stuck => {
+                let mut held = self.stuck.lock();
+                while *held {
+                    self.unstuck.wait(&mut held);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn add(
@@ -396,17 +410,7 @@ impl Core for Recording {
     fn read(&self, ino: Ino, handle: Handle, offset: u64, len: u32, wait: Wait) -> FsResult<Bytes> {
         let asked = format!("read {} h={} {offset}+{len} {}", ino.0, handle.0, patience(wait));
         self.saw(asked);
-        let waits = self.with(ino, |node| Ok((node.slow, node.stuck)))?;
-        match (wait, waits) {
-            (Wait::No, (true, _) | (_, true)) => return Err(FsError::WouldWait),
-            (Wait::Until(_), (_, true)) => {
-                let mut stuck = self.stuck.lock();
-                while *stuck {
-                    self.unstuck.wait(&mut stuck);
-                }
-            }
-            _ => {}
-        }
+        self.wait_for_release(ino, wait)?;
         self.with(ino, |node| {
             let start = node.data.len().min(offset as usize);
             let end = node.data.len().min(start + len as usize);
@@ -433,10 +437,8 @@ impl Core for Recording {
             caller.uid,
             patience(wait)
         ));
+        self.wait_for_release(ino, wait)?;
         self.with(ino, |node| {
-            if node.slow && matches!(wait, Wait::No) {
-                return Err(FsError::WouldWait);
-            }
             let (start, end) = (offset as usize, offset as usize + data.len());
             if node.data.len() < end {
                 node.data.resize(end, 0);
