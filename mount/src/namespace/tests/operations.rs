@@ -1,6 +1,7 @@
 //! Rules of single operations that the reference model does not know.
 
 use super::*;
+use crate::namespace::create::MAX_LINKS;
 use crate::types::{RenameMode, SetAttr, SetTime, XattrMode};
 
 fn perm_of(world: &World, ino: Ino) -> u16 {
@@ -96,6 +97,20 @@ fn symbolic_links_have_a_length_and_a_limit() {
     let long = world.ns.symlink(&USER, Ino::ROOT, b"m", &[b'x'; 4096]);
     assert_eq!(fails(long), "ENAMETOOLONG");
     assert_eq!(fails(world.ns.readlink(Ino::ROOT)), "EINVAL");
+}
+
+#[test]
+fn links_have_a_limit() {
+    let world = World::new();
+    let file = world.file(Ino::ROOT, "f");
+    let mut txn = world.ns.begin();
+    let mut inode = (*world.ns.inode(file).unwrap()).clone();
+    inode.nlink = MAX_LINKS - 1;
+    txn.put_inode(inode).unwrap();
+    txn.commit(Durability::Buffered).unwrap();
+    world.ns.link(file, Ino::ROOT, b"last").unwrap();
+    assert_eq!(fails(world.ns.link(file, Ino::ROOT, b"one too many")), "EMLINK");
+    assert_eq!(world.attr(file).nlink, MAX_LINKS);
 }
 
 #[test]
