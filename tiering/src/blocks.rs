@@ -49,5 +49,6 @@ pub trait Blocks: Send + Sync + 'static {
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes>;
 
     /// Says that nothing durable refers to these blocks any more; their space may be reclaimed.
+    /// Saying it again of a block does no harm: its id is never used for another.
     fn free(&self, blocks: &[BlockId]);
 }
