@@ -226,6 +226,9 @@ impl Inner {
             let was_absent = segment.record.cold == ColdCopy::Absent;
             if was_absent {
                 segment.record.cold = ColdCopy::Listed;
+                // What the local copy could not tell, this one may.
+                segment.unreadable = false;
+                segment.retry_at = None;
             }
             was_absent
         });
@@ -245,14 +248,18 @@ impl Inner {
 
     /// Reads one segment's index and records it. Failing leaves it unrecorded and says so once.
     fn catch_up_segment(&self, id: SegmentId, patience: Duration) {
+        let cold_before = self.table.with(id, |segment| segment.record.cold);
         let index = match self.load_index(id, patience) {
             Ok(index) => index,
             Err(error) => {
                 let passing = matches!(error, Error::Cold { .. } | Error::TimedOut(_));
                 let retry_at = self.config.clock.instant() + INDEX_RETRY;
                 self.table.update(id, |segment| {
-                    segment.unreadable = !passing;
-                    segment.retry_at = Some(retry_at);
+                    // A copy that cold was found to hold meanwhile has not been tried yet.
+                    if Some(segment.record.cold) == cold_before {
+                        segment.unreadable = !passing;
+                        segment.retry_at = Some(retry_at);
+                    }
                 });
                 tracing::warn!(%id, %error, "the index of a segment could not be read");
                 return;
