@@ -10,7 +10,7 @@ packages() {
     case $1 in
         run) echo fuse3 rsync ;;
         build) echo gcc g++ make pkg-config cmake ;;
-        test) echo fuse3 rsync acl attr fio git sqlite3 python3 stress-ng libacl1-dev strace procps systemd ;;
+        test) echo fuse3 rsync acl attr fio git sqlite3 python3 stress-ng libacl1-dev strace procps systemd xfsprogs e2fsprogs ;;
         bench) echo fuse3 rsync fio python3 ;;
         *) echo "usage: $0 run|build|test|bench" >&2; exit 2 ;;
     esac

@@ -35,6 +35,7 @@ mod limits;
 pub mod logging;
 mod moves;
 mod notify;
+mod panics;
 pub mod phase;
 mod place;
 mod schedule;
@@ -71,7 +72,7 @@ pub struct Job {
 /// Mounts and serves until the mount is gone. `ready` is called when the mount answers; its
 /// failure ends the mount.
 pub fn run(job: &Job, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    logging::log_panics();
+    panics::watch();
     let what = || format!("mounting {}", mounts::shown(job.volume.root()));
     let (mut served, session) = begin(job).with_context(what)?;
     if let Err(unheard) = ready() {
@@ -220,6 +221,7 @@ async fn until_ended(
     loop {
         tokio::select! {
             result = &mut ended => return Ok(result??),
+            () = panics::of_serving_thread() => return give_up(ended, &leaving).await,
             () = first(&mut terminate, &mut interrupt) => break,
             _ = hangup.recv() => tracing::debug!("a terminal was closed"),
         }
@@ -233,6 +235,14 @@ async fn until_ended(
         }
         () = first(&mut terminate, &mut interrupt) => {}
     }
+    give_up(ended, &leaving).await
+}
+
+/// Ends a mount that programs still use: they see errors from now on.
+async fn give_up(
+    mut ended: oneshot::Receiver<std::io::Result<()>>,
+    leaving: &Leaving,
+) -> anyhow::Result<()> {
     leaving.on_thread(Leaving::cut_off);
     if let Ok(result) = tokio::time::timeout(DETACHED_PATIENCE, &mut ended).await {
         return Ok(result??);

@@ -70,6 +70,16 @@ impl Volume {
         volume
     }
 
+    /// Mounts a volume that exists already, at a mountpoint of its own.
+    pub fn existing(dir: PathBuf) -> Self {
+        let scratch = scratch();
+        let mountpoint = scratch.path().join("mountpoint");
+        std::fs::create_dir(&mountpoint).unwrap();
+        let mut volume = Self { daemon: None, dir, mountpoint, scratch, envs: Vec::new() };
+        volume.mount();
+        volume
+    }
+
     /// The command with this volume's environment.
     pub fn firn(&self) -> Command {
         let mut command = Command::new(FIRN);
@@ -129,12 +139,7 @@ impl Volume {
     pub fn umount(&mut self) {
         let mountpoint = self.mountpoint.clone();
         self.run(&["umount", mountpoint.to_str().unwrap()]);
-        let mut child = self.daemon.take().expect("umount without mount");
-        let start = now();
-        while child.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < PATIENCE, "the daemon stays: {}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.wait_ended();
         assert!(!self.is_mounted());
     }
 
@@ -143,6 +148,23 @@ impl Volume {
         let mut child = self.daemon.take().expect("kill without mount");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Waits until the daemon has ended by itself.
+    pub fn wait_ended(&mut self) {
+        let mut child = self.daemon.take().expect("waiting without mount");
+        let start = now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "the daemon stays: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Files with data that is not durable, as the daemon counts them.
+    pub fn dirty_files(&self) -> u64 {
+        let status = self.run(&["status", "--json", self.mountpoint.to_str().unwrap()]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["data"]["dirty_files"].as_u64().expect("status counts dirty files")
     }
 
     /// Process id of the daemon.

@@ -7,7 +7,9 @@
 
 mod crash;
 mod harness;
+mod load;
 mod memory;
+mod power;
 mod programs;
 mod roundtrip;
 mod semantics;

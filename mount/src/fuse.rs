@@ -22,7 +22,7 @@ mod waiters;
 pub use kernel_cache::KernelCache;
 pub use mountpoint::{MountEntry, clear_dead_mount, mount_entry};
 pub use options::{CacheMode, MountOptions};
-pub use session::{MountedSession, Unmounter, mount};
+pub use session::{MountedSession, Unmounter, is_serving_thread, mount};
 
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
 
@@ -86,17 +86,6 @@ impl Write for LogFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-/// Logs a panic before it goes to standard error, so that the log file has it too.
-pub fn log_panics() {
-    let print = std::panic::take_hook();
-    let last = Mutex::new(());
-    std::panic::set_hook(Box::new(move |info| {
-        let _one_at_a_time = last.lock().unwrap_or_else(PoisonError::into_inner);
-        tracing::error!("{info}");
-        print(info);
-    }));
 }
 
 #[cfg(test)]

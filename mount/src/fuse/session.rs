@@ -75,6 +75,11 @@ pub fn mount<C: Core>(
     Ok(MountedSession { unmounter, cache, waiters, serving: Some(serving) })
 }
 
+/// Whether a thread of this name serves requests, as the library names them.
+pub fn is_serving_thread(name: &str) -> bool {
+    name.starts_with("fuser-")
+}
+
 impl MountedSession {
     /// Where it is mounted, as an absolute path.
     pub fn mountpoint(&self) -> &Path {
