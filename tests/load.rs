@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 
 const WRITERS: u64 = 3;
 
-/// The newest generation of each file, by its name, that `fsync` acknowledged.
+/// What `fsync` acknowledged, by name: the newest generation of a file that is replaced, the
+/// length of a log that grows.
 pub type Acknowledged = HashMap<String, u64>;
 
 /// Content that names its own generation, so that a torn or mixed file is recognised.
@@ -30,6 +31,15 @@ fn content(generation: u64, len: usize) -> Vec<u8> {
 /// 8 bytes to 3 MiB, so that inline, packed and whole blocks all occur.
 fn length(generation: u64) -> usize {
     [8, 500, 4096, 70_000, 300_000, 3 << 20][generation as usize % 6] + (generation % 7) as usize
+}
+
+/// Byte of a log, so that each has a place of its own.
+fn log_byte(at: u64) -> u8 {
+    (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+fn is_log(name: &str) -> bool {
+    name.starts_with("log")
 }
 
 /// Writers at work.
@@ -69,8 +79,8 @@ impl Load {
     }
 }
 
-/// Replaces a few files again and again, by temp and rename, and writes others that nobody syncs,
-/// until the mount dies.
+/// Replaces a few files again and again, by temp and rename, lets a log grow, and writes other files
+/// that nobody syncs, until the mount dies.
 fn write_until_death(
     dir: &Path,
     writer: u64,
@@ -78,7 +88,11 @@ fn write_until_death(
     acknowledged: &Mutex<Acknowledged>,
 ) {
     let mut generation = 1 + writer * 1_000_000;
-    generation += acknowledged.lock().unwrap().values().copied().max().unwrap_or(0);
+    let newest = |found: &Acknowledged| {
+        found.iter().filter(|(name, _)| !is_log(name)).map(|(_, last)| *last).max()
+    };
+    generation += newest(&acknowledged.lock().unwrap()).unwrap_or(0);
+    let log = format!("log{writer}");
     while !stop.load(Ordering::Relaxed) {
         generation += 1;
         let name = format!("w{writer}-{}", generation % 5);
@@ -86,6 +100,8 @@ fn write_until_death(
             return;
         }
         acknowledged.lock().unwrap().insert(name, generation);
+        let Ok(len) = append(&dir.join(&log), generation % 9 * 9000 + 1) else { return };
+        acknowledged.lock().unwrap().insert(log.clone(), len);
         let loose = dir.join(format!("loose-{writer}-{}", generation % 50));
         if fs::write(loose, content(generation, 200_000)).is_err() {
             return;
@@ -102,13 +118,32 @@ fn replace(target: &Path, generation: u64) -> std::io::Result<()> {
     File::open(target.parent().expect("below the mount"))?.sync_all()
 }
 
-/// Each acknowledged file in `dir` holds that generation or a newer one, whole.
+/// Makes a log longer and durable; returns its length.
+fn append(log: &Path, bytes: u64) -> std::io::Result<u64> {
+    let mut file = File::options().create(true).append(true).open(log)?;
+    let at = file.metadata()?.len();
+    file.write_all(&(at..at + bytes).map(log_byte).collect::<Vec<_>>())?;
+    file.sync_data()?;
+    // A new name is durable with its directory only.
+    if at == 0 {
+        File::open(log.parent().expect("below the mount"))?.sync_all()?;
+    }
+    Ok(at + bytes)
+}
+
+/// Each acknowledged file in `dir` holds that generation or a newer one, whole, and each log what it held.
 pub fn verify(dir: &Path, acknowledged: &Acknowledged, round: u32) {
     for (name, generation) in acknowledged {
         let mut bytes = Vec::new();
         File::open(dir.join(name))
             .and_then(|mut file| file.read_to_end(&mut bytes))
             .unwrap_or_else(|e| panic!("round {round}: {name}: {e}"));
+        if is_log(name) {
+            assert!(bytes.len() as u64 >= *generation, "round {round}: {name} is too short");
+            let torn = (0..).zip(&bytes).find(|(at, byte)| **byte != log_byte(*at));
+            assert_eq!(torn, None, "round {round}: {name} is torn");
+            continue;
+        }
         let found = u64::from_le_bytes(bytes[..8].try_into().unwrap());
         assert!(found >= *generation, "round {round}: {name} went back");
         assert_eq!(bytes, content(found, length(found)), "round {round}: {name} is torn");
