@@ -8,6 +8,7 @@ use std::sync::{OnceLock, Weak};
 use firn_tiering::{BlockId, Error as TieringError};
 
 use super::Volume;
+use crate::error::FsResult;
 use crate::file::chain;
 
 /// Answers for a volume that may come into being later.
@@ -25,25 +26,34 @@ impl LateLiveness {
     }
 
     fn ask(&self, blocks: &[BlockId]) -> firn_tiering::Result<Vec<bool>> {
-        let Some((volume, first)) = self.volume.get() else {
-            return Ok(vec![true; blocks.len()]);
-        };
-        let Some(volume) = volume.upgrade() else { return Ok(vec![true; blocks.len()]) };
-        let shares = volume.files.shares();
+        let bound = self.volume.get().and_then(|(volume, first)| Some((volume.upgrade()?, *first)));
+        match bound {
+            Some((volume, first)) => volume.references(blocks, first).map_err(|error| {
+                TieringError::Catalog(format!("asking the namespace: {}", chain(&error)))
+            }),
+            None => Ok(vec![true; blocks.len()]),
+        }
+    }
+}
+
+impl Volume {
+    /// Which blocks are referenced; `first` is as in [`LateLiveness::bind`]. That the others are
+    /// not survives power loss: whoever asked may destroy them.
+    pub(super) fn references(&self, blocks: &[BlockId], first: BlockId) -> FsResult<Vec<bool>> {
+        let shares = self.files.shares();
         // Before the namespace is asked: a block that is committed meanwhile leaves the overlay.
         let held: Vec<bool> =
-            blocks.iter().map(|block| volume.files.is_block_held(*block, *first)).collect();
+            blocks.iter().map(|block| self.files.is_block_held(*block, first)).collect();
         let mut answers = Vec::with_capacity(blocks.len());
         for (block, held) in blocks.iter().zip(held) {
-            let referenced = held
-                || volume.names.is_referenced(*block).map_err(|error| {
-                    TieringError::Catalog(format!("asking the namespace: {}", chain(&error)))
-                })?;
-            answers.push(referenced);
+            answers.push(held || self.names.is_referenced(*block)?);
         }
-        if volume.files.shares() != shares {
+        if self.files.shares() != shares {
             // One of them may have moved from one file to another while it was looked for.
             answers.fill(true);
+        }
+        if answers.contains(&false) {
+            self.changed(self.names.sync())?;
         }
         Ok(answers)
     }
