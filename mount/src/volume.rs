@@ -24,6 +24,7 @@ mod virtual_xattr;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use firn_tiering::{Blocks, Budget, Clock, Wait};
 use parking_lot::Mutex;
@@ -70,6 +71,8 @@ pub struct Volume {
     handles: Handles,
     flusher: Mutex<Option<Flusher>>,
     purger: Purger,
+    /// Free bytes, and when they were asked for.
+    known_free: Mutex<Option<(Instant, u64)>>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -103,6 +106,7 @@ impl Volume {
             handles: Handles::default(),
             flusher: Mutex::new(Some(flusher)),
             purger,
+            known_free: Mutex::default(),
         };
         volume.purge_orphans()?;
         Ok(volume)
@@ -153,8 +157,8 @@ impl Volume {
 
     /// Makes everything durable that was acknowledged before the call.
     pub fn sync(&self) -> FsResult<()> {
-        self.files.flush_all()?;
-        self.names.sync()
+        let flushed = self.files.flush_all();
+        flushed.and(self.names.sync())
     }
 
     /// Stops the background threads and makes everything durable. Afterwards only reads are

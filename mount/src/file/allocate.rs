@@ -11,6 +11,10 @@ use super::{Files, SLOT_LEN};
 use crate::error::{FsError, FsResult};
 use crate::types::Fallocate;
 
+/// Bytes that one call preallocates; what lies behind becomes a hole, which reads the same, so
+/// that no call asks for more records than a commit can write.
+const MAX_ALLOCATED: u64 = 64 << 30;
+
 impl Files {
     /// Allocates, punches or zeroes `len` bytes from `offset` on.
     pub(crate) fn fallocate(
@@ -33,7 +37,8 @@ impl Files {
         }
         let keep_size = match what {
             Fallocate::Allocate { keep_size } => {
-                for hole in self.holes(node, &state, range.clone())? {
+                let allocated = range.start..range.end.min(range.start + MAX_ALLOCATED);
+                for hole in self.holes(node, &state, allocated)? {
                     state.overlay.put(hole, Fill::Unwritten);
                 }
                 keep_size
@@ -43,7 +48,9 @@ impl Files {
                 true
             }
             Fallocate::ZeroRange { keep_size } => {
-                state.overlay.put(range.clone(), Fill::Unwritten);
+                let allocated = range.end.min(range.start + MAX_ALLOCATED);
+                state.overlay.put(range.start..allocated, Fill::Unwritten);
+                state.overlay.put(allocated..range.end, Fill::Hole);
                 keep_size
             }
         };
@@ -55,6 +62,13 @@ impl Files {
         drop(state);
         self.note_dirty(node, 0);
         Ok(())
+    }
+
+    /// Bytes of a range that lie in holes.
+    pub(crate) fn unallocated(&self, node: &FileNode, offset: u64, len: u64) -> FsResult<u64> {
+        check_end(offset, len)?;
+        let holes = self.holes(node, &node.state.read(), offset..offset + len)?;
+        Ok(holes.iter().map(|hole| hole.end - hole.start).sum())
     }
 
     /// Ranges of holes, neighbours joined.

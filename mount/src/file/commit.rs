@@ -5,12 +5,17 @@
 //! namespace batch; drop from the overlays what was in the snapshots.
 //!
 //! *Crash* before the batch: the files are as they were before. After it: as in the snapshots.
-//! *Failure* of an append: the file keeps its data uncommitted, is told, and is tried again.
-//! *Failure* of the sync or the batch: the volume takes no more writes; data stays readable.
+//! *Failure* of an append, or of reading a record that the commit changes: the file keeps its data
+//! uncommitted, is told, and is tried again.
+//! *Failure* of the sync or of the namespace's commit: the volume takes no more writes; data stays
+//! readable.
+//! *Deadline*: one for all appends of a commit, so that a tier that is full and hangs fails each
+//! file once, not one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use firn_tiering::encode::EncodeMemory;
@@ -29,6 +34,10 @@ const INLINE_LIMIT: u64 = 64 << 10;
 
 /// A run of at least this length gets a block of its own.
 const OWN_BLOCK: u64 = 256 << 10;
+
+/// Runs in a pack begin at multiples of this, where the elements of arrays do: filters and matches
+/// find nothing in arrays that are shifted against each other.
+const PACK_ALIGN: u64 = 8;
 
 /// Files in one namespace batch; more would hold the locks of their inodes for long.
 const BATCH_FILES: usize = 128;
@@ -84,7 +93,7 @@ impl Files {
             return first_error.map_or(Ok(()), Err);
         }
         self.health.check()?;
-        self.encode(&mut taken);
+        self.encode(&mut taken, self.deadline());
         taken.retain_mut(|file| match file.resolve() {
             Ok(()) => true,
             Err(error) => {
@@ -96,12 +105,8 @@ impl Files {
                 false
             }
         });
-        if let Err(error) = self.make_permanent(&taken) {
-            self.health.fail(format!("writing back: {}", super::chain(&error)));
-            taken.iter().for_each(|file| file.node.note_failure(&error));
-            return Err(error);
-        }
-        first_error.map_or(Ok(()), Err)
+        let permanent = self.make_permanent(&taken);
+        first_error.map_or(permanent, Err)
     }
 
     /// Commits `node` now if that needs neither an encoder nor a sync; `false` when it does, or
@@ -120,12 +125,7 @@ impl Files {
             }
             Taken::of(node, &state, spans, true)
         };
-        let done = self.make_permanent(std::slice::from_ref(&file));
-        if let Err(error) = &done {
-            self.health.fail(format!("writing back: {}", super::chain(error)));
-            node.note_failure(error);
-        }
-        done.map(|()| true)
+        self.make_permanent(std::slice::from_ref(&file)).map(|()| true)
     }
 
     /// Takes a snapshot; `None` when there is nothing to commit.
@@ -188,7 +188,7 @@ impl Files {
     }
 
     /// Hands all bytes that are not inline to the encoders.
-    fn encode(&self, taken: &mut [Taken]) {
+    fn encode(&self, taken: &mut [Taken], deadline: Instant) {
         let mut pack = Pack::default();
         let pack_memory = Arc::clone(&self.pack_memory);
         for file in 0..taken.len() {
@@ -201,26 +201,34 @@ impl Files {
                     let memory = Arc::clone(&taken[file].node.encode_memory);
                     let mut own = Pack::default();
                     own.add(file, run);
-                    self.seal(own, memory, taken);
+                    self.seal(own, memory, taken, deadline);
                     continue;
                 }
-                if pack.len + len > SLOT_LEN {
-                    self.seal(std::mem::take(&mut pack), Arc::clone(&pack_memory), taken);
+                if pack.len.next_multiple_of(PACK_ALIGN) + len > SLOT_LEN {
+                    let full = std::mem::take(&mut pack);
+                    self.seal(full, Arc::clone(&pack_memory), taken, deadline);
                 }
-                pack.len += len;
+                pack.len = pack.len.next_multiple_of(PACK_ALIGN) + len;
                 pack.add(file, run);
             }
         }
-        self.seal(pack, pack_memory, taken);
+        self.seal(pack, pack_memory, taken, deadline);
     }
 
     /// Makes a pack a job, points snapshots and overlays at it, and queues it.
-    fn seal(&self, pack: Pack, memory: Arc<Mutex<EncodeMemory>>, taken: &mut [Taken]) {
+    fn seal(
+        &self,
+        pack: Pack,
+        memory: Arc<Mutex<EncodeMemory>>,
+        taken: &mut [Taken],
+        deadline: Instant,
+    ) {
         let Some(plain) = pack.bytes(taken) else { return };
         let job = EncodeJob::new(plain);
-        let mut at = 0;
+        let mut at = 0_u32;
         let mut targets = Vec::new();
         for (file, spans) in pack.members {
+            at = at.next_multiple_of(PACK_ALIGN as u32);
             let file = &mut taken[file];
             let mut state = file.node.state.write();
             let first = file.spans[spans.start].0;
@@ -235,29 +243,55 @@ impl Files {
             drop(state);
             targets.push((Arc::downgrade(&file.node), first..end));
         }
-        let deadline = self.deadline();
         self.encoders.submit(Work { job, targets, memory, deadline });
     }
 
-    /// Sync, then namespace, then the overlays.
+    /// Sync, then namespace, then the overlays. Tells each file that fails; when nobody knows any
+    /// more what is durable, the volume takes no more writes.
     fn make_permanent(&self, taken: &[Taken]) -> FsResult<()> {
         let stored = taken.iter().flat_map(|file| &file.spans).filter_map(|(_, s)| match &s.fill {
             Fill::Stored { block, .. } => Some(block.ticket),
             _ => None,
         });
-        if let Some(ticket) = stored.max() {
-            self.durability.ensure(ticket, &*self.blocks)?;
+        if let Some(ticket) = stored.max()
+            && let Err(error) = self.durability.ensure(ticket, &*self.blocks)
+        {
+            self.health.fail(format!("writing back: {}", super::chain(&error)));
+            taken.iter().for_each(|file| file.node.note_failure(&error));
+            return Err(error);
         }
+        let mut outcome = Ok(());
         for some in taken.chunks(BATCH_FILES) {
-            let mut commits = Vec::with_capacity(some.len());
-            for file in some {
-                commits.push(self.prepare(file)?);
-            }
-            let lost = self.names.commit(commits)?;
-            self.pins.report(lost);
-            some.iter().try_for_each(|file| self.finish(file))?;
+            let done = self.commit_batch(some);
+            outcome = outcome.and(done);
         }
-        Ok(())
+        outcome
+    }
+
+    /// Commits files together, or each alone when one of them cannot be: a damaged record must
+    /// not keep others from being written.
+    fn commit_batch(&self, files: &[Taken]) -> FsResult<()> {
+        let Err(error) = self.try_batch(files) else { return Ok(()) };
+        if let Some(reason) = self.names.refused() {
+            self.health.fail(format!("writing back: {reason}"));
+        } else if let [first, rest @ ..] = files
+            && !rest.is_empty()
+        {
+            let first = self.commit_batch(std::slice::from_ref(first));
+            return rest.iter().map(std::slice::from_ref).fold(first, |outcome, file| {
+                let done = self.commit_batch(file);
+                outcome.and(done)
+            });
+        }
+        files.iter().for_each(|file| file.node.note_failure(&error));
+        Err(error)
+    }
+
+    fn try_batch(&self, files: &[Taken]) -> FsResult<()> {
+        let commits = files.iter().map(|file| self.prepare(file)).collect::<FsResult<_>>()?;
+        let lost = self.names.commit(commits)?;
+        self.pins.report(lost);
+        files.iter().try_for_each(|file| self.finish(file))
     }
 
     /// Merges a snapshot with what is committed.
@@ -304,6 +338,7 @@ impl Files {
         let size = file.node.state.read().committed_size;
         let mut from = slots.start;
         while from < slots.end {
+            self.health.check()?;
             let to = slots.end.min(from + UNWRITTEN_SLOTS);
             let piece = Piece { start: 0, len: SLOT_LEN as u32, content: Content::Unwritten };
             let slots = (from..to).map(|slot| (slot, vec![piece.clone()])).collect();
@@ -420,23 +455,22 @@ impl Pack {
 
     /// All bytes, copied unless there is just one span.
     fn bytes(&self, taken: &[Taken]) -> Option<bytes::Bytes> {
-        let mut all = self
-            .members
-            .iter()
-            .flat_map(|(file, spans)| &taken[*file].spans[spans.clone()])
-            .filter_map(|(_, span)| match &span.fill {
-                Fill::Buffered(bytes) => Some(bytes),
-                _ => None,
-            });
-        let first = all.next()?;
-        let mut rest = all.peekable();
-        if rest.peek().is_none() {
-            return Some(first.clone());
+        if let [(file, spans)] = self.members.as_slice()
+            && let [(_, Span { fill: Fill::Buffered(only), .. })] =
+                &taken[*file].spans[spans.clone()]
+        {
+            return Some(only.clone());
         }
         let mut joined = BytesMut::with_capacity(self.len.max(OWN_BLOCK) as usize);
-        joined.extend_from_slice(first);
-        rest.for_each(|bytes| joined.extend_from_slice(bytes));
-        Some(joined.freeze())
+        for (file, spans) in &self.members {
+            joined.resize(joined.len().next_multiple_of(PACK_ALIGN as usize), 0);
+            for (_, span) in &taken[*file].spans[spans.clone()] {
+                if let Fill::Buffered(bytes) = &span.fill {
+                    joined.extend_from_slice(bytes);
+                }
+            }
+        }
+        (!joined.is_empty()).then(|| joined.freeze())
     }
 }
 

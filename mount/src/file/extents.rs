@@ -41,6 +41,8 @@ pub(crate) trait Extents: Send + Sync + 'static {
     fn commit(&self, files: Vec<FileCommit>) -> FsResult<Vec<BlockId>>;
     /// Whether any extent names the block.
     fn is_referenced(&self, block: BlockId) -> FsResult<bool>;
+    /// Why changes are refused, if they are: after a failed commit or sync.
+    fn refused(&self) -> Option<String>;
     /// Everything committed before the call survives power loss when it returns.
     fn sync(&self) -> FsResult<()>;
 }

@@ -5,6 +5,7 @@
 //! is never dropped from the list with data left. Blocks that lost their last reference are freed
 //! between rounds.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -25,6 +26,9 @@ const GROUP_BYTES: u64 = 64 << 20;
 
 /// Blocks looked up at once.
 const FREE_BATCH: usize = 4096;
+
+/// Looks at a block while others share blocks, before it counts as used.
+const LOOKS: usize = 8;
 
 /// Rest after a failed round, however loudly the bell rings.
 const REST: Duration = Duration::from_secs(1);
@@ -70,9 +74,8 @@ impl Bell {
     /// Waits without minding the bell; `false` when it is time to stop.
     fn rest(&self, time: Duration) -> bool {
         let mut state = self.state.lock();
-        if !state.stopped {
-            self.rung.wait_for(&mut state, time);
-        }
+        // A ring wakes once at most, since nobody takes it back meanwhile.
+        while !state.stopped && !self.rung.wait_for(&mut state, time).timed_out() {}
         !state.stopped
     }
 }
@@ -94,8 +97,15 @@ impl Flusher {
         let thread = std::thread::Builder::new().name("firn-flush".into()).spawn(move || {
             let mut seen = 0;
             while worker.bell.wait(worker.settings.flush_interval) {
-                let good = worker.round(&mut seen);
-                after_round();
+                let round = AssertUnwindSafe(|| {
+                    let good = worker.round(&mut seen);
+                    after_round();
+                    good
+                });
+                let good = catch_unwind(round).unwrap_or_else(|_| {
+                    worker.health.fail("writing back panicked, which is a bug".into());
+                    false
+                });
                 if !good && !worker.bell.rest(REST) {
                     return;
                 }
@@ -142,81 +152,101 @@ impl Files {
         let _round = self.flushing.lock();
         self.written.store(0, Ordering::Relaxed);
         let listed = std::mem::take(&mut *self.dirty.lock());
-        let mut first_error = None;
+        let deadline = self.deadline();
+        let mut outcome = Ok(());
         let mut group: Vec<Arc<FileNode>> = Vec::new();
         let mut bytes = 0;
-        for node in listed {
+        let mut listed = listed.into_iter().peekable();
+        while let Some(node) = listed.next() {
             // Before its state is taken: a later write lists it again.
             node.listed.store(false, Ordering::Release);
             bytes += node.state.read().overlay.weight();
             group.push(node);
-            if group.len() >= GROUP_FILES || bytes >= GROUP_BYTES {
-                self.flush_group(std::mem::take(&mut group), &mut first_error);
+            if group.len() >= GROUP_FILES || bytes >= GROUP_BYTES || listed.peek().is_none() {
+                let done = self.flush_group(std::mem::take(&mut group));
+                outcome = outcome.and(done);
                 bytes = 0;
             }
+            // What one group waited for in vain the others need not try.
+            if outcome.is_err() && self.clock.instant() >= deadline {
+                break;
+            }
         }
-        self.flush_group(group, &mut first_error);
-        first_error.map_or(Ok(()), Err)
+        self.dirty.lock().extend(listed);
+        *self.last_failure.lock() = outcome.as_ref().err().map(WriteFailure::of);
+        outcome
     }
 
-    fn flush_group(
-        &self,
-        group: Vec<Arc<FileNode>>,
-        first_error: &mut Option<crate::error::FsError>,
-    ) {
-        if group.is_empty() {
-            return;
-        }
-        if let Err(error) = self.commit(&group, Mode::Group) {
-            tracing::warn!(error = super::chain(&error), files = group.len(), "writing back");
-            *self.last_failure.lock() = Some(WriteFailure::of(&error));
-            first_error.get_or_insert(error);
-        } else {
-            *self.last_failure.lock() = None;
+    fn flush_group(&self, group: Vec<Arc<FileNode>>) -> FsResult<()> {
+        let done = self.commit(&group, Mode::Group);
+        if let Err(error) = &done {
+            tracing::warn!(error = super::chain(error), files = group.len(), "writing back");
+            // Whoever waits for memory need not wait for the end of the round.
+            *self.last_failure.lock() = Some(WriteFailure::of(error));
         }
         for node in group {
             if node.state.read().is_dirty() && node.must_list() {
                 self.dirty.lock().push(node);
             }
         }
+        done
     }
 
     /// Whether the latest round failed for lack of space.
-    pub(super) fn flush_found_no_space(&self) -> bool {
+    pub(crate) fn flush_found_no_space(&self) -> bool {
         matches!(*self.last_failure.lock(), Some(WriteFailure::NoSpace))
     }
 
     /// Frees blocks that nothing refers to any more.
     pub(crate) fn free_unreferenced(&self) -> FsResult<()> {
         loop {
-            let shares = self.pins.shares();
-            let mut candidates = self.pins.take_candidates(FREE_BATCH);
+            let candidates = self.pins.take_candidates(FREE_BATCH);
             if candidates.is_empty() {
                 return Ok(());
             }
-            for n in (0..candidates.len()).rev() {
-                match self.names.is_referenced(candidates[n]) {
-                    Ok(true) => {
-                        candidates.swap_remove(n);
-                    }
-                    Ok(false) => {}
+            let mut dead = Vec::new();
+            let mut unstable = Vec::new();
+            for &block in &candidates {
+                match self.use_of(block, None) {
+                    Ok(Some(true)) => {}
+                    Ok(Some(false)) => dead.push(block),
+                    Ok(None) => unstable.push(block),
                     Err(error) => {
                         self.pins.report(candidates);
                         return Err(error);
                     }
                 }
             }
-            if self.pins.shares() != shares {
-                // One of them may have moved from one file to another while it was looked for.
-                self.pins.report(candidates);
-                return Ok(());
-            }
-            if !candidates.is_empty() {
+            if !dead.is_empty() {
                 // That the last references are gone must not be lost by a crash.
                 self.names.sync()?;
-                self.blocks.free(&candidates);
+                self.blocks.free(&dead);
+            }
+            if !unstable.is_empty() {
+                self.pins.report(unstable);
+                return Ok(());
             }
         }
+    }
+
+    /// Whether a committed extent or an overlay refers to a block; `None` when references moved
+    /// from one file to another each time it was looked for. `first` is the first block of this
+    /// session if blocks on their way from an encoder count as used.
+    fn use_of(
+        &self,
+        block: firn_tiering::BlockId,
+        first: Option<firn_tiering::BlockId>,
+    ) -> FsResult<Option<bool>> {
+        for _ in 0..LOOKS {
+            let shares = self.pins.shares();
+            // Before the namespace is asked: a block that is committed meanwhile leaves the
+            // overlay.
+            let used = self.pins.is_held(block, first) || self.names.is_referenced(block)?;
+            if used || self.pins.shares() == shares {
+                return Ok(Some(used));
+            }
+        }
+        Ok(None)
     }
 
     /// Notes blocks that lost a committed reference elsewhere.
@@ -224,18 +254,13 @@ impl Files {
         self.pins.report(blocks);
     }
 
-    /// Whether uncommitted content refers to a block, or may; see `Pins`.
-    pub(crate) fn is_block_held(
+    /// Whether anything refers to a block, or may; `first` is the first block of this session.
+    pub(crate) fn is_block_used(
         &self,
         block: firn_tiering::BlockId,
         first: firn_tiering::BlockId,
-    ) -> bool {
-        self.pins.is_held(block, first)
-    }
-
-    /// See `Pins::shares`.
-    pub(crate) fn shares(&self) -> u64 {
-        self.pins.shares()
+    ) -> FsResult<bool> {
+        Ok(self.use_of(block, Some(first))?.unwrap_or(true))
     }
 
     /// Bytes that write buffers hold.

@@ -4,6 +4,7 @@
 //! missed what the caller wants durable. A failed sync is remembered for ever: what it should
 //! have covered may be lost, and a later success would hide that.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use firn_tiering::Blocks;
@@ -47,7 +48,8 @@ impl GroupSync {
         state.started += 1;
         let mine = state.started;
         drop(state);
-        let result = sync();
+        let result = catch_unwind(AssertUnwindSafe(sync))
+            .unwrap_or_else(|_| Err(FsError::io("sync", "it panicked, which is a bug")));
         let mut state = self.state.lock();
         state.running = false;
         match &result {

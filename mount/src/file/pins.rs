@@ -100,12 +100,13 @@ impl Pins {
         Appending { pins: self, number }
     }
 
-    /// Whether an overlay refers to the block, or may: an append that is under way has an id
-    /// above those that had ended when it began, and not below `first` of this session.
-    pub(crate) fn is_held(&self, id: BlockId, first: BlockId) -> bool {
+    /// Whether an overlay refers to the block, or, given the `first` block of this session, may:
+    /// an append that is under way has an id above those that had ended when it began.
+    pub(crate) fn is_held(&self, id: BlockId, first: Option<BlockId>) -> bool {
         let state = self.state.lock();
         let known = state.appending.values().min().copied().unwrap_or(state.youngest);
-        state.held.contains_key(&id) || (id >= first && known.is_none_or(|known| id > known))
+        let under_way = |first| id >= first && known.is_none_or(|known| id > known);
+        state.held.contains_key(&id) || first.is_some_and(under_way)
     }
 
     /// How many references were ever taken from committed extents. While this stays the same, a
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn a_block_that_may_be_under_way_counts_as_held() {
         let pins = Arc::new(Pins::default());
-        let first = block(10).id;
+        let first = Some(block(10).id);
         assert!(!pins.is_held(block(9).id, first), "of an earlier session");
         assert!(pins.is_held(block(10).id, first), "nothing was appended yet");
         drop(pins.hold(block(11), 1));

@@ -20,7 +20,7 @@ use crate::error::FsResult;
 use crate::types::Ino;
 
 /// Slots remembered; more wait until their file is written again.
-const MAX_QUEUED: usize = 65_536;
+const MAX_QUEUED: usize = 16_384;
 
 /// Bytes settled in one round.
 const ROUND_BYTES: u64 = 32 << 20;

@@ -110,6 +110,7 @@ impl Files {
     /// Waits for memory as `wait` allows, but not on while what would free it has no space.
     fn wait_for_memory(&self, bytes: u64, wait: Wait) -> FsResult<Charge> {
         loop {
+            self.health.check()?;
             let slice = match wait {
                 Wait::No => Wait::No,
                 Wait::Until(deadline) => {

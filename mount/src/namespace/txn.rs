@@ -238,13 +238,15 @@ impl<'a> Txn<'a> {
         self.batch.delete(Space::Meta, &key::meta_inode(key::ORPHANS, self.namespace.dataset, ino));
     }
 
-    /// Notes that extents from the inode's size on are still to be removed.
-    pub(super) fn add_truncation(&mut self, ino: Ino) {
+    /// Notes that extents from the inode's size on are still to be removed; an open removes them
+    /// where a crash comes first.
+    pub fn add_truncation(&mut self, ino: Ino) {
         let key = key::meta_inode(key::TRUNCATIONS, self.namespace.dataset, ino);
         self.batch.put(Space::Meta, &key, Bytes::new());
     }
 
-    pub(super) fn remove_truncation(&mut self, ino: Ino) {
+    /// Nothing is left behind the inode's size.
+    pub fn remove_truncation(&mut self, ino: Ino) {
         self.batch
             .delete(Space::Meta, &key::meta_inode(key::TRUNCATIONS, self.namespace.dataset, ino));
     }

@@ -152,8 +152,8 @@ impl Core for Volume {
         self.write_file(caller, ino, handle, write, wait)
     }
 
-    fn flush(&self, ino: Ino, handle: Handle, _: Wait) -> FsResult<()> {
-        self.flush_file(ino, handle)
+    fn flush(&self, ino: Ino, handle: Handle, wait: Wait) -> FsResult<()> {
+        self.flush_file(ino, handle, wait)
     }
 
     fn release(&self, ino: Ino, handle: Handle) {

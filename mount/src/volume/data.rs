@@ -1,7 +1,7 @@
 //! Calls on the content of files.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use firn_tiering::Wait;
@@ -15,6 +15,12 @@ use crate::file::node::FileNode;
 use crate::file::write::Place;
 use crate::namespace::{Durability, Inode, cleared_privileges, in_group};
 use crate::types::{Caller, Fallocate, FileKind, Handle, Ino, OpenMode, Seek};
+
+/// How long free space that is plenty need not be asked for again.
+const FREE_KNOWN_FOR: Duration = Duration::from_secs(1);
+
+/// More than can be written in that time.
+const PLENTY: u64 = 8 << 30;
 
 /// One write, as the kernel describes it.
 #[derive(Clone, Copy, Debug)]
@@ -141,8 +147,9 @@ impl Volume {
             txn.put_inode(inode)?;
             self.changed(txn.commit(Durability::Buffered))?;
         }
-        drop(guard);
+        // Under the lock: who sets one meanwhile must have the last word.
         node.state.write().no_capability = true;
+        drop(guard);
         Ok(())
     }
 
@@ -152,8 +159,37 @@ impl Volume {
         self.drop_privileges(caller, node, caller.uid != 0)
     }
 
-    pub(super) fn flush_file(&self, ino: Ino, handle: Handle) -> FsResult<()> {
-        self.handles.get(ino, handle)?.untold_failure()
+    /// The last chance to tell a writer that there is no room: what it wrote is written back
+    /// now when it is doubtful that there is.
+    pub(super) fn flush_file(&self, ino: Ino, handle: Handle, wait: Wait) -> FsResult<()> {
+        let open = self.handles.get(ino, handle)?;
+        open.untold_failure()?;
+        if !open.mode.write || !open.node.state.read().is_dirty() || self.has_room()? {
+            return Ok(());
+        }
+        must_wait(wait)?;
+        let done = self.files.commit(std::slice::from_ref(&open.node), Mode::Small);
+        if done.is_err() {
+            open.told();
+        }
+        self.logged(ino, done)
+    }
+
+    /// Whether everything that is buffered will find room.
+    fn has_room(&self) -> FsResult<bool> {
+        if self.files.flush_found_no_space() {
+            return Ok(false);
+        }
+        let need = 2 * self.files.buffered_bytes();
+        let now = self.clock.instant();
+        let mut known = self.known_free.lock();
+        let lately = known.is_some_and(|(at, free)| {
+            now.saturating_duration_since(at) < FREE_KNOWN_FOR && free > need + PLENTY
+        });
+        if !lately {
+            *known = Some((now, self.storage.space()?.free_bytes));
+        }
+        Ok(known.is_some_and(|(_, free)| free > need))
     }
 
     pub(super) fn fsync_file(&self, ino: Ino, handle: Handle, wait: Wait) -> FsResult<()> {
@@ -196,7 +232,9 @@ impl Volume {
     ) -> FsResult<()> {
         let open = self.handles.get(ino, handle)?;
         let (offset, len) = range;
-        if matches!(what, Fallocate::Allocate { .. }) && len > self.storage.space()?.free_bytes {
+        if matches!(what, Fallocate::Allocate { .. })
+            && self.files.unallocated(&open.node, offset, len)? > self.storage.space()?.free_bytes
+        {
             return Err(FsError::NoSpace);
         }
         self.files.fallocate(&open.node, offset, len, what, self.now())?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use firn_tiering::BlockId;
 
 use crate::error::{FsError, FsResult};
+use crate::file::SLOT_LEN;
 use crate::file::extents::{Extents, FileCommit};
-use crate::namespace::{Durability, Inode, Namespace, Piece, Timestamp, Txn};
+use crate::namespace::{Durability, Inode, InodeGuard, Namespace, Piece, Timestamp, Txn};
 use crate::types::{Attr, Ino};
 
 /// Slots looked at together.
@@ -27,22 +28,23 @@ impl NamespaceExtents {
         Self { names }
     }
 
-    fn stage<'a>(
-        &'a self,
-        mut txn: Txn<'a>,
-        file: FileCommit,
-        lost: &mut Vec<BlockId>,
-    ) -> FsResult<Txn<'a>> {
+    /// Stages one file. Only what lies behind its end may need batches of its own, and those
+    /// come after the one that shortens it: a note makes the next open finish what a crash
+    /// interrupts, and until then nobody sees what is left there.
+    fn stage<'a>(&'a self, mut staged: Staged<'a>, file: FileCommit) -> FsResult<Staged<'a>> {
         let mut inode = match self.names.inode(file.ino) {
             Ok(inode) => Inode::clone(&inode),
-            Err(FsError::Stale) => return Ok(txn),
+            Err(FsError::Stale) => return Ok(staged),
             Err(error) => return Err(error),
         };
-        for range in file.cleared {
-            txn = self.clear(txn, &mut inode, range, lost)?;
+        let end = file.size.div_ceil(SLOT_LEN);
+        let (tails, inner): (Vec<_>, Vec<_>) =
+            file.cleared.into_iter().partition(|range| range.start >= end);
+        for range in inner {
+            (staged, inode) = self.clear(staged, inode, range, false)?;
         }
         for (slot, pieces) in &file.slots {
-            txn.put_slot(&mut inode, *slot, pieces)?;
+            staged.txn.put_slot(&mut inode, *slot, pieces)?;
         }
         inode.size = file.size;
         if let Some(atime) = file.atime {
@@ -55,33 +57,76 @@ impl NamespaceExtents {
             // A change of mode meanwhile may have set a later one.
             inode.ctime = inode.ctime.max(Timestamp::from(ctime));
         }
-        txn.put_inode(inode)?;
-        Ok(txn)
+        for range in tails {
+            (staged, inode) = self.clear(staged, inode, range, true)?;
+        }
+        if staged.cutting {
+            staged.txn.remove_truncation(inode.ino);
+            staged.cutting = false;
+        }
+        staged.txn.put_inode(inode)?;
+        Ok(staged)
     }
 
-    /// Empties slots. Beyond a bound the batch is committed on the way: a crash then leaves the
-    /// range cleared in part.
+    /// Empties slots. Beyond a bound the batch is committed on the way and others get their turn
+    /// at the locks; in front of a file's end, a crash then leaves the range cleared in part.
     fn clear<'a>(
         &'a self,
-        mut txn: Txn<'a>,
-        inode: &mut Inode,
+        mut staged: Staged<'a>,
+        mut inode: Inode,
         range: Range<u64>,
-        lost: &mut Vec<BlockId>,
-    ) -> FsResult<Txn<'a>> {
+        behind_end: bool,
+    ) -> FsResult<(Staged<'a>, Inode)> {
         let mut next = Some(range.start).filter(|_| inode.allocated > 0);
         while let Some(from) = next {
             let page = self.names.slots(inode.ino, from, range.end, PAGE)?;
             for (slot, _) in page.slots {
-                txn.put_slot(inode, slot, &[])?;
+                staged.txn.put_slot(&mut inode, slot, &[])?;
             }
             next = page.next;
-            if txn.len() > MAX_CHANGES {
-                *inode = Inode::clone(&*txn.put_inode(inode.clone())?);
-                lost.extend(txn.commit(Durability::Buffered)?.unreferenced);
-                txn = self.names.begin();
+            if staged.txn.len() > MAX_CHANGES {
+                if behind_end && !staged.cutting {
+                    staged.txn.add_truncation(inode.ino);
+                    staged.cutting = true;
+                }
+                let ino = inode.ino;
+                staged.txn.put_inode(inode)?;
+                staged = staged.go_on(&self.names)?;
+                inode = Inode::clone(&*self.names.inode(ino)?);
             }
         }
-        Ok(txn)
+        Ok((staged, inode))
+    }
+}
+
+/// A batch of commits in the making, under the locks of its files.
+struct Staged<'a> {
+    guard: InodeGuard<'a>,
+    txn: Txn<'a>,
+    inodes: &'a [Ino],
+    lost: Vec<BlockId>,
+    /// The file that is being staged has a truncation record.
+    cutting: bool,
+}
+
+impl<'a> Staged<'a> {
+    fn begin(names: &'a Namespace, inodes: &'a [Ino]) -> Self {
+        let guard = names.lock(inodes);
+        Self { guard, txn: names.begin(), inodes, lost: Vec::new(), cutting: false }
+    }
+
+    fn commit(self) -> FsResult<Vec<BlockId>> {
+        let Self { guard, txn, mut lost, .. } = self;
+        lost.extend(txn.commit(Durability::Buffered)?.unreferenced);
+        drop(guard);
+        Ok(lost)
+    }
+
+    /// Commits what there is so far, and lets go of the locks for a moment.
+    fn go_on(self, names: &'a Namespace) -> FsResult<Self> {
+        let (inodes, cutting) = (self.inodes, self.cutting);
+        let lost = self.commit()?;
+        Ok(Self { lost, cutting, ..Self::begin(names, inodes) })
     }
 }
 
@@ -109,18 +154,19 @@ impl Extents for NamespaceExtents {
 
     fn commit(&self, files: Vec<FileCommit>) -> FsResult<Vec<BlockId>> {
         let inodes: Vec<Ino> = files.iter().map(|file| file.ino).collect();
-        let _guard = self.names.lock(&inodes);
-        let mut lost = Vec::new();
-        let mut txn = self.names.begin();
+        let mut staged = Staged::begin(&self.names, &inodes);
         for file in files {
-            txn = self.stage(txn, file, &mut lost)?;
+            staged = self.stage(staged, file)?;
         }
-        lost.extend(txn.commit(Durability::Buffered)?.unreferenced);
-        Ok(lost)
+        staged.commit()
     }
 
     fn is_referenced(&self, block: BlockId) -> FsResult<bool> {
         self.names.is_referenced(block)
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.names.read_only()
     }
 
     fn sync(&self) -> FsResult<()> {

@@ -40,18 +40,10 @@ impl Volume {
     /// Which blocks are referenced; `first` is as in [`LateLiveness::bind`]. That the others are
     /// not survives power loss: whoever asked may destroy them.
     pub(super) fn references(&self, blocks: &[BlockId], first: BlockId) -> FsResult<Vec<bool>> {
-        let shares = self.files.shares();
-        // Before the namespace is asked: a block that is committed meanwhile leaves the overlay.
-        let held: Vec<bool> =
-            blocks.iter().map(|block| self.files.is_block_held(*block, first)).collect();
-        let mut answers = Vec::with_capacity(blocks.len());
-        for (block, held) in blocks.iter().zip(held) {
-            answers.push(held || self.names.is_referenced(*block)?);
-        }
-        if self.files.shares() != shares {
-            // One of them may have moved from one file to another while it was looked for.
-            answers.fill(true);
-        }
+        let answers = blocks
+            .iter()
+            .map(|block| self.files.is_block_used(*block, first))
+            .collect::<FsResult<Vec<bool>>>()?;
         if answers.contains(&false) {
             self.changed(self.names.sync())?;
         }

@@ -1,5 +1,7 @@
 //! Calls on inodes and names.
 
+use std::sync::Arc;
+
 use firn_tiering::Wait;
 
 use super::Volume;
@@ -98,6 +100,16 @@ impl Volume {
         }
     }
 
+    /// What a name refers to; `None` when there is nothing that a rename could replace, for which
+    /// the rename itself has the right error.
+    fn existing(&self, (parent, name): (Ino, &[u8])) -> FsResult<Option<Arc<Inode>>> {
+        match self.names.lookup(parent, name) {
+            Ok(inode) => Ok(Some(inode)),
+            Err(error @ FsError::Io { .. }) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
     pub(super) fn rename_entry(
         &self,
         from: (Ino, &[u8]),
@@ -107,9 +119,9 @@ impl Volume {
     ) -> FsResult<()> {
         self.check_writable()?;
         if mode == RenameMode::Replace
-            && let Ok(source) = self.names.lookup(from.0, from.1)
+            && let Some(source) = self.existing(from)?
             && source.kind == FileKind::File
-            && self.names.lookup(to.0, to.1).is_ok_and(|target| target.ino != source.ino)
+            && self.existing(to)?.is_some_and(|target| target.ino != source.ino)
         {
             self.commit_before_rename(source.ino, wait)?;
         }
@@ -130,17 +142,22 @@ impl Volume {
         if !plus {
             return self.names.readdir(ino, cookie, false, sink);
         }
-        self.names.readdir(ino, cookie, true, &mut |entry| {
+        let mut any = false;
+        let listed = self.names.readdir(ino, cookie, true, &mut |entry| {
             let Some(stored) = entry.attr else { return sink(entry) };
             // Counted before it is handed out, so that it cannot be purged in between.
             self.table.look_up(entry.ino);
             let mut entry = entry.clone();
             entry.attr = Some(self.attr(entry.ino).unwrap_or(stored));
             let accepted = sink(&entry);
-            if !accepted {
+            if accepted {
+                any = true;
+            } else {
                 self.forget_inode(entry.ino, 1);
             }
             accepted
-        })
+        });
+        // What was handed out is counted, so it must arrive; the error comes with the next page.
+        if any { Ok(()) } else { listed }
     }
 }

@@ -3,6 +3,7 @@
 //! The namespace keeps an orphan record from the moment the last name went, so that what a crash
 //! interrupts is found again by the next open.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -64,13 +65,23 @@ fn work_off(orphans: &Receiver<Ino>, names: &Namespace, files: &Files) {
         if files.health.check().is_err() {
             continue;
         }
-        match names.purge(&group) {
-            Ok(lost) => files.report_unreferenced(lost),
-            Err(error) => {
-                tracing::error!(error = chain(&error), "clearing away removed files");
-                if let Some(reason) = names.read_only() {
-                    files.health.fail(reason);
-                }
+        let cleared = AssertUnwindSafe(|| purge(&group, names, files));
+        if catch_unwind(cleared).is_err() {
+            files.health.fail("clearing away removed files panicked, which is a bug".into());
+        }
+    }
+}
+
+/// Clears away a group, or each file alone when one of them cannot be.
+fn purge(group: &[Ino], names: &Namespace, files: &Files) {
+    match names.purge(group) {
+        Ok(lost) => files.report_unreferenced(lost),
+        Err(error) => {
+            tracing::error!(inodes = ?group, error = chain(&error), "clearing away removed files");
+            if let Some(reason) = names.read_only() {
+                files.health.fail(reason);
+            } else if group.len() > 1 {
+                group.chunks(1).for_each(|ino| purge(ino, names, files));
             }
         }
     }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::fake::{READ_WRITE, ROOT, World};
 use crate::core::Core;
 use crate::error::FsError;
-use crate::types::Ino;
+use crate::namespace::{Batch, Dataset, Durability, NamespaceStore, Space, key};
+use crate::types::{Fallocate, Ino};
 use firn_tiering::{Clock, Error, Wait};
 
 const MIB: usize = 1 << 20;
 
 #[test]
-fn data_that_could_not_be_written_back_is_kept_told_once_and_tried_again() {
+fn data_that_could_not_be_written_back_is_kept_told_and_tried_again() {
     let world = World::new();
     let volume = world.volume();
     let a = world.create("a");
@@ -22,12 +23,18 @@ fn data_that_could_not_be_written_back_is_kept_told_once_and_tried_again() {
     assert!(matches!(volume.sync(), Err(FsError::NoSpace)));
     assert!(world.content("a") == data);
     assert!(matches!(volume.flush(a.0, a.1, world.wait()), Err(FsError::NoSpace)));
-    volume.flush(a.0, a.1, world.wait()).unwrap();
+    // While there is no room every close tries again, also that of a file not yet tried.
+    assert!(matches!(volume.flush(a.0, a.1, world.wait()), Err(FsError::NoSpace)));
+    let late = world.create("late");
+    world.write(late, 0, &data);
+    assert!(matches!(volume.flush(late.0, late.1, Wait::No), Err(FsError::WouldWait)));
+    assert!(matches!(volume.flush(late.0, late.1, world.wait()), Err(FsError::NoSpace)));
     assert!(matches!(volume.fsync(a.0, other, false, world.wait()), Err(FsError::NoSpace)));
     world.blocks.fail_appends(None);
     world.fsync(a).unwrap();
-    assert!(world.content("a") == data);
-    assert_eq!(volume.dirty_files(), 1, "still listed, though clean by now");
+    volume.flush(late.0, late.1, world.wait()).unwrap();
+    assert!(world.content("a") == data && world.content("late") == data);
+    assert_eq!(volume.dirty_files(), 2, "still listed, though clean by now");
     volume.sync().unwrap();
     assert_eq!(volume.dirty_files(), 0);
 }
@@ -110,4 +117,45 @@ fn writers_wait_for_memory_and_fail_at_the_deadline() {
     }
     assert!(world.budget.peak_bytes() <= 4 * MIB as u64);
     assert!(world.content("a") == vec![1; offset as usize]);
+}
+
+#[test]
+fn a_damaged_record_fails_its_own_file_and_no_other() {
+    let world = World::new();
+    let volume = world.volume();
+    let (a, b) = (world.create("a"), world.create("b"));
+    for file in [a, b] {
+        world.write(file, 0, &[1; 300_000]);
+    }
+    volume.sync().unwrap();
+    let mut damage = Batch::new();
+    let slot = key::head_numbered(Dataset::ROOT, a.0, key::Kind::Extent, 0);
+    damage.put(Space::Head, &slot, b"damaged".to_vec());
+    world.store.commit(damage, Durability::Buffered).unwrap();
+    for file in [a, b] {
+        world.write(file, 100, &[2; 300_000]);
+    }
+    assert!(matches!(volume.sync(), Err(FsError::Io { .. })));
+    assert_eq!(volume.read_only_reason(), None);
+    assert!(matches!(volume.flush(a.0, a.1, world.wait()), Err(FsError::Io { .. })));
+    volume.flush(b.0, b.1, world.wait()).unwrap();
+    assert!(!volume.file(b.0).unwrap().state.read().is_dirty());
+    assert!(world.content("b")[100..] == [2; 300_000]);
+}
+
+#[test]
+fn preallocating_all_there_is_stays_cheap() {
+    let world = World::new();
+    let a = world.create("a");
+    let whole = i64::MAX as u64 / MIB as u64 / 2 * MIB as u64;
+    let zero = Fallocate::ZeroRange { keep_size: true };
+    world.volume().fallocate(&ROOT, a.0, a.1, 0, whole, zero, world.wait()).unwrap();
+    world.volume().sync().unwrap();
+    let attr = world.volume().getattr(a.0).unwrap();
+    assert_eq!((attr.size, attr.blocks * 512), (0, 64 << 30));
+    let too_much = Fallocate::Allocate { keep_size: true };
+    let refused = world.volume().fallocate(&ROOT, a.0, a.1, 0, whole, too_much, world.wait());
+    assert!(matches!(refused, Err(FsError::NoSpace)));
+    // What is allocated already takes no more.
+    world.volume().fallocate(&ROOT, a.0, a.1, 0, 64 << 30, too_much, world.wait()).unwrap();
 }
