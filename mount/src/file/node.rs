@@ -26,6 +26,9 @@ use crate::types::{Attr, Ino};
 /// Slots whose extents a file in use remembers.
 const CACHED_SLOTS: usize = 256;
 
+/// Inline bytes of a slot that is remembered; more is read again.
+const CACHED_INLINE: u64 = 4 << 10;
+
 /// Memory that a file which is being streamed to keeps beyond what its overlay holds.
 pub(super) const SPARE_MEMORY: u64 = 512 << 10;
 
@@ -259,6 +262,9 @@ impl FileNode {
             return Ok(Arc::clone(pieces));
         }
         let pieces: Arc<[Piece]> = load()?.into();
+        if super::piece::inline_len(&pieces) > CACHED_INLINE {
+            return Ok(pieces);
+        }
         let mut cache = self.cache.lock();
         if cache.slots.len() >= CACHED_SLOTS {
             cache.slots.clear();

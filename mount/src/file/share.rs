@@ -20,8 +20,14 @@ use crate::error::{FsError, FsResult};
 /// Most bytes that one call covers; callers go on behind a short answer.
 const MAX_SHARED: u64 = 1 << 30;
 
+/// Most parts that one call makes in the target, which bounds the memory they take.
+const MAX_PARTS: usize = 8192;
+
 /// Uncommitted bytes up to this many are copied; more are made blocks first.
 const MAX_COPIED: u64 = 256 << 10;
+
+/// Memory charged for each, as the overlay does; one that crosses a slot becomes two.
+const PART_OVERHEAD: u64 = 256;
 
 /// What a range of the source becomes in the target.
 struct Shared {
@@ -63,10 +69,9 @@ impl Files {
         };
         let found = self.collect(source, from..from + len)?;
         drop(guard);
-        let mut state = target.state.write();
-        if state.gone {
-            return Err(FsError::Stale);
-        }
+        let len = found.last().map_or(0, |part| part.range.end - from);
+        let memory = found.len() as u64 * PART_OVERHEAD;
+        let mut state = self.lock_with_memory(target, memory, wait)?;
         for part in found {
             put_in_slots(&mut state.overlay, to + (part.range.start - from), part);
         }
@@ -74,7 +79,7 @@ impl Files {
         state.touch_content(now);
         state.settle_charge(&self.memory);
         drop(state);
-        self.note_dirty(target, len.min(MAX_COPIED));
+        self.note_dirty(target, memory + len.min(MAX_COPIED));
         Ok(len)
     }
 
@@ -97,6 +102,9 @@ impl Files {
         let mut shared = Vec::new();
         for found in state.overlay.lookup(range) {
             let range = found.range;
+            if shared.len() >= MAX_PARTS {
+                break;
+            }
             let fill = match found.fill {
                 None => {
                     self.collect_committed(node, range, &mut shared)?;
@@ -125,6 +133,10 @@ impl Files {
         let mut next = Some(pos / SLOT_LEN);
         while let Some(slot) = next.filter(|slot| slot * SLOT_LEN < range.end) {
             let base = slot * SLOT_LEN;
+            // What is missing behind the last part is left to the next call.
+            if shared.len() >= MAX_PARTS {
+                return Ok(());
+            }
             let clip = (pos.max(base) - base) as u32..(range.end - base).min(SLOT_LEN) as u32;
             for piece in self.slot(node, slot)?.iter().filter_map(|piece| piece.clip(&clip)) {
                 let start = base + u64::from(piece.start);

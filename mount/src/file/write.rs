@@ -74,7 +74,7 @@ impl Files {
     }
 
     /// Locks a file's state once it holds memory for `bytes` more.
-    fn lock_with_memory<'n>(
+    pub(super) fn lock_with_memory<'n>(
         &self,
         node: &'n FileNode,
         bytes: u64,

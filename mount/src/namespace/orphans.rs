@@ -41,20 +41,45 @@ impl Namespace {
         let mut unreferenced = Vec::new();
         // A batch covers many small files under one set of locks.
         for group in inodes.chunks(64) {
-            let _guard = self.lock(group);
+            let mut large = Vec::new();
+            let guard = self.lock(group);
             let mut txn = self.begin();
             for &ino in group {
-                txn = self.purge_one(txn, ino, &mut unreferenced)?;
+                txn = self.purge_one(txn, ino, &mut large, &mut unreferenced)?;
             }
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
+            drop(guard);
+            large.into_iter().try_for_each(|ino| self.purge_slots(ino, &mut unreferenced))?;
         }
         Ok(unreferenced)
+    }
+
+    /// Removes a large orphan. Nobody can reach it, so that the locks, which others share, need
+    /// not be held from one batch to the next.
+    fn purge_slots(&self, ino: Ino, unreferenced: &mut Vec<BlockId>) -> FsResult<()> {
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            let _guard = self.lock(&[ino]);
+            let Some(found) = self.find_inode(ino)?.filter(|found| found.nlink == 0) else {
+                return Ok(());
+            };
+            let mut inode = Inode::clone(&found);
+            let mut txn = self.begin();
+            from = self.remove_slots(&mut txn, &mut inode, slot)?;
+            let txn = match from {
+                Some(_) => txn.put_inode(inode).map(|_| txn)?,
+                None => self.purge_rest(txn, &inode, unreferenced)?,
+            };
+            unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
+        }
+        Ok(())
     }
 
     fn purge_one<'a>(
         &'a self,
         mut txn: Txn<'a>,
         ino: Ino,
+        large: &mut Vec<Ino>,
         unreferenced: &mut Vec<BlockId>,
     ) -> FsResult<Txn<'a>> {
         let Some(found) = self.find_inode(ino)? else {
@@ -65,16 +90,23 @@ impl Namespace {
             return Ok(txn);
         }
         let mut inode = Inode::clone(&found);
-        let mut from = self.remove_first_slot(&mut txn, &mut inode)?;
-        while let Some(slot) = from {
-            from = self.remove_slots(&mut txn, &mut inode, slot)?;
-            if from.is_some() {
-                inode = Inode::clone(&*txn.put_inode(inode)?);
-                unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
-                txn = self.begin();
-            }
+        if self.remove_first_slot(&mut txn, &mut inode)?.is_some() {
+            txn.put_inode(inode)?;
+            large.push(ino);
+            return Ok(txn);
         }
-        while inode.xattr_names > 0 && self.remove_xattrs(&mut txn, &inode)? {
+        self.purge_rest(txn, &inode, unreferenced)
+    }
+
+    /// Removes what an orphan has beside content, and the orphan.
+    fn purge_rest<'a>(
+        &'a self,
+        mut txn: Txn<'a>,
+        inode: &Inode,
+        unreferenced: &mut Vec<BlockId>,
+    ) -> FsResult<Txn<'a>> {
+        let ino = inode.ino;
+        while inode.xattr_names > 0 && self.remove_xattrs(&mut txn, inode)? {
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
             txn = self.begin();
         }
@@ -84,7 +116,7 @@ impl Namespace {
                 txn.remove_record(ino, Kind::Symlink, &key, version)?;
             }
         }
-        txn.remove_inode(&inode)?;
+        txn.remove_inode(inode)?;
         txn.remove_orphan(ino);
         txn.remove_truncation(ino);
         if txn.len() >= CHANGES_PER_BATCH {
