@@ -72,6 +72,12 @@ const MERGE_AT_REST_BYTES: u64 = 64 << 20;
 const REST_LOOKS: u32 = 30_000;
 const REST_PAUSE: Duration = Duration::from_millis(2);
 
+/// Sealed buffers of a space beside which a commit goes on; fjall itself stops at four.
+const MOST_SEALED: usize = 2;
+
+/// How often a commit looks again whether tables were written: five minutes in all.
+const TABLE_LOOKS: u32 = 150_000;
+
 /// Bytes that an entry of a write buffer takes beside key and value.
 const ENTRY_OVERHEAD: u64 = 128;
 
@@ -83,6 +89,8 @@ pub struct LocalStore {
     committed: AtomicU64,
     synced: Mutex<u64>,
     rested: AtomicBool,
+    /// Write buffers may be waiting to become tables.
+    sealed: AtomicBool,
 }
 
 /// How full the write buffer of a space is.
@@ -137,6 +145,7 @@ impl LocalStore {
             committed: AtomicU64::new(0),
             synced: Mutex::new(0),
             rested: AtomicBool::new(false),
+            sealed: AtomicBool::new(true),
         })
     }
 
@@ -178,9 +187,34 @@ impl LocalStore {
             {
                 let space = &self.opened().spaces[at];
                 space.rotate_memtable().map_err(StoreError::of("seal a write buffer"))?;
+                self.sealed.store(true, Ordering::Release);
             }
         }
         Ok(())
+    }
+
+    /// Waits while so many buffers are sealed that fjall's commit would wait as well: it would
+    /// not notice the death of the worker that it waits for.
+    fn wait_for_tables(&self) -> StoreResult<()> {
+        // Taken before the look, so that a buffer sealed meanwhile is not forgotten.
+        if !self.sealed.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        for look in 0_u32.. {
+            let sealed = |space: &Keyspace| space.sealed_memtable_count();
+            let most = self.opened().spaces.iter().map(sealed).max().unwrap_or(0);
+            self.sealed.fetch_or(most > 0, Ordering::AcqRel);
+            match most {
+                count if count <= MOST_SEALED => return Ok(()),
+                _ if look == TABLE_LOOKS => break,
+                _ => {}
+            }
+            // Fails when the database was poisoned.
+            let alive = self.opened().database.persist(PersistMode::Buffer);
+            alive.map_err(StoreError::of("wait for tables"))?;
+            std::thread::sleep(REST_PAUSE);
+        }
+        Err(StoreError::of("wait for tables")("none was written for a long time"))
     }
 
     fn flush_tables(&self) -> StoreResult<bool> {
@@ -315,6 +349,7 @@ impl NamespaceReader for LocalStore {
 
 impl NamespaceStore for LocalStore {
     fn commit(&self, batch: Batch, durability: Durability) -> StoreResult<()> {
+        self.wait_for_tables()?;
         let open = self.opened();
         // Flushes to the operating system at commit, since journal persistence is not manual.
         let mut writes = open.database.batch();
