@@ -71,6 +71,8 @@ pub struct Volume {
     handles: Handles,
     flusher: Mutex<Option<Flusher>>,
     purger: Purger,
+    /// Held by the one sync that runs on a thread that serves calls.
+    small_sync: Mutex<()>,
     /// Free bytes, and when they were asked for.
     known_free: Mutex<Option<(Instant, u64)>>,
 }
@@ -106,6 +108,7 @@ impl Volume {
             handles: Handles::default(),
             flusher: Mutex::new(Some(flusher)),
             purger,
+            small_sync: Mutex::default(),
             known_free: Mutex::default(),
         };
         volume.purge_orphans()?;

@@ -193,10 +193,30 @@ impl Volume {
     }
 
     pub(super) fn fsync_file(&self, ino: Ino, handle: Handle, wait: Wait) -> FsResult<()> {
-        must_wait(wait)?;
         let open = self.handles.get(ino, handle)?;
+        let small = matches!(wait, Wait::No);
+        // One at a time, so that no more than one of the threads that serve calls is held up.
+        let turn = if small { self.small_sync.try_lock() } else { None };
+        if small && turn.is_none() {
+            return Err(FsError::WouldWait);
+        }
         open.untold_failure()?;
-        self.logged(ino, self.sync_file(&open))
+        let done = if small { self.sync_small(&open) } else { self.sync_file(&open) };
+        self.logged(ino, done)
+    }
+
+    /// Syncs what the namespace's log takes; `WouldWait` where that is not all. Going to another
+    /// thread and back would take longer than the sync.
+    fn sync_small(&self, open: &OpenFile) -> FsResult<()> {
+        let done = match self.files.commit_inline(&open.node) {
+            Ok(true) => self.changed(self.names.sync()),
+            Ok(false) => return Err(FsError::WouldWait),
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            open.told();
+        }
+        done
     }
 
     fn sync_file(&self, open: &OpenFile) -> FsResult<()> {

@@ -167,7 +167,8 @@ impl LocalStore {
         let reached = self.committed.load(Ordering::Acquire);
         self.opened()
             .database
-            .persist(PersistMode::SyncAll)
+            // The length of a journal is fixed when it is made; times need not be durable.
+            .persist(PersistMode::SyncData)
             .map_err(StoreError::of("sync the journal"))?;
         *synced = reached;
         Ok(())
