@@ -14,6 +14,7 @@ mod entry;
 mod frame;
 mod hash;
 mod header;
+mod identity;
 mod index;
 mod le;
 mod locate;
@@ -34,6 +35,7 @@ pub use frame::{
 };
 pub use hash::{BlockHash, hash_block};
 pub use header::{DATA_START, SegmentHeader, TRAILER_LEN, Trailer};
+pub use identity::{Identity, identify};
 pub use index::SegmentIndex;
 pub use locate::IndexFetch;
 pub use parity::Geometry;

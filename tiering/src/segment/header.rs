@@ -274,6 +274,15 @@ fn name_at(page: &[u8]) -> SegmentName {
     }
 }
 
+/// Whom a trailer names, if its checksum is right; whatever its version, the name stands there.
+pub(super) fn page_name(bytes: &[u8]) -> Option<SegmentName> {
+    let page = bytes.get(..TRAILER_LEN)?;
+    match check_page("segment trailer", page, &TRAILER_MAGIC) {
+        Ok(()) | Err(Error::TooNew { .. }) => Some(name_at(page)),
+        Err(_) => None,
+    }
+}
+
 /// Checks magic, checksum, version and flags, which all pages have at the same places.
 pub(super) fn check_page(what: &'static str, page: &[u8], magic: &[u8; 8]) -> Result<()> {
     if page[..8] != *magic {

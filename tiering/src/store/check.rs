@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use crate::block::BlockId;
 use crate::catalog::ColdCopy;
-use crate::error::Result;
-use crate::segment::{Damage, ReadAt, SegmentId, SegmentIndex, check_frames, repair};
+use crate::error::{Error, Result};
+use crate::segment::{Damage, Repair, SegmentId, SegmentIndex, check_frames, repair};
 
 use super::Inner;
 use super::object::ColdObject;
@@ -123,7 +123,7 @@ impl Inner {
         let mut bad = BTreeSet::new();
         if holes.is_empty() {
             report.bytes += index.trailer().file_len;
-            bad.extend(report.check_shards(index, false, file.as_ref()));
+            bad.extend(report.judge(index, false, repair(file.as_ref(), &index.name())));
         }
         if options.data || !holes.is_empty() {
             for (block, error) in check_frames(file.as_ref(), index) {
@@ -161,14 +161,17 @@ impl Inner {
             Ok(len) => {
                 return report.note(index, true, format!("it has {len} bytes, not {expected}"));
             }
-            Err(error) => return report.note(index, true, chain(&error)),
+            Err(error) => return report.unread(index, &error),
         }
         if !options.cold_data {
             return BTreeSet::new();
         }
         report.bytes += expected;
         let object = ColdObject::new(self, cold, id, expected);
-        report.check_shards(index, true, &object)
+        match object.verdict(repair(&object, &index.name())) {
+            Ok(found) => report.judge(index, true, Ok(found)),
+            Err(error) => report.unread(index, &error),
+        }
     }
 }
 
@@ -191,14 +194,31 @@ impl CheckReport {
         blocks
     }
 
-    /// Checks every part of a copy; returns the blocks that are damaged beyond repair.
-    fn check_shards<R: ReadAt + ?Sized>(
+    /// Notes why a copy in cold could not be looked at. A tier that does not answer has lost
+    /// nothing; one that has no such object has.
+    fn unread(&mut self, index: &SegmentIndex, error: &Error) -> BTreeSet<BlockId> {
+        if matches!(error, Error::NotFound(_) | Error::Damaged { .. } | Error::TooNew { .. }) {
+            return self.note(index, true, chain(error));
+        }
+        self.findings.push(Finding {
+            segment: index.name().id,
+            in_cold: true,
+            what: format!("it could not be looked at: {}", chain(error)),
+            blocks: Vec::new(),
+            repairable: false,
+        });
+        BTreeSet::new()
+    }
+
+    /// Notes what a look at every part of a copy found; returns the blocks that are damaged
+    /// beyond repair.
+    fn judge(
         &mut self,
         index: &SegmentIndex,
         in_cold: bool,
-        bytes: &R,
+        found: Result<Repair>,
     ) -> BTreeSet<BlockId> {
-        let found = match repair(bytes, &index.name()) {
+        let found = match found {
             Ok(found) if found.is_intact() => return BTreeSet::new(),
             Ok(found) => found,
             Err(error) => return self.note(index, in_cold, chain(&error)),

@@ -1,11 +1,16 @@
 //! A segment's object in the cold tier as bytes at an offset, so that what checks local files
 //! checks it too. Reads ahead one piece, for checks go through an object in order.
+//!
+//! What checks files takes what it cannot read for damage. A tier that does not answer is no
+//! damage, so the first failure is remembered, ends the reading, and [`ColdObject::verdict`]
+//! returns it in place of what the check made of it.
 
 use std::io;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::error::{Error, Result};
 use crate::segment::{ReadAt, SegmentId};
 
 use super::Inner;
@@ -19,17 +24,37 @@ pub(super) struct ColdObject<'a> {
     key: String,
     len: u64,
     piece: Mutex<(u64, Bytes)>,
+    failure: Mutex<Option<Error>>,
 }
 
 impl<'a> ColdObject<'a> {
     pub(super) fn new(inner: &'a Inner, cold: &'a Cold, id: SegmentId, len: u64) -> Self {
-        Self { inner, cold, key: id.object_key(), len, piece: Mutex::default() }
+        let (piece, failure) = (Mutex::default(), Mutex::default());
+        Self { inner, cold, key: id.object_key(), len, piece, failure }
+    }
+
+    /// What a check of the object found, or why a part of it could not be read.
+    pub(super) fn verdict<T>(&self, found: Result<T>) -> Result<T> {
+        self.failure.lock().take().map_or(found, Err)
     }
 
     fn load(&self, offset: u64, least: u64) -> io::Result<Bytes> {
+        let unread = || io::Error::other("the object could not be read");
+        let mut failure = self.failure.lock();
+        if failure.is_some() {
+            return Err(unread());
+        }
         let end = self.len.min(offset + least.max(COMPARE_BYTES));
         let deadline = self.inner.config.clock.instant() + CALL_DEADLINE;
-        self.cold.get_range(self.key.clone(), offset..end, deadline).map_err(io::Error::other)
+        let loaded = if self.inner.is_stopping() {
+            Err(Error::ReadOnly("it is being closed".into()))
+        } else {
+            self.cold.get_range(self.key.clone(), offset..end, deadline)
+        };
+        loaded.map_err(|error| {
+            *failure = Some(error);
+            unread()
+        })
     }
 }
 
@@ -41,9 +66,6 @@ impl ReadAt for ColdObject<'_> {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.len);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if self.inner.is_stopping() {
-            return Err(io::Error::other("the store is being closed"));
-        }
         let mut piece = self.piece.lock();
         let held = piece.0..piece.0 + piece.1.len() as u64;
         if offset < held.start || end > held.end {

@@ -207,7 +207,9 @@ impl Inner {
             let name = object.key.strip_prefix("segments/").unwrap_or_default();
             let Some((id, FileKind::Sealed)) = SegmentId::parse_file_name(name) else { return };
             let known = self.table.update(id, |segment| {
-                segment.record.len = segment.record.len.max(object.len);
+                if !segment.recorded {
+                    segment.record.len = segment.record.len.max(object.len);
+                }
             });
             if known.is_some() {
                 self.found_in_cold(id);

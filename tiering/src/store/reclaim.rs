@@ -222,6 +222,10 @@ impl Inner {
         }
         if self.may_delete_cold(index, live)? {
             let cold = self.cold_tier()?;
+            if record.cold == ColdCopy::Listed {
+                // Seen by its key alone: another instance of the volume may have written it.
+                self.check_owned(cold, id)?;
+            }
             let (key, deadline) = (id.object_key(), self.config.clock.instant() + CALL_DEADLINE);
             cold.call(deadline, "deleting from the cold tier", move |tier| {
                 Box::pin(async move { tier.delete(&key).await })

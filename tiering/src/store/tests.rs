@@ -3,4 +3,5 @@
 mod full;
 mod local;
 mod model;
+mod strangers;
 mod tiers;

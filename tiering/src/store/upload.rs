@@ -6,7 +6,11 @@
 //! *Retry*: a failed upload is tried again after a growing pause, visible in
 //! [`super::BlockStore::health`]; an ambiguous failure is settled by reading back.
 //! *Replacement*: an object that differs from the local file is deleted and written again only
-//! when its own checksums fail and every shard of the local file, checked again, is intact.
+//! when it was read throughout, names no other volume or segment and no other content, its own
+//! checksums fail, and every shard of the local file, checked again, is intact.
+//! *Sameness*: an object counts as the copy of a segment only if its trailer, which holds the
+//! checksums of index and shards, is the local one. Another instance of the volume, recovered
+//! elsewhere, writes sound objects under the same keys.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -15,7 +19,9 @@ use std::time::Duration;
 use crate::blocks::Wait;
 use crate::catalog::ColdCopy;
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, ReadAt, SegmentId, SegmentName, repair};
+use crate::segment::{
+    FileKind, Identity, ReadAt, SegmentId, SegmentName, Trailer, identify, repair,
+};
 
 use super::cold::Cold;
 use super::object::ColdObject;
@@ -175,7 +181,7 @@ impl Inner {
             if self.compare(cold, id, &file)? {
                 return Ok(());
             }
-            if self.verify_cold(id).is_ok() {
+            if self.is_whole_in_cold(cold, &name)? {
                 // The object is sound by its own checksums: whatever differs is local.
                 tracing::warn!(%id, "the local segment changed after it was checked");
                 return Ok(());
@@ -253,12 +259,57 @@ impl Inner {
         Ok(head.len)
     }
 
-    /// Verifies the object by its own checksums, every shard of it.
+    /// Verifies that the object is the copy of this segment: by its own checksums, every shard of
+    /// it, and by its trailer, which must be the local one where an index is left here.
     pub(super) fn verify_cold(&self, id: SegmentId) -> Result<()> {
-        let cold = self.cold_tier()?;
-        let name = SegmentName { volume: self.config.volume, id };
-        let object = ColdObject::new(self, cold, id, self.cold_len(cold, id)?);
-        whole(&object, &name)
+        if self.is_whole_in_cold(self.cold_tier()?, &self.name(id))? {
+            return Ok(());
+        }
+        Err(Error::Damaged { what: "cold object", reason: "its checksums do not match".into() })
+    }
+
+    /// As [`Inner::verify_cold`]. `false` means: it was read throughout, it is no other's, and it
+    /// is damaged.
+    fn is_whole_in_cold(&self, cold: &Cold, name: &SegmentName) -> Result<bool> {
+        let object = ColdObject::new(self, cold, name.id, self.cold_len(cold, name.id)?);
+        self.recognise(&object, name)?;
+        match object.verdict(repair(&object, name)) {
+            Ok(found) => Ok(found.is_intact()),
+            Err(Error::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses an object in cold that is known to be another's; one that is gone is nobody's.
+    pub(super) fn check_owned(&self, cold: &Cold, id: SegmentId) -> Result<()> {
+        match self.cold_len(cold, id) {
+            Ok(len) => self.recognise(&ColdObject::new(self, cold, id, len), &self.name(id)),
+            Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses an object that names another volume or segment, or the content of another.
+    fn recognise(&self, object: &ColdObject<'_>, name: &SegmentName) -> Result<()> {
+        match object.verdict(identify(object, name))? {
+            Identity::Same(trailer) => self.check_same(name.id, &trailer),
+            Identity::Foreign(other) => {
+                let reason = format!("it is segment {} of volume {:?}", other.id, other.volume);
+                Err(stranger(name.id, &reason))
+            }
+            Identity::Unknown => Ok(()),
+        }
+    }
+
+    /// Whether the object's trailer is the one of the segment that is known here.
+    fn check_same(&self, id: SegmentId, trailer: &Trailer) -> Result<()> {
+        match self.hot.read_index(&self.name(id)) {
+            Ok(index) if index.trailer() == trailer => Ok(()),
+            Ok(_) => Err(stranger(id, "it holds other blocks than the segment here")),
+            // Recovered from cold alone: what is there is what there is.
+            Err(_) if !self.table.with(id, |s| s.record.hot).unwrap_or(false) => Ok(()),
+            Err(error) => Err(stranger(id, &format!("the segment here cannot tell: {error}"))),
+        }
     }
 
     pub(super) fn cold_tier(&self) -> Result<&Cold> {
@@ -344,6 +395,15 @@ impl Inner {
             let mut wanted = self.wanted.lock();
             self.upload_changed.wait_for(&mut wanted, CLOCK_SLICE);
         }
+    }
+}
+
+/// A sound object that is not ours to take or to replace.
+fn stranger(id: SegmentId, reason: &str) -> Error {
+    Error::Cold {
+        action: "recognise",
+        object: id.object_key(),
+        source: format!("{reason}; was the volume opened elsewhere as well?").into(),
     }
 }
 
