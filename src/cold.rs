@@ -2,14 +2,16 @@
 //! asked once whether it answers, so that a wrong URL or missing credentials are one clear error
 //! now instead of many later.
 //!
-//! The object `volume.json` says whose tier it is. It is written when a volume is made and never
-//! changed; two volumes cannot share a place by mistake.
+//! The object `volume.json` says whose tier it is. It is written when a volume is made, or when it
+//! is first mounted with a place that nobody uses, and never changed; two volumes cannot share a
+//! place by mistake.
 
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use firn_tiering::Error;
+use firn_tiering::segment::{DATA_START, SegmentHeader, VolumeId};
 use firn_tiering::tier::{self, Access, Patience, Tier};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -33,20 +35,60 @@ pub struct Identity {
     pub uuid: Uuid,
 }
 
-/// Opens the cold tier of a volume that is being mounted, and asks it something.
-pub fn open(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Arc<dyn Tier>>> {
+/// Opens the cold tier of a volume and asks it something. A place that nobody uses becomes the
+/// volume's if it `may_claim` it.
+pub fn open(
+    config: &Config,
+    may_claim: bool,
+    runtime: &Runtime,
+) -> anyhow::Result<Option<Arc<dyn Tier>>> {
     let Some(url) = &config.cold else { return Ok(None) };
     let probed = probe(url, Access::Read, runtime)?;
-    match identity(url, probed.as_ref(), runtime)? {
-        Some(identity) if identity.uuid != config.uuid => {
-            return Err(anyhow!("belongs to volume {}, not to {}", identity.uuid, config.uuid))
-                .with_context(|| format!("cold tier {url}"))
-                .hint("`cold` in firn.toml names another volume's place");
+    let tier = probed.as_ref();
+    let mut owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
+    if owner.is_none() {
+        owner = holder(url, tier, runtime)?;
+        let is_free = match owner {
+            None => is_empty(url, tier, runtime)?,
+            Some(owner) => owner == config.uuid,
+        };
+        if is_free && may_claim {
+            claim(url, tier, config.uuid, runtime)?;
+            // Where two ask at the same instant, whoever is named now has it.
+            owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
         }
-        _ => {}
+    }
+    if let Some(owner) = owner.filter(|owner| *owner != config.uuid) {
+        return Err(anyhow!("belongs to volume {owner}, not to {}", config.uuid))
+            .with_context(|| format!("cold tier {url}"))
+            .hint("`cold` in firn.toml names another volume's place");
     }
     // Reads have a deadline of their own; copies of whole segments may take a while.
     open_patiently(url).map(Some)
+}
+
+/// Whose the first segment is in a place that nobody has claimed; `None` when there is none that
+/// says so.
+fn holder(url: &ColdUrl, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result<Option<Uuid>> {
+    let first = explain(runtime.block_on(tier.list("segments/", None, 1)), url)?;
+    let Some(segment) = first.first().filter(|segment| segment.len >= DATA_START) else {
+        return Ok(None);
+    };
+    let page = explain(runtime.block_on(tier.get_range(&segment.key, 0..DATA_START)), url)?;
+    let VolumeId(volume) = match SegmentHeader::from_bytes(&page) {
+        Ok(header) => header.name.volume,
+        Err(_) => return Ok(None),
+    };
+    Ok(Some(Uuid::from_bytes(volume)))
+}
+
+/// Whether nothing lies there. What does, and says not whose it is, may be this volume's.
+fn is_empty(url: &ColdUrl, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result<bool> {
+    let first = explain(runtime.block_on(tier.list("", None, 1)), url)?;
+    if let Some(object) = first.first() {
+        tracing::warn!(%url, found = object.key, "the cold tier is in use and says not by whom");
+    }
+    Ok(first.is_empty())
 }
 
 /// Opens a tier with the patience of work in the background.
@@ -139,3 +181,6 @@ fn explain<T>(result: Result<T, Error>, url: &ColdUrl) -> anyhow::Result<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
