@@ -27,6 +27,7 @@ use crate::volume_dir::{VolumeDir, create};
 
 pub mod assemble;
 mod closing;
+mod deaths;
 pub mod detach;
 mod gate;
 mod handler;

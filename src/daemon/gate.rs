@@ -7,7 +7,6 @@
 //! retained backup has behind it; those moments are forgotten when the daemon ends, which only
 //! delays deletion.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use firn_mount::backup::{Backup, Mark, Tracked};
@@ -15,8 +14,7 @@ use firn_mount::namespace::Namespace;
 use firn_tiering::{BackupGate, BackupProof, BlockId, Error, Result};
 use parking_lot::Mutex;
 
-/// Segments whose moment of death is remembered.
-const MAX_REMEMBERED: usize = 100_000;
+use super::deaths::{BlockSet, Deaths};
 
 /// Answers for a volume with a cold tier.
 #[derive(Debug)]
@@ -24,8 +22,8 @@ pub(super) struct Gate {
     namespace: Arc<Namespace>,
     tracked: Arc<Tracked>,
     backup: Arc<Backup>,
-    /// First block of a dead segment, and the moment at which it was seen dead.
-    dead: Mutex<HashMap<BlockId, Mark>>,
+    /// The dead blocks of objects that wait for their deletion.
+    dead: Mutex<Deaths<Mark>>,
 }
 
 impl Gate {
@@ -70,23 +68,22 @@ impl BackupGate for Gate {
     }
 
     fn may_delete_cold(&self, blocks: &[BlockId]) -> Result<bool> {
-        let Some(&first) = blocks.iter().min() else { return Ok(true) };
+        if blocks.is_empty() {
+            return Ok(true);
+        }
+        let set = BlockSet::of(blocks);
         for &block in blocks {
             if self.is_named(block)? {
-                self.dead.lock().remove(&first);
+                self.dead.lock().forget(set);
                 return Ok(false);
             }
         }
-        let mut dead = self.dead.lock();
-        if dead.len() >= MAX_REMEMBERED {
-            dead.clear();
-        }
-        let seen_dead = *dead.entry(first).or_insert_with(|| self.tracked.mark());
-        let oldest = self.backup.status().oldest_mark;
-        let may = oldest.is_some_and(|oldest| oldest >= seen_dead);
-        if may {
-            dead.remove(&first);
-        }
-        Ok(may)
+        // Asked after the blocks, like the mark of a proof.
+        let (now, oldest) = (self.tracked.mark(), self.backup.status().oldest_mark);
+        Ok(self.dead.lock().precede(set, now, oldest))
+    }
+
+    fn deleted_cold(&self, blocks: &[BlockId]) {
+        self.dead.lock().forget(BlockSet::of(blocks));
     }
 }

@@ -18,8 +18,12 @@ pub trait BackupGate: Send + Sync + 'static {
     fn ensure_backed_up(&self, blocks: &[BlockId]) -> Result<BackupProof>;
 
     /// Whether no retained backup references any of `blocks`, so that the cold object that holds
-    /// them may be deleted.
+    /// them may be deleted. They are all the blocks of that object that nothing refers to; asked
+    /// again with the same ones until it is deleted.
     fn may_delete_cold(&self, blocks: &[BlockId]) -> Result<bool>;
+
+    /// The object for which [`BackupGate::may_delete_cold`] was asked about `blocks` is gone.
+    fn deleted_cold(&self, blocks: &[BlockId]);
 }
 
 /// Says who is referenced.

@@ -220,7 +220,9 @@ impl Inner {
         if freed {
             self.drop_hot(index)?;
         }
-        if self.may_delete_cold(index, live)? {
+        let dead: Vec<_> =
+            ids_of(index.entries()).into_iter().filter(|block| !live.contains(block)).collect();
+        if self.may_delete_cold(id, live, &dead)? {
             let cold = self.cold_tier()?;
             if record.cold == ColdCopy::Listed {
                 // Seen by its key alone: another instance of the volume may have written it.
@@ -230,14 +232,21 @@ impl Inner {
             cold.call(deadline, "deleting from the cold tier", move |tier| {
                 Box::pin(async move { tier.delete(&key).await })
             })?;
+            if let Some(gate) = &self.config.backup {
+                gate.deleted_cold(&dead);
+            }
             self.forget_segment(index)?;
         }
         Ok(freed)
     }
 
     /// Whether no backup and no living block needs the object.
-    fn may_delete_cold(&self, index: &SegmentIndex, live: &HashSet<BlockId>) -> Result<bool> {
-        let id = index.name().id;
+    fn may_delete_cold(
+        &self,
+        id: SegmentId,
+        live: &HashSet<BlockId>,
+        dead: &[BlockId],
+    ) -> Result<bool> {
         let Some(gate) = &self.config.backup else { return Ok(false) };
         for block in live {
             let elsewhere = match self.with_catalog(|catalog| catalog.lookup(*block))? {
@@ -251,9 +260,7 @@ impl Inner {
                 return Ok(false);
             }
         }
-        let dead: Vec<_> =
-            ids_of(index.entries()).into_iter().filter(|block| !live.contains(block)).collect();
-        dead.chunks(ASK).try_fold(true, |all, part| Ok(all && gate.may_delete_cold(part)?))
+        gate.may_delete_cold(dead)
     }
 
     /// Takes a segment out of catalog, table and disk, in that order: a crash in between leaves a

@@ -63,6 +63,8 @@ pub(crate) struct FakeNamespace {
     pub(crate) refuses_backup: AtomicBool,
     pub(crate) keeps_cold: AtomicBool,
     pub(crate) backups: AtomicU64,
+    /// The dead blocks of each object that was deleted.
+    pub(crate) deleted: Mutex<Vec<Vec<BlockId>>>,
 }
 
 impl BackupGate for FakeNamespace {
@@ -77,6 +79,10 @@ impl BackupGate for FakeNamespace {
     fn may_delete_cold(&self, blocks: &[BlockId]) -> Result<bool> {
         let dead = self.dead.lock();
         Ok(!self.keeps_cold.load(Ordering::SeqCst) && blocks.iter().all(|id| dead.contains(id)))
+    }
+
+    fn deleted_cold(&self, blocks: &[BlockId]) {
+        self.deleted.lock().push(blocks.to_vec());
     }
 }
 

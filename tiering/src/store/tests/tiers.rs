@@ -450,5 +450,8 @@ fn an_object_that_a_backup_references_is_not_deleted() {
     volume.namespace.keeps_cold.store(false, Ordering::SeqCst);
     volume.store().sweep().unwrap();
     assert!(memory.keys().is_empty());
+    let mut deleted = volume.namespace.deleted.lock().concat();
+    deleted.sort_unstable();
+    assert_eq!(deleted, ids(&blocks), "the gate heard of each");
     assert!(volume.files(FileKind::Index).is_empty());
 }

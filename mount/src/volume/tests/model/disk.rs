@@ -39,6 +39,8 @@ impl BackupGate for AlwaysBackedUp {
     fn may_delete_cold(&self, _: &[BlockId]) -> firn_tiering::Result<bool> {
         Ok(true)
     }
+
+    fn deleted_cold(&self, _: &[BlockId]) {}
 }
 
 impl DiskWorld {
