@@ -8,7 +8,7 @@
 use crate::error::{Error, Result};
 
 use super::align_up;
-use super::bytes_at::ReadAt;
+use super::bytes_at::{ReadAt, ZeroFilled};
 use super::code::StripeCode;
 
 /// Bytes of a shard's checksum.
@@ -141,13 +141,15 @@ pub(super) struct Protection {
 }
 
 /// Reads `protected` bytes from `start` once, in order, and computes their parity. Holds one data
-/// shard and the parity in memory: 1.4 MiB for a full segment.
+/// shard and the parity in memory: 1.4 MiB for a full segment. What cannot be read is protected
+/// as zeros, as it was scanned.
 pub(super) fn protect<R: ReadAt + ?Sized>(
     bytes: &R,
     start: u64,
     protected: u64,
     geometry: &Geometry,
 ) -> Result<Protection> {
+    let bytes = ZeroFilled::new(bytes);
     let shard_len = geometry.shard_len as usize;
     let stripes = u32::from(geometry.stripes);
     let per_stripe = usize::from(geometry.parity_per_stripe);

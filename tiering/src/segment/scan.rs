@@ -3,13 +3,14 @@
 //! Frames follow each other, so a good header says where the next one is. Where none is, the scan
 //! looks on at every possible place for the magic and a header whose checksum is right under this
 //! segment's name; bytes inside a block that look like a frame of another segment do not count.
+//! What cannot be read counts as zeros, so that a bad sector costs the cells that lie in it.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
 use super::SegmentName;
-use super::bytes_at::ReadAt;
+use super::bytes_at::{ReadAt, ZeroFilled};
 use super::frame::{
     FRAME_ALIGN, FRAME_MAX_HEADER_LEN, FrameHeader, MAGIC, UnverifiedFrameHeader, readable_cells,
     verify_frame,
@@ -36,6 +37,8 @@ pub struct Scan {
     pub frames: Vec<ScannedFrame>,
     /// Ranges where frames should be and none is.
     pub gaps: Vec<Range<u64>>,
+    /// Ranges that could not be read.
+    pub unreadable: Vec<Range<u64>>,
 }
 
 /// Looks for frames of the segment `name` in `range` of `bytes`; `data` verifies the cells of each
@@ -46,6 +49,7 @@ pub fn scan_frames<R: ReadAt + ?Sized>(
     range: Range<u64>,
     data: bool,
 ) -> Result<Scan> {
+    let bytes = &ZeroFilled::new(bytes);
     let mut scan = Scan::default();
     let mut at = range.start;
     while at < range.end {
@@ -58,6 +62,7 @@ pub fn scan_frames<R: ReadAt + ?Sized>(
         scan.gaps.push(at..next);
         at = next;
     }
+    scan.unreadable = bytes.unreadable();
     Ok(scan)
 }
 

@@ -66,6 +66,8 @@ pub struct Recovered {
     pub gaps: Vec<Range<u64>>,
     /// Bytes cut off behind the last kept frame: an append that the crash interrupted.
     pub torn_bytes: u64,
+    /// Ranges that could not be read. They are kept, and count as zeros.
+    pub unreadable: Vec<Range<u64>>,
 }
 
 impl SegmentWriter {
@@ -92,7 +94,8 @@ impl SegmentWriter {
     }
 
     /// Opens what a crash left of the segment `name` in `dir`: finds its frames, verifies each,
-    /// drops those of which nothing can be read, and cuts off what lies behind the last one.
+    /// drops those of which nothing can be read, and cuts off what lies behind the last one, up to
+    /// where it cannot be read: there may be frames that another attempt finds.
     pub fn recover(dir: &Path, name: SegmentName) -> Result<Recovered> {
         let path = dir.join(name.id.file_name(FileKind::Open));
         let file = OpenOptions::new()
@@ -105,7 +108,9 @@ impl SegmentWriter {
         let scan = scan_frames(&file, &name, DATA_START..len.max(DATA_START), true)?;
         let mut kept: Vec<_> = scan.frames;
         kept.retain(|frame| frame.readable != 0);
+        let unread_end = scan.unreadable.last().map_or(DATA_START, |range| range.end);
         let end = kept.last().map_or(DATA_START, |frame| frame.header.entry.frame_range().end);
+        let end = end.max(align_up(unread_end, FRAME_ALIGN as u64));
         file.set_len(end).map_err(Error::io(format!("cut off the end of {}", path.display())))?;
         file.write_all_at(&SegmentHeader { name }.to_bytes(), 0)
             .map_err(Error::io(format!("write {}", path.display())))?;
@@ -114,7 +119,8 @@ impl SegmentWriter {
         kept.retain(|frame| !frame.intact);
         let dir = dir.to_owned();
         let writer = Self { name, dir, file: Arc::new(file), end, entries, sealed: false };
-        Ok(Recovered { writer, damaged: kept, gaps, torn_bytes: len.saturating_sub(end) })
+        let (torn_bytes, unreadable) = (len.saturating_sub(end), scan.unreadable);
+        Ok(Recovered { writer, damaged: kept, gaps, torn_bytes, unreadable })
     }
 
     /// Which segment this is.
@@ -180,6 +186,16 @@ impl SegmentWriter {
         let path = self.path();
         std::fs::remove_file(&path).map_err(Error::io(format!("remove {}", path.display())))?;
         sync_dir(&self.dir)
+    }
+
+    /// Puts a segment out of the way of which nothing could be read, under a name that is no
+    /// segment's; returns that name.
+    pub fn set_aside(self) -> Result<PathBuf> {
+        let (path, aside) = (self.path(), self.path().with_extension("unreadable"));
+        std::fs::rename(&path, &aside)
+            .map_err(Error::io(format!("set aside {}", path.display())))?;
+        sync_dir(&self.dir)?;
+        Ok(aside)
     }
 
     /// Adds index, checksums, parity and trailers, makes all of it durable and renames the file

@@ -92,11 +92,14 @@ impl Inner {
                 continue;
             }
             let recovered = SegmentWriter::recover(&self.hot.segments(), name)?;
-            report_damage(id, &recovered.damaged, &recovered.gaps);
+            report_damage(id, &recovered.damaged, &recovered.gaps, &recovered.unreadable);
             let writer = recovered.writer;
             tracing::info!(%id, blocks = writer.entries().len(), torn_bytes = recovered.torn_bytes,
                 "took over a segment that was left open");
-            if writer.is_empty() {
+            if writer.is_empty() && !recovered.unreadable.is_empty() {
+                let aside = writer.set_aside()?;
+                tracing::error!(%id, path = %aside.display(), "a segment is unreadable");
+            } else if writer.is_empty() {
                 writer.discard()?;
             } else {
                 self.adopt_open(writer);
@@ -112,7 +115,9 @@ impl Inner {
         let failed = || Error::io(format!("read {}", path.display()));
         let file = File::open(&path).map_err(failed())?;
         let mut page = Vec::new();
-        file.take(DATA_START).read_to_end(&mut page).map_err(failed())?;
+        if let Err(error) = file.take(DATA_START).read_to_end(&mut page) {
+            tracing::warn!(%error, "the header of {} cannot be read", path.display());
+        }
         match SegmentHeader::from_bytes(&page) {
             Ok(header) if header.name != *name => Err(Error::Config(format!(
                 "{} belongs to segment {} of volume {:?}",
@@ -120,7 +125,7 @@ impl Inner {
                 header.name.id,
                 header.name.volume
             ))),
-            // Torn or damaged: its frames still say whose they are.
+            // Torn, damaged or unreadable: its frames still say whose they are.
             _ => Ok(()),
         }
     }
@@ -484,9 +489,17 @@ fn nearest_first(segments: &[SegmentId], block: BlockId) -> Vec<SegmentId> {
     ordered
 }
 
-fn report_damage(id: SegmentId, damaged: &[ScannedFrame], gaps: &[Range<u64>]) {
+fn report_damage(
+    id: SegmentId,
+    damaged: &[ScannedFrame],
+    gaps: &[Range<u64>],
+    unreadable: &[Range<u64>],
+) {
     for frame in damaged {
         tracing::warn!(%id, block = %frame.header.entry.id, "a frame is damaged in part");
+    }
+    if !unreadable.is_empty() {
+        tracing::error!(%id, ?unreadable, "the disk does not read parts of a segment");
     }
     if !gaps.is_empty() {
         tracing::warn!(%id, ?gaps, "no frames in parts of a segment");

@@ -187,3 +187,57 @@ fn a_segment_is_created_once() {
     let _writer = SegmentWriter::create(dir.path(), NAME).unwrap();
     assert!(SegmentWriter::create(dir.path(), NAME).is_err());
 }
+
+/// A file on a disk with a bad sector, which fails by the page.
+struct BadSector {
+    bytes: Vec<u8>,
+    bad: std::ops::Range<u64>,
+}
+
+impl ReadAt for BadSector {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        if offset < self.bad.end && offset + buf.len() as u64 > self.bad.start {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        ReadAt::read_exact_at(self.bytes.as_slice(), buf, offset)
+    }
+}
+
+#[test]
+fn a_bad_sector_costs_the_cells_in_it_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, entries) = open_segment(dir.path(), &LENS);
+    let bytes = std::fs::read(&path).unwrap();
+    let len = bytes.len() as u64;
+    // In the second of three cells of block 3.
+    let bad = (entries[3].offset + 100_000) & !4095;
+    let file = BadSector { bytes, bad: bad..bad + 4096 };
+    let scan = scan_frames(&file, &NAME, DATA_START..len, true).unwrap();
+    let found: Vec<_> = scan.frames.iter().map(|f| (f.header.entry.id.raw(), f.readable)).collect();
+    assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(found[3].1, 0b101);
+    assert_eq!(scan.unreadable, std::slice::from_ref(&(bad..bad + 4096)));
+    // Sealed like that, it is whole by its own checksums.
+    let geometry = parity::Geometry::plan(len - DATA_START, 4096);
+    let sealed = parity::protect(&file, DATA_START, len - DATA_START, &geometry).unwrap();
+    let mut zeros = file.bytes.clone();
+    zeros[bad as usize..bad as usize + 4096].fill(0);
+    let same = parity::protect(zeros.as_slice(), DATA_START, len - DATA_START, &geometry).unwrap();
+    assert!(sealed.table == same.table && sealed.parity == same.parity);
+}
+
+#[test]
+fn nothing_behind_a_bad_sector_at_the_start_of_a_frame_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, entries) = open_segment(dir.path(), &LENS);
+    let bytes = std::fs::read(&path).unwrap();
+    let len = bytes.len() as u64;
+    let bad = entries[1].offset..entries[1].offset + 1;
+    let scan = scan_frames(&BadSector { bytes, bad }, &NAME, DATA_START..len, true).unwrap();
+    let found: Vec<_> = scan.frames.iter().map(|f| f.header.entry.id.raw()).collect();
+    assert!(found.ends_with(&[2, 3, 4, 5]), "{found:?}");
+}
