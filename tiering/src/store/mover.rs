@@ -40,7 +40,12 @@ impl Inner {
         let mut progress = true;
         while progress && self.capacity.excess() > 0 && !self.is_stopping() {
             progress = match self.drop_some(self.capacity.excess()) {
-                Ok(dropped) => dropped > 0,
+                Ok(Some(0)) => true,
+                Ok(Some(_)) => {
+                    self.capacity.progressed();
+                    true
+                }
+                Ok(None) => false,
                 Err(error) => {
                     let error = super::read::chain(&error);
                     tracing::warn!(error, "hot copies could not be dropped");
@@ -48,33 +53,34 @@ impl Inner {
                     false
                 }
             };
-            if progress {
-                self.capacity.progressed();
-            }
         }
         if self.capacity.excess() > 0 && self.capacity.waiters() > 0 && !self.can_help() {
             self.capacity.declare_full();
         }
     }
 
-    /// Drops hot copies worth `excess` bytes; returns the bytes that became free.
-    fn drop_some(&self, excess: u64) -> Result<u64> {
-        let Some(gate) = &self.config.backup else { return Ok(0) };
+    /// Drops hot copies worth `excess` bytes; returns the bytes that became free, `None` when
+    /// there was nothing to try. What frees nothing is not tried again at once.
+    fn drop_some(&self, excess: u64) -> Result<Option<u64>> {
+        let Some(gate) = &self.config.backup else { return Ok(None) };
         let victims = self.victims(excess.min(BATCH_BYTES));
         if victims.is_empty() {
-            return Ok(0);
+            return Ok(None);
         }
-        let before = self.capacity.used_bytes();
+        let disk_bytes = |id: SegmentId| self.table.with(id, |s| s.disk_bytes).unwrap_or(0);
+        let before: Vec<u64> = victims.iter().map(|id| disk_bytes(*id)).collect();
         let result = self.drop_victims(&victims, |blocks| gate.ensure_backed_up(blocks));
         let retry_at = self.config.clock.instant() + FAILED_PAUSE;
-        for id in &victims {
-            if result.is_err() {
+        let mut freed = 0;
+        for (id, before) in victims.iter().zip(before) {
+            let won = before.saturating_sub(disk_bytes(*id));
+            if result.is_err() || won == 0 {
                 self.table.update(*id, |segment| segment.retry_at = Some(retry_at));
             }
             self.table.unclaim(*id);
+            freed += won;
         }
-        result?;
-        Ok(before.saturating_sub(self.capacity.used_bytes()))
+        result.map(|()| Some(freed))
     }
 
     fn drop_victims(

@@ -6,6 +6,7 @@
 //! stored apart, durably, before the file goes. A reader that was under way meets zeros, fails
 //! verification and goes to cold.
 //! *Crash*: with the holes unknown (the catalog is not durable) the same happens to every reader.
+//! With holes known and not punched, the next release of the segment punches them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
@@ -273,18 +274,19 @@ impl Inner {
         let (named, unnamed): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| proof.covers(entry.id));
         moved.refuse(&unnamed, "no verified backup names it yet");
-        let present = named.into_iter().filter(|entry| {
+        if named.is_empty() {
+            return Ok(());
+        }
+        let present = named.iter().filter(|entry| {
             let frame = entry.frame_range();
             !record.holes.touches(frame.start, frame.end)
         });
-        let present: Vec<_> = present.collect();
-        if present.is_empty() {
-            return Ok(());
-        }
-        moved.blocks += present.len();
-        moved.bytes += present.iter().map(IndexEntry::frame_len).sum::<u64>();
+        let (blocks, bytes) =
+            present.fold((0, 0), |(blocks, bytes), e| (blocks + 1, bytes + e.frame_len()));
+        moved.blocks += blocks;
+        moved.bytes += bytes;
         self.table.update(id, |segment| {
-            for entry in &present {
+            for entry in &named {
                 let frame = entry.frame_range();
                 segment.record.holes.insert(frame.start, frame.end);
             }
@@ -294,7 +296,9 @@ impl Inner {
             return self.drop_hot(&index);
         }
         self.record_state(id);
-        self.punch(id, &present)?;
+        // Also what was a hole already: whoever recorded it may not have come to punch it.
+        self.punch(id, &named)?;
+        add(&self.counters.dropped_bytes, bytes);
         self.recount(id);
         Ok(())
     }
@@ -368,7 +372,6 @@ impl Inner {
         for run in runs(entries, u64::MAX) {
             fallocate(&file, flags, run.start, run.end - run.start)
                 .map_err(|errno| failed()(errno.into()))?;
-            add(&self.counters.dropped_bytes, run.end - run.start);
         }
         Ok(())
     }

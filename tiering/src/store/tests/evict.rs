@@ -1,0 +1,61 @@
+//! Hot copies that should go and once stayed.
+
+use std::sync::Arc;
+
+use crate::block::{BlockId, BlockRef};
+use crate::segment::FileKind;
+use crate::store::BackupProof;
+use crate::store::testing::{Volume, eventually, noise, soon};
+use crate::tier::{Memory, Tier};
+
+/// A volume with one segment of four blocks, in both tiers, the last two of them dead, as a later
+/// session sees it.
+fn half_dead() -> (Volume, Vec<BlockRef>) {
+    let tier = Arc::new(Memory::new()) as Arc<dyn Tier>;
+    let mut volume = Volume::with(|config| {
+        config.cold = Some(tier);
+        config.hot_capacity = Some(6 << 20);
+    });
+    let blocks: Vec<_> = (0..4).map(|seed| volume.append(&noise(seed, 50_000))).collect();
+    let ids: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
+    volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
+    volume.close();
+    volume.open();
+    volume.namespace.dead.lock().extend(ids[2..].iter().copied());
+    assert_eq!(volume.files(FileKind::Sealed).len(), 1);
+    (volume, blocks)
+}
+
+/// Records a block as released, as a process does that dies before it punches the hole.
+fn note_hole(volume: &Volume, block: &BlockRef) {
+    let inner = &volume.store().inner;
+    let id = volume.files(FileKind::Sealed)[0].0;
+    let index = inner.load_index(id, std::time::Duration::from_secs(5)).unwrap();
+    let frame = index.find(block.id)[0].frame_range();
+    inner.table.update(id, |s| s.record.holes.insert(frame.start, frame.end)).unwrap();
+}
+
+#[test]
+fn a_segment_whose_living_blocks_are_all_released_is_dropped() {
+    let (volume, blocks) = half_dead();
+    blocks[..2].iter().for_each(|block| note_hole(&volume, block));
+    // More than everything is too much: whatever can go must.
+    volume.store().inner.capacity.set_other(1 << 30);
+    eventually("the hot file goes", || volume.files(FileKind::Sealed).is_empty());
+    volume.store().inner.capacity.set_other(0);
+    for (seed, block) in blocks[..2].iter().enumerate() {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, 50_000));
+    }
+}
+
+#[test]
+fn a_hole_that_was_recorded_and_not_punched_is_punched_by_the_next_release() {
+    let (volume, blocks) = half_dead();
+    note_hole(&volume, &blocks[0]);
+    let before = volume.store().usage().hot_bytes;
+    let proof = BackupProof::of_blocks([blocks[0].id]);
+    let moved = volume.store().release(&[blocks[0].id], &proof, soon()).unwrap();
+    assert_eq!(moved.blocks, 0, "nobody could read it there any more");
+    let after = volume.store().usage().hot_bytes;
+    assert!(after + 40_000 < before, "{before} bytes became {after}");
+}
