@@ -72,6 +72,7 @@ pub struct Recovered {
 
 impl SegmentWriter {
     /// Makes the file of a new segment in `dir`; the file's name is durable when this returns.
+    /// After an error there is no file.
     pub fn create(dir: &Path, name: SegmentName) -> Result<Self> {
         let path = dir.join(name.id.file_name(FileKind::Open));
         let file = OpenOptions::new()
@@ -80,9 +81,17 @@ impl SegmentWriter {
             .create_new(true)
             .open(&path)
             .map_err(Error::io(format!("create {}", path.display())))?;
-        file.write_all_at(&SegmentHeader { name }.to_bytes(), 0)
-            .map_err(Error::io(format!("write {}", path.display())))?;
-        sync_dir(dir)?;
+        let made = file
+            .write_all_at(&SegmentHeader { name }.to_bytes(), 0)
+            .map_err(Error::io(format!("write {}", path.display())))
+            .and_then(|()| sync_dir(dir));
+        if let Err(error) = made {
+            // On a full disk each attempt would leave another one.
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, "{} stays until the next open", path.display());
+            }
+            return Err(error);
+        }
         Ok(Self {
             name,
             dir: dir.to_owned(),

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::block::{BlockId, BlockRef, MAX_BLOCK_LEN};
 use crate::blocks::Wait;
@@ -26,12 +27,17 @@ use super::Inner;
 /// The share of a frame that footer and parity add at sealing, as a divisor: 1/32 is above 2.3 %.
 const FOOTER_DIVISOR: u64 = 32;
 
+/// Pause before the next segment is made ahead again, after that failed.
+const AHEAD_RETRY: Duration = Duration::from_secs(10);
+
 /// The segment that takes frames, and the one after it.
 #[derive(Default)]
 pub(super) struct Active {
     writer: Option<SegmentWriter>,
     /// Made ahead of time, since making a name durable takes long.
     next: Option<SegmentWriter>,
+    /// When making it may be tried again after a failure.
+    next_at: Option<Instant>,
     /// Frames appended so far.
     appended: u64,
     /// The store is being closed.
@@ -169,7 +175,8 @@ impl Inner {
         }
         let wanted = {
             let active = self.active.lock();
-            active.next.is_none() && active.writer.is_some() && !active.ended
+            let due = active.next_at.is_none_or(|at| at <= self.config.clock.instant());
+            active.next.is_none() && active.writer.is_some() && !active.ended && due
         };
         if !wanted || self.check_writable().is_err() {
             return;
@@ -183,7 +190,11 @@ impl Inner {
                 };
                 discard(spare);
             }
-            Err(error) => tracing::warn!(%error, "the next segment could not be made ahead"),
+            Err(error) => {
+                tracing::warn!(%error, "the next segment could not be made ahead");
+                let retry_at = self.config.clock.instant() + AHEAD_RETRY;
+                self.active.lock().next_at = Some(retry_at);
+            }
         }
     }
 
