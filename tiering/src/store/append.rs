@@ -38,6 +38,9 @@ pub(super) struct Active {
     next: Option<SegmentWriter>,
     /// When making it may be tried again after a failure.
     next_at: Option<Instant>,
+    /// The highest segment that took frames. No lower one may follow: where a block stands in
+    /// two segments, the one with the higher id counts.
+    newest: Option<SegmentId>,
     /// Frames appended so far.
     appended: u64,
     /// The store is being closed.
@@ -157,13 +160,14 @@ impl Inner {
             dead_bytes: 0,
         };
         self.unsealed.write().files.insert(next.name().id, unsealed);
+        active.newest = Some(next.name().id);
         if let Some(full) = active.writer.replace(next) {
             self.enqueue_seal(full);
         }
         Ok(())
     }
 
-    fn create_writer(&self) -> Result<SegmentWriter> {
+    pub(super) fn create_writer(&self) -> Result<SegmentWriter> {
         let name = SegmentName { volume: self.config.volume, id: self.ids.segment()? };
         SegmentWriter::create(&self.hot.segments(), name).map_err(full_disk)
     }
@@ -182,20 +186,24 @@ impl Inner {
             return;
         }
         match self.create_writer() {
-            Ok(writer) => {
-                let spare = {
-                    let mut active = self.active.lock();
-                    let unwanted = active.next.is_some() || active.ended;
-                    if unwanted { Some(writer) } else { active.next.replace(writer) }
-                };
-                discard(spare);
-            }
+            Ok(writer) => discard(self.install_next(writer)),
             Err(error) => {
                 tracing::warn!(%error, "the next segment could not be made ahead");
                 let retry_at = self.config.clock.instant() + AHEAD_RETRY;
                 self.active.lock().next_at = Some(retry_at);
             }
         }
+    }
+
+    /// Takes a segment made ahead as the next one, or gives it back: an appender may have made its
+    /// own meanwhile, with a higher id.
+    pub(super) fn install_next(&self, writer: SegmentWriter) -> Option<SegmentWriter> {
+        let mut active = self.active.lock();
+        let late = active.newest > Some(writer.name().id);
+        if active.next.is_some() || active.ended || late {
+            return Some(writer);
+        }
+        active.next.replace(writer)
     }
 
     /// Ends the segment that takes frames, if it has any. What was appended before the call is in
