@@ -37,6 +37,9 @@ pub(super) struct HotDir {
 struct OpenFiles {
     by_id: HashMap<SegmentId, Arc<File>>,
     order: VecDeque<SegmentId>,
+    /// Counts what was forgotten: a file that was opened before is not kept any more, since a
+    /// descriptor would keep the space of a removed file, and the bytes of a replaced one.
+    forgotten: u64,
 }
 
 impl HotDir {
@@ -109,12 +112,25 @@ impl HotDir {
 
     /// The sealed segment's file, open for reading.
     pub(super) fn open_sealed(&self, id: SegmentId) -> io::Result<Arc<File>> {
-        if let Some(file) = self.files.lock().by_id.get(&id) {
-            return Ok(Arc::clone(file));
-        }
+        let forgotten = {
+            let files = self.files.lock();
+            if let Some(file) = files.by_id.get(&id) {
+                return Ok(Arc::clone(file));
+            }
+            files.forgotten
+        };
         let file = Arc::new(File::open(self.path(id, FileKind::Sealed))?);
+        self.keep_open(id, &file, forgotten);
+        Ok(file)
+    }
+
+    /// Keeps a file open that was opened when `forgotten` files had been forgotten.
+    fn keep_open(&self, id: SegmentId, file: &Arc<File>, forgotten: u64) {
         let mut files = self.files.lock();
-        if files.by_id.insert(id, Arc::clone(&file)).is_none() {
+        if files.forgotten != forgotten {
+            return;
+        }
+        if files.by_id.insert(id, Arc::clone(file)).is_none() {
             files.order.push_back(id);
         }
         while files.order.len() > OPEN_FILES {
@@ -122,12 +138,13 @@ impl HotDir {
                 files.by_id.remove(&oldest);
             }
         }
-        Ok(file)
     }
 
-    /// Forgets the open file of a segment whose file was replaced or removed.
+    /// Forgets the open file of a segment whose file was replaced or removed. Called after that:
+    /// what is opened later is the new one.
     pub(super) fn forget(&self, id: SegmentId) {
         let mut files = self.files.lock();
+        files.forgotten += 1;
         if files.by_id.remove(&id).is_some() {
             files.order.retain(|other| *other != id);
         }
@@ -171,9 +188,12 @@ impl HotDir {
 
     /// Removes a file of a segment, durably; nothing to remove is success.
     pub(super) fn remove(&self, id: SegmentId, kind: FileKind) -> Result<()> {
-        self.forget(id);
         let path = self.path(id, kind);
-        match fs::remove_file(&path) {
+        let removed = fs::remove_file(&path);
+        if kind == FileKind::Sealed {
+            self.forget(id);
+        }
+        match removed {
             Ok(()) => sync_dir(path.parent().unwrap_or(&self.root)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::io(format!("remove {}", path.display()))(error)),
@@ -191,4 +211,28 @@ pub(super) fn sync_dir(dir: &Path) -> Result<()> {
 /// Bytes a file really takes; 0 when there is none.
 pub(super) fn disk_bytes(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_reader_opened_just_before_its_removal_is_not_kept_open() {
+        let root = tempfile::tempdir().unwrap();
+        let hot = HotDir::new(root.path());
+        hot.create().unwrap();
+        let id = SegmentId::from_raw(1);
+        let path = hot.path(id, FileKind::Sealed);
+        fs::write(&path, b"ice").unwrap();
+        let forgotten = hot.files.lock().forgotten;
+        let opened = Arc::new(File::open(&path).unwrap());
+        hot.remove(id, FileKind::Sealed).unwrap();
+        hot.keep_open(id, &opened, forgotten);
+        assert!(hot.open_sealed(id).is_err());
+        fs::write(&path, b"snow").unwrap();
+        let kept = hot.open_sealed(id).unwrap();
+        assert!(Arc::ptr_eq(&kept, &hot.open_sealed(id).unwrap()));
+    }
 }
