@@ -6,7 +6,7 @@
 //! [`crate::store::StoreConfig::write_deadline`] at most without any; it hears
 //! [`Error::NoSpace`] when the mover has found that nothing can be dropped and nothing copied.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,7 +23,8 @@ pub(super) struct Capacity {
     other: AtomicU64,
     progress: AtomicU64,
     full: AtomicBool,
-    waiters: AtomicUsize,
+    /// Requests that wait, in bytes.
+    waiting: Mutex<Vec<u64>>,
     segment_bytes: u64,
 }
 
@@ -64,7 +65,7 @@ impl Capacity {
             other: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             full: AtomicBool::new(false),
-            waiters: AtomicUsize::new(0),
+            waiting: Mutex::default(),
             segment_bytes,
         }
     }
@@ -96,7 +97,7 @@ impl Capacity {
 
     /// Appenders that wait for space.
     pub(super) fn waiters(&self) -> usize {
-        self.waiters.load(Ordering::Relaxed)
+        self.waiting.lock().len()
     }
 
     /// Something was copied, dropped or collected: waiting is worth while.
@@ -117,10 +118,13 @@ impl Capacity {
         (limit / 8).min(2 * self.segment_bytes)
     }
 
-    /// Bytes by which usage exceeds what the mover keeps free; 0 when all is well.
+    /// Bytes by which usage exceeds what the mover keeps free, and what leaves room for the
+    /// largest request that waits; 0 when all is well.
     pub(super) fn excess(&self) -> u64 {
         let Some(limit) = self.limit else { return 0 };
-        let target = limit - self.slack(limit);
+        let largest = self.waiting.lock().iter().copied().max();
+        let room = largest.map_or(0, |bytes| bytes.saturating_add(self.reserve(limit)));
+        let target = limit.saturating_sub(room.max(self.slack(limit)));
         (self.used_bytes() + self.other_bytes()).saturating_sub(target)
     }
 
@@ -143,11 +147,18 @@ impl Capacity {
             inner.signals.kick_mover();
             return Err(Error::WouldWait);
         }
-        self.waiters.fetch_add(1, Ordering::Relaxed);
+        if self.limit.is_some_and(|limit| bytes.saturating_add(self.reserve(limit)) > limit) {
+            return Err(Error::NoSpace);
+        }
+        self.waiting.lock().push(bytes);
         // A verdict from before this wait is not about this wait.
         self.full.store(false, Ordering::Relaxed);
         let result = self.wait_for_room(inner, bytes, wait);
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        let mut waiting = self.waiting.lock();
+        if let Some(at) = waiting.iter().position(|other| *other == bytes) {
+            waiting.swap_remove(at);
+        }
+        drop(waiting);
         result
     }
 

@@ -6,6 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::block::BlockId;
 use crate::blocks::Wait;
@@ -65,28 +66,34 @@ impl Inner {
         }
         let bytes: u64 = entries.iter().map(IndexEntry::frame_len).sum();
         let charge = self.capacity.charge(self, bytes, wait)?;
-        if record.hot {
-            self.fill(id, &self.hot.path(id, FileKind::Sealed), &entries)?;
-            self.table.update(id, |segment| {
-                for entry in &entries {
-                    let frame = entry.frame_range();
-                    segment.record.holes.remove(frame.start, frame.end);
-                }
-            });
-        } else {
-            self.rebuild_file(id, &entries)?;
-        }
+        let staged = self.bring(id, record.hot, &entries);
         self.hot.forget(id);
         self.record_state(id);
         drop(charge);
+        // Also after a failure: what was written until then lies there.
         self.recount(id);
+        staged?;
         moved.blocks += entries.len();
         moved.bytes += bytes;
         Ok(())
     }
 
+    fn bring(&self, id: SegmentId, hot: bool, entries: &[IndexEntry]) -> Result<()> {
+        if !hot {
+            return self.rebuild_file(id, entries);
+        }
+        self.fill(id, &self.hot.path(id, FileKind::Sealed), entries)?;
+        self.table.update(id, |segment| {
+            for entry in entries {
+                let frame = entry.frame_range();
+                segment.record.holes.remove(frame.start, frame.end);
+            }
+        });
+        Ok(())
+    }
+
     /// Fetches frames, verifies them and writes them to their places, durably.
-    fn fill(&self, id: SegmentId, path: &std::path::Path, entries: &[IndexEntry]) -> Result<()> {
+    fn fill(&self, id: SegmentId, path: &Path, entries: &[IndexEntry]) -> Result<()> {
         let cold = self.cold_tier()?;
         let name = self.name(id);
         let failed = || Error::io(format!("stage into {}", path.display()));
@@ -118,17 +125,50 @@ impl Inner {
 
     /// Makes the hot file of a segment that has none, with these frames and the footer.
     fn rebuild_file(&self, id: SegmentId, entries: &[IndexEntry]) -> Result<()> {
-        let cold = self.cold_tier()?;
         let index = self.load_index(id, CALL_DEADLINE)?;
-        let trailer = index.trailer();
         let aside = self.hot.staged_path(id, FileKind::Sealed);
+        let failed = || Error::io(format!("stage into {}", aside.display()));
+        let made = self.build_aside(id, &aside, &index, entries).and_then(|()| {
+            std::fs::rename(&aside, self.hot.path(id, FileKind::Sealed)).map_err(failed())
+        });
+        if let Err(error) = made {
+            // Nobody counts it there.
+            if let Err(error) = std::fs::remove_file(&aside) {
+                tracing::warn!(%error, "{} stays until the next open", aside.display());
+            }
+            return Err(error);
+        }
+        sync_dir(&self.hot.segments())?;
+        self.table.update(id, |segment| {
+            let mut holes = Holes::default();
+            holes.insert(DATA_START, index.trailer().frames_end);
+            for entry in entries {
+                let frame = entry.frame_range();
+                holes.remove(frame.start, frame.end);
+            }
+            segment.record.hot = true;
+            segment.record.holes = holes;
+        });
+        Ok(())
+    }
+
+    /// Makes that file at `aside`, durably.
+    fn build_aside(
+        &self,
+        id: SegmentId,
+        aside: &Path,
+        index: &SegmentIndex,
+        entries: &[IndexEntry],
+    ) -> Result<()> {
+        let cold = self.cold_tier()?;
+        let trailer = index.trailer();
         let failed = || Error::io(format!("stage into {}", aside.display()));
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            .open(&aside)
+            .open(aside)
             .map_err(failed())?;
         file.set_len(trailer.file_len).map_err(failed())?;
         for part in [0..DATA_START, trailer.frames_end..trailer.file_len] {
@@ -146,20 +186,6 @@ impl Inner {
             let reason = "its footer leads to another index".to_owned();
             return Err(Error::Damaged { what: "cold object", reason });
         }
-        self.fill(id, &aside, entries)?;
-        let path = self.hot.path(id, FileKind::Sealed);
-        std::fs::rename(&aside, &path).map_err(failed())?;
-        sync_dir(&self.hot.segments())?;
-        self.table.update(id, |segment| {
-            let mut holes = Holes::default();
-            holes.insert(DATA_START, trailer.frames_end);
-            for entry in entries {
-                let frame = entry.frame_range();
-                holes.remove(frame.start, frame.end);
-            }
-            segment.record.hot = true;
-            segment.record.holes = holes;
-        });
-        Ok(())
+        self.fill(id, aside, entries)
     }
 }

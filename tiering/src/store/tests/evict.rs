@@ -6,7 +6,7 @@ use crate::block::{BlockId, BlockRef};
 use crate::segment::FileKind;
 use crate::store::BackupProof;
 use crate::store::testing::{Volume, eventually, noise, soon};
-use crate::tier::{Memory, Tier};
+use crate::tier::{FailureKind, Fault, Faulty, Memory, Op, Tier};
 
 /// A volume with one segment of four blocks, in both tiers, the last two of them dead, as a later
 /// session sees it.
@@ -58,4 +58,63 @@ fn a_hole_that_was_recorded_and_not_punched_is_punched_by_the_next_release() {
     assert_eq!(moved.blocks, 0, "nobody could read it there any more");
     let after = volume.store().usage().hot_bytes;
     assert!(after + 40_000 < before, "{before} bytes became {after}");
+}
+
+#[test]
+fn a_stage_that_fails_leaves_nothing_behind() {
+    let memory = Arc::new(Memory::new());
+    let faulty = Arc::new(Faulty::new(memory as Arc<dyn Tier>));
+    let volume = Volume::with_cold(Arc::clone(&faulty) as Arc<dyn Tier>);
+    let block = volume.append(&noise(1, 50_000));
+    volume.store().archive(&[block.id], soon(), &mut |_, _| ()).unwrap();
+    let proof = BackupProof::of_blocks([block.id]);
+    volume.store().release(&[block.id], &proof, soon()).unwrap();
+    let before = volume.store().usage().hot_bytes;
+    let stage = || volume.store().stage(&[block.id], soon(), &mut |_, _| ());
+    // The head, the footer, the frame: each may be what does not come.
+    for passing in 0..3 {
+        for _ in 0..passing {
+            faulty.fail_next(Some(Op::GetRange), "", Fault::Delay(std::time::Duration::ZERO));
+        }
+        faulty.fail_next(Some(Op::GetRange), "", Fault::Error(FailureKind::Unavailable));
+        assert!(stage().is_err());
+        let left: Vec<_> = std::fs::read_dir(volume.config.hot_dir.join("tmp")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(volume.store().usage().hot_bytes, before);
+    }
+    assert_eq!(stage().unwrap().blocks, 1);
+}
+
+#[test]
+fn room_is_made_for_a_request_larger_than_what_is_kept_free() {
+    let tier = Arc::new(Memory::new()) as Arc<dyn Tier>;
+    let volume = Volume::with(|config| {
+        config.cold = Some(tier);
+        config.hot_capacity = Some(6 << 20);
+        config.segment_bytes = 1 << 20;
+    });
+    let cold: Vec<_> = (0..2).map(|seed| volume.append(&noise(seed, 480_000))).collect();
+    let ids: Vec<BlockId> = cold.iter().map(|block| block.id).collect();
+    volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
+    let proof = BackupProof::of_blocks(ids.iter().copied());
+    volume.store().release(&ids, &proof, soon()).unwrap();
+    let inner = &volume.store().inner;
+    let mut seed = 10;
+    // As full as it gets without anybody dropping anything.
+    while inner.capacity.used_bytes() + (600 << 10) < (6 << 20) - (768 << 10) {
+        volume.append(&noise(seed, 480_000));
+        seed += 1;
+    }
+    volume.seal();
+    eventually("all is copied", || {
+        let usage = volume.store().usage();
+        usage.cold_segments == usage.segments
+    });
+    assert_eq!(inner.capacity.excess(), 0);
+    let soon = crate::blocks::Wait::Until(
+        crate::clock::Clock::instant(&crate::clock::SystemClock)
+            + std::time::Duration::from_secs(10),
+    );
+    let moved = volume.store().stage(&ids, soon, &mut |_, _| ()).unwrap();
+    assert_eq!(moved.blocks, 2);
 }
