@@ -350,7 +350,23 @@ impl Inner {
         Ok(self.health().uploads_waiting)
     }
 
-    /// Waits until every one of `segments` is verified in cold, or failed often.
+    /// Why a segment will not get to cold by itself, if that is so.
+    fn is_beyond_copying(segment: &Segment) -> Option<Error> {
+        let record = &segment.record;
+        if record.cold == ColdCopy::Verified || Self::needs_copy(segment) {
+            return None;
+        }
+        let why = match (segment.unreadable, record.cold) {
+            (true, _) => "its index is damaged wherever it was looked for",
+            (false, ColdCopy::Absent) => "its file is gone from the hot tier",
+            (false, _) => return None,
+        };
+        let reason = format!("segment {} cannot be copied: {why}", record.id);
+        Some(Error::Lost { id: record.first_block, reason })
+    }
+
+    /// Waits until every one of `segments` is verified in cold, or failed often, or cannot get
+    /// there.
     pub(super) fn wait_copied(
         &self,
         segments: &[SegmentId],
@@ -368,6 +384,10 @@ impl Inner {
             progress(copied);
             if copied == segments.len() {
                 return Ok(());
+            }
+            let beyond = |id| self.table.with(id, Self::is_beyond_copying).flatten();
+            if let Some(error) = segments.iter().find_map(|id| beyond(*id)) {
+                return Err(error);
             }
             let often = segments
                 .iter()

@@ -455,3 +455,18 @@ fn an_object_that_a_backup_references_is_not_deleted() {
     assert_eq!(deleted, ids(&blocks), "the gate heard of each");
     assert!(volume.files(FileKind::Index).is_empty());
 }
+
+#[test]
+fn archiving_what_is_gone_says_so_at_once() {
+    let (mut volume, _, _) = volume();
+    let blocks = fill(&volume, 2, 10_000);
+    volume.close();
+    for (_, path) in volume.files(FileKind::Sealed) {
+        std::fs::remove_file(path).unwrap();
+    }
+    volume.open();
+    let began = SystemClock.instant();
+    let result = volume.store().archive(&ids(&blocks), soon(), &mut |_, _| ());
+    assert!(matches!(result, Err(Error::Lost { .. })), "{result:?}");
+    assert!(SystemClock.instant() - began < Duration::from_secs(10));
+}
