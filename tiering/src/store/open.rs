@@ -15,9 +15,10 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Wait;
@@ -28,10 +29,10 @@ use crate::segment::{
     SegmentIndex, SegmentName, SegmentWriter, scan_frames,
 };
 
-use super::Inner;
 use super::read::Tried;
 use super::signals::add;
 use super::table::Segment;
+use super::{CLOCK_SLICE, Inner};
 
 /// How long the background may take for one answer of the cold tier.
 const BACKGROUND_DEADLINE: Duration = Duration::from_secs(300);
@@ -347,40 +348,55 @@ impl Inner {
     /// Where the catalog says a block lies, once everything that may hold it is recorded; `None`
     /// when no segment in any tier lists it.
     pub(super) fn locate(&self, block: BlockId, wait: Wait) -> Result<Option<BlockRecord>> {
+        let deadline = self.cold_deadline(wait);
         loop {
             match self.with_catalog(|catalog| catalog.lookup(block)) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
                 Err(_) => return self.locate_in_indexes(block, wait),
             }
-            if matches!(wait, Wait::No) {
-                return Err(Error::WouldWait);
-            }
+            let deadline = *deadline.as_ref().map_err(|_| Error::WouldWait)?;
             // One search at a time: they all read the same indexes.
-            let _one = self.searching.lock();
-            let deadline = self.cold_deadline(wait)?;
-            let remaining = deadline.saturating_duration_since(self.config.clock.instant());
+            let _one = self.search_turn(deadline)?;
             let unrecorded = self.unrecorded();
             if unrecorded.is_empty() {
                 if !self.cold_unlisted.load(Ordering::Relaxed) {
                     // What another search recorded while this one waited for its turn counts.
                     return self.with_catalog(|catalog| catalog.lookup(block));
                 }
-                self.list_cold(remaining)?;
+                self.list_cold(self.remaining(deadline)?)?;
                 continue;
             }
             for id in self.probes(&unrecorded, block) {
-                self.check_wait(wait, "searching the segments for a block")?;
-                self.catch_up_segment(id, remaining);
+                self.catch_up_segment(id, self.remaining(deadline)?);
             }
         }
     }
 
+    /// The right to search, once nobody else has it.
+    fn search_turn(&self, deadline: Instant) -> Result<MutexGuard<'_, ()>> {
+        loop {
+            if let Some(turn) = self.searching.try_lock_for(CLOCK_SLICE) {
+                return Ok(turn);
+            }
+            self.remaining(deadline)?;
+        }
+    }
+
+    /// The time that a search has left.
+    fn remaining(&self, deadline: Instant) -> Result<Duration> {
+        let left = deadline.saturating_duration_since(self.config.clock.instant());
+        if left.is_zero() {
+            return Err(Error::TimedOut("searching the segments for a block"));
+        }
+        Ok(left)
+    }
+
     /// As [`Inner::locate`], without a catalog.
     fn locate_in_indexes(&self, block: BlockId, wait: Wait) -> Result<Option<BlockRecord>> {
+        let deadline = self.cold_deadline(wait)?;
         for id in nearest_first(&self.table.ids(|_| true), block) {
-            self.check_wait(wait, "searching the segments for a block")?;
-            let Ok(index) = self.load_index(id, BACKGROUND_DEADLINE) else { continue };
+            let Ok(index) = self.load_index(id, self.remaining(deadline)?) else { continue };
             if let Some(entry) = index.find(block).first() {
                 return Ok(Some(BlockRecord { segment: id, entry: entry.clone() }));
             }
@@ -397,17 +413,17 @@ impl Inner {
         wait: Wait,
         mut tried: Tried,
     ) -> Result<Bytes> {
+        let deadline = self.cold_deadline(wait)?;
+        let wait = Wait::Until(deadline);
         if let Some(record) = self.locate(block.id, wait)?
             && let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)?
         {
             return Ok(bytes);
         }
         if self.cold_unlisted.load(Ordering::Relaxed) {
-            let remaining =
-                self.cold_deadline(wait)?.saturating_duration_since(self.config.clock.instant());
-            self.list_cold(remaining)?;
+            self.list_cold(self.remaining(deadline)?)?;
         }
-        self.search_indexes(block, range, wait, tried)
+        self.search_indexes(block, range, deadline, tried)
     }
 
     /// Segments whose index is still to be recorded and can be read as far as is known.
@@ -450,15 +466,13 @@ impl Inner {
         &self,
         block: &BlockRef,
         range: &Range<u32>,
-        wait: Wait,
+        deadline: Instant,
         mut tried: Tried,
     ) -> Result<Bytes> {
-        let remaining =
-            self.cold_deadline(wait)?.saturating_duration_since(self.config.clock.instant());
+        let wait = Wait::Until(deadline);
         tried.desperate = true;
         for id in nearest_first(&self.table.ids(|_| true), block.id) {
-            self.check_wait(wait, "searching the segments for a block")?;
-            let index = match self.load_index(id, remaining) {
+            let index = match self.load_index(id, self.remaining(deadline)?) {
                 Ok(index) => index,
                 Err(error) => {
                     tried.missed(id, error);

@@ -470,3 +470,13 @@ fn archiving_what_is_gone_says_so_at_once() {
     assert!(matches!(result, Err(Error::Lost { .. })), "{result:?}");
     assert!(SystemClock.instant() - began < Duration::from_secs(10));
 }
+
+#[test]
+fn a_search_ends_with_its_deadline_also_behind_another() {
+    let (volume, _, _) = volume();
+    let inner = &volume.store().inner;
+    let _other = inner.searching.lock();
+    let short = Wait::Until(SystemClock.instant() + Duration::from_millis(100));
+    let result = inner.locate(BlockId::from_raw(12345), short);
+    assert!(matches!(result, Err(Error::TimedOut(_))), "{result:?}");
+}
