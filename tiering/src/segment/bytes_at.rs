@@ -52,11 +52,17 @@ impl ReadAt for [u8] {
 pub(super) struct ZeroFilled<'a, R: ?Sized> {
     bytes: &'a R,
     unreadable: RefCell<Vec<Range<u64>>>,
+    failure: RefCell<Option<io::Error>>,
 }
 
 impl<'a, R: ReadAt + ?Sized> ZeroFilled<'a, R> {
     pub(super) fn new(bytes: &'a R) -> Self {
-        Self { bytes, unreadable: RefCell::default() }
+        Self { bytes, unreadable: RefCell::default(), failure: RefCell::default() }
+    }
+
+    /// Why the last part that could not be read could not be.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        self.failure.take()
     }
 
     /// What could not be read so far, in order and without overlaps.
@@ -93,6 +99,7 @@ impl<R: ReadAt + ?Sized> ReadAt for ZeroFilled<'_, R> {
                 Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
                     page.fill(0);
                     self.unreadable.borrow_mut().push(at..at + len as u64);
+                    self.failure.replace(Some(error));
                 }
                 done => done?,
             }

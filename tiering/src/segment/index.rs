@@ -10,7 +10,7 @@ use crate::block::{BlockDigest, BlockId};
 use crate::encode::{Codec, Filter};
 use crate::error::{Error, Result};
 
-use super::bytes_at::ReadAt;
+use super::bytes_at::{ReadAt, ZeroFilled};
 use super::entry::{CellLens, IndexEntry, MAX_CELLS};
 use super::frame::FRAME_ALIGN;
 use super::header::{DATA_START, TRAILER_LEN, Trailer};
@@ -85,16 +85,20 @@ impl SegmentIndex {
     }
 
     /// Reads the index of a sealed segment's file, from whichever copy is undamaged.
+    /// [`Error::Io`] when none is and a part could not be read.
     pub fn from_file<R: ReadAt + ?Sized>(file: &R, name: &SegmentName) -> Result<Self> {
         let len = file.len().map_err(Error::io(format!("length of segment {}", name.id)))?;
+        let failed = || Error::io(format!("read the index of segment {}", name.id));
+        let file = ZeroFilled::new(file);
         let mut fetch = IndexFetch::new(*name, len);
         loop {
             let want = fetch.wanted();
             let mut bytes = vec![0; (want.end - want.start) as usize];
-            file.read_exact_at(&mut bytes, want.start)
-                .map_err(Error::io(format!("read the index of segment {}", name.id)))?;
-            if let Some(index) = fetch.feed(&bytes)? {
-                return Ok(index);
+            file.read_exact_at(&mut bytes, want.start).map_err(failed())?;
+            match fetch.feed(&bytes) {
+                Ok(Some(index)) => return Ok(index),
+                Ok(None) => {}
+                Err(error) => return Err(file.failure().map_or(error, failed())),
             }
         }
     }

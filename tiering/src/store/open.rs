@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -260,7 +260,7 @@ impl Inner {
         let index = match self.load_index(id, patience) {
             Ok(index) => index,
             Err(error) => {
-                let passing = matches!(error, Error::Cold { .. } | Error::TimedOut(_));
+                let passing = may_pass(&error);
                 let retry_at = self.config.clock.instant() + INDEX_RETRY;
                 self.table.update(id, |segment| {
                     // A copy that cold was found to hold meanwhile has not been tried yet.
@@ -486,13 +486,31 @@ impl Inner {
                 }
             }
         }
-        // It may have been appended or moved while the indexes were read.
+        // It may have been appended or moved while the indexes were read, and sealed since: then
+        // the catalog knows it before it leaves the unsealed ones.
         if let Some(bytes) = self.read_unsealed(block, range, &mut tried) {
+            return Ok(bytes);
+        }
+        if let Ok(Some(record)) = self.with_catalog(|catalog| catalog.lookup(block.id))
+            && let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)?
+        {
             return Ok(bytes);
         }
         let error = tried.verdict(block);
         tracing::error!(block = %block.id, %error, "a block could not be read from any tier");
         Err(error)
+    }
+}
+
+/// Whether an index that could not be read may be readable later: a tier or a disk that failed is
+/// not damage, a file that is gone or cut off is.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Cold { .. } | Error::TimedOut(_) => true,
+        Error::Io { source, .. } => {
+            !matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
+        }
+        _ => false,
     }
 }
 

@@ -241,3 +241,17 @@ fn nothing_behind_a_bad_sector_at_the_start_of_a_frame_is_lost() {
     let found: Vec<_> = scan.frames.iter().map(|f| f.header.entry.id.raw()).collect();
     assert!(found.ends_with(&[2, 3, 4, 5]), "{found:?}");
 }
+
+#[test]
+fn an_index_is_read_from_the_copy_that_the_disk_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    open_segment(dir.path(), &LENS);
+    let sealed = SegmentWriter::recover(dir.path(), NAME).unwrap().writer.seal().unwrap();
+    let bytes = std::fs::read(&sealed.path).unwrap();
+    let len = bytes.len() as u64;
+    let mut file = BadSector { bytes, bad: len - 100..len };
+    assert_eq!(SegmentIndex::from_file(&file, &NAME).unwrap(), sealed.index);
+    file.bad = 0..len;
+    let failed = SegmentIndex::from_file(&file, &NAME);
+    assert!(matches!(failed, Err(crate::Error::Io { .. })), "{failed:?}");
+}
