@@ -79,9 +79,15 @@ impl Inner {
                 && segment.retry_at.is_none_or(|at| at <= now)
                 && (everything || wanted.segments.contains(&segment.record.id))
         });
-        drop(wanted);
         let len_of = |id| self.table.with(id, |segment| segment.record.len).unwrap_or(0);
-        due.into_iter().find(|&id| self.cold_has_room(len_of(id)) && self.table.claim(id))
+        // Under the lock, so that two uploaders do not see the same room.
+        let under_way = self.table.fold(0, |sum, segment| {
+            sum + if segment.busy && Self::needs_copy(segment) { segment.record.len } else { 0 }
+        });
+        let fits = |id| self.cold_has_room(under_way + len_of(id));
+        let next = due.into_iter().find(|&id| fits(id) && self.table.claim(id));
+        drop(wanted);
+        next
     }
 
     /// Whether the cold tier's configured capacity takes another `bytes`.
