@@ -16,7 +16,7 @@
 //!
 //! [`Liveness`]: super::Liveness
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -248,17 +248,20 @@ impl Inner {
         dead: &[BlockId],
     ) -> Result<bool> {
         let Some(gate) = &self.config.backup else { return Ok(false) };
+        let mut elsewhere = BTreeSet::new();
         for block in live {
-            let elsewhere = match self.with_catalog(|catalog| catalog.lookup(*block))? {
-                Some(other) if other.segment != id => self
-                    .table
-                    .with(other.segment, |s| s.record.cold == ColdCopy::Verified)
-                    .unwrap_or(false),
-                _ => false,
+            match self.with_catalog(|catalog| catalog.lookup(*block))? {
+                Some(other) if other.segment != id => elsewhere.insert(other.segment),
+                _ => return Ok(false),
             };
-            if !elsewhere {
-                return Ok(false);
-            }
+        }
+        // Asked of the tier itself: what was verified once may be gone since.
+        let is_safe = |other: SegmentId| {
+            let record = self.table.record(other).filter(|r| r.cold == ColdCopy::Verified);
+            record.is_some_and(|record| self.is_safe_in_cold(&record).is_ok())
+        };
+        if !elsewhere.into_iter().all(is_safe) {
+            return Ok(false);
         }
         gate.may_delete_cold(dead)
     }

@@ -480,3 +480,21 @@ fn a_search_ends_with_its_deadline_also_behind_another() {
     let result = inner.locate(BlockId::from_raw(12345), short);
     assert!(matches!(result, Err(Error::TimedOut(_))), "{result:?}");
 }
+
+#[test]
+fn an_object_is_kept_while_the_other_copy_of_a_living_block_is_gone_from_cold() {
+    let (volume, _, memory) = volume();
+    let blocks = fill(&volume, 4, 50_000);
+    archive(&volume, &ids(&blocks));
+    let old = memory.keys();
+    let dead = ids(&blocks[1..]);
+    volume.namespace.dead.lock().extend(dead.iter().copied());
+    volume.store().free(&dead);
+    eventually("compacted", || volume.store().health().compacted_segments == 1);
+    archive(&volume, &ids(&blocks[..1]));
+    let new: Vec<_> = memory.keys().into_iter().filter(|key| !old.contains(key)).collect();
+    assert_eq!((old.len(), new.len()), (1, 1));
+    memory.lose(&new[0]).unwrap();
+    volume.store().sweep().unwrap();
+    assert_eq!(memory.keys(), old);
+}
