@@ -4,7 +4,7 @@
 //! catalog. Where things are decided: `append` (the way in, sync), `seal`, `read` and `cold` (the
 //! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
 //! archive, release), `stage`, `capacity` and `mover` (the bound of the hot tier), `reclaim` (dead
-//! blocks), `check`.
+//! blocks) and `sweep`, `check`.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
 //! moves it makes the new place known before the old one goes.
@@ -34,6 +34,7 @@ mod seal;
 mod signals;
 mod stage;
 mod status;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -65,6 +66,7 @@ use hotdir::HotDir;
 use ids::Ids;
 use seal::SealQueue;
 use signals::{Counters, Faults, Signals};
+use sweep::Sweep;
 use table::Table;
 use upload::Wanted;
 
@@ -117,6 +119,7 @@ struct Inner {
     freed: Mutex<Vec<BlockId>>,
     /// When segments that only backups keep are judged again.
     leftovers_at: Mutex<Instant>,
+    sweeping: Mutex<Sweep>,
     searching: Mutex<()>,
     /// The cold tier must be listed before a block may be called lost.
     cold_unlisted: AtomicBool,
@@ -439,6 +442,7 @@ impl Inner {
             upload_changed: Condvar::new(),
             freed: Mutex::default(),
             leftovers_at: Mutex::new(config.clock.instant()),
+            sweeping: Mutex::new(Sweep::new(config.clock.instant())),
             searching: Mutex::default(),
             cold_unlisted: AtomicBool::new(false),
             is_poisoned: AtomicBool::new(poisoned.is_some()),

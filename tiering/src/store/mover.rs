@@ -29,6 +29,7 @@ impl Inner {
         while !self.is_stopping() {
             self.collect();
             self.relieve();
+            self.sweep_some();
             if !self.is_stopping() {
                 self.signals.mover.wait(TICK);
             }

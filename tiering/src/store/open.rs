@@ -81,6 +81,7 @@ impl Inner {
         let complete = !matches!(found, Found::Wiped(_))
             && self.catalog.read().as_ref().is_some_and(Catalog::is_complete);
         self.cold_unlisted.store(self.cold.is_some() && !complete, Ordering::Relaxed);
+        self.plan_sweep(found);
         self.adopt_open_segments(&listing.open)
     }
 

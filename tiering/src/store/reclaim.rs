@@ -12,7 +12,7 @@
 //! dead blocks, and each living one is verified in cold elsewhere; until then it stays, listed by
 //! its local index.
 //! *Retry*: everything here may be repeated; a segment that could not be judged is judged again
-//! when its counter grows or at the next sweep.
+//! when its counter grows or at the next sweep (see `sweep`).
 //!
 //! [`Liveness`]: super::Liveness
 
@@ -79,7 +79,7 @@ impl Inner {
             let much = dead.saturating_mul(share) >= segment.record.data_bytes;
             segment.recorded && !segment.busy && dead > 0 && grown && much
         });
-        self.reclaim_all(&candidates)
+        Ok(self.reclaim_all(&candidates))
     }
 
     /// A segment is worth compacting when one in this many of its bytes is dead: fewer when space
@@ -105,7 +105,8 @@ impl Inner {
             return Ok(0);
         }
         self.check_writable()?;
-        self.reclaim_all(&self.table.ids(|segment| segment.recorded && !segment.unreadable))
+        let all = self.table.ids(|segment| segment.recorded && !segment.unreadable);
+        Ok(self.reclaim_all(&all))
     }
 
     fn save_dead_bytes(&self) {
@@ -115,10 +116,11 @@ impl Inner {
         }
     }
 
-    fn reclaim_all(&self, candidates: &[SegmentId]) -> Result<usize> {
+    /// Judges these segments; returns how many went. One that cannot be judged holds up no other.
+    pub(super) fn reclaim_all(&self, candidates: &[SegmentId]) -> usize {
         let mut gone = 0;
         for &id in candidates {
-            if self.is_stopping() {
+            if self.check_writable().is_err() {
                 break;
             }
             if !self.table.claim(id) {
@@ -127,9 +129,15 @@ impl Inner {
             self.table.update(id, |segment| segment.judged_dead = segment.record.dead_bytes);
             let result = self.reclaim(id);
             self.table.unclaim(id);
-            gone += usize::from(result?);
+            match result {
+                Ok(went) => gone += usize::from(went),
+                Err(error) => {
+                    let error = super::read::chain(&error);
+                    tracing::warn!(%id, error, "a segment could not be collected");
+                }
+            }
         }
-        Ok(gone)
+        gone
     }
 
     /// Judges one claimed segment; whether space was won.
@@ -141,6 +149,7 @@ impl Inner {
         let live_bytes: u64 = living.clone().map(IndexEntry::frame_len).sum();
         let dead_bytes = record.data_bytes.saturating_sub(live_bytes);
         self.table.update(id, |segment| {
+            segment.unsaved |= segment.record.dead_bytes != dead_bytes;
             segment.record.dead_bytes = dead_bytes;
             segment.judged_dead = dead_bytes;
         });

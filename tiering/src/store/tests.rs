@@ -5,4 +5,5 @@ mod full;
 mod local;
 mod model;
 mod strangers;
+mod sweep;
 mod tiers;

@@ -1,0 +1,63 @@
+//! Dead blocks that nobody freed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::BlockRef;
+use crate::budget::Budget;
+use crate::clock::{Clock, ManualClock};
+use crate::segment::FileKind;
+use crate::store::testing::{Volume, damage, eventually, noise};
+
+/// A volume whose clock stands still, with two segments of which nothing is referred to.
+fn leaky() -> (Volume, Arc<ManualClock>, Vec<BlockRef>) {
+    let clock = Arc::new(ManualClock::new());
+    let volume = Volume::with(|config| {
+        config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        config.budget = Budget::new(256 << 20, Arc::clone(&config.clock));
+    });
+    let mut blocks = Vec::new();
+    for seed in 0..2 {
+        blocks.push(volume.append(&noise(seed, 50_000)));
+        seal(&volume);
+    }
+    volume.namespace.dead.lock().extend(blocks.iter().map(|block| block.id));
+    (volume, clock, blocks)
+}
+
+fn seal(volume: &Volume) {
+    volume.store().inner.rotate_now();
+    eventually("sealed", || !volume.store().inner.is_sealing());
+}
+
+#[test]
+fn what_a_crash_leaked_is_found_some_minutes_after_the_next_open() {
+    let (mut volume, clock, _) = leaky();
+    volume.reopen_after_crash();
+    assert_eq!(volume.files(FileKind::Sealed).len(), 2);
+    clock.advance(Duration::from_secs(360));
+    eventually("collected", || volume.files(FileKind::Sealed).is_empty());
+}
+
+#[test]
+fn without_a_crash_leaks_are_looked_for_once_a_day() {
+    let (mut volume, clock, _) = leaky();
+    volume.close();
+    volume.open();
+    clock.advance(Duration::from_secs(12 * 3600));
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(volume.files(FileKind::Sealed).len(), 2, "not yet");
+    clock.advance(Duration::from_secs(12 * 3600 + 1));
+    eventually("collected", || volume.files(FileKind::Sealed).is_empty());
+}
+
+#[test]
+fn a_segment_that_cannot_be_judged_holds_up_no_other() {
+    let (mut volume, _, _) = leaky();
+    volume.close();
+    let (_, first) = volume.files(FileKind::Sealed).remove(0);
+    damage(&first, 0, first.metadata().unwrap().len() as usize);
+    volume.open();
+    assert_eq!(volume.store().sweep().unwrap(), 1);
+    assert_eq!(volume.files(FileKind::Sealed).len(), 1);
+}
