@@ -57,6 +57,7 @@ use crate::budget::Permit;
 use crate::catalog::Catalog;
 use crate::encode::EncodeMemory;
 use crate::error::{Error, Result};
+use crate::tier::UPLOAD_MEMORY;
 
 use append::{Active, SyncState, Unsealed};
 use cache::CellCache;
@@ -81,9 +82,6 @@ const CLOCK_SLICE: Duration = Duration::from_millis(20);
 
 /// How often the background threads look around without being told to.
 const TICK: Duration = Duration::from_millis(500);
-
-/// Memory of one upload: a part on its way, and a piece read back beside its original.
-const UPLOAD_MEMORY: u64 = 16 << 20;
 
 /// Threads of the runtime on which the cold tier's calls run.
 const COLD_THREADS: usize = 2;
@@ -419,6 +417,7 @@ impl Inner {
         };
         reserve(config.catalog_cache_bytes);
         if cold.is_some() {
+            // A piece that is read back, beside its original, is less.
             reserve(config.upload_streams as u64 * UPLOAD_MEMORY);
         }
         let cache = CellCache::new(reserve(config.cache_bytes));

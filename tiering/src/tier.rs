@@ -39,6 +39,9 @@ pub const MAX_KEY_LEN: usize = 512;
 /// be longer is damaged or not ours.
 pub const MAX_WHOLE_OBJECT_LEN: u64 = 1 << 30;
 
+/// Most bytes that one [`Tier::put_file`] holds in memory.
+pub const UPLOAD_MEMORY: u64 = 16 << 20;
+
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectMeta {
@@ -67,7 +70,7 @@ pub struct ObjectMeta {
 pub trait Tier: Send + Sync + std::fmt::Debug + 'static {
     /// Stores an object.
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()>;
-    /// Stores a local file as an object, streaming; memory stays bounded whatever its length.
+    /// Stores a local file as an object, streaming, in up to [`UPLOAD_MEMORY`].
     async fn put_file(&self, key: &str, path: &Path) -> Result<()>;
     /// The whole object, up to [`MAX_WHOLE_OBJECT_LEN`].
     async fn get(&self, key: &str) -> Result<Bytes>;

@@ -29,7 +29,9 @@ use object_store::{
 use super::content::{CHUNK_LEN, Content, Presence, compare};
 use super::failure::{FailureKind, TierFailure, kind_of_io};
 use super::memory::past_end;
-use super::{MAX_WHOLE_OBJECT_LEN, ObjectMeta, Tier, check_key, check_prefix, check_range};
+use super::{
+    MAX_WHOLE_OBJECT_LEN, ObjectMeta, Tier, UPLOAD_MEMORY, check_key, check_prefix, check_range,
+};
 use crate::error::{Error, Result};
 use leftovers::Leftovers;
 
@@ -37,8 +39,8 @@ pub use open::{Access, open_tier, open_tier_with, prepare_tier, probe_tier};
 
 /// Files up to this length are one request; longer ones are uploaded in parts of it.
 const PART_LEN: u64 = CHUNK_LEN;
-/// Parts of one upload in memory at a time.
-const PARTS_IN_FLIGHT: usize = 3;
+/// Parts of one upload in memory at a time: what the store counts for it.
+const PARTS_IN_FLIGHT: usize = (UPLOAD_MEMORY / PART_LEN) as usize;
 /// Unfinished uploads this old belong to nobody: no upload may take longer than its deadline of
 /// minutes.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
