@@ -518,12 +518,22 @@ impl Inner {
                 self.prepare_ahead();
             }
             self.catch_up();
-            if let Some(other) = &self.config.other_bytes {
-                self.capacity.set_other(other());
-            }
+            self.look_around();
             if !self.is_stopping() {
                 self.signals.helper.wait(TICK);
             }
+        }
+    }
+
+    /// Notes what others use of the hot tier, and gives back memory that can do without.
+    fn look_around(&self) {
+        if let Some(other) = &self.config.other_bytes {
+            self.capacity.set_other(other());
+        }
+        if let Some(cold) = &self.cold
+            && self.config.budget.waiters() > 0
+        {
+            cold.drop_landed();
         }
     }
 

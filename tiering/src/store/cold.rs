@@ -3,8 +3,8 @@
 //! A *flight* is one ranged GET, running or landed. Readers wait for the flights that cover their
 //! range and start what is missing, so that nobody asks twice for what is under way. Flights that
 //! were started ahead stay landed, in stored form and bounded in bytes, until they are read or
-//! pushed out; a few demand flights linger for readers of the same moment. Bytes of a flight are unverified:
-//! the reader verifies, and calls [`Cold::forget`] on damage. A reader that gives up takes its
+//! pushed out, or until somebody waits for memory; a few demand flights linger for readers of the
+//! same moment. Bytes of a flight are unverified: the reader verifies, and calls [`Cold::forget`] on damage. A reader that gives up takes its
 //! unfinished flight out, so that the next one asks again. Nothing survives a crash.
 
 use std::collections::VecDeque;
@@ -238,9 +238,14 @@ impl Cold {
         if let Some(flight) = existing {
             return Ok(flight);
         }
-        let wait = Wait::Until(deadline);
-        let permit =
-            self.budget.acquire(end - at, wait, "waiting for memory to read cold blocks")?;
+        let permit = match self.budget.try_acquire(end - at) {
+            Some(permit) => permit,
+            None => {
+                self.drop_landed();
+                let wait = Wait::Until(deadline);
+                self.budget.acquire(end - at, wait, "waiting for memory to read cold blocks")?
+            }
+        };
         let mut state = self.state.lock();
         if let Some(flight) = state.flights.iter().find(|flight| flight.covers(segment, at)) {
             return Ok(Arc::clone(flight));
@@ -324,6 +329,12 @@ impl Cold {
         }
         keep.reverse();
         state.flights = keep;
+    }
+
+    /// Gives back the memory of what landed: somebody waits for memory, and a reader that comes
+    /// for it can ask again.
+    pub(super) fn drop_landed(&self) {
+        self.state.lock().flights.retain(|flight| flight.landed.lock().is_none());
     }
 
     /// Takes out everything that overlaps `range`: it was damaged.

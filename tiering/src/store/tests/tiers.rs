@@ -498,3 +498,29 @@ fn an_object_is_kept_while_the_other_copy_of_a_living_block_is_gone_from_cold() 
     volume.store().sweep().unwrap();
     assert_eq!(memory.keys(), old);
 }
+
+#[test]
+fn what_was_fetched_ahead_makes_way_for_those_who_wait_for_memory() {
+    let (mut volume, faulty, _) = volume();
+    volume.config.segment_bytes = 8 << 20;
+    volume.close();
+    volume.open();
+    let blocks: Vec<_> = (0..24)
+        .map(|seed| (volume.append(&noise(seed, 256 << 10)), noise(seed, 256 << 10)))
+        .collect();
+    archive(&volume, &ids(&blocks));
+    release(&volume, &ids(&blocks));
+    forget_cells(&mut volume);
+    let budget = volume.config.budget.clone();
+    let before = budget.used_bytes();
+    let requests = faulty.calls(Op::GetRange);
+    assert_all_read(&volume, &blocks[..4]);
+    assert!(faulty.calls(Op::GetRange) > requests);
+    let ahead = budget.used_bytes() - before;
+    assert!(ahead > 1 << 20, "{ahead} bytes were fetched ahead");
+    let rest = budget.total_bytes() - before;
+    let wait = Wait::Until(SystemClock.instant() + Duration::from_secs(20));
+    let all = budget.acquire(rest, wait, "testing").unwrap();
+    drop(all);
+    assert_all_read(&volume, &blocks);
+}
