@@ -527,7 +527,9 @@ impl Inner {
 
     /// Notes what others use of the hot tier, and gives back memory that can do without.
     fn look_around(&self) {
-        if let Some(other) = &self.config.other_bytes {
+        if let Some(other) = &self.config.other_bytes
+            && self.capacity.others_are_due(self.config.clock.instant())
+        {
             self.capacity.set_other(other());
         }
         if let Some(cold) = &self.cold

@@ -7,6 +7,7 @@
 //! [`Error::NoSpace`] when the mover has found that nothing can be dropped and nothing copied.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -15,12 +16,17 @@ use crate::error::{Error, Result};
 
 use super::{CLOCK_SLICE, Inner};
 
+/// How often others are asked what they keep on the hot tier.
+const OTHERS_EVERY: Duration = Duration::from_millis(500);
+
 /// Counts and waits.
 pub(super) struct Capacity {
     limit: Option<u64>,
     used: Mutex<u64>,
     changed: Condvar,
     other: AtomicU64,
+    /// When others are asked again; `None` before the first time.
+    other_at: Mutex<Option<Instant>>,
     progress: AtomicU64,
     full: AtomicBool,
     /// Requests that wait, in bytes.
@@ -63,6 +69,7 @@ impl Capacity {
             used: Mutex::new(0),
             changed: Condvar::new(),
             other: AtomicU64::new(0),
+            other_at: Mutex::default(),
             progress: AtomicU64::new(0),
             full: AtomicBool::new(false),
             waiting: Mutex::default(),
@@ -93,6 +100,16 @@ impl Capacity {
 
     pub(super) fn set_other(&self, bytes: u64) {
         self.other.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to ask others what they keep there: that looks at many files.
+    pub(super) fn others_are_due(&self, now: Instant) -> bool {
+        let mut at = self.other_at.lock();
+        let due = at.is_none_or(|at| at <= now);
+        if due {
+            *at = Some(now + OTHERS_EVERY);
+        }
+        due
     }
 
     /// Appenders that wait for space.

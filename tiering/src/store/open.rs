@@ -82,6 +82,7 @@ impl Inner {
             && self.catalog.read().as_ref().is_some_and(Catalog::is_complete);
         self.cold_unlisted.store(self.cold.is_some() && !complete, Ordering::Relaxed);
         self.plan_sweep(found);
+        self.look_around();
         self.adopt_open_segments(&listing.open)
     }
 
@@ -189,6 +190,7 @@ impl Inner {
                 return;
             }
             self.catch_up_segment(id, BACKGROUND_DEADLINE);
+            self.look_around();
         }
         if total > 0 {
             tracing::info!(total, "segments were recorded in the catalog again");

@@ -327,3 +327,11 @@ fn a_segment_made_ahead_too_late_does_not_follow_one_with_a_higher_id() {
     crate::store::append::discard(inner.install_next(late));
     assert!(!path.exists(), "it is given back");
 }
+
+#[test]
+fn what_others_use_counts_from_the_start() {
+    let volume = Volume::with(|config| {
+        config.other_bytes = Some(Arc::new(|| 12_345));
+    });
+    assert_eq!(volume.store().usage().other_bytes, 12_345);
+}
