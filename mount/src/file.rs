@@ -30,7 +30,7 @@ pub(crate) mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use firn_tiering::encode::EncodeMemory;
 use firn_tiering::{Blocks, Budget, Clock, Error as TieringError};
@@ -137,11 +137,6 @@ impl Files {
             last_failure: Mutex::default(),
             bell: Bell::default(),
         })
-    }
-
-    /// When work that begins now must have made progress.
-    fn deadline(&self) -> Instant {
-        self.clock.instant() + self.settings.write_deadline
     }
 
     /// Committed pieces of a slot. Called with the file's state locked, or its commits.

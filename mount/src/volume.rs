@@ -209,6 +209,6 @@ impl Volume {
 fn must_wait(wait: Wait) -> FsResult<()> {
     match wait {
         Wait::No => Err(FsError::WouldWait),
-        Wait::Until(_) => Ok(()),
+        Wait::Until(_) | Wait::Progress(_) => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! What a filesystem needs of a block store: the contract, apart from who keeps it.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -16,6 +16,10 @@ pub enum Wait {
     No,
     /// Wait until then, afterwards [`crate::Error::TimedOut`].
     Until(Instant),
+    /// For appends at a full hot tier: wait as long as anything is copied, dropped or collected;
+    /// [`crate::Error::TimedOut`] once nothing was for that long. Whoever cannot tell progress
+    /// waits that long in all.
+    Progress(Duration),
 }
 
 /// Hands out ids that were never handed out before, durably.

@@ -101,7 +101,11 @@ impl Budget {
         if let Some(permit) = self.try_acquire(bytes) {
             return Ok(permit);
         }
-        let Wait::Until(deadline) = wait else { return Err(Error::WouldWait) };
+        let deadline = match wait {
+            Wait::No => return Err(Error::WouldWait),
+            Wait::Until(deadline) => deadline,
+            Wait::Progress(patience) => self.shared.clock.instant() + patience,
+        };
         let mut state = self.shared.state.lock();
         let ticket = state.next_ticket;
         state.next_ticket += 1;

@@ -487,7 +487,8 @@ impl Inner {
             Wait::Until(deadline) if self.config.clock.instant() >= deadline => {
                 Err(Error::TimedOut(what))
             }
-            Wait::Until(_) => Ok(()),
+            // Who waits for more than one moment says so by a deadline, or sees progress itself.
+            Wait::Until(_) | Wait::Progress(_) => Ok(()),
         }
     }
 
@@ -497,6 +498,7 @@ impl Inner {
         match wait {
             Wait::No => Err(Error::WouldWait),
             Wait::Until(deadline) => Ok(deadline.min(own)),
+            Wait::Progress(_) => Ok(own),
         }
     }
 

@@ -9,13 +9,13 @@
 //! uncommitted, is told, and is tried again.
 //! *Failure* of the sync or of the namespace's commit: the volume takes no more writes; data stays
 //! readable.
-//! *Deadline*: one for all appends of a commit, so that a tier that is full and hangs fails each
-//! file once, not one after the other.
+//! *Deadline*: once an append of a commit has waited for room in vain, its others wait no more, so
+//! that a tier that is full and hangs is waited for once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 use bytes::BytesMut;
 use firn_tiering::encode::EncodeMemory;
@@ -93,7 +93,7 @@ impl Files {
             return first_error.map_or(Ok(()), Err);
         }
         self.health.check()?;
-        self.encode(&mut taken, self.deadline());
+        self.encode(&mut taken);
         taken.retain_mut(|file| match file.resolve() {
             Ok(()) => true,
             Err(error) => {
@@ -188,7 +188,8 @@ impl Files {
     }
 
     /// Hands all bytes that are not inline to the encoders.
-    fn encode(&self, taken: &mut [Taken], deadline: Instant) {
+    fn encode(&self, taken: &mut [Taken]) {
+        let given_up = Arc::default();
         let mut pack = Pack::default();
         let pack_memory = Arc::clone(&self.pack_memory);
         for file in 0..taken.len() {
@@ -201,18 +202,18 @@ impl Files {
                     let memory = Arc::clone(&taken[file].node.encode_memory);
                     let mut own = Pack::default();
                     own.add(file, run);
-                    self.seal(own, memory, taken, deadline);
+                    self.seal(own, memory, taken, &given_up);
                     continue;
                 }
                 if pack.len.next_multiple_of(PACK_ALIGN) + len > SLOT_LEN {
                     let full = std::mem::take(&mut pack);
-                    self.seal(full, Arc::clone(&pack_memory), taken, deadline);
+                    self.seal(full, Arc::clone(&pack_memory), taken, &given_up);
                 }
                 pack.len = pack.len.next_multiple_of(PACK_ALIGN) + len;
                 pack.add(file, run);
             }
         }
-        self.seal(pack, pack_memory, taken, deadline);
+        self.seal(pack, pack_memory, taken, &given_up);
     }
 
     /// Makes a pack a job, points snapshots and overlays at it, and queues it.
@@ -221,7 +222,7 @@ impl Files {
         pack: Pack,
         memory: Arc<Mutex<EncodeMemory>>,
         taken: &mut [Taken],
-        deadline: Instant,
+        given_up: &Arc<AtomicBool>,
     ) {
         let Some(plain) = pack.bytes(taken) else { return };
         let job = EncodeJob::new(plain);
@@ -243,7 +244,9 @@ impl Files {
             drop(state);
             targets.push((Arc::downgrade(&file.node), first..end));
         }
-        self.encoders.submit(Work { job, targets, memory, deadline });
+        let patience = self.settings.write_deadline;
+        let given_up = Arc::clone(given_up);
+        self.encoders.submit(Work { job, targets, memory, patience, given_up });
     }
 
     /// Sync, then namespace, then the overlays. Tells each file that fails; when nobody knows any

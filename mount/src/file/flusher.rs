@@ -152,7 +152,7 @@ impl Files {
         let _round = self.flushing.lock();
         self.written.store(0, Ordering::Relaxed);
         let listed = std::mem::take(&mut *self.dirty.lock());
-        let deadline = self.deadline();
+        let deadline = self.clock.instant() + self.settings.write_deadline;
         let mut outcome = Ok(());
         let mut group: Vec<Arc<FileNode>> = Vec::new();
         let mut bytes = 0;

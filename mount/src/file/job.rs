@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
@@ -64,8 +65,10 @@ pub(crate) struct Work {
     pub(crate) targets: Vec<(Weak<FileNode>, Range<u64>)>,
     /// What the encoder knows about the stream.
     pub(crate) memory: Arc<Mutex<EncodeMemory>>,
-    /// Give up then.
-    pub(crate) deadline: Instant,
+    /// Give up when nothing makes room for that long.
+    pub(crate) patience: Duration,
+    /// Another job of the same commit found no room: this one does not wait for it.
+    pub(crate) given_up: Arc<AtomicBool>,
 }
 
 /// What encoders work with.
@@ -81,7 +84,8 @@ pub(crate) struct EncoderContext {
 impl EncoderContext {
     fn run(&self, work: &Work) {
         let mut memory = work.memory.lock().clone();
-        let wait = Wait::Until(work.deadline);
+        let in_vain = work.given_up.load(Ordering::Relaxed);
+        let wait = Wait::Progress(if in_vain { Duration::ZERO } else { work.patience });
         let _appending = self.pins.begin_append();
         // An encoder that died with a job unfinished would leave a commit waiting for ever.
         let append = || self.blocks.append(&work.job.plain, &mut memory, wait);
@@ -89,6 +93,9 @@ impl EncoderContext {
             Err(TieringError::ReadOnly("an encoder panicked, which is a bug".into()))
         });
         *work.memory.lock() = memory;
+        if matches!(result, Err(TieringError::NoSpace | TieringError::TimedOut(_))) {
+            work.given_up.store(true, Ordering::Relaxed);
+        }
         let result = match result {
             Ok(block) => Ok(self.pins.hold(block, self.durability.appended())),
             Err(error) => Err(Arc::new(error)),

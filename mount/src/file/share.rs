@@ -65,7 +65,7 @@ impl Files {
         // The source's commits rest, so that no block that is found is freed before it is held.
         let guard = match wait {
             Wait::No => source.commit.try_lock().ok_or(FsError::WouldWait)?,
-            Wait::Until(_) => source.commit.lock(),
+            Wait::Until(_) | Wait::Progress(_) => source.commit.lock(),
         };
         let found = self.collect(source, from..from + len)?;
         drop(guard);

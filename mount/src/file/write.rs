@@ -116,6 +116,7 @@ impl Files {
                 Wait::Until(deadline) => {
                     Wait::Until(deadline.min(self.clock.instant() + SPACE_SLICE))
                 }
+                Wait::Progress(patience) => Wait::Progress(patience),
             };
             match self.memory.acquire(bytes, slice) {
                 Err(FsError::Io { .. }) if self.flush_found_no_space() => {
@@ -148,7 +149,8 @@ impl Files {
             job: Arc::clone(&job),
             targets: vec![(Arc::downgrade(node), range)],
             memory: Arc::clone(&node.encode_memory),
-            deadline: self.deadline(),
+            patience: self.settings.write_deadline,
+            given_up: Arc::default(),
         };
         if !self.encoders.offer(work) {
             return;

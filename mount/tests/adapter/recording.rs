@@ -182,6 +182,7 @@ fn patience(wait: Wait) -> String {
             let left = deadline.saturating_duration_since(Instant::now());
             format!("{}s", left.as_secs_f64().div_euclid(10.0) * 10.0 + 10.0)
         }
+        Wait::Progress(patience) => format!("{patience:?} without progress"),
     }
 }
 

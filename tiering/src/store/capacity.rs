@@ -194,6 +194,10 @@ impl Capacity {
         let clock = &inner.config.clock;
         let mut progress = self.progress.load(Ordering::Relaxed);
         let mut since = clock.instant();
+        let patience = match wait {
+            Wait::Progress(patience) => patience.min(inner.config.write_deadline),
+            Wait::No | Wait::Until(_) => inner.config.write_deadline,
+        };
         loop {
             inner.signals.kick_mover();
             if let Some(charge) = self.try_charge(bytes, self.limit.map_or(0, |l| self.reserve(l)))
@@ -209,9 +213,7 @@ impl Capacity {
             if now != progress {
                 progress = now;
                 since = clock.instant();
-            } else if clock.instant().saturating_duration_since(since)
-                >= inner.config.write_deadline
-            {
+            } else if clock.instant().saturating_duration_since(since) >= patience {
                 return Err(Error::TimedOut(what));
             }
             let mut used = self.used.lock();

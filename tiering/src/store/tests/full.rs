@@ -201,3 +201,43 @@ fn nothing_is_dropped_while_the_backup_does_not_name_it() {
         assert_eq!(volume.read(block).unwrap(), noise(seed as u64, 300_000));
     }
 }
+
+#[test]
+fn a_writer_waits_as_long_as_there_is_progress_and_not_longer() {
+    let memory = Arc::new(Memory::new());
+    let faulty = Arc::new(Faulty::new(Arc::clone(&memory) as Arc<dyn Tier>));
+    faulty.cut_off();
+    let tier = Arc::clone(&faulty) as Arc<dyn Tier>;
+    let clock = Arc::new(ManualClock::new());
+    let volume = Volume::with(|config| {
+        small(config);
+        config.cold = Some(tier);
+        config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        config.budget = Budget::new(256 << 20, Arc::clone(&config.clock));
+    });
+    let patience = Wait::Progress(Duration::from_secs(300));
+    std::thread::scope(|scope| {
+        let volume = &volume;
+        let writer = scope.spawn(move || {
+            let append = |seed| {
+                let plain = noise(seed, 300_000);
+                volume.store().append(&plain, &mut EncodeMemory::default(), patience)
+            };
+            (0..1000).find_map(|seed| append(seed).err())
+        });
+        eventually("the writer waits", || volume.store().health().waiting_for_space > 0);
+        // A slow line: something every 200 seconds.
+        for _ in 0..6 {
+            volume.store().inner.capacity.progressed();
+            std::thread::sleep(Duration::from_millis(200));
+            clock.advance(Duration::from_secs(200));
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!writer.is_finished(), "it gave up although there is progress");
+        }
+        eventually("it gives up", || {
+            clock.advance(Duration::from_secs(10));
+            writer.is_finished()
+        });
+        assert!(matches!(writer.join().unwrap(), Some(Error::TimedOut(_))));
+    });
+}
