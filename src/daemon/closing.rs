@@ -1,10 +1,14 @@
 //! The end of a mount: brings everything to safety in order, and says what it is at.
 //!
 //! After every step the volume is complete: what the next step would add is made up for by the
-//! next mount. Only the first can lose data, and it fails the unmount.
+//! next mount. Only the first can lose data, and it fails the unmount; it comes before anything
+//! that waits for the cold tier. Every such wait is bounded: a backup that still runs then is left
+//! behind, like a crash in the middle of it.
 
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use firn_tiering::Wait;
 
 use super::assemble::Parts;
@@ -13,23 +17,22 @@ use super::phase::Phase;
 /// How often the copying to cold is looked at.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// Shortest time that the databases get to close.
+/// Shortest time that a last backup gets, and that the databases get to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Silence is borne this many times longer than failures.
 const IDLE_FACTOR: u32 = 5;
 
 /// Closes the parts of a volume whose mount is gone.
-pub(super) fn close(parts: &Parts, phase: &Phase) {
-    parts.stop_schedule();
+pub(super) fn close(parts: &Arc<Parts>, phase: &Phase) {
     phase.doing("writing what is in memory to the hot tier");
     let mut failure = parts.volume.close().err().map(|error| chain(&error));
-    if failure.is_none() && parts.has_writable_cold() {
-        copy_to_cold(parts, phase);
-    }
-    phase.doing("closing the databases");
     // At least as long as sealing may take on a slow disk.
     let patience = parts.config.umount_deadline.0.max(CLOSE_PATIENCE);
+    if failure.is_none() && parts.has_writable_cold() {
+        copy_to_cold(parts, phase, patience);
+    }
+    phase.doing("closing the databases");
     if let Err(error) = parts.close_databases(patience) {
         failure.get_or_insert(format!("{error:#}"));
     }
@@ -39,8 +42,9 @@ pub(super) fn close(parts: &Parts, phase: &Phase) {
     phase.finish(failure);
 }
 
-/// Copies what is not in cold yet and backs the namespace up, as long as there is progress.
-fn copy_to_cold(parts: &Parts, phase: &Phase) {
+/// Copies what is not in cold yet, as long as there is progress, and backs the namespace up, which
+/// may take as long as `patience`.
+fn copy_to_cold(parts: &Arc<Parts>, phase: &Phase, patience: Duration) {
     phase.doing("copying to the cold tier");
     let copied = drain(parts, phase);
     if let Err(reason) = copied {
@@ -51,11 +55,27 @@ fn copy_to_cold(parts: &Parts, phase: &Phase) {
         return;
     }
     phase.doing("backing up the namespace to the cold tier");
-    if let Err(error) = parts.back_up_finally() {
+    if let Err(error) = back_up(parts, patience) {
         phase.warn(format!(
             "the namespace was not backed up ({error:#}); the data is safe in the hot tier and \
              the next mount backs it up"
         ));
+    }
+}
+
+/// Waits for a backup that runs and makes the last one, `patience` long at most.
+fn back_up(parts: &Arc<Parts>, patience: Duration) -> anyhow::Result<()> {
+    let (done, waiting) = mpsc::channel();
+    let owned = Arc::clone(parts);
+    let thread = std::thread::Builder::new().name("firn-last-backup".into()).spawn(move || {
+        owned.stop_schedule();
+        // Whoever waited may have given up.
+        let _ = done.send(owned.back_up_finally());
+    });
+    thread.context("starting a thread")?;
+    match waiting.recv_timeout(patience) {
+        Ok(result) => result,
+        Err(_) => Err(anyhow!("the cold tier did not take it within {} s", patience.as_secs())),
     }
 }
 
@@ -103,3 +123,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
