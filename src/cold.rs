@@ -12,16 +12,14 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use firn_tiering::Error;
 use firn_tiering::segment::{DATA_START, SegmentHeader, VolumeId};
-use firn_tiering::tier::{self, Access, Patience, Tier};
+use firn_tiering::tier::{self, Access, IDENTITY_KEY, Patience, Tier};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::config::{ColdUrl, Config, FORMAT};
 use crate::failure::Explain;
-
-/// Key of the object that says whose tier it is.
-const IDENTITY_KEY: &str = "volume.json";
+use crate::volume_dir::VolumeDir;
 
 /// Longest identity that is believed.
 const MAX_IDENTITY: usize = 4096;
@@ -36,9 +34,11 @@ pub struct Identity {
 }
 
 /// Opens the cold tier of a volume and asks it something. A place that nobody uses becomes the
-/// volume's if it `may_claim` it.
+/// volume's if it `may_claim` it; but when the volume has one already that is not this one: an
+/// empty mountpoint, most often.
 pub fn open(
     config: &Config,
+    volume: &VolumeDir,
     may_claim: bool,
     runtime: &Runtime,
 ) -> anyhow::Result<Option<Arc<dyn Tier>>> {
@@ -48,6 +48,11 @@ pub fn open(
     let mut owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
     if owner.is_none() {
         owner = holder(url, tier, runtime)?;
+        if owner.is_none() && volume.backup_frontier().exists() {
+            return Err(anyhow!("holds no {IDENTITY_KEY}, and backups were made to it"))
+                .with_context(|| format!("cold tier {url}"))
+                .hint("mount the filesystem that it lies on, or correct `cold` in firn.toml");
+        }
         let is_free = match owner {
             None => is_empty(url, tier, runtime)?,
             Some(owner) => owner == config.uuid,

@@ -121,7 +121,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
         .enable_all()
         .build()
         .context("starting threads")?;
-    let cold = cold::open(&config, !job.options.read_only, &runtime)?;
+    let cold = cold::open(&config, &job.volume, !job.options.read_only, &runtime)?;
     let parts = Arc::new(assemble::open(
         &job.volume,
         config,

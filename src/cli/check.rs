@@ -76,7 +76,7 @@ impl CheckVerb {
         let _lock = VolumeLock::acquire(volume, Owner::this("check", None), Duration::ZERO)?;
         create::check_hot(&config, volume, !self.rebuild_catalog)?;
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-        let tier = cold::open(&config, false, &runtime)?;
+        let tier = cold::open(&config, volume, false, &runtime)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.0, Arc::clone(&clock));
         let OpenNamespace { namespace, .. } =

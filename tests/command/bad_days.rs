@@ -70,6 +70,14 @@ fn a_cold_tier_that_is_gone_is_said_at_the_mount() {
     fs::rename(scene.dir.path().join("elsewhere"), &scene.cold).unwrap();
     scene.mount().done();
     scene.umount_done();
+    // Only the mountpoint of its disk is there.
+    fs::rename(&scene.cold, scene.dir.path().join("elsewhere")).unwrap();
+    fs::create_dir(&scene.cold).unwrap();
+    scene.mount().refused(1, &["cold tier", "volume.json", "mount the filesystem"]);
+    fs::remove_dir(&scene.cold).unwrap();
+    fs::rename(scene.dir.path().join("elsewhere"), &scene.cold).unwrap();
+    scene.mount().done();
+    scene.umount_done();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tiers: where immutable objects live. One trait with its contract, the stores that keep it
 //! ([`Memory`], [`Directory`], and every `object_store` URL through [`open_tier`]), and the
-//! decorators that add patience ([`Retry`]) or trouble ([`Faulty`]).
+//! decorators that add patience ([`Retry`]) or trouble ([`Faulty`]). What lies in a local directory
+//! refuses to work while that directory is away ([`rooted`]).
 //!
 //! What may leak: a process that dies inside `put` leaves a temporary file or an unfinished
 //! multipart upload, never an object; [`Tier::clean`] removes what dead processes left.
@@ -12,6 +13,7 @@ mod faulty;
 mod memory;
 mod object;
 mod retry;
+mod rooted;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,10 @@ pub use faulty::{Fault, Faulty, Op};
 pub use memory::Memory;
 pub use object::{Access, open_tier, open_tier_with, prepare_tier, probe_tier};
 pub use retry::{Jitter, Retry};
+
+/// Key of the object that says whose tier it is. A local tier also knows its directory again by it,
+/// after the disk was away.
+pub const IDENTITY_KEY: &str = "volume.json";
 
 /// Bytes in the longest key. S3 and GCS allow 1024 for key and prefix together.
 pub const MAX_KEY_LEN: usize = 512;

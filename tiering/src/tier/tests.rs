@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod decorators;
+mod rooted;
 mod s3;
 mod wire;
 

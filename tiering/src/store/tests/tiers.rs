@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::segment::FileKind;
 use crate::store::testing::{Volume, damage, eventually, noise, soon, text};
 use crate::store::{BackupProof, CheckOptions, Residence};
-use crate::tier::{Fault, Faulty, Memory, Op, Tier};
+use crate::tier::{Fault, Faulty, Memory, Op, Patience, Tier, open_tier};
 
 fn volume() -> (Volume, Arc<Faulty>, Arc<Memory>) {
     let memory = Arc::new(Memory::new());
@@ -335,6 +335,39 @@ fn copies_are_made_ahead_and_survive_errors_and_ambiguity() {
     assert_eq!(volume.store().drain_uploads(soon()).unwrap(), 0);
     release(&volume, &ids(&blocks));
     assert_all_read(&volume, &blocks);
+}
+
+#[test]
+fn a_cold_directory_that_goes_away_gets_nothing_and_is_caught_up_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, away) = (dir.path().join("cold"), dir.path().join("away"));
+    std::fs::create_dir(&root).unwrap();
+    let patience = Patience { attempts: 2, deadline: Duration::from_secs(10) };
+    let tier = open_tier(&format!("file://{}", root.display()), patience).unwrap();
+    let mut volume = Volume::with(|config| config.cold = Some(tier));
+    let early = fill(&volume, 2, 60_000);
+    archive(&volume, &ids(&early));
+    release(&volume, &ids(&early));
+    forget_cells(&mut volume);
+    std::fs::rename(&root, &away).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    let late = fill(&volume, 4, 60_000);
+    volume.seal();
+    eventually("the failure is told", || {
+        let said = volume.store().health().last_error.unwrap_or_default();
+        said.contains("mount its filesystem again")
+    });
+    let (lost, _) = &early[0];
+    assert!(matches!(volume.read(lost), Err(Error::Cold { .. })), "it is not lost for good");
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0, "nothing lies below the mountpoint");
+    assert_all_read(&volume, &late);
+    std::fs::remove_dir(&root).unwrap();
+    std::fs::rename(&away, &root).unwrap();
+    eventually("the copies are made", || {
+        let usage = volume.store().usage();
+        usage.segments > 1 && usage.cold_segments == usage.segments
+    });
+    assert_all_read(&volume, &early);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::leftovers::Leftovers;
 use super::{ObjectTier, Secrets, explain};
 use crate::error::{Error, Result};
 use crate::tier::failure::{FailureKind, TierFailure};
+use crate::tier::rooted::Rooted;
 use crate::tier::{Directory, Jitter, Patience, Retry, Tier};
 
 const FORMS: &str = "write it as file:///path, s3://bucket/prefix, gs://bucket/prefix or \
@@ -49,8 +50,11 @@ pub fn open_tier_with(
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Arc<dyn Tier>> {
     let inner: Arc<dyn Tier> = match Place::parse(url)? {
-        Place::Directory(path) => Arc::new(Directory::open(path)?),
-        Place::Files(path) => Arc::new(open_files(&path)?),
+        Place::Directory(path) => {
+            let tier = Directory::open(&path)?;
+            Arc::new(Rooted::new(Arc::new(tier), &path)?)
+        }
+        Place::Files(path) => open_files(&path)?,
         Place::Bucket { scheme, bucket, prefix } => {
             let env = Environment(variables.into_iter().collect());
             Arc::new(open_bucket(scheme, &bucket, prefix, &env)?)
@@ -188,22 +192,27 @@ impl Place {
     }
 }
 
-fn open_files(path: &Path) -> Result<ObjectTier> {
+fn open_files(path: &Path) -> Result<Arc<dyn Tier>> {
     // For its errors about directories that are missing, files, or not ours.
     Directory::open(path)?;
     let described = format!("file://{}", path.display());
     let store = LocalFileSystem::new_with_prefix(path)
         .map_err(|error| unusable(&described, &Secrets::default(), &error))?
         .with_fsync(true);
-    Ok(ObjectTier {
+    // The store resolves links once, and the directory is known by where they led.
+    let root = path
+        .canonicalize()
+        .map_err(Error::io(format!("resolve the links in {}", path.display())))?;
+    let tier = ObjectTier {
         store: Arc::new(store),
         root: StorePath::default(),
         described,
         lists_in_order: false,
         creates: AtomicBool::new(true),
-        leftovers: Leftovers::Files(path.to_owned()),
+        leftovers: Leftovers::Files(root.clone()),
         secrets: Secrets::default(),
-    })
+    };
+    Ok(Arc::new(Rooted::new(Arc::new(tier), &root)?))
 }
 
 fn open_bucket(
