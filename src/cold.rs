@@ -33,13 +33,27 @@ pub struct Identity {
     pub uuid: Uuid,
 }
 
-/// Opens the cold tier of a volume and asks it something. A place that nobody uses becomes the
-/// volume's if it `may_claim` it; but when the volume has one already that is not this one: an
-/// empty mountpoint, most often.
+/// What opening a cold tier may take for granted.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// A place that nobody uses becomes the volume's.
+    pub may_claim: bool,
+    /// The volume has copies in its cold tier: a place that says nothing is not that.
+    pub is_used: bool,
+}
+
+impl Terms {
+    /// The terms of `volume`.
+    pub fn of(volume: &VolumeDir, may_claim: bool) -> Self {
+        Self { may_claim, is_used: volume.backup_frontier().exists() }
+    }
+}
+
+/// Opens the cold tier of a volume and asks it something. A place that is not the volume's is
+/// refused: another's, or an empty mountpoint.
 pub fn open(
     config: &Config,
-    volume: &VolumeDir,
-    may_claim: bool,
+    terms: Terms,
     runtime: &Runtime,
 ) -> anyhow::Result<Option<Arc<dyn Tier>>> {
     let Some(url) = &config.cold else { return Ok(None) };
@@ -48,7 +62,7 @@ pub fn open(
     let mut owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
     if owner.is_none() {
         owner = holder(url, tier, runtime)?;
-        if owner.is_none() && volume.backup_frontier().exists() {
+        if owner.is_none() && terms.is_used {
             return Err(anyhow!("holds no {IDENTITY_KEY}, and backups were made to it"))
                 .with_context(|| format!("cold tier {url}"))
                 .hint("mount the filesystem that it lies on, or correct `cold` in firn.toml");
@@ -57,7 +71,7 @@ pub fn open(
             None => is_empty(url, tier, runtime)?,
             Some(owner) => owner == config.uuid,
         };
-        if is_free && may_claim {
+        if is_free && terms.may_claim {
             claim(url, tier, config.uuid, runtime)?;
             // Where two ask at the same instant, whoever is named now has it.
             owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);

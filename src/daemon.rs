@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::cold;
+use crate::cold::{self, Terms};
 use crate::control::server::ControlSocket;
 use crate::failure::{Explain, Failure};
 use crate::mounts;
@@ -121,7 +121,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
         .enable_all()
         .build()
         .context("starting threads")?;
-    let cold = cold::open(&config, &job.volume, !job.options.read_only, &runtime)?;
+    let cold = cold::open(&config, Terms::of(&job.volume, !job.options.read_only), &runtime)?;
     let parts = Arc::new(assemble::open(
         &job.volume,
         config,

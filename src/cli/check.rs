@@ -15,7 +15,7 @@ use firn_tiering::store::{CheckOptions, CheckReport, Residence};
 use firn_tiering::tier::Tier;
 use firn_tiering::{BlockId, BlockStore, Budget, Clock, SystemClock, Wait};
 
-use crate::cold;
+use crate::cold::{self, Terms};
 use crate::control::protocol::Progress;
 use crate::daemon::assemble::{self, OpenNamespace};
 use crate::failure::{EXIT_DAMAGE, EXIT_DONE};
@@ -76,7 +76,7 @@ impl CheckVerb {
         let _lock = VolumeLock::acquire(volume, Owner::this("check", None), Duration::ZERO)?;
         create::check_hot(&config, volume, !self.rebuild_catalog)?;
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-        let tier = cold::open(&config, volume, false, &runtime)?;
+        let tier = cold::open(&config, Terms::of(volume, false), &runtime)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.0, Arc::clone(&clock));
         let OpenNamespace { namespace, .. } =

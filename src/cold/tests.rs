@@ -9,6 +9,20 @@ fn volume(place: &std::path::Path) -> Config {
     config
 }
 
+fn terms(may_claim: bool) -> Terms {
+    Terms { may_claim, is_used: false }
+}
+
+#[test]
+fn a_place_that_says_nothing_is_not_one_that_was_used() {
+    let place = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let used = Terms { may_claim: true, is_used: true };
+    let refused = open(&volume(place.path()), used, &runtime).unwrap_err();
+    assert!(format!("{refused:#}").contains("backups were made"), "{refused:#}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing was claimed");
+}
+
 #[test]
 fn an_unused_place_becomes_the_first_volumes_and_stays_its_own() {
     let place = tempfile::tempdir().unwrap();
@@ -19,13 +33,13 @@ fn an_unused_place_becomes_the_first_volumes_and_stays_its_own() {
         let tier = probe(url, Access::Read, &runtime).unwrap();
         identity(url, tier.as_ref(), &runtime).unwrap().map(|identity| identity.uuid)
     };
-    open(&second, false, &runtime).unwrap();
+    open(&second, terms(false), &runtime).unwrap();
     assert_eq!(owner(), None, "looking claims nothing");
-    open(&first, true, &runtime).unwrap();
+    open(&first, terms(true), &runtime).unwrap();
     assert_eq!(owner(), Some(first.uuid));
-    let refused = open(&second, true, &runtime).unwrap_err();
+    let refused = open(&second, terms(true), &runtime).unwrap_err();
     assert!(format!("{refused:#}").contains("belongs to volume"), "{refused:#}");
-    open(&first, true, &runtime).unwrap();
+    open(&first, terms(true), &runtime).unwrap();
 }
 
 #[test]
@@ -43,8 +57,8 @@ fn a_place_with_segments_of_another_volume_is_refused_also_unclaimed() {
     let id = firn_tiering::BlockId::from_raw(1);
     writer.append(&mut Frame::build(id, &hash_block(b"snow"), &encoded)).unwrap();
     writer.seal().unwrap();
-    let refused = open(&second, true, &runtime).unwrap_err();
+    let refused = open(&second, terms(true), &runtime).unwrap_err();
     assert!(format!("{refused:#}").contains("belongs to volume"), "{refused:#}");
-    open(&first, true, &runtime).unwrap();
+    open(&first, terms(true), &runtime).unwrap();
     assert!(place.path().join(IDENTITY_KEY).is_file());
 }

@@ -41,7 +41,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         hot: HotStatus {
             place: mounts::shown(&parts.config.hot_dir(parts.dir.root())),
             used_bytes: usage.hot_bytes.saturating_add(usage.other_bytes),
-            capacity_bytes: parts.config.hot_capacity.0,
+            capacity_bytes: hot_capacity(parts, &usage),
             segments: usage.hot_segments + usage.open_segments,
         },
         cold: parts.config.cold.as_ref().map(|url| ColdStatus {
@@ -69,6 +69,11 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         .to_owned(),
         warnings,
     }
+}
+
+/// What may be used locally: as configured, or less when the disk has less.
+fn hot_capacity(parts: &Parts, usage: &Usage) -> u64 {
+    usage.hot_capacity.unwrap_or(parts.config.hot_capacity.0)
 }
 
 fn data(parts: &Parts, usage: &Usage, health: &Health) -> DataStatus {
@@ -144,7 +149,7 @@ fn warnings(
         warnings.push(format!("the last backup failed: {failure}"));
     }
     let used = usage.hot_bytes.saturating_add(usage.other_bytes);
-    if used >= parts.config.hot_capacity.0 / 20 * 19 && health.waiting_for_space > 0 {
+    if used >= hot_capacity(parts, usage) / 20 * 19 && health.waiting_for_space > 0 {
         warnings.push("the hot tier is full".to_owned());
     }
     warnings

@@ -62,7 +62,7 @@ pub struct HotStatus {
     pub place: String,
     /// Bytes used, databases and indexes included.
     pub used_bytes: u64,
-    /// Bytes it may use.
+    /// Bytes it may use: as configured, or less when its disk has less.
     pub capacity_bytes: u64,
     /// Segments with bytes here.
     pub segments: u64,

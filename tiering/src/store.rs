@@ -72,7 +72,7 @@ use table::Table;
 use upload::Wanted;
 
 pub use check::{CheckOptions, CheckReport, Finding};
-pub use config::{OtherBytes, StoreConfig};
+pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
 pub use gates::{BackupGate, BackupProof, Liveness};
 pub use residence::{Archived, BlockInfo, Moved, Residence};
 pub use status::{Health, Usage};
@@ -179,6 +179,7 @@ impl BlockStore {
             None => None,
         };
         let inner = Arc::new(Inner::new(config, hot, catalog, runtime.as_ref())?);
+        inner.look_at_disk();
         inner.recover(&found)?;
         let mut store = Self { inner, threads: Mutex::default(), runtime };
         store.start_threads()?;

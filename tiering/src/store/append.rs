@@ -8,7 +8,7 @@
 //! and seals it under its own id. Frames that no sync covered may be lost or kept.
 //! *Failure*: a failed `fdatasync` leaves unknown what is on the disk; trying again would lie
 //! about it, so the store is read-only until it is opened again. A full disk is not a failure:
-//! the frame was not added, and the caller hears [`Error::NoSpace`].
+//! the frame was not added, and the caller waits for room as at the configured capacity.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -99,7 +99,18 @@ impl Inner {
         let mut frame = Frame::build(self.ids.block()?, &hash, &encoded);
         drop(encoding);
         charge.shrink_to(charge_of(frame.len()));
-        let entry = self.append_frame(&mut frame)?;
+        let entry = loop {
+            match self.append_frame(&mut frame) {
+                Err(Error::NoSpace) => {
+                    // The disk is fuller than it said: this is the bound, and it is waited for
+                    // like any other.
+                    drop(charge);
+                    self.capacity.disk_refused(self.config.clock.instant());
+                    charge = self.capacity.charge(self, charge_of(frame.len()), wait)?;
+                }
+                other => break other?,
+            }
+        };
         // From here on the segment's own count holds it.
         charge.keep();
         self.counters.appended(plain.len() as u64, frame.len());

@@ -1,10 +1,15 @@
 //! The bound of the hot tier, in bytes really used: sealed files and indexes as the disk counts
-//! them, unsealed frames with what sealing will add, staging, and what others keep there.
+//! them, unsealed frames with what sealing will add, staging, and what others keep there. The
+//! bound is the configured capacity or what the disk still has, whichever comes first; of a disk a
+//! reserve stays free, in which the databases can go on.
 //!
 //! Rule: bytes are charged before they are written and corrected when the disk has spoken. At the
 //! bound an appender waits as long as somebody makes progress (a copy, a drop, a collection),
 //! [`crate::store::StoreConfig::write_deadline`] at most without any; it hears
-//! [`Error::NoSpace`] when the mover has found that nothing can be dropped and nothing copied.
+//! [`Error::NoSpace`] when the mover has found that nothing can be dropped and nothing copied. A
+//! disk that refuses bytes although it seemed to have room (a quota, or somebody else was faster)
+//! is full for [`REFUSED_PAUSE`], whatever it says. A crash leaves nothing: all of it is counted
+//! again at opening.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,15 +19,25 @@ use parking_lot::{Condvar, Mutex};
 use crate::blocks::Wait;
 use crate::error::{Error, Result};
 
+use super::config::DiskSpace;
 use super::{CLOCK_SLICE, Inner};
 
 /// How often others are asked what they keep on the hot tier.
 const OTHERS_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a disk that refused bytes counts as full.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Share of a disk that stays free, as a divisor, and the most that this comes to: room for the
+/// databases' journals between two looks at the disk, and for the footers of open segments, which
+/// are charged with their frames.
+const DISK_RESERVE_DIVISOR: u64 = 16;
+const DISK_RESERVE_MOST: u64 = 256 << 20;
+
 /// Counts and waits.
 pub(super) struct Capacity {
     limit: Option<u64>,
-    used: Mutex<u64>,
+    used: Mutex<Used>,
     changed: Condvar,
     other: AtomicU64,
     /// When others are asked again; `None` before the first time.
@@ -32,6 +47,24 @@ pub(super) struct Capacity {
     /// Requests that wait, in bytes.
     waiting: Mutex<Vec<u64>>,
     segment_bytes: u64,
+}
+
+/// Bytes of segments and indexes, and at how many of them the disk is full.
+#[derive(Debug, Default)]
+struct Used {
+    bytes: u64,
+    /// Those of them that are charged and perhaps not written yet.
+    pending: u64,
+    /// Reserve left out; `None` as long as nobody has looked.
+    disk_limit: Option<u64>,
+    refused_until: Option<Instant>,
+}
+
+/// One of the bounds: what counts against it, and how much of that there may be.
+#[derive(Clone, Copy)]
+struct Bound {
+    usage: u64,
+    limit: u64,
 }
 
 /// Bytes counted for something about to be written; given back when dropped.
@@ -45,19 +78,19 @@ impl Charge<'_> {
     pub(super) fn shrink_to(&mut self, bytes: u64) {
         let excess = self.bytes.saturating_sub(bytes);
         self.bytes -= excess;
-        self.capacity.sub(excess);
+        self.capacity.settle(excess, excess);
     }
 
     /// Leaves the bytes counted: somebody else's count holds them now.
     pub(super) fn keep(mut self) {
-        self.bytes = 0;
+        self.capacity.settle(std::mem::take(&mut self.bytes), 0);
     }
 }
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.capacity.sub(self.bytes);
+            self.capacity.settle(self.bytes, self.bytes);
         }
     }
 }
@@ -66,7 +99,7 @@ impl Capacity {
     pub(super) fn new(limit: Option<u64>, segment_bytes: u64) -> Self {
         Self {
             limit,
-            used: Mutex::new(0),
+            used: Mutex::default(),
             changed: Condvar::new(),
             other: AtomicU64::new(0),
             other_at: Mutex::default(),
@@ -78,19 +111,30 @@ impl Capacity {
     }
 
     pub(super) fn add(&self, bytes: u64) {
-        *self.used.lock() += bytes;
+        self.used.lock().bytes += bytes;
     }
 
     pub(super) fn sub(&self, bytes: u64) {
         let mut used = self.used.lock();
-        *used = used.saturating_sub(bytes);
+        used.bytes = used.bytes.saturating_sub(bytes);
         drop(used);
         self.changed.notify_all();
     }
 
+    /// Ends a charge of `pending` bytes, of which `unused` were not written.
+    fn settle(&self, pending: u64, unused: u64) {
+        let mut used = self.used.lock();
+        used.pending = used.pending.saturating_sub(pending);
+        used.bytes = used.bytes.saturating_sub(unused);
+        drop(used);
+        if unused > 0 {
+            self.changed.notify_all();
+        }
+    }
+
     /// Bytes of segments and indexes.
     pub(super) fn used_bytes(&self) -> u64 {
-        *self.used.lock()
+        self.used.lock().bytes
     }
 
     /// Bytes kept on the hot tier by others.
@@ -130,6 +174,46 @@ impl Capacity {
         self.changed.notify_all();
     }
 
+    /// Takes in what the disk says of itself.
+    pub(super) fn note_disk(&self, space: DiskSpace, now: Instant) {
+        let reserve = (space.total_bytes / DISK_RESERVE_DIVISOR).min(DISK_RESERVE_MOST);
+        let mut used = self.used.lock();
+        let written = used.bytes.saturating_sub(used.pending);
+        let mut limit = written.saturating_add(space.free_bytes).saturating_sub(reserve);
+        if used.refused_until.is_some_and(|until| now < until) {
+            limit = limit.min(used.disk_limit.unwrap_or(u64::MAX));
+        } else {
+            used.refused_until = None;
+        }
+        used.disk_limit = Some(limit);
+        drop(used);
+        self.changed.notify_all();
+    }
+
+    /// The disk took no more bytes, whatever it had said.
+    pub(super) fn disk_refused(&self, now: Instant) {
+        let mut used = self.used.lock();
+        used.disk_limit = Some(used.disk_limit.unwrap_or(u64::MAX).min(used.bytes));
+        used.refused_until = Some(now + REFUSED_PAUSE);
+    }
+
+    fn bounds(&self, used: &Used) -> impl Iterator<Item = Bound> + use<> {
+        let usage = used.bytes.saturating_add(self.other_bytes());
+        let configured = self.limit.map(|limit| Bound { usage, limit });
+        let disk = used.disk_limit.map(|limit| Bound { usage: used.bytes, limit });
+        configured.into_iter().chain(disk)
+    }
+
+    /// Bytes that may be used in all, others' included, as far as is known.
+    pub(super) fn limit(&self) -> Option<u64> {
+        let used = self.used.lock();
+        let all = used.bytes.saturating_add(self.other_bytes());
+        let room = self.bounds(&used).map(|bound| bound.limit.saturating_sub(bound.usage)).min();
+        // A bound that is exceeded stays what it was told to be.
+        let configured = self.limit.unwrap_or(u64::MAX);
+        room.map(|room| all.saturating_add(room).min(configured))
+    }
+
     /// Room kept free so that appenders seldom wait for the mover.
     fn slack(&self, limit: u64) -> u64 {
         (limit / 8).min(2 * self.segment_bytes)
@@ -138,11 +222,14 @@ impl Capacity {
     /// Bytes by which usage exceeds what the mover keeps free, and what leaves room for the
     /// largest request that waits; 0 when all is well.
     pub(super) fn excess(&self) -> u64 {
-        let Some(limit) = self.limit else { return 0 };
         let largest = self.waiting.lock().iter().copied().max();
-        let room = largest.map_or(0, |bytes| bytes.saturating_add(self.reserve(limit)));
-        let target = limit.saturating_sub(room.max(self.slack(limit)));
-        (self.used_bytes() + self.other_bytes()).saturating_sub(target)
+        let used = self.used.lock();
+        let excess = |bound: Bound| {
+            let room = largest.map_or(0, |bytes| bytes.saturating_add(self.reserve(bound.limit)));
+            let target = bound.limit.saturating_sub(room.max(self.slack(bound.limit)));
+            bound.usage.saturating_sub(target)
+        };
+        self.bounds(&used).map(excess).max().unwrap_or(0)
     }
 
     /// Room that only moving and compacting may use, so that a full tier can still be relieved.
@@ -152,12 +239,12 @@ impl Capacity {
 
     /// Counts `bytes` for work that makes room in the end.
     pub(super) fn charge_reserve(&self, bytes: u64) -> Result<Charge<'_>> {
-        self.try_charge(bytes, 0).ok_or(Error::NoSpace)
+        self.try_charge(bytes, false).ok_or(Error::NoSpace)
     }
 
     /// Counts `bytes`, waiting for room as `wait` allows.
     pub(super) fn charge(&self, inner: &Inner, bytes: u64, wait: Wait) -> Result<Charge<'_>> {
-        if let Some(charge) = self.try_charge(bytes, self.limit.map_or(0, |l| self.reserve(l))) {
+        if let Some(charge) = self.try_charge(bytes, true) {
             return Ok(charge);
         }
         if matches!(wait, Wait::No) {
@@ -179,12 +266,16 @@ impl Capacity {
         result
     }
 
-    fn try_charge(&self, bytes: u64, reserve: u64) -> Option<Charge<'_>> {
+    /// Counts `bytes` if they fit, leaving the movers' reserve alone when told to.
+    fn try_charge(&self, bytes: u64, leave_reserve: bool) -> Option<Charge<'_>> {
         let mut used = self.used.lock();
-        let all = *used + self.other_bytes() + bytes + reserve;
-        let fits = self.limit.is_none_or(|limit| all <= limit);
+        let fits = self.bounds(&used).all(|bound| {
+            let reserve = if leave_reserve { self.reserve(bound.limit) } else { 0 };
+            bound.usage.saturating_add(bytes).saturating_add(reserve) <= bound.limit
+        });
         fits.then(|| {
-            *used += bytes;
+            used.bytes += bytes;
+            used.pending += bytes;
             Charge { capacity: self, bytes }
         })
     }
@@ -200,8 +291,7 @@ impl Capacity {
         };
         loop {
             inner.signals.kick_mover();
-            if let Some(charge) = self.try_charge(bytes, self.limit.map_or(0, |l| self.reserve(l)))
-            {
+            if let Some(charge) = self.try_charge(bytes, true) {
                 return Ok(charge);
             }
             inner.check_writable()?;
@@ -218,6 +308,16 @@ impl Capacity {
             }
             let mut used = self.used.lock();
             self.changed.wait_for(&mut used, CLOCK_SLICE);
+        }
+    }
+}
+
+impl Inner {
+    /// Asks the disk how much room it has. One that does not say is bounded by its refusals only.
+    pub(super) fn look_at_disk(&self) {
+        match (self.config.disk_space)(&self.config.hot_dir) {
+            Ok(space) => self.capacity.note_disk(space, self.config.clock.instant()),
+            Err(error) => tracing::debug!(%error, "the disk does not say how much room it has"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a block store is told when it is opened: where it lives, how much it may use, how
 //! patient it is. Plain values, validated once; nothing here acts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,29 @@ use super::gates::{BackupGate, Liveness};
 /// Bytes counted elsewhere on the hot tier, such as the databases'.
 pub type OtherBytes = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Room on the disk below a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes of the whole disk.
+    pub total_bytes: u64,
+    /// Bytes that this process may still write.
+    pub free_bytes: u64,
+}
+
+impl DiskSpace {
+    /// What the filesystem that holds `dir` says of itself.
+    pub fn below(dir: &Path) -> std::io::Result<Self> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(Self {
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+}
+
+/// Who says how much room a directory's disk has; asked about twice a second.
+pub type DiskProbe = Arc<dyn Fn(&Path) -> std::io::Result<DiskSpace> + Send + Sync>;
+
 /// Settings of a [`crate::BlockStore`].
 #[derive(Clone)]
 pub struct StoreConfig {
@@ -27,8 +50,11 @@ pub struct StoreConfig {
     pub hot_dir: PathBuf,
     /// Directory of the catalog's database. May be deleted whenever the store is closed.
     pub catalog_dir: PathBuf,
-    /// Bytes the hot tier may really use, `other_bytes` included. `None`: what the disk has.
+    /// Bytes the hot tier may really use, `other_bytes` included. `None`: what the disk has, which
+    /// is a bound in any case.
     pub hot_capacity: Option<u64>,
+    /// Who says how much room the hot tier's disk has.
+    pub disk_space: DiskProbe,
     /// Bytes used on the hot tier by others (the databases); asked about once a second.
     pub other_bytes: Option<OtherBytes>,
     /// The cold tier, if there is one.
@@ -81,6 +107,7 @@ impl StoreConfig {
             hot_dir,
             catalog_dir,
             hot_capacity: None,
+            disk_space: Arc::new(DiskSpace::below),
             other_bytes: None,
             cold: None,
             cold_capacity: None,

@@ -27,6 +27,7 @@ impl Inner {
     /// The mover's loop.
     pub(super) fn run_mover(&self) {
         while !self.is_stopping() {
+            self.look_at_disk();
             self.collect();
             self.relieve();
             self.sweep_some();

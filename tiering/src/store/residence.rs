@@ -18,8 +18,9 @@ use crate::blocks::Wait;
 use crate::catalog::{BlockRecord, ColdCopy, Holes, SegmentRecord};
 use crate::encode::{Codec, Filter};
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, IndexEntry, SegmentId, SegmentIndex, SegmentName};
+use crate::segment::{DATA_START, FileKind, IndexEntry, SegmentId, SegmentIndex, SegmentName};
 
+use super::append::full_disk;
 use super::gates::BackupProof;
 use super::signals::add;
 use super::upload::CALL_DEADLINE;
@@ -350,7 +351,7 @@ impl Inner {
     /// Removes a hot file whose content cold holds; the index stays.
     pub(super) fn drop_hot(&self, index: &SegmentIndex) -> Result<()> {
         let id = index.name().id;
-        self.hot.write_idx(index)?;
+        self.set_index_apart(index)?;
         let before = self.table.update(id, |segment| {
             segment.record.hot = false;
             segment.record.holes = Holes::default();
@@ -362,6 +363,23 @@ impl Inner {
         let after = self.table.with(id, |segment| segment.disk_bytes).unwrap_or(0);
         add(&self.counters.dropped_bytes, before.unwrap_or(0).saturating_sub(after));
         Ok(())
+    }
+
+    /// Stores the index beside the file that is about to go. On a disk without room even for that
+    /// the frames go first; until the file follows, the index in it still stands.
+    fn set_index_apart(&self, index: &SegmentIndex) -> Result<()> {
+        match self.hot.write_idx(index).map_err(full_disk) {
+            Err(Error::NoSpace) => {}
+            other => return other,
+        }
+        let id = index.name().id;
+        self.table.update(id, |segment| {
+            segment.record.holes.insert(DATA_START, index.trailer().frames_end);
+        });
+        self.record_state(id);
+        self.punch(id, index.entries())?;
+        self.recount(id);
+        self.hot.write_idx(index)
     }
 
     fn punch(&self, id: SegmentId, entries: &[IndexEntry]) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::segment::{DATA_START, FileKind, IndexEntry, SegmentId, SegmentIndex, verify_frame};
 
 use super::Inner;
+use super::append::full_disk;
 use super::hotdir::sync_dir;
 use super::residence::{Moved, runs};
 use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
@@ -66,7 +67,7 @@ impl Inner {
         }
         let bytes: u64 = entries.iter().map(IndexEntry::frame_len).sum();
         let charge = self.capacity.charge(self, bytes, wait)?;
-        let staged = self.bring(id, record.hot, &entries);
+        let staged = self.bring(id, record.hot, &entries).map_err(full_disk);
         self.hot.forget(id);
         self.record_state(id);
         drop(charge);

@@ -13,7 +13,7 @@ pub struct Usage {
     pub hot_bytes: u64,
     /// Bytes used there by others, such as the databases.
     pub other_bytes: u64,
-    /// Bound of both together.
+    /// Bound of both together: what was configured, or less when the disk has less.
     pub hot_capacity: Option<u64>,
     /// Bytes of segments in the cold tier.
     pub cold_bytes: u64,
@@ -90,7 +90,7 @@ impl Inner {
         let start = Usage {
             hot_bytes: self.capacity.used_bytes(),
             other_bytes: self.capacity.other_bytes(),
-            hot_capacity: self.config.hot_capacity,
+            hot_capacity: self.capacity.limit(),
             cold_capacity: self.config.cold_capacity,
             has_cold: self.cold.is_some(),
             stored_bytes: unsealed_bytes,

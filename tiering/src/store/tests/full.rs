@@ -9,8 +9,8 @@ use crate::budget::Budget;
 use crate::clock::{Clock, ManualClock};
 use crate::encode::EncodeMemory;
 use crate::error::Error;
-use crate::store::StoreConfig;
 use crate::store::testing::{Volume, eventually, noise, soon};
+use crate::store::{DiskSpace, StoreConfig};
 use crate::tier::{Faulty, Memory, Tier};
 
 const CAPACITY: u64 = 6 << 20;
@@ -170,6 +170,111 @@ fn a_writer_without_any_progress_gets_an_error_at_its_deadline() {
     });
     // What was written stays.
     assert!(volume.store().sync().is_ok());
+}
+
+/// Claims a disk of [`CAPACITY`] bytes for the hot directory, and nothing about a capacity.
+fn small_disk(config: &mut StoreConfig) {
+    config.disk_space = Arc::new(|dir| {
+        let free_bytes = CAPACITY.saturating_sub(used_on_disk(dir));
+        Ok(DiskSpace { total_bytes: CAPACITY, free_bytes })
+    });
+}
+
+#[test]
+fn a_disk_bounds_the_hot_tier_whatever_capacity_is_configured() {
+    for configured in [None, Some(1 << 50)] {
+        let memory = Arc::new(Memory::new());
+        let tier = Arc::clone(&memory) as Arc<dyn Tier>;
+        let volume = Volume::with(|config| {
+            small_disk(config);
+            config.hot_capacity = configured;
+            config.cold = Some(tier);
+            config.copy_ahead = false;
+        });
+        let mut blocks = Vec::new();
+        for seed in 0..40 {
+            blocks.push((volume.append(&noise(seed, 500_000)), seed));
+            let used = used_on_disk(&volume.config.hot_dir);
+            assert!(used <= CAPACITY, "{used} bytes on a disk of {CAPACITY}");
+        }
+        let usage = volume.store().usage();
+        assert!(usage.hot_capacity.unwrap() <= CAPACITY, "{usage:?}");
+        for (block, seed) in &blocks {
+            assert_eq!(volume.read(block).unwrap(), noise(*seed, 500_000));
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_it_is_no_space_only_when_no_tier_can_help() {
+    let without_cold = Volume::with(small_disk);
+    let with_small_cold = Volume::with(|config| {
+        small_disk(config);
+        config.cold = Some(Arc::new(Memory::new()));
+        config.cold_capacity = Some(3 << 20);
+    });
+    let fill = |volume: &Volume| {
+        (0..100).find_map(|seed| {
+            let plain = noise(seed, 300_000);
+            let result = volume.store().append(&plain, &mut EncodeMemory::default(), soon());
+            result.err().map(|error| (seed, error))
+        })
+    };
+    let (short, error) = fill(&without_cold).unwrap();
+    assert!(matches!(error, Error::NoSpace), "{error:?}");
+    let (long, error) = fill(&with_small_cold).unwrap();
+    assert!(matches!(error, Error::NoSpace), "{error:?}");
+    assert!(long > short + 5, "{short} without, {long} with a cold tier");
+}
+
+/// A small filesystem of its own; `None` where mounting is not allowed.
+struct TinyDisk(tempfile::TempDir);
+
+impl TinyDisk {
+    fn new(bytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("firn-test", dir.path(), "tmpfs", flags, Some(&*options)).ok()?;
+        Some(Self(dir))
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_bytes_it_seemed_to_have_is_the_bound() {
+    for has_cold in [true, false] {
+        let Some(disk) = TinyDisk::new(CAPACITY) else {
+            // No mounts here: only the tests with a claimed disk apply.
+            return;
+        };
+        let volume = Volume::with(|config| {
+            config.hot_dir = disk.0.path().to_owned();
+            config.disk_space =
+                Arc::new(|_| Ok(DiskSpace { total_bytes: CAPACITY, free_bytes: 1 << 40 }));
+            config.cold = has_cold.then(|| Arc::new(Memory::new()) as Arc<dyn Tier>);
+        });
+        let mut blocks = Vec::new();
+        for seed in 0..40 {
+            let plain = noise(seed, 300_000);
+            match volume.store().append(&plain, &mut EncodeMemory::default(), soon()) {
+                Ok(block) => blocks.push((block, seed)),
+                Err(Error::NoSpace) if !has_cold => break,
+                Err(error) => panic!("{error:?} after {seed}"),
+            }
+        }
+        assert!(blocks.len() > 10 && (blocks.len() == 40) == has_cold, "{}", blocks.len());
+        for (block, seed) in &blocks {
+            assert_eq!(volume.read(block).unwrap(), noise(*seed, 300_000));
+        }
+        assert!(volume.store().read_only_reason().is_none());
+        drop(volume);
+    }
 }
 
 #[test]
