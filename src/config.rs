@@ -61,6 +61,14 @@ pub struct Config {
     /// data, and makes the hot tier the only copy until somebody archives.
     #[serde(default = "default_copy_ahead")]
     pub copy_ahead: bool,
+    /// Age at which a sealed segment that was not read meanwhile is compressed again as hard as
+    /// possible, when nobody needs the volume. Shorter saves space sooner, and costs processor time
+    /// and a second copy to cold. Zero switches it off.
+    #[serde(default = "default_recompress_age")]
+    pub recompress_age: Period,
+    /// How long nothing must have been written or read before that begins.
+    #[serde(default = "default_recompress_idle")]
+    pub recompress_idle: Period,
     /// Longest time that written data waits in memory for its group flush. Shorter loses less of
     /// what was never fsynced, longer packs better.
     #[serde(default = "default_flush_interval")]
@@ -91,6 +99,14 @@ fn default_backup_interval() -> Period {
 
 fn default_copy_ahead() -> bool {
     true
+}
+
+fn default_recompress_age() -> Period {
+    Period::secs(24 * 3600)
+}
+
+fn default_recompress_idle() -> Period {
+    Period::secs(60)
 }
 
 fn default_flush_interval() -> Period {
@@ -149,6 +165,8 @@ impl Config {
             memory: default_memory(),
             backup_interval: default_backup_interval(),
             copy_ahead: default_copy_ahead(),
+            recompress_age: default_recompress_age(),
+            recompress_idle: default_recompress_idle(),
             flush_interval: default_flush_interval(),
             write_deadline: default_write_deadline(),
             read_deadline: default_read_deadline(),
@@ -195,6 +213,8 @@ impl Config {
         }
         let periods = [
             ("backup_interval", self.backup_interval, 1),
+            ("recompress_age", self.recompress_age, 0),
+            ("recompress_idle", self.recompress_idle, 1),
             ("flush_interval", self.flush_interval, 0),
             ("write_deadline", self.write_deadline, 1),
             ("read_deadline", self.read_deadline, 1),

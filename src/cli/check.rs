@@ -84,6 +84,7 @@ impl CheckVerb {
         let mut settings = assemble::store_config(volume, &config, &namespace, &budget, &clock);
         settings.cold.clone_from(&tier);
         settings.copy_ahead = false;
+        settings.recompress_age = Duration::ZERO;
         settings.read_only = !self.rebuild_catalog;
         if self.rebuild_catalog {
             BlockStore::wipe_catalog(&settings).context("removing the old catalog")?;

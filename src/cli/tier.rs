@@ -27,7 +27,7 @@ pub(super) struct Tier {
 #[derive(Debug, Subcommand)]
 enum TierVerb {
     /// Copy files to the cold tier, verify the copies and back the namespace up
-    Archive(Move),
+    Archive(Archive),
     /// Drop the hot copies of files that are safe in the cold tier
     ///
     /// What is not yet in cold, verified and named by a backup stays where it is and is reported.
@@ -57,9 +57,21 @@ struct Move {
     /// Everything below directories too
     #[arg(short, long)]
     recursive: bool,
-    /// Print one JSON object: files, blocks, stored_bytes, refused and reasons
+    /// Print one JSON object: files, blocks, stored_bytes, saved_bytes, refused and reasons
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Archive {
+    #[command(flatten)]
+    what: Move,
+    /// First compress the files' segments again as hard as possible (zstd-19 and every filter)
+    ///
+    /// Whole segments of the hot tier are written again, other files in them included. Takes about
+    /// a second for each MiB and processor.
+    #[arg(long)]
+    recompress: bool,
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +100,7 @@ struct TierStatus {
 impl Tier {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         match self.verb {
-            TierVerb::Archive(what) => what.run("archiving", "copied to cold", Verb::Archive),
+            TierVerb::Archive(archive) => archive.run(),
             TierVerb::Release(what) => what.run("releasing", "dropped from hot", Verb::Release),
             TierVerb::Stage(what) => what.run("staging", "brought to hot", Verb::Stage),
             TierVerb::Where(what) | TierVerb::Ls(what) => what.run(),
@@ -124,8 +136,27 @@ impl<T: serde::de::DeserializeOwned> Listener for Heard<T> {
     }
 }
 
+impl Archive {
+    fn run(self) -> anyhow::Result<u8> {
+        let mut before = Moved::default();
+        if self.recompress {
+            let done = self.what.ask("compressing again", Verb::Recompress)?;
+            before = Moved { saved_bytes: done.saved_bytes, ..Moved::default() };
+            done.reasons.into_iter().for_each(|reason| before.keep_reason(reason));
+        }
+        let mut sum = self.what.ask("archiving", Verb::Archive)?;
+        sum.add(before);
+        self.what.tell(&sum, "copied to cold")
+    }
+}
+
 impl Move {
     fn run(self, doing: &str, done: &str, verb: fn(Files) -> Verb) -> anyhow::Result<u8> {
+        let sum = self.ask(doing, verb)?;
+        self.tell(&sum, done)
+    }
+
+    fn ask(&self, doing: &str, verb: fn(Files) -> Verb) -> anyhow::Result<Moved> {
         let mut sum = Moved::default();
         for path in &self.paths {
             let found = target::find(path).with_context(|| doing.to_owned())?;
@@ -135,13 +166,17 @@ impl Move {
             found.client.ask(verb(files), &mut heard).with_context(|| what)?;
             heard.items.into_iter().for_each(|moved| sum.add(moved));
         }
+        Ok(sum)
+    }
+
+    fn tell(&self, sum: &Moved, done: &str) -> anyhow::Result<u8> {
         for reason in &sum.reasons {
             report::note(&format!("firn: warning: {reason}"));
         }
         if self.json {
-            report::print_json(&sum)?;
+            report::print_json(sum)?;
         } else {
-            report::print(&summary(&sum, done))?;
+            report::print(&summary(sum, done))?;
         }
         Ok(EXIT_DONE)
     }
@@ -150,6 +185,9 @@ impl Move {
 fn summary(moved: &Moved, done: &str) -> String {
     let bytes = rounded_bytes(moved.stored_bytes);
     let mut text = format!("{} files: {} blocks, {bytes} {done}", moved.files, moved.blocks);
+    if moved.saved_bytes > 0 {
+        text.push_str(&format!(", {} saved", rounded_bytes(moved.saved_bytes)));
+    }
     if moved.refused > 0 {
         text.push_str(&format!("; {} blocks stay as they were", moved.refused));
     }

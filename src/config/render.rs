@@ -115,6 +115,18 @@ fn behaviour_fields(config: &Config) -> Vec<Field> {
             Some(config.copy_ahead.to_string()),
         ),
         field(
+            "Age at which a full segment that nobody read meanwhile is compressed again as hard\n\
+             as possible, while the volume is idle and at the lowest priority. Saves space; costs\n\
+             processor time, and a second copy to cold. 0s switches it off.",
+            "recompress_age",
+            quoted(&config.recompress_age),
+        ),
+        field(
+            "How long nothing must have been written or read before that begins.",
+            "recompress_idle",
+            quoted(&config.recompress_idle),
+        ),
+        field(
             "Longest time that written data stays in memory before it is flushed as a group.\n\
              Shorter loses less of what was never fsynced, longer packs better.",
             "flush_interval",

@@ -46,6 +46,8 @@ pub enum Verb {
     },
     /// Copy to the cold tier, and verify.
     Archive(Files),
+    /// Compress again as hard as possible, in hot.
+    Recompress(Files),
     /// Drop hot copies that are safe in cold.
     Release(Files),
     /// Bring back to the hot tier.

@@ -117,6 +117,8 @@ pub fn store_config(
     settings.hot_capacity = Some(config.hot_capacity.0);
     settings.cold_capacity = config.cold_capacity.map(|capacity| capacity.0);
     settings.copy_ahead = config.copy_ahead;
+    settings.recompress_age = config.recompress_age.0;
+    settings.recompress_idle = config.recompress_idle.0;
     settings.cold_read_deadline = config.read_deadline.0;
     settings.write_deadline = config.write_deadline.0;
     let databases = [dir.namespace_dir(), dir.catalog_dir()];

@@ -113,6 +113,7 @@ impl Handler for Answers {
             Verb::Explain { ino } => self.explain(Ino(ino), out),
             Verb::List(files) => self.list(&files, out),
             Verb::Archive(files) => self.move_files(&files, Direction::Archive, out),
+            Verb::Recompress(files) => self.move_files(&files, Direction::Recompress, out),
             Verb::Release(files) => self.move_files(&files, Direction::Release, out),
             Verb::Stage(files) => self.move_files(&files, Direction::Stage, out),
         }

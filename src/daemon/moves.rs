@@ -28,6 +28,7 @@ const BATCH_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     Archive,
+    Recompress,
     Release,
     Stage,
 }
@@ -36,6 +37,7 @@ impl Direction {
     fn doing(self) -> &'static str {
         match self {
             Self::Archive => "copying to the cold tier",
+            Self::Recompress => "compressing again",
             Self::Release => "dropping hot copies",
             Self::Stage => "bringing back to the hot tier",
         }
@@ -49,7 +51,7 @@ pub(super) fn run(
     direction: Direction,
     out: &mut Outbox,
 ) -> anyhow::Result<Moved> {
-    if parts.cold.is_none() {
+    if parts.cold.is_none() && direction != Direction::Recompress {
         return Err(anyhow!("the volume has no cold tier"))
             .hint("name one as `cold` in firn.toml and mount again");
     }
@@ -101,6 +103,7 @@ impl Mover<'_> {
         }
         let done = match self.direction {
             Direction::Archive => self.archive(blocks),
+            Direction::Recompress => self.recompress(blocks),
             Direction::Release => self.release(blocks),
             Direction::Stage => self.stage(blocks),
         }?;
@@ -129,6 +132,27 @@ impl Mover<'_> {
             .context("copying to the cold tier")?;
         let blocks = blocks.len() as u64;
         Ok(Moved { blocks, stored_bytes: archived.bytes, ..Moved::default() })
+    }
+
+    fn recompress(&mut self, blocks: &[BlockId]) -> anyhow::Result<Moved> {
+        let wait = self.wait();
+        let mut teller = Teller::new(self.parts, self.direction);
+        let out = &mut *self.out;
+        let done = self
+            .parts
+            .store
+            .recompress(blocks, wait, &mut |done, total| teller.tell(out, done, total))
+            .context("compressing again")?;
+        let saved_bytes = done.before_bytes - done.after_bytes;
+        let mut moved = Moved { saved_bytes, ..Moved::default() };
+        if done.absent > 0 {
+            let count = done.absent;
+            moved.keep_reason(format!(
+                "{count} segments are not in the hot tier as a whole and were not compressed \
+                 again: stage their files first"
+            ));
+        }
+        Ok(moved)
     }
 
     fn release(&mut self, blocks: &[BlockId]) -> anyhow::Result<Moved> {

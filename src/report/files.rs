@@ -59,6 +59,9 @@ pub struct Moved {
     pub blocks: u64,
     /// Bytes of them as stored; whole segments for a copy to cold.
     pub stored_bytes: u64,
+    /// Bytes saved in the hot tier by compressing again.
+    #[serde(default)]
+    pub saved_bytes: u64,
     /// Blocks that stayed as they were for a reason worth knowing.
     pub refused: u64,
     /// The first of the reasons.
@@ -74,6 +77,7 @@ impl Moved {
         self.files += other.files;
         self.blocks += other.blocks;
         self.stored_bytes += other.stored_bytes;
+        self.saved_bytes += other.saved_bytes;
         self.refused += other.refused;
         other.reasons.into_iter().for_each(|reason| self.keep_reason(reason));
     }

@@ -81,6 +81,32 @@ fn explain_and_tier_show_where_a_file_lies() {
 }
 
 #[test]
+fn archiving_compresses_again_when_asked_and_explain_says_so() {
+    let scene = Scene::mounted();
+    let file = scene.mountpoint.join("waves");
+    let plain: Vec<u8> = (0..1 << 18)
+        .flat_map(|i| (((i as f32) / 300.0).sin() * 40.0 + 280.0).to_be_bytes())
+        .collect();
+    fs::write(&file, &plain).unwrap();
+    let path = file.to_str().unwrap();
+    scene.firn(&["sync", scene.mnt()]).done();
+    let before = scene.firn(&["explain", path]).done().out;
+    assert!(!before.contains("zstd-19"), "{before}");
+    let moved = scene.firn(&["tier", "archive", "--recompress", "--json", path]).done().out;
+    let moved: serde_json::Value = serde_json::from_str(&moved).unwrap();
+    assert_eq!(moved["files"], 1, "{moved}");
+    assert!(moved["saved_bytes"].as_u64().unwrap() > 10_000, "{moved}");
+    let after = scene.firn(&["explain", path]).done().out;
+    assert!(after.contains("zstd-19") && after.contains("dual"), "{after}");
+    scene.firn(&["tier", "release", path]).done();
+    let again = scene.firn(&["tier", "archive", "--recompress", path]);
+    assert_eq!(again.code, 0);
+    assert!(again.err.contains("stage their files first"), "{}", again.err);
+    assert!(fs::read(&file).unwrap() == plain);
+    scene.umount_done();
+}
+
+#[test]
 fn the_helper_of_mount_8_takes_what_mount_8_gives() {
     let scene = Scene::new();
     let helper = scene.dir.path().join("mount.firn");

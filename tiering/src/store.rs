@@ -4,7 +4,7 @@
 //! catalog. Where things are decided: `append` (the way in, sync), `seal`, `read` and `cold` (the
 //! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
 //! archive, release), `stage`, `capacity` and `mover` (the bound of the hot tier), `reclaim` (dead
-//! blocks) and `sweep`, `check`.
+//! blocks) and `sweep`, `recode` and `idle` (encoding harder), `check`.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
 //! moves it makes the new place known before the old one goes.
@@ -23,12 +23,14 @@ mod cold;
 mod config;
 mod gates;
 mod hotdir;
+mod idle;
 mod ids;
 mod mover;
 mod object;
 mod open;
 mod read;
 mod reclaim;
+mod recode;
 mod residence;
 mod seal;
 mod signals;
@@ -64,7 +66,9 @@ use cache::CellCache;
 use capacity::Capacity;
 use cold::Cold;
 use hotdir::HotDir;
+use idle::Idle;
 use ids::Ids;
+use recode::Recoding;
 use seal::SealQueue;
 use signals::{Counters, Faults, Signals};
 use sweep::Sweep;
@@ -74,6 +78,7 @@ use upload::Wanted;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
 pub use gates::{BackupGate, BackupProof, Liveness};
+pub use recode::Recompressed;
 pub use residence::{Archived, BlockInfo, Moved, Residence};
 pub use status::{Health, Usage};
 
@@ -113,6 +118,9 @@ struct Inner {
     sync_changed: Condvar,
     wanted: Mutex<Wanted>,
     upload_changed: Condvar,
+    /// Re-encoding that was interrupted.
+    recoding: Mutex<Option<Recoding>>,
+    idle: Idle,
     /// Blocks that were freed and not counted yet.
     freed: Mutex<Vec<BlockId>>,
     /// When segments that only backups keep are judged again.
@@ -191,6 +199,9 @@ impl BlockStore {
         if !self.inner.config.read_only {
             self.spawn("firn-sealer", Inner::run_sealer)?;
             self.spawn("firn-mover", Inner::run_mover)?;
+            if !self.inner.config.recompress_age.is_zero() {
+                self.spawn("firn-recoder", Inner::run_recoder)?;
+            }
             if self.inner.cold.is_some() {
                 for _ in 0..self.inner.config.upload_streams {
                     self.spawn("firn-uploader", Inner::run_uploader)?;
@@ -302,6 +313,17 @@ impl BlockStore {
     ) -> Result<Moved> {
         self.inner.check_writable()?;
         self.inner.stage(blocks, wait, progress)
+    }
+
+    /// Encodes the segments that hold `blocks` again as hard as it can be, sealing them first; see
+    /// the `recode` module. `progress` gets segments done and in all. Blocks must be recorded.
+    pub fn recompress(
+        &self,
+        blocks: &[BlockId],
+        wait: Wait,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Recompressed> {
+        self.inner.recompress(blocks, wait, progress)
     }
 
     /// Seals what is open and copies everything to cold; returns how many segments were not
@@ -440,6 +462,8 @@ impl Inner {
             sync_changed: Condvar::new(),
             wanted: Mutex::default(),
             upload_changed: Condvar::new(),
+            recoding: Mutex::default(),
+            idle: Idle::default(),
             freed: Mutex::default(),
             leftovers_at: Mutex::new(config.clock.instant()),
             sweeping: Mutex::new(Sweep::new(config.clock.instant())),

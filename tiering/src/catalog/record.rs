@@ -115,6 +115,8 @@ pub struct SegmentRecord {
     pub dead_bytes: u64,
     /// What was released from the hot file.
     pub holes: Holes,
+    /// Encoding the hot file harder was done, or is of no use.
+    pub settled: bool,
 }
 
 /// Key of the bucket of a block.
@@ -261,7 +263,11 @@ pub(super) fn encode_segment(record: &SegmentRecord) -> Vec<u8> {
     out.extend_from_slice(&record.blocks.to_le_bytes());
     out.extend_from_slice(&record.data_bytes.to_le_bytes());
     out.extend_from_slice(&record.first_block.raw().to_le_bytes());
-    out.push(u8::from(record.hot));
+    out.push(match (record.hot, record.settled) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 2,
+    });
     out.push(match record.cold {
         ColdCopy::Absent => 0,
         ColdCopy::Listed => 1,
@@ -285,7 +291,12 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
     }
     let (len, blocks, data_bytes) = (input.u64()?, input.u32()?, input.u64()?);
     let first_block = BlockId::from_raw(input.u64()?);
-    let hot = input.u8()? != 0;
+    let (hot, settled) = match input.u8()? {
+        0 => (false, false),
+        1 => (true, false),
+        2 => (true, true),
+        other => return Err(damaged(format!("hot state {other}"))),
+    };
     let cold = match input.u8()? {
         0 => ColdCopy::Absent,
         1 => ColdCopy::Listed,
@@ -302,7 +313,18 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         let (start, end) = (input.u64()?, input.u64()?);
         holes.insert(start, end);
     }
-    Ok(SegmentRecord { id, len, blocks, data_bytes, first_block, hot, cold, dead_bytes, holes })
+    Ok(SegmentRecord {
+        id,
+        len,
+        blocks,
+        data_bytes,
+        first_block,
+        hot,
+        cold,
+        dead_bytes,
+        holes,
+        settled,
+    })
 }
 
 struct Input<'a>(&'a [u8]);

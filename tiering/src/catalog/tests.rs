@@ -48,6 +48,7 @@ fn record(id: SegmentId, entries: &[IndexEntry]) -> SegmentRecord {
         cold: ColdCopy::Absent,
         dead_bytes: 0,
         holes: Holes::default(),
+        settled: false,
     }
 }
 

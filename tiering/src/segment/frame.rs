@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use super::entry::{CellLens, IndexEntry, MAX_CELLS};
 use super::hash::{BlockHash, cell_tag};
 use super::le::{array_at, put, u16_at, u32_at, u64_at};
-use super::verified::{TAG_LEN, check_cells, good_cells};
+use super::verified::{TAG_LEN, Verified, check_cells, good_cells};
 use super::{SegmentId, SegmentName, align_up, damaged};
 
 /// Frames begin at multiples of this.
@@ -114,6 +114,24 @@ impl Frame {
         let header = verify_frame(name, 0, stored)?;
         let len = header.entry.frame_len() as usize;
         Ok(Self { entry: header.entry, bytes: stored[..len].to_vec() })
+    }
+
+    /// The block, verified.
+    pub fn plain(&self) -> Result<Verified> {
+        let (payload, _) = split_frame(&self.entry, &self.bytes)?;
+        self.entry.whole().open(&self.entry.block_ref(), payload)
+    }
+
+    /// The frame of the same block in another encoding; id, digest and flags stay. `hash` must be
+    /// of the plaintext that `encoded` encodes.
+    pub fn recoded(&self, hash: &BlockHash, encoded: &EncodedBlock) -> Result<Self> {
+        let mut frame = Self::build(self.entry.id, hash, encoded);
+        if frame.entry.block_ref() != self.entry.block_ref() {
+            return Err(damaged("block", "it is another one after decoding"));
+        }
+        frame.entry.flags = self.entry.flags;
+        put(&mut frame.bytes, AT_FLAGS, &frame.entry.flags.to_le_bytes());
+        Ok(frame)
     }
 
     /// Marks the block as packed from pieces of many files. Informs, changes nothing for readers.

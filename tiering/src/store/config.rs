@@ -79,6 +79,11 @@ pub struct StoreConfig {
     pub write_deadline: Duration,
     /// Bytes fetched ahead of a sequential cold reader. 0 switches it off.
     pub prefetch_bytes: u64,
+    /// Age at which a sealed segment that was not read meanwhile is encoded again as hard as it can
+    /// be, when the store is idle. Zero switches it off.
+    pub recompress_age: Duration,
+    /// How long nothing must have been appended or read before that begins.
+    pub recompress_idle: Duration,
     /// Nothing is written: appends fail, open segments are read as they are.
     pub read_only: bool,
     /// The time.
@@ -120,6 +125,8 @@ impl StoreConfig {
             cold_read_deadline: Duration::from_secs(60),
             write_deadline: Duration::from_secs(300),
             prefetch_bytes: 8 << 20,
+            recompress_age: Duration::from_secs(24 * 3600),
+            recompress_idle: Duration::from_secs(60),
             read_only: false,
             clock,
             ids,

@@ -63,7 +63,7 @@ impl HotDir {
         self.root.join("index")
     }
 
-    fn staging(&self) -> PathBuf {
+    pub(super) fn staging(&self) -> PathBuf {
         self.root.join("tmp")
     }
 
@@ -184,6 +184,14 @@ impl HotDir {
         File::open(&aside).and_then(|file| file.sync_all()).map_err(failed())?;
         fs::rename(&aside, &path).map_err(failed())?;
         sync_dir(&self.indexes())
+    }
+
+    /// Gives a sealed segment in staging its place, durably.
+    pub(super) fn name_staged(&self, id: SegmentId) -> Result<()> {
+        let (aside, path) =
+            (self.staged_path(id, FileKind::Sealed), self.path(id, FileKind::Sealed));
+        fs::rename(&aside, &path).map_err(Error::io(format!("rename to {}", path.display())))?;
+        sync_dir(&self.segments())
     }
 
     /// Removes a file of a segment, durably; nothing to remove is success.

@@ -165,6 +165,7 @@ impl Inner {
             cold,
             dead_bytes: 0,
             holes: Holes::default(),
+            settled: false,
         };
         let disk_bytes = self.segment_disk_bytes(id);
         self.capacity.add(disk_bytes);

@@ -5,7 +5,7 @@
 //! was freed as well: a block on its way from `append` into the namespace is referred to by
 //! nothing that could be asked.
 //! *Compaction* appends each living frame, verified, under its own id to the segment that takes
-//! frames, and syncs; the map of unsealed blocks then points at the new copy, and only then the
+//! frames (encoded again as `recode` does when the store is idle), and syncs; the map of unsealed blocks then points at the new copy, and only then the
 //! old segment leaves the catalog and the disk. *Crash*: before the sync the old copy counts;
 //! after it both are good, and whichever the catalog names is verified on reading.
 //! *Cold*: an object is deleted only when the gate says that no retained backup references its
@@ -17,18 +17,17 @@
 //! [`Liveness`]: super::Liveness
 
 use std::collections::{BTreeSet, HashSet};
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::block::BlockId;
 use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, Frame, IndexEntry, SegmentId, SegmentIndex};
+use crate::segment::{FileKind, IndexEntry, SegmentId, SegmentIndex};
 
 use super::Inner;
 use super::append::charge_of;
 use super::mover::ids_of;
-use super::read::bounded_len;
+use super::recode::harder;
 use super::signals::add;
 use super::upload::CALL_DEADLINE;
 
@@ -146,7 +145,14 @@ impl Inner {
         let index = self.load_index(id, CALL_DEADLINE)?;
         let live = self.live_among(id, &ids_of(index.entries()))?;
         let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
-        let live_bytes: u64 = living.clone().map(IndexEntry::frame_len).sum();
+        // What was written again elsewhere does not live here.
+        let here: Vec<_> = living
+            .filter(|entry| {
+                if record.hot { self.lies_here(id, entry) } else { !self.is_superseded(id, entry) }
+            })
+            .cloned()
+            .collect();
+        let live_bytes: u64 = here.iter().map(IndexEntry::frame_len).sum();
         let dead_bytes = record.data_bytes.saturating_sub(live_bytes);
         self.table.update(id, |segment| {
             segment.unsaved |= segment.record.dead_bytes != dead_bytes;
@@ -164,18 +170,19 @@ impl Inner {
         if !worth_it || !record.hot || !record.holes.is_empty() {
             return Ok(false);
         }
-        let living: Vec<_> = living.cloned().collect();
-        self.compact(&record, &index, &living)?;
+        self.compact(&record, &index, &here, &live)?;
         add(&self.counters.compacted_segments, 1);
         Ok(true)
     }
 
-    /// Moves what lives to the segment that takes frames, then lets the old one go.
+    /// Moves what lives `here` to the segment that takes frames, then lets the old one go. With
+    /// nothing better to do it is encoded as hard as it can be.
     fn compact(
         &self,
         record: &SegmentRecord,
         index: &SegmentIndex,
-        living: &[IndexEntry],
+        here: &[IndexEntry],
+        live: &HashSet<BlockId>,
     ) -> Result<()> {
         let id = record.id;
         let name = self.name(id);
@@ -183,39 +190,29 @@ impl Inner {
             .hot
             .open_sealed(id)
             .map_err(Error::io(format!("open segment {id} to compact it")))?;
-        for entry in living {
+        for entry in here {
             if self.is_stopping() {
                 return Err(Error::ReadOnly("it is being closed".into()));
             }
-            let range = entry.frame_range();
-            let mut stored = vec![0; bounded_len(&range)?];
-            file.read_exact_at(&mut stored, range.start)
-                .map_err(Error::io(format!("read block {}", entry.id)))?;
-            // Verifies every byte: a damaged frame stays where parity or cold can still help.
-            let mut frame = Frame::from_stored(&name, &stored)?;
-            if frame.entry().block_ref() != entry.block_ref() {
-                let reason = format!("block {} contradicts the index", entry.id);
-                return Err(Error::Damaged { what: "frame", reason });
+            let mut frame = self.frame_of(&name, &file, entry)?;
+            if self.is_idle() {
+                frame = harder(frame)?;
             }
             let charge = self.capacity.charge_reserve(charge_of(frame.len()))?;
             self.append_frame(&mut frame)?;
             charge.keep();
         }
         self.sync()?;
-        let live: HashSet<BlockId> = living.iter().map(|entry| entry.id).collect();
-        if record.cold == ColdCopy::Absent {
-            self.forget_segment(index)
-        } else {
-            // Backups name blocks, not segments, but until the new copies are in cold this
-            // object is the only one there.
-            self.drop_hot(index)?;
-            self.remove_segment(index, &live).map(|_| ())
-        }
+        self.replace(record, index, live)
     }
 
     /// Removes a segment of which nothing is needed here any more; the object in cold only if
     /// nobody needs that either. Whether it is gone from hot.
-    fn remove_segment(&self, index: &SegmentIndex, live: &HashSet<BlockId>) -> Result<bool> {
+    pub(super) fn remove_segment(
+        &self,
+        index: &SegmentIndex,
+        live: &HashSet<BlockId>,
+    ) -> Result<bool> {
         let id = index.name().id;
         let Some(record) = self.table.record(id) else { return Ok(false) };
         if record.cold == ColdCopy::Absent {
@@ -277,7 +274,7 @@ impl Inner {
 
     /// Takes a segment out of catalog, table and disk, in that order: a crash in between leaves a
     /// file without a record, which is recorded again and judged again.
-    fn forget_segment(&self, index: &SegmentIndex) -> Result<()> {
+    pub(super) fn forget_segment(&self, index: &SegmentIndex) -> Result<()> {
         let id = index.name().id;
         if let Err(error) =
             self.with_catalog(|catalog| catalog.remove_segment(id, &ids_of(index.entries())))

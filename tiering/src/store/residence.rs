@@ -159,12 +159,7 @@ impl Inner {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Archived> {
         self.cold_tier()?;
-        let unsealed: Vec<_> =
-            blocks.iter().filter_map(|id| Some(self.find_unsealed(*id)?.1)).collect();
-        if !unsealed.is_empty() {
-            self.rotate_now();
-            self.wait_sealed(&unsealed, wait)?;
-        }
+        self.seal_holding(blocks, wait)?;
         let groups = self.group(blocks, wait)?;
         let segments: Vec<SegmentId> = groups.into_keys().collect();
         let mut wanted = self.wanted.lock();
@@ -183,6 +178,17 @@ impl Inner {
         self.wait_copied(&segments, wait, |done| progress(done, total))?;
         let bytes = segments.iter().filter_map(|id| self.table.with(*id, |s| s.record.len)).sum();
         Ok(Archived { segments: total, bytes })
+    }
+
+    /// Seals the segments that hold `blocks`.
+    pub(super) fn seal_holding(&self, blocks: &[BlockId], wait: Wait) -> Result<()> {
+        let unsealed: Vec<_> =
+            blocks.iter().filter_map(|id| Some(self.find_unsealed(*id)?.1)).collect();
+        if unsealed.is_empty() {
+            return Ok(());
+        }
+        self.rotate_now();
+        self.wait_sealed(&unsealed, wait)
     }
 
     /// Verifies copies that were only listed and have no hot file to compare with.

@@ -93,7 +93,7 @@ impl Inner {
 
     /// Makes a sealed segment known: table and catalog first, then its blocks leave the map of
     /// unsealed ones, so that a reader finds each block at every moment.
-    fn publish(&self, id: SegmentId, info: &SealedInfo) {
+    pub(super) fn publish(&self, id: SegmentId, info: &SealedInfo) {
         let entries = info.index.entries();
         let record = SegmentRecord {
             id,
@@ -105,6 +105,7 @@ impl Inner {
             cold: ColdCopy::Absent,
             dead_bytes: 0,
             holes: Holes::default(),
+            settled: false,
         };
         let disk_bytes = self.hot.disk_bytes(id, FileKind::Sealed);
         self.table.insert(Segment::new(record.clone(), false, disk_bytes));

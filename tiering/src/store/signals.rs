@@ -38,6 +38,8 @@ pub(super) struct Signals {
     pub(super) mover: Bell,
     /// Copies to cold.
     pub(super) uploader: Bell,
+    /// Re-encodes when nobody needs the store.
+    pub(super) recoder: Bell,
 }
 
 impl Signals {
@@ -57,6 +59,7 @@ impl Signals {
         self.kick_helper();
         self.kick_mover();
         self.kick_uploader();
+        self.recoder.ring();
     }
 }
 
@@ -79,6 +82,8 @@ pub(super) struct Counters {
     pub(super) freed_bytes: AtomicU64,
     pub(super) reclaimed_segments: AtomicU64,
     pub(super) compacted_segments: AtomicU64,
+    pub(super) recoded_segments: AtomicU64,
+    pub(super) recoded_saved_bytes: AtomicU64,
 }
 
 impl Counters {

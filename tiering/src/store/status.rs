@@ -82,6 +82,10 @@ pub struct Health {
     pub reclaimed_segments: u64,
     /// Segments compacted.
     pub compacted_segments: u64,
+    /// Segments written again in their smallest form.
+    pub recoded_segments: u64,
+    /// Frame bytes that this saved.
+    pub recoded_saved_bytes: u64,
 }
 
 impl Inner {
@@ -141,6 +145,8 @@ impl Inner {
             dropped_bytes: get(&counters.dropped_bytes),
             reclaimed_segments: get(&counters.reclaimed_segments),
             compacted_segments: get(&counters.compacted_segments),
+            recoded_segments: get(&counters.recoded_segments),
+            recoded_saved_bytes: get(&counters.recoded_saved_bytes),
         }
     }
 }

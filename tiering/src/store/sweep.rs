@@ -45,7 +45,7 @@ impl Inner {
     pub(super) fn sweep_some(&self) {
         let mut sweep = self.sweeping.lock();
         let now = self.config.clock.instant();
-        if now < sweep.at || self.config.liveness.is_none() || !self.is_idle() {
+        if now < sweep.at || self.config.liveness.is_none() || !self.may_sweep() {
             return;
         }
         let all = self.table.ids(|segment| segment.recorded && !segment.unreadable);
@@ -63,7 +63,7 @@ impl Inner {
     }
 
     /// Whether nobody waits for what a sweep would take.
-    fn is_idle(&self) -> bool {
+    fn may_sweep(&self) -> bool {
         self.is_caught_up()
             && self.check_writable().is_ok()
             && self.capacity.waiters() == 0

@@ -19,7 +19,7 @@ pub(super) struct Segment {
     pub(super) recorded: bool,
     /// Bytes its hot file and its index file really take.
     pub(super) disk_bytes: u64,
-    /// When it was last read, in reads of the whole store: what was not read for longest goes
+    /// When it was last read, in reads of the whole store, 0 for never: what was not read for longest goes
     /// first.
     pub(super) last_read: AtomicU64,
     /// Blocks freed since it was opened; see the rule in `reclaim`.
@@ -74,11 +74,17 @@ impl Table {
     pub(super) fn places(&self, id: SegmentId, start: u64, end: u64) -> Option<Places> {
         let segments = self.segments.read();
         let segment = segments.get(&id)?;
-        segment.last_read.store(self.reads.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let read = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
+        segment.last_read.store(read, Ordering::Relaxed);
         Some(Places {
             hot: segment.record.hot && !segment.record.holes.touches(start, end),
             cold: segment.record.cold != ColdCopy::Absent,
         })
+    }
+
+    /// Reads so far.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     pub(super) fn insert(&self, segment: Segment) {

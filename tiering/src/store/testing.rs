@@ -121,6 +121,7 @@ impl Volume {
         config.backup = Some(Arc::clone(&namespace) as Arc<dyn BackupGate>);
         config.liveness = Some(Arc::clone(&namespace) as Arc<dyn Liveness>);
         config.cold_read_deadline = Duration::from_secs(20);
+        config.recompress_age = Duration::ZERO;
         change(&mut config);
         BlockStore::create(&config).unwrap();
         let mut volume = Self { _dir: dir, config, namespace, store: None };
@@ -238,6 +239,13 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(SystemClock.instant() < end, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Big-endian floats of a slow wave: numbers that a filter and patience make much smaller.
+pub(crate) fn wave(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64 / 4)
+        .flat_map(|i| ((((i + seed * 1000) as f32) / 300.0).sin() * 40.0 + 280.0).to_be_bytes())
+        .collect()
 }
 
 /// Changes bytes of a file in place.

@@ -4,6 +4,7 @@ mod evict;
 mod full;
 mod local;
 mod model;
+mod recode;
 mod strangers;
 mod sweep;
 mod tiers;
