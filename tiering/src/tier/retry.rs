@@ -3,7 +3,8 @@
 //!
 //! Time is tokio's (tests pause it), chance is a [`Jitter`] that the owner may pass in. A put
 //! that failed ambiguously is settled by looking: the object with our bytes is success, one with
-//! other bytes is [`Error::Exists`], none is the failure.
+//! other bytes is [`Error::Exists`], none is the failure. A server's `Retry-After` is not heeded:
+//! the errors of `object_store` do not carry headers, and its own retries ignore them as well.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
