@@ -1,6 +1,7 @@
 //! One conformance suite over every tier and every decorator, then what is particular to each.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cloud;
 mod decorators;
 mod rooted;
 mod s3;
