@@ -308,6 +308,11 @@ impl Parts {
         }
     }
 
+    /// Lets no more of them begin.
+    pub fn end_schedule(&self) {
+        self.schedule.end();
+    }
+
     /// Ends them; one that runs is waited for.
     pub fn stop_schedule(&self) {
         self.schedule.stop();

@@ -25,6 +25,7 @@ const IDLE_FACTOR: u32 = 5;
 
 /// Closes the parts of a volume whose mount is gone.
 pub(super) fn close(parts: &Arc<Parts>, phase: &Phase) {
+    parts.end_schedule();
     phase.doing("writing what is in memory to the hot tier");
     let mut failure = parts.volume.close().err().map(|error| chain(&error));
     // At least as long as sealing may take on a slow disk.

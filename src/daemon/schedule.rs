@@ -51,9 +51,15 @@ impl Schedule {
         }
     }
 
-    pub(super) fn stop(&self) {
+    /// Lets no backup begin any more.
+    pub(super) fn end(&self) {
         *self.shared.stopping.lock() = true;
         self.shared.stopped.notify_all();
+    }
+
+    /// Ends the thread; a backup that runs is waited for.
+    pub(super) fn stop(&self) {
+        self.end();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {

@@ -431,7 +431,7 @@ impl Inner {
     }
 
     /// Segments whose index is still to be recorded and can be read as far as is known.
-    fn unrecorded(&self) -> Vec<SegmentId> {
+    pub(super) fn unrecorded(&self) -> Vec<SegmentId> {
         let now = self.config.clock.instant();
         self.table.ids(|segment| {
             !segment.recorded

@@ -64,7 +64,7 @@ impl Inner {
 
     /// Whether nobody waits for what a sweep would take.
     fn may_sweep(&self) -> bool {
-        self.is_caught_up()
+        self.unrecorded().is_empty()
             && self.check_writable().is_ok()
             && self.capacity.waiters() == 0
             && self.config.budget.waiters() == 0

@@ -53,11 +53,20 @@ fn without_a_crash_leaks_are_looked_for_once_a_day() {
 
 #[test]
 fn a_segment_that_cannot_be_judged_holds_up_no_other() {
-    let (mut volume, _, _) = leaky();
+    let (mut volume, clock, _) = leaky();
     volume.close();
     let (_, first) = volume.files(FileKind::Sealed).remove(0);
     damage(&first, 0, first.metadata().unwrap().len() as usize);
     volume.open();
     assert_eq!(volume.store().sweep().unwrap(), 1);
     assert_eq!(volume.files(FileKind::Sealed).len(), 1);
+    // Nor does it when it cannot even be recorded.
+    let other = volume.append(&noise(9, 50_000));
+    volume.namespace.dead.lock().insert(other.id);
+    volume.close();
+    volume.delete_catalog();
+    volume.open();
+    assert_eq!(volume.files(FileKind::Sealed).len(), 2);
+    clock.advance(Duration::from_secs(360));
+    eventually("collected", || volume.files(FileKind::Sealed).len() == 1);
 }
