@@ -36,10 +36,15 @@ use record::{
 /// Version of the catalog as a whole; another one is wiped.
 const CATALOG_VERSION: u32 = 1;
 
-/// Share of the catalog's memory that is given to the database as its cache, as a divisor. sled
-/// takes more than it counts: about 90 MiB beyond its cache once it was read and written a lot,
-/// measured at 5 and at 10 million blocks alike.
-const CACHE_DIVISOR: u64 = 4;
+/// Memory that sled takes beyond its cache, for each block and at most: 90 MiB once it was read and
+/// written a lot, measured at 5 and at 10 million blocks alike.
+const OVERHEAD_PER_BLOCK: u64 = 20;
+const MOST_OVERHEAD: u64 = 104 << 20;
+
+/// Bytes of memory that a catalog of so many blocks takes with a cache of `cache_bytes`.
+pub fn memory_bytes(cache_bytes: u64, blocks: u64) -> u64 {
+    cache_bytes + blocks.saturating_mul(OVERHEAD_PER_BLOCK).min(MOST_OVERHEAD)
+}
 
 /// Buckets written in one batch, which bounds the memory a huge segment takes.
 const BUCKETS_PER_BATCH: usize = 128;
@@ -82,22 +87,22 @@ pub struct Catalog {
 
 impl Catalog {
     /// Opens the catalog in `dir`, wiping it when it cannot be relied on.
-    /// The database's cache is a part of `memory_bytes`.
-    pub fn open(dir: &Path, volume: VolumeId, memory_bytes: u64) -> Result<(Self, Found)> {
+    /// The database caches `cache_bytes`; [`memory_bytes`] says what it takes in all.
+    pub fn open(dir: &Path, volume: VolumeId, cache_bytes: u64) -> Result<(Self, Found)> {
         fs::create_dir_all(dir).map_err(Error::io(format!("create {}", dir.display())))?;
         let (mut found, mut complete) = judge(dir, volume);
         if let Found::Wiped(reason) = &found {
             tracing::info!(reason, "the catalog is rebuilt from the segments");
             wipe(dir)?;
         }
-        let opened = match open_database(dir, memory_bytes) {
+        let opened = match open_database(dir, cache_bytes) {
             Ok(opened) => opened,
             Err(error) => {
                 found = Found::Wiped(format!("the database does not open: {error}"));
                 complete = false;
                 tracing::warn!(%error, "the catalog does not open and is rebuilt");
                 wipe(dir)?;
-                open_database(dir, memory_bytes)?
+                open_database(dir, cache_bytes)?
             }
         };
         let (db, blocks, segments) = opened;
@@ -326,11 +331,11 @@ fn guard<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
         .unwrap_or_else(|_| Err(Error::Catalog("the database panicked".into())))
 }
 
-fn open_database(dir: &Path, memory_bytes: u64) -> Result<(sled::Db, sled::Tree, sled::Tree)> {
+fn open_database(dir: &Path, cache_bytes: u64) -> Result<(sled::Db, sled::Tree, sled::Tree)> {
     guard(|| {
         let db = sled::Config::new()
             .path(dir.join(DATABASE))
-            .cache_capacity(memory_bytes / CACHE_DIVISOR)
+            .cache_capacity(cache_bytes)
             .flush_every_ms(Some(1000))
             .mode(sled::Mode::LowSpace)
             .open()?;

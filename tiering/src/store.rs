@@ -88,6 +88,9 @@ const CLOCK_SLICE: Duration = Duration::from_millis(20);
 /// How often the background threads look around without being told to.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Growth of the catalog's memory that is worth taking from the budget.
+const COUNTED_STEP: u64 = 1 << 20;
+
 /// Threads of the runtime on which the cold tier's calls run.
 const COLD_THREADS: usize = 2;
 
@@ -138,6 +141,8 @@ struct Inner {
     load: Load,
     faults: Faults,
     _reserved: Vec<Permit>,
+    /// Memory of the catalog, which grows with it.
+    catalog_memory: Mutex<Option<Permit>>,
 }
 
 /// Bytes in encoders now.
@@ -429,6 +434,7 @@ impl Inner {
             let (tier, clock) = (Arc::clone(tier), Arc::clone(&config.clock));
             Cold::new(tier, handle, clock, config.budget.clone(), config.prefetch_bytes)
         });
+        let catalog_memory = config.budget.try_acquire(config.catalog_cache_bytes);
         // Taken for good: a budget too small for them still works, with less cached.
         let mut reserved = Vec::new();
         let mut reserve = |bytes| match config.budget.try_acquire(bytes) {
@@ -438,7 +444,6 @@ impl Inner {
             }
             None => 0,
         };
-        reserve(config.catalog_cache_bytes);
         if cold.is_some() {
             // A piece that is read back, beside its original, is less.
             reserve(config.upload_streams as u64 * UPLOAD_MEMORY);
@@ -477,6 +482,7 @@ impl Inner {
             load: Load::default(),
             faults: Faults::default(),
             _reserved: reserved,
+            catalog_memory: Mutex::new(catalog_memory),
             config,
         })
     }
@@ -563,6 +569,27 @@ impl Inner {
             && self.config.budget.waiters() > 0
         {
             cold.drop_landed();
+        }
+        self.count_catalog();
+    }
+
+    /// Takes from the budget what the catalog has grown by; at most a quarter of it, so that
+    /// there is something left to work with.
+    fn count_catalog(&self) {
+        let blocks = self.table.fold(0, |sum, segment| sum + u64::from(segment.record.blocks));
+        let budget = &self.config.budget;
+        let wanted = crate::catalog::memory_bytes(self.config.catalog_cache_bytes, blocks)
+            .min(budget.total_bytes() / 4);
+        let mut held = self.catalog_memory.lock();
+        let more = wanted.saturating_sub(held.as_ref().map_or(0, Permit::bytes));
+        // Little by little is enough, and none when others wait for it.
+        if more >= COUNTED_STEP
+            && let Some(permit) = budget.try_acquire(more)
+        {
+            match &mut *held {
+                Some(held) => held.merge(permit),
+                None => *held = Some(permit),
+            }
         }
     }
 

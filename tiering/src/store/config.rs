@@ -67,7 +67,8 @@ pub struct StoreConfig {
     pub budget: Budget,
     /// Bytes of decoded cells kept for reads; taken out of `budget` for good.
     pub cache_bytes: u64,
-    /// Bytes the catalog's database may take; taken out of `budget` for good.
+    /// Bytes the catalog's database may cache; taken out of `budget` for good, and what it takes
+    /// beyond as it grows.
     pub catalog_cache_bytes: u64,
     /// Copy sealed segments to cold before the space is needed.
     pub copy_ahead: bool,
@@ -119,7 +120,7 @@ impl StoreConfig {
             segment_bytes: SEGMENT_TARGET,
             budget,
             cache_bytes: (total / 8).min(64 << 20),
-            catalog_cache_bytes: (total / 8).clamp(4 << 20, 64 << 20),
+            catalog_cache_bytes: (total / 32).clamp(4 << 20, 16 << 20),
             copy_ahead: true,
             upload_streams: 2,
             cold_read_deadline: Duration::from_secs(60),
