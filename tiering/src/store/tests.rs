@@ -5,6 +5,7 @@ mod full;
 mod local;
 mod model;
 mod recode;
+mod scale;
 mod strangers;
 mod sweep;
 mod tiers;
