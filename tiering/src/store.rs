@@ -560,17 +560,17 @@ impl Inner {
 
     /// Notes what others use of the hot tier, and gives back memory that can do without.
     fn look_around(&self) {
-        if let Some(other) = &self.config.other_bytes
-            && self.capacity.others_are_due(self.config.clock.instant())
-        {
-            self.capacity.set_other(other());
+        if self.capacity.others_are_due(self.config.clock.instant()) {
+            if let Some(other) = &self.config.other_bytes {
+                self.capacity.set_other(other());
+            }
+            self.count_catalog();
         }
         if let Some(cold) = &self.cold
             && self.config.budget.waiters() > 0
         {
             cold.drop_landed();
         }
-        self.count_catalog();
     }
 
     /// Takes from the budget what the catalog has grown by; at most a quarter of it, so that
