@@ -12,7 +12,8 @@
 //!
 //! *Locking.* [`Namespace::lock`] guards the read-modify-write of inodes and their extents. The
 //! metadata operations take it themselves, in one global order; a caller that holds a guard must
-//! not call them. Reads take no lock.
+//! not call them. Every change is made under such a guard, which also keeps the version tree as
+//! it is: what changes the tree waits for all guards. Reads take no lock.
 //!
 //! *Failure.* After a failed commit every later one is [`FsError::ReadOnly`] until the namespace
 //! is opened again.
@@ -39,14 +40,16 @@ pub mod record;
 mod remove;
 mod rename;
 pub mod store;
+mod tree;
 mod txn;
+mod view;
 mod xattr;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use firn_tiering::Clock;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::error::{FsError, FsResult};
 use crate::types::{FileKind, Ino};
@@ -71,9 +74,10 @@ pub use txn::{Committed, Txn};
 use cache::InodeCache;
 use gate::Gate;
 use key::Kind;
-use locks::Stripes;
+use locks::Locks;
 use names::NameHash;
 use record::{Leases, Version, VolumeRecord};
+use tree::Tree;
 
 /// Settings of an open namespace.
 #[derive(Clone, Copy, Debug)]
@@ -106,11 +110,11 @@ pub struct NewRoot {
 pub struct Namespace {
     gate: Arc<Gate>,
     clock: Arc<dyn Clock>,
-    dataset: Dataset,
-    node: Node,
+    /// Changed only by who holds the tree's lock alone; read for an instant at a time.
+    tree: RwLock<Tree>,
     names: NameHash,
     cache: InodeCache,
-    stripes: Stripes,
+    locks: Locks,
     ids: Arc<Ids>,
     /// Held while a directory moves to another parent, so that the tree stays a tree.
     moving: Mutex<()>,
@@ -169,11 +173,10 @@ impl Namespace {
         }
         let namespace = Self {
             clock,
-            dataset: volume.dataset,
-            node: volume.node,
+            tree: RwLock::new(Tree::new(&volume)),
             names: NameHash::new(volume.name_seed),
             cache: InodeCache::new(options.cached_inodes),
-            stripes: Stripes::new(),
+            locks: Locks::new(),
             ids,
             moving: Mutex::new(()),
             gate,
@@ -187,6 +190,7 @@ impl Namespace {
     /// Makes everything durable, notes that the next open needs no new epoch, and lets the store
     /// settle. Nothing may be committed afterwards.
     pub fn close(&self) -> FsResult<()> {
+        let _alone = self.locks.alone();
         if self.gate.refused().is_none() {
             self.ids.close()?;
         }
@@ -233,7 +237,13 @@ impl Namespace {
     /// Locks inodes for a read-modify-write, in an order that cannot deadlock. Locks are shared
     /// by unrelated inodes: take all at once, hold them briefly.
     pub fn lock(&self, inodes: &[Ino]) -> InodeGuard<'_> {
-        self.stripes.lock(inodes)
+        self.locks.lock(inodes)
+    }
+
+    /// Lets others have the locks of a guard between two batches of one change: inodes must be
+    /// read again. No snapshot comes in between, which would keep half of the change.
+    pub fn give_turn<'a>(&'a self, guard: &mut InodeGuard<'a>) {
+        self.locks.give_turn(guard);
     }
 
     /// An inode, from memory or the store; [`FsError::Stale`] when there is none.
@@ -246,13 +256,16 @@ impl Namespace {
             Ok(inode) => return Ok(Some(inode)),
             Err(state) => state,
         };
-        let Some((version, record)) = self.head(&key::head(self.dataset, ino, Kind::Inode))? else {
+        // After the cache was asked: what is read for a view that goes meanwhile is not kept.
+        let Some(view) = self.tree.read().view(ino) else { return Ok(None) };
+        let Some((version, record)) = self.read(&view, &key::head(view.line, ino, Kind::Inode))?
+        else {
             return Ok(None);
         };
         if version.whiteout {
             return Ok(None);
         }
-        let inode = Arc::new(Inode::decode(ino, version, &record)?);
+        let inode = Arc::new(view.inode(ino, version, &record)?);
         self.cache.insert(Arc::clone(&inode), state);
         Ok(Some(inode))
     }
@@ -267,15 +280,6 @@ impl Namespace {
             return Err(FsError::NotFound);
         }
         Ok(inode)
-    }
-
-    /// The stored head version of a record, whiteouts included.
-    fn head(&self, key: &[u8]) -> FsResult<Option<(Version, Bytes)>> {
-        let Some(value) = self.gate.store().get(Space::Head, key)? else {
-            return Ok(None);
-        };
-        let (version, record) = Version::split(&value)?;
-        Ok(Some((version, value.slice_ref(record))))
     }
 
     /// Reads what another layer keeps in the namespace under `name`.

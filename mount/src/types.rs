@@ -2,13 +2,35 @@
 
 use std::time::SystemTime;
 
-/// An inode number as programs see it. The root of a mount is [`Ino::ROOT`].
+/// An inode number as programs see it: `index of a view (16 bits) | object (48 bits)`. A view is
+/// the live state of a dataset, or a snapshot; the object is what is stored, and the same in all
+/// views that show it. The root of a mount is [`Ino::ROOT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ino(pub u64);
 
 impl Ino {
-    /// The root directory of the mounted volume.
+    /// The root directory of the mounted volume, whatever view shows it.
     pub const ROOT: Self = Self(1);
+
+    /// Bits of an object; those above are the index of a view.
+    pub const OBJECT_BITS: u32 = 48;
+
+    /// The number of `object` in a view.
+    pub const fn in_view(index: u16, object: u64) -> Self {
+        Self((index as u64) << Self::OBJECT_BITS | object & Self::OBJECT_MASK)
+    }
+
+    /// The object, without its view.
+    pub const fn object(self) -> u64 {
+        self.0 & Self::OBJECT_MASK
+    }
+
+    /// The index of the view.
+    pub const fn view_index(self) -> u16 {
+        (self.0 >> Self::OBJECT_BITS) as u16
+    }
+
+    const OBJECT_MASK: u64 = (1 << Self::OBJECT_BITS) - 1;
 }
 
 /// An open file or directory.

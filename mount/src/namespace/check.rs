@@ -14,7 +14,8 @@ use super::Namespace;
 use super::key::{self, Backref, HeadKey, Kind, Node};
 use super::names::cookie_of;
 use super::record::{Bucket, Entry, Inode, SlotRecord, Version, allocated};
-use super::store::{Page, Space};
+use super::store::{Page, Space, prefix_end};
+use super::tree::View;
 use crate::error::FsResult;
 use crate::types::{FileKind, Ino};
 
@@ -27,17 +28,14 @@ const PAGE: usize = 1024;
 impl Namespace {
     /// Checks all records against each other. Errors are those of the store; damage is a finding.
     pub fn check(&self, options: CheckOptions) -> FsResult<Report> {
-        let mut check =
-            Check { namespace: self, options, report: Report::default(), object: None, highest: 0 };
-        check.objects()?;
+        let mut report = Report::default();
+        let views = self.tree.read().live_views();
+        for &view in &views {
+            report = Check::new(self, options, view, report).view()?;
+        }
+        let mut check = Check::new(self, options, views[0], report);
         check.orphans()?;
         check.backrefs()?;
-        let window = options.window.max(1);
-        let mut base = 0;
-        while base <= check.highest {
-            check.links(base, window)?;
-            base += window as u64;
-        }
         Ok(check.report)
     }
 
@@ -53,9 +51,10 @@ impl Namespace {
                 return Ok(());
             }
             let slot = head.number()?;
-            for piece in SlotRecord::decode(value)?.pieces {
+            let Ok(view) = self.live_view(head.line) else { return Ok(()) };
+            for piece in SlotRecord::decode_value(value)?.pieces {
                 if let Some(block) = piece.block() {
-                    visit(head.object, slot, block)?;
+                    visit(view.lift(head.object), slot, block)?;
                 }
             }
             Ok(())
@@ -63,9 +62,18 @@ impl Namespace {
     }
 
     fn for_each(&self, space: Space, visit: &mut Visit<'_>) -> FsResult<()> {
-        let mut from = Vec::new();
+        self.for_each_in(space, (&[], None), visit)
+    }
+
+    fn for_each_in(
+        &self,
+        space: Space,
+        (from, to): (&[u8], Option<&[u8]>),
+        visit: &mut Visit<'_>,
+    ) -> FsResult<()> {
+        let mut from = from.to_vec();
         loop {
-            let Page { items, more } = self.gate.store().page(space, &from, None, PAGE)?;
+            let Page { items, more } = self.gate.store().page(space, &from, to, PAGE)?;
             for (key, value) in &items {
                 visit(key, value)?;
             }
@@ -90,15 +98,40 @@ struct Object {
     target_len: Option<u64>,
 }
 
+/// The check of one view.
 struct Check<'a> {
     namespace: &'a Namespace,
     options: CheckOptions,
+    view: View,
     report: Report,
     object: Option<Object>,
     highest: u64,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(namespace: &'a Namespace, options: CheckOptions, view: View, report: Report) -> Self {
+        Self { namespace, options, view, report, object: None, highest: 0 }
+    }
+
+    /// Everything that the view shows.
+    fn view(mut self) -> FsResult<Report> {
+        self.objects()?;
+        let window = self.options.window.max(1);
+        let mut base = 0;
+        while base <= self.highest {
+            self.links(base, window)?;
+            base += window as u64;
+        }
+        Ok(self.report)
+    }
+
+    /// All head records of the view's line.
+    fn for_each(&self, visit: &mut Visit<'_>) -> FsResult<()> {
+        let from = key::line(self.view.line);
+        let to = prefix_end(&from);
+        self.namespace.for_each_in(Space::Head, (&from, to.as_deref()), visit)
+    }
+
     fn finding(&mut self, kind: FindingKind, ino: Ino, detail: impl Into<String>) {
         let path = self.namespace.path(ino);
         self.finding_at(kind, ino, path, detail);
@@ -119,14 +152,18 @@ impl Check<'_> {
 
     /// Every object by itself.
     fn objects(&mut self) -> FsResult<()> {
+        let from = key::line(self.view.line);
+        let to = prefix_end(&from);
         let namespace = self.namespace;
-        namespace.for_each(Space::Head, &mut |key, value| self.record(key, value))?;
+        namespace.for_each_in(Space::Head, (&from, to.as_deref()), &mut |key, value| {
+            self.record(key, value)
+        })?;
         self.finish_object()
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> FsResult<()> {
         let head = match HeadKey::decode(key) {
-            Ok(head) => head,
+            Ok(head) => HeadKey { object: self.view.lift(head.object), ..head },
             Err(error) => {
                 self.finding(FindingKind::Damaged, Ino(0), error.to_string());
                 return Ok(());
@@ -170,8 +207,8 @@ impl Check<'_> {
 
     /// Damage must not make the passes over link counts endless.
     fn note_number(&mut self, ino: Ino) {
-        if ino.0 < self.namespace.ids.inodes_end() {
-            self.highest = self.highest.max(ino.0);
+        if ino.object() < self.namespace.ids.inodes_end() {
+            self.highest = self.highest.max(ino.object());
         } else {
             self.finding(FindingKind::Damaged, ino, "a number that was never handed out");
         }
@@ -196,15 +233,19 @@ impl Check<'_> {
 
     fn inode(&mut self, head: &HeadKey<'_>, version: Version, record: &[u8]) {
         self.report.inodes += 1;
+        let view = self.view;
         match Inode::decode(head.object, version, record) {
-            Ok(inode) => self.object(|object| object.inode = Some(inode)),
+            Ok(inode) => {
+                let parent = view.lift(inode.parent);
+                self.object(|object| object.inode = Some(Inode { parent, ..inode }));
+            }
             Err(error) => self.damaged(head, error.reason),
         }
     }
 
     fn bucket(&mut self, head: &HeadKey<'_>, record: &[u8]) -> FsResult<()> {
         let bucket = match Bucket::decode(record) {
-            Ok(bucket) => bucket,
+            Ok(bucket) => bucket.lift(|object| self.view.lift(object)),
             Err(error) => {
                 self.damaged(head, error.reason);
                 return Ok(());
@@ -253,18 +294,19 @@ impl Check<'_> {
 
     /// An inode as stored; a damaged one is reported where it stands and counts as absent.
     fn stored_inode(&self, ino: Ino) -> FsResult<Option<Inode>> {
-        let key = key::head(self.namespace.dataset, ino, Kind::Inode);
+        let Ok(view) = self.namespace.view(ino) else { return Ok(None) };
+        let key = key::head(view.line, ino, Kind::Inode);
         let Some(value) = self.namespace.gate.store().get(Space::Head, &key)? else {
             return Ok(None);
         };
         Ok(Version::split(&value)
             .ok()
             .filter(|(version, _)| !version.whiteout)
-            .and_then(|(version, record)| Inode::decode(ino, version, record).ok()))
+            .and_then(|(version, record)| view.inode(ino, version, record).ok()))
     }
 
     fn extent(&mut self, head: &HeadKey<'_>, value: &[u8]) -> FsResult<()> {
-        let record = match SlotRecord::decode(value) {
+        let record = match SlotRecord::decode_value(value) {
             Ok(record) => record,
             Err(error) => {
                 self.damaged(head, error.reason);
@@ -303,7 +345,7 @@ impl Check<'_> {
             self.finding(FindingKind::Content, ino, "entries in what is not a directory");
         }
         if inode.nlink == 0 {
-            let key = key::meta_inode(key::ORPHANS, self.namespace.dataset, ino);
+            let key = key::meta_inode(key::ORPHANS, self.view.line, ino);
             if self.namespace.gate.store().get(Space::Meta, &key)?.is_none() {
                 self.finding(FindingKind::Orphan, ino, "no name, and no orphan record");
             }
@@ -345,11 +387,11 @@ impl Check<'_> {
             );
             self.finding(FindingKind::EntryCount, ino, detail);
         }
-        if ino != Ino::ROOT && inode.nlink != 0 {
+        if ino != self.view.root() && inode.nlink != 0 {
             let named = self.namespace.name_in_parent(inode);
             if !matches!(named, Ok(Some(_))) {
                 self.finding(FindingKind::Unreachable, ino, "its parent does not hold it");
-            } else if !matches!(self.namespace.is_within(ino, Ino::ROOT), Ok(true)) {
+            } else if !matches!(self.namespace.is_within(ino, self.view.root()), Ok(true)) {
                 self.finding(FindingKind::Unreachable, ino, "not below the root");
             }
         }
@@ -399,15 +441,16 @@ impl Check<'_> {
     fn uses(&self, backref: &Backref) -> FsResult<bool> {
         let Backref { block, ino, slot, node } = *backref;
         let store = self.namespace.gate.store();
-        let key = key::head_numbered(self.namespace.dataset, ino, Kind::Extent, slot);
-        let refers = |value: &[u8], node: Node, block: BlockId| match SlotRecord::decode(value) {
-            Ok(record) if record.version.node == node => {
-                Some(record.pieces.iter().any(|p| p.block().is_some_and(|b| b.id == block)))
-            }
-            Ok(_) => None,
-            // Damage is reported where it stands.
-            Err(_) => Some(true),
-        };
+        let key = key::head_numbered(self.view.line, ino, Kind::Extent, slot);
+        let refers =
+            |value: &[u8], node: Node, block: BlockId| match SlotRecord::decode_value(value) {
+                Ok(record) if record.version.node == node => {
+                    Some(record.pieces.iter().any(|p| p.block().is_some_and(|b| b.id == block)))
+                }
+                Ok(_) => None,
+                // Damage is reported where it stands.
+                Err(_) => Some(true),
+            };
         if let Some(value) = store.get(Space::Head, &key)?
             && let Some(answer) = refers(&value, node, block)
         {
@@ -422,8 +465,7 @@ impl Check<'_> {
         let window = window.min((self.highest - base + 1) as usize);
         let mut names = vec![0_u32; window];
         let mut expected = vec![None; window];
-        let namespace = self.namespace;
-        namespace.for_each(Space::Head, &mut |key, value| {
+        self.for_each(&mut |key, value| {
             let (Ok(head), Ok((version, record))) = (HeadKey::decode(key), Version::split(value))
             else {
                 return Ok(());
@@ -431,8 +473,9 @@ impl Check<'_> {
             if version.whiteout {
                 return Ok(());
             }
-            let at =
-                |ino: Ino| ino.0.checked_sub(base).map(|at| at as usize).filter(|&at| at < window);
+            let at = |ino: Ino| {
+                ino.object().checked_sub(base).map(|at| at as usize).filter(|&at| at < window)
+            };
             match head.kind {
                 Kind::Inode => {
                     if let (Some(at), Ok(inode)) =
@@ -454,7 +497,8 @@ impl Check<'_> {
         for (at, (found, expected)) in names.into_iter().zip(expected).enumerate() {
             if let Some(expected) = expected.filter(|&expected| expected != found) {
                 let detail = format!("the inode says {expected} names, found {found}");
-                self.finding(FindingKind::LinkCount, Ino(base + at as u64), detail);
+                let ino = self.view.lift(Ino(base + at as u64));
+                self.finding(FindingKind::LinkCount, ino, detail);
             }
         }
         Ok(())

@@ -122,8 +122,9 @@ impl Namespace {
         if inode.kind != FileKind::Symlink {
             return Err(FsError::Invalid("not a symbolic link"));
         }
-        let key = super::key::head(self.dataset, ino, super::key::Kind::Symlink);
-        match self.head(&key)? {
+        let view = self.view(ino)?;
+        let key = super::key::head(view.line, ino, super::key::Kind::Symlink);
+        match self.read(&view, &key)? {
             Some((version, target)) if !version.whiteout => Ok(target.to_vec()),
             _ => Err(FsError::io("namespace", "a symbolic link has no target")),
         }
@@ -140,13 +141,14 @@ impl Namespace {
         check_name(name)?;
         self.gate.check()?;
         let _guard = self.lock(&[parent]);
+        let view = self.view(parent)?;
         let mut dir = Inode::clone(&*self.directory(parent)?);
         let mut place = self.place(parent, name)?;
         if place.bucket.find(name).is_some() {
             return Err(FsError::Exists);
         }
         let now = self.now();
-        let ino = self.ids.inode()?;
+        let ino = view.lift(Ino(self.ids.inode()?));
         let mut inode = Inode {
             kind: new.kind,
             perm: new.perm & PERM_MASK,
@@ -156,7 +158,7 @@ impl Namespace {
             size: new.target.len() as u64,
             parent,
             cookie: place.insert(name, ino, new.kind)?,
-            ..Inode::new(ino, Version::first(self.node), now)
+            ..Inode::new(ino, Version::first(view.node), now)
         };
         if new.kind == FileKind::Directory {
             inode.nlink = 2;
@@ -166,12 +168,12 @@ impl Namespace {
         let mut txn = self.begin();
         self.inherit_acl(&mut txn, &mut inode, &dir, new)?;
         if new.kind == FileKind::Symlink {
-            txn.put_symlink(&inode, new.target);
+            txn.put_symlink(&inode, new.target)?;
         }
         entry_added(&mut dir, now);
         place.stage(&mut txn, &dir)?;
         txn.put_inode(dir)?;
-        let inode = txn.add_inode(inode);
+        let inode = txn.add_inode(inode)?;
         txn.commit(Durability::Buffered)?;
         Ok(inode)
     }

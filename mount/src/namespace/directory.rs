@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::key::{self, HeadKey, Kind};
 use super::names::{DOT_COOKIE, DOT_DOT_COOKIE, bucket_of_cookie, check_name, cookie_of};
 use super::record::{Bucket, Entry, Inode, Version};
-use super::store::Space;
+use super::tree::View;
+use super::view::Item;
 use super::{Namespace, Txn};
 use crate::error::{FsError, FsResult};
 use crate::types::{DirEntry, FileKind, Ino};
@@ -41,11 +42,12 @@ impl Namespace {
     /// The bucket in which `name` is or would be.
     pub(super) fn place(&self, dir: Ino, name: &[u8]) -> FsResult<Place> {
         let number = self.names.bucket(name);
-        let key = key::head_numbered(self.dataset, dir, Kind::Dentry, number);
-        let (version, bucket) = match self.head(&key)? {
+        let view = self.view(dir)?;
+        let key = key::head_numbered(view.line, dir, Kind::Dentry, number);
+        let (version, bucket) = match self.read(&view, &key)? {
             None => (None, Bucket::default()),
             Some((version, _)) if version.whiteout => (Some(version), Bucket::default()),
-            Some((version, record)) => (Some(version), Bucket::decode(&record)?),
+            Some((version, record)) => (Some(version), view.bucket(&record)?),
         };
         Ok(Place { number, version, bucket })
     }
@@ -117,40 +119,35 @@ impl Namespace {
         plus: bool,
         sink: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> FsResult<()> {
-        let end = key::head_end(self.dataset, dir, Kind::Dentry);
+        let view = self.view(dir)?;
+        let end = key::head_end(view.line, dir, Kind::Dentry);
         let mut from =
-            key::head_numbered(self.dataset, dir, Kind::Dentry, bucket_of_cookie(cookie)).to_vec();
+            key::head_numbered(view.line, dir, Kind::Dentry, bucket_of_cookie(cookie)).to_vec();
         // The kernel asks for about this many at first.
         let mut limit = BUCKETS_PER_PAGE / 4;
         loop {
-            let page = self.gate.store().page(Space::Head, &from, Some(&end), limit)?;
-            for (key, value) in &page.items {
-                if !self.list_bucket(key, value, cookie, plus, sink)? {
+            let page = self.scan(&view, &from, &end, limit)?;
+            for item in &page.items {
+                if !self.list_bucket(&view, item, cookie, plus, sink)? {
                     return Ok(());
                 }
             }
-            let Some((last, _)) = page.items.last().filter(|_| page.more) else { return Ok(()) };
-            from.clear();
-            from.extend_from_slice(last);
-            from.push(0);
+            let Some(next) = page.next else { return Ok(()) };
+            from = next;
             limit = BUCKETS_PER_PAGE;
         }
     }
 
     fn list_bucket(
         &self,
-        key: &[u8],
-        value: &bytes::Bytes,
+        view: &View,
+        item: &Item,
         cookie: u64,
         plus: bool,
         sink: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> FsResult<bool> {
-        let number = HeadKey::decode(key)?.number()?;
-        let (version, record) = Version::split(value)?;
-        if version.whiteout {
-            return Ok(true);
-        }
-        for entry in Bucket::decode(record)?.entries() {
+        let number = HeadKey::decode(&item.key)?.number()?;
+        for entry in view.bucket(item.record()?)?.entries() {
             let own = cookie_of(number, entry.position);
             if own <= cookie {
                 continue;

@@ -30,31 +30,32 @@ impl Namespace {
     }
 
     pub(super) fn stored_slot(&self, ino: Ino, slot: u64) -> FsResult<Option<SlotRecord>> {
-        let key = key::head_numbered(self.dataset, ino, Kind::Extent, slot);
-        let value = self.gate.store().get(Space::Head, &key)?;
-        Ok(value.map(|value| SlotRecord::decode(&value)).transpose()?)
+        let view = self.view(ino)?;
+        let key = key::head_numbered(view.line, ino, Kind::Extent, slot);
+        let found = self.read(&view, &key)?;
+        let decode = |(version, record): (_, bytes::Bytes)| SlotRecord::decode(version, &record);
+        Ok(found.map(decode).transpose()?)
     }
 
     /// Slots from `from` up to `to` (exclusive) that are not holes, at most `limit` at a time.
     pub fn slots(&self, ino: Ino, from: u64, to: u64, limit: usize) -> FsResult<SlotPage> {
-        let mut found = self.stored_slots(ino, from, to, limit)?;
-        found.slots.retain(|(_, record)| !record.version.whiteout);
-        Ok(found)
-    }
-
-    fn stored_slots(&self, ino: Ino, from: u64, to: u64, limit: usize) -> FsResult<SlotPage> {
-        let start = key::head_numbered(self.dataset, ino, Kind::Extent, from);
+        let view = self.view(ino)?;
+        let start = key::head_numbered(view.line, ino, Kind::Extent, from);
         let end = match to {
-            u64::MAX => key::head_end(self.dataset, ino, Kind::Extent).to_vec(),
-            to => key::head_numbered(self.dataset, ino, Kind::Extent, to).to_vec(),
+            u64::MAX => key::head_end(view.line, ino, Kind::Extent).to_vec(),
+            to => key::head_numbered(view.line, ino, Kind::Extent, to).to_vec(),
         };
-        let page = self.gate.store().page(Space::Head, &start, Some(&end), limit)?;
+        let page = self.scan(&view, &start, &end, limit)?;
         let mut slots = Vec::with_capacity(page.items.len());
-        for (key, value) in &page.items {
-            slots.push((HeadKey::decode(key)?.number()?, SlotRecord::decode(value)?));
+        for item in &page.items {
+            let record = SlotRecord::decode(item.version, item.record()?)?;
+            slots.push((HeadKey::decode(&item.key)?.number()?, record));
         }
-        let last = slots.last().map(|(slot, _)| *slot);
-        let next = if page.more { last.and_then(|last| last.checked_add(1)) } else { None };
+        // What is next is the key of the last slot that was looked at and one byte more.
+        let next = match page.next {
+            Some(next) => HeadKey::decode(&next[..next.len() - 1])?.number()?.checked_add(1),
+            None => None,
+        };
         Ok(SlotPage { slots, next })
     }
 
@@ -85,10 +86,10 @@ impl Namespace {
             let next = self.cut_some(&mut txn, &mut inode, from)?;
             let stored = txn.put_inode(inode)?;
             if next.is_some() && !noted {
-                txn.add_truncation(stored.ino);
+                txn.add_truncation(stored.ino)?;
                 noted = true;
             } else if next.is_none() && noted {
-                txn.remove_truncation(stored.ino);
+                txn.remove_truncation(stored.ino)?;
             }
             let last = next.is_none();
             let how = if last { durability } else { Durability::Buffered };
@@ -107,7 +108,7 @@ impl Namespace {
         }
         let boundary = inode.size / u64::from(SLOT_LEN);
         let keep = (inode.size % u64::from(SLOT_LEN)) as u32;
-        let page = self.stored_slots(inode.ino, from, u64::MAX, SLOTS_PER_BATCH)?;
+        let page = self.slots(inode.ino, from, u64::MAX, SLOTS_PER_BATCH)?;
         for (slot, record) in page.slots {
             let pieces: Vec<_> = if slot == boundary {
                 record.pieces.iter().filter_map(|piece| piece.cut(keep)).collect()
@@ -145,7 +146,7 @@ impl Namespace {
         inode: &mut Inode,
         from: u64,
     ) -> FsResult<Option<u64>> {
-        let page = self.stored_slots(inode.ino, from, u64::MAX, SLOTS_PER_BATCH)?;
+        let page = self.slots(inode.ino, from, u64::MAX, SLOTS_PER_BATCH)?;
         for (slot, record) in page.slots {
             txn.replace_slot(inode, slot, Some(record), &[])?;
         }
@@ -162,7 +163,8 @@ impl Namespace {
                 64,
             )?;
             for (key, _) in &page.items {
-                let (_, ino) = key::meta_inode_decode(key)?;
+                let (line, object) = key::meta_inode_decode(key)?;
+                let ino = self.live_view(line)?.lift(object);
                 let _guard = self.lock(&[ino]);
                 match self.find_inode(ino)? {
                     Some(inode) => {
@@ -170,7 +172,7 @@ impl Namespace {
                     }
                     None => {
                         let mut txn = self.begin();
-                        txn.remove_truncation(ino);
+                        txn.remove_truncation(ino)?;
                         txn.commit(Durability::Buffered)?;
                     }
                 }

@@ -17,8 +17,8 @@ use crate::types::Ino;
 
 const COUNTER_END: u64 = 1 << 48;
 
-/// Inode numbers end here; the bits above are for datasets and snapshots in `st_ino`.
-const INODE_END: u64 = 1 << 48;
+/// Inode numbers end here; the bits above are a view's.
+const INODE_END: u64 = 1 << Ino::OBJECT_BITS;
 
 /// One fsync for so many new files.
 const INODES_PER_LEASE: u64 = 16_384;
@@ -68,8 +68,8 @@ impl Ids {
         self.gate.commit(stored(leases), Durability::Durable)
     }
 
-    /// A new inode number.
-    pub(super) fn inode(&self) -> FsResult<Ino> {
+    /// A new inode number, still without a view.
+    pub(super) fn inode(&self) -> FsResult<u64> {
         let mut state = self.state.lock();
         if state.inodes.is_empty() {
             let next = state.stored.inodes;
@@ -84,7 +84,7 @@ impl Ids {
         }
         let ino = state.inodes.start;
         state.inodes.start += 1;
-        Ok(Ino(ino))
+        Ok(ino)
     }
 
     /// Inode numbers from this one on were never handed out.

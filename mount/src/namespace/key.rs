@@ -15,6 +15,10 @@ impl Dataset {
     pub const ROOT: Self = Self(1);
 }
 
+/// Where versions follow each other in time: a chain of nodes. A line has the number of the
+/// dataset that it was made for.
+pub type Line = Dataset;
+
 /// A snapshot node: a point in the tree of states under which a record was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Node(pub u32);
@@ -53,8 +57,8 @@ impl Kind {
     }
 }
 
-const DATASET_AT: usize = 0;
-const OBJECT_AT: usize = DATASET_AT + 4;
+const LINE_AT: usize = 0;
+const OBJECT_AT: usize = LINE_AT + 4;
 const KIND_AT: usize = OBJECT_AT + 8;
 /// Where the sub-key of a head key starts.
 pub const SUB_AT: usize = KIND_AT + 1;
@@ -63,33 +67,47 @@ const NUMBERED_LEN: usize = SUB_AT + 8;
 /// Length of a back-reference key.
 pub const BACKREF_LEN: usize = 8 + 8 + 8 + 4;
 
+/// A stored object, still without a view.
+fn object(reader: &mut Reader<'_>) -> Result<Ino, RecordError> {
+    let object = reader.u64_be()?;
+    match object >> Ino::OBJECT_BITS {
+        0 => Ok(Ino(object)),
+        _ => Err(reader.error("inode number too large")),
+    }
+}
+
+/// Start of the head keys of a line.
+pub fn line(line: Line) -> [u8; OBJECT_AT] {
+    line.0.to_be_bytes()
+}
+
 /// Head key without a sub-key.
-pub fn head(dataset: Dataset, object: Ino, kind: Kind) -> [u8; SUB_AT] {
+pub fn head(line: Line, object: Ino, kind: Kind) -> [u8; SUB_AT] {
     let mut key = [0; SUB_AT];
-    key[DATASET_AT..OBJECT_AT].copy_from_slice(&dataset.0.to_be_bytes());
-    key[OBJECT_AT..KIND_AT].copy_from_slice(&object.0.to_be_bytes());
+    key[LINE_AT..OBJECT_AT].copy_from_slice(&line.0.to_be_bytes());
+    key[OBJECT_AT..KIND_AT].copy_from_slice(&object.object().to_be_bytes());
     key[KIND_AT] = kind as u8;
     key
 }
 
 /// Head key with a number as its sub-key: a directory entry or an extent.
-pub fn head_numbered(dataset: Dataset, object: Ino, kind: Kind, number: u64) -> [u8; NUMBERED_LEN] {
+pub fn head_numbered(line: Line, object: Ino, kind: Kind, number: u64) -> [u8; NUMBERED_LEN] {
     let mut key = [0; NUMBERED_LEN];
-    key[..SUB_AT].copy_from_slice(&head(dataset, object, kind));
+    key[..SUB_AT].copy_from_slice(&head(line, object, kind));
     key[SUB_AT..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
 /// Head key with bytes as its sub-key: an extended attribute.
-pub fn head_named(dataset: Dataset, object: Ino, kind: Kind, name: &[u8]) -> Vec<u8> {
-    let mut key = head(dataset, object, kind).to_vec();
+pub fn head_named(line: Line, object: Ino, kind: Kind, name: &[u8]) -> Vec<u8> {
+    let mut key = head(line, object, kind).to_vec();
     key.extend_from_slice(name);
     key
 }
 
 /// The first head key of an object's next kind: the end of a scan over one kind.
-pub fn head_end(dataset: Dataset, object: Ino, kind: Kind) -> [u8; SUB_AT] {
-    let mut key = head(dataset, object, kind);
+pub fn head_end(line: Line, object: Ino, kind: Kind) -> [u8; SUB_AT] {
+    let mut key = head(line, object, kind);
     key[KIND_AT] += 1;
     key
 }
@@ -97,9 +115,9 @@ pub fn head_end(dataset: Dataset, object: Ino, kind: Kind) -> [u8; SUB_AT] {
 /// A head key taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadKey<'a> {
-    /// The dataset.
-    pub dataset: Dataset,
-    /// The inode.
+    /// The line.
+    pub line: Line,
+    /// The inode, without a view.
     pub object: Ino,
     /// The record's kind.
     pub kind: Kind,
@@ -111,8 +129,8 @@ impl<'a> HeadKey<'a> {
     /// Takes a stored key apart.
     pub fn decode(key: &'a [u8]) -> Result<Self, RecordError> {
         let mut reader = Reader::new("head key", key);
-        let dataset = Dataset(reader.u32_be()?);
-        let object = Ino(reader.u64_be()?);
+        let line = Dataset(reader.u32_be()?);
+        let object = object(&mut reader)?;
         let kind = Kind::from_stored(reader.u8()?)
             .ok_or_else(|| RecordError::new("head key", "unknown kind"))?;
         let sub = reader.rest();
@@ -124,7 +142,7 @@ impl<'a> HeadKey<'a> {
         if !fits {
             return Err(RecordError::new("head key", "length does not fit its kind"));
         }
-        Ok(Self { dataset, object, kind, sub })
+        Ok(Self { line, object, kind, sub })
     }
 
     /// The sub-key of a directory entry or an extent.
@@ -145,7 +163,7 @@ pub fn history(head_key: &[u8], node: Node) -> Vec<u8> {
 pub fn born(node: Node, object: Ino, kind: Kind) -> [u8; 13] {
     let mut key = [0; 13];
     key[..4].copy_from_slice(&node.0.to_be_bytes());
-    key[4..12].copy_from_slice(&object.0.to_be_bytes());
+    key[4..12].copy_from_slice(&object.object().to_be_bytes());
     key[12] = kind as u8;
     key
 }
@@ -168,7 +186,7 @@ impl Backref {
     pub fn encode(&self) -> [u8; BACKREF_LEN] {
         let mut key = [0; BACKREF_LEN];
         key[..8].copy_from_slice(&self.block.raw().to_be_bytes());
-        key[8..16].copy_from_slice(&self.ino.0.to_be_bytes());
+        key[8..16].copy_from_slice(&self.ino.object().to_be_bytes());
         key[16..24].copy_from_slice(&self.slot.to_be_bytes());
         key[24..].copy_from_slice(&self.node.0.to_be_bytes());
         key
@@ -179,7 +197,7 @@ impl Backref {
         let mut reader = Reader::new("back-reference", key);
         let found = Self {
             block: BlockId::from_raw(reader.u64_be()?),
-            ino: Ino(reader.u64_be()?),
+            ino: object(&mut reader)?,
             slot: reader.u64_be()?,
             node: Node(reader.u32_be()?),
         };
@@ -209,22 +227,22 @@ pub const TRUNCATIONS: u8 = b't';
 pub const NOTES: u8 = b'x';
 
 /// Meta key that names an inode: an orphan or an unfinished truncation.
-pub fn meta_inode(start: u8, dataset: Dataset, ino: Ino) -> [u8; 13] {
+pub fn meta_inode(start: u8, line: Line, ino: Ino) -> [u8; 13] {
     let mut key = [0; 13];
     key[0] = start;
-    key[1..5].copy_from_slice(&dataset.0.to_be_bytes());
-    key[5..].copy_from_slice(&ino.0.to_be_bytes());
+    key[1..5].copy_from_slice(&line.0.to_be_bytes());
+    key[5..].copy_from_slice(&ino.object().to_be_bytes());
     key
 }
 
 /// Takes [`meta_inode`] apart.
-pub fn meta_inode_decode(key: &[u8]) -> Result<(Dataset, Ino), RecordError> {
+pub fn meta_inode_decode(key: &[u8]) -> Result<(Line, Ino), RecordError> {
     let mut reader = Reader::new("meta key", key);
     reader.u8()?;
-    let dataset = Dataset(reader.u32_be()?);
-    let ino = Ino(reader.u64_be()?);
+    let line = Dataset(reader.u32_be()?);
+    let ino = object(&mut reader)?;
     reader.end()?;
-    Ok((dataset, ino))
+    Ok((line, ino))
 }
 
 /// Meta key of another layer's note.

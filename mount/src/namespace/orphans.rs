@@ -2,9 +2,10 @@
 
 use firn_tiering::BlockId;
 
-use super::key::{self, HeadKey, Kind};
-use super::record::{Inode, Version};
+use super::key::{self, Kind};
+use super::record::Inode;
 use super::store::{Durability, Space};
+use super::view::behind;
 use super::{Namespace, Txn};
 use crate::error::FsResult;
 use crate::types::{FileKind, Ino};
@@ -16,22 +17,31 @@ const CHANGES_PER_BATCH: usize = 1024;
 const XATTRS_PER_PAGE: usize = 64;
 
 impl Namespace {
-    /// Inodes without a name, with numbers above `after`, at most `limit` at a time.
+    /// Inodes without a name in live datasets, those behind `after`, at most `limit` at a time.
     pub fn orphans(&self, after: Option<Ino>, limit: usize) -> FsResult<Vec<Ino>> {
-        let mut from = key::meta_inode(key::ORPHANS, self.dataset, Ino(0)).to_vec();
-        if let Some(after) = after {
-            from = key::meta_inode(key::ORPHANS, self.dataset, after).to_vec();
-            from.push(0);
-        }
-        let page = self.gate.store().page(Space::Meta, &from, Some(&[key::ORPHANS + 1]), limit)?;
-        let mut found = Vec::with_capacity(page.items.len());
-        for (key, _) in &page.items {
-            let (dataset, ino) = key::meta_inode_decode(key)?;
-            if dataset == self.dataset {
-                found.push(ino);
+        let mut from = match after {
+            Some(after) => behind(&key::meta_inode(key::ORPHANS, self.view(after)?.line, after)),
+            None => vec![key::ORPHANS],
+        };
+        let mut found = Vec::new();
+        loop {
+            let end = [key::ORPHANS + 1];
+            let page = self.gate.store().page(Space::Meta, &from, Some(&end), limit)?;
+            for (key, _) in &page.items {
+                let (line, object) = key::meta_inode_decode(key)?;
+                // What a destroyed dataset left goes with the rest of its line.
+                if let Ok(view) = self.live_view(line) {
+                    found.push(view.lift(object));
+                    if found.len() == limit {
+                        return Ok(found);
+                    }
+                }
+            }
+            match page.items.last().filter(|_| page.more) {
+                Some((last, _)) => from = behind(last),
+                None => return Ok(found),
             }
         }
-        Ok(found)
     }
 
     /// Removes orphans with all they hold; the caller knows that nobody uses them any more.
@@ -60,9 +70,11 @@ impl Namespace {
         let mut from = Some(0);
         while let Some(slot) = from {
             let _guard = self.lock(&[ino]);
-            let Some(found) = self.find_inode(ino)?.filter(|found| found.nlink == 0) else {
-                return Ok(());
+            let found = match self.view(ino) {
+                Ok(_) => self.find_inode(ino)?.filter(|found| found.nlink == 0),
+                Err(_) => None,
             };
+            let Some(found) = found else { return Ok(()) };
             let mut inode = Inode::clone(&found);
             let mut txn = self.begin();
             from = self.remove_slots(&mut txn, &mut inode, slot)?;
@@ -82,8 +94,12 @@ impl Namespace {
         large: &mut Vec<Ino>,
         unreferenced: &mut Vec<BlockId>,
     ) -> FsResult<Txn<'a>> {
+        // A view that is gone took its orphans along.
+        if self.view(ino).is_err() {
+            return Ok(txn);
+        }
         let Some(found) = self.find_inode(ino)? else {
-            txn.remove_orphan(ino);
+            txn.remove_orphan(ino)?;
             return Ok(txn);
         };
         if found.nlink != 0 {
@@ -111,14 +127,15 @@ impl Namespace {
             txn = self.begin();
         }
         if inode.kind == FileKind::Symlink {
-            let key = key::head(self.dataset, ino, Kind::Symlink);
-            if let Some((version, _)) = self.head(&key)? {
+            let view = self.view(ino)?;
+            let key = key::head(view.line, ino, Kind::Symlink);
+            if let Some((version, _)) = self.read(&view, &key)? {
                 txn.remove_record(ino, Kind::Symlink, &key, version)?;
             }
         }
         txn.remove_inode(inode)?;
-        txn.remove_orphan(ino);
-        txn.remove_truncation(ino);
+        txn.remove_orphan(ino)?;
+        txn.remove_truncation(ino)?;
         if txn.len() >= CHANGES_PER_BATCH {
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
             txn = self.begin();
@@ -128,25 +145,17 @@ impl Namespace {
 
     /// Removes up to a batch full of attributes; `true` when some are left.
     fn remove_xattrs(&self, txn: &mut Txn<'_>, inode: &Inode) -> FsResult<bool> {
-        let start = key::head(self.dataset, inode.ino, Kind::Xattr);
-        let end = key::head_end(self.dataset, inode.ino, Kind::Xattr);
+        let view = self.view(inode.ino)?;
+        let end = key::head_end(view.line, inode.ino, Kind::Xattr);
         // Whiteouts stay, so that a batch must go on behind the last key of the one before.
-        let mut from = start.to_vec();
+        let mut from = key::head(view.line, inode.ino, Kind::Xattr).to_vec();
         loop {
-            let page = self.gate.store().page(Space::Head, &from, Some(&end), XATTRS_PER_PAGE)?;
-            for (key, value) in &page.items {
-                HeadKey::decode(key)?;
-                let (version, _) = Version::split(value)?;
-                if !version.whiteout {
-                    txn.remove_record(inode.ino, Kind::Xattr, key, version)?;
-                }
-                from.clear();
-                from.extend_from_slice(key);
-                from.push(0);
+            let page = self.scan(&view, &from, &end, XATTRS_PER_PAGE)?;
+            for item in &page.items {
+                txn.remove_record(inode.ino, Kind::Xattr, &item.key, item.version)?;
             }
-            if !page.more {
-                return Ok(false);
-            }
+            let Some(next) = page.next else { return Ok(false) };
+            from = next;
             if txn.len() >= CHANGES_PER_BATCH {
                 return Ok(true);
             }

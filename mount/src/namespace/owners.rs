@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use firn_tiering::BlockId;
 
 use super::Namespace;
-use super::key::{self, Backref, Kind};
+use super::key::{self, Backref, Kind, Node};
 use super::names::bucket_of_cookie;
-use super::record::{Bucket, Inode};
+use super::record::Inode;
 use super::store::{Space, prefix_end};
 use crate::error::{FsError, FsResult};
 use crate::types::Ino;
@@ -67,9 +67,16 @@ impl Namespace {
     /// The first `limit` files that hold bytes of a block.
     pub fn owners(&self, block: BlockId, limit: usize) -> FsResult<Vec<Owner>> {
         let found = self.backrefs(block, None, limit)?;
-        let owners: BTreeSet<_> =
-            found.into_iter().map(|found| Owner { ino: found.ino, slot: found.slot }).collect();
+        let owners: BTreeSet<_> = found
+            .into_iter()
+            .map(|found| Owner { ino: self.shown(found.node, found.ino), slot: found.slot })
+            .collect();
         Ok(owners.into_iter().collect())
+    }
+
+    /// An object of a version that `node` wrote, in a view that may show it.
+    fn shown(&self, _: Node, object: Ino) -> Ino {
+        self.tree.read().live_views()[0].lift(object)
     }
 
     /// A path of an inode from the root of the mount, for people: `/a/b`; of a file with several
@@ -84,7 +91,8 @@ impl Namespace {
     fn known_path(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
         let mut names = Vec::new();
         let mut at = ino;
-        while at != Ino::ROOT {
+        let root = self.view(ino)?.root();
+        while at != root {
             if names.len() >= MAX_DEPTH {
                 return Ok(None);
             }
@@ -107,12 +115,13 @@ impl Namespace {
     /// The name under which the inode's own record says that it lies in its parent.
     pub(super) fn name_in_parent(&self, inode: &Inode) -> FsResult<Option<Vec<u8>>> {
         let number = bucket_of_cookie(inode.cookie);
-        let key = key::head_numbered(self.dataset, inode.parent, Kind::Dentry, number);
-        let Some((version, record)) = self.head(&key)? else { return Ok(None) };
+        let view = self.view(inode.parent)?;
+        let key = key::head_numbered(view.line, inode.parent, Kind::Dentry, number);
+        let Some((version, record)) = self.read(&view, &key)? else { return Ok(None) };
         if version.whiteout {
             return Ok(None);
         }
-        let bucket = Bucket::decode(&record)?;
+        let bucket = view.bucket(&record)?;
         let position = (inode.cookie - number) as u8;
         let entry = bucket
             .entries()
@@ -124,11 +133,12 @@ impl Namespace {
     /// Whether `dir` is `ancestor` or lies below it.
     pub(super) fn is_within(&self, dir: Ino, ancestor: Ino) -> FsResult<bool> {
         let mut at = dir;
+        let root = self.view(dir)?.root();
         for _ in 0..MAX_DEPTH * 16 {
             if at == ancestor {
                 return Ok(true);
             }
-            if at == Ino::ROOT {
+            if at == root {
                 return Ok(false);
             }
             at = self.inode(at)?.parent;

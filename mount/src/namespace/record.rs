@@ -9,6 +9,7 @@ mod time;
 
 use super::key::Node;
 use crate::error::FsError;
+use crate::types::Ino;
 
 pub use dentry::{BUCKET_BITS, Bucket, Entry, NAME_MAX};
 pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
@@ -119,6 +120,15 @@ impl<'a> Reader<'a> {
     pub fn varint32(&mut self) -> Result<u32, RecordError> {
         let value = self.varint()?;
         u32::try_from(value).map_err(|_| self.error("number too large"))
+    }
+
+    /// An inode number as stored: LEB128 of up to 48 bits.
+    pub fn object(&mut self) -> Result<Ino, RecordError> {
+        let object = self.varint()?;
+        match object >> Ino::OBJECT_BITS {
+            0 => Ok(Ino(object)),
+            _ => Err(self.error("inode number too large")),
+        }
     }
 
     /// Zigzag LEB128.

@@ -79,7 +79,7 @@ impl Namespace {
             let dir = self.directory(parent)?;
             let place = self.place(parent, name)?;
             let ino = place.bucket.find(name).ok_or(FsError::NotFound)?.ino;
-            if self.stripes.extend(&mut guard, ino) {
+            if self.locks.extend(&mut guard, ino) {
                 let child = Inode::clone(&*self.named_inode(ino)?);
                 return Ok(Found { _guard: guard, dir: Inode::clone(&dir), place, child });
             }
@@ -116,7 +116,7 @@ pub(super) fn lose_name(
     inode.nlink = if inode.is_dir() { 0 } else { inode.nlink.saturating_sub(1) };
     inode.ctime = now;
     if inode.nlink == 0 {
-        txn.add_orphan(inode.ino);
+        txn.add_orphan(inode.ino)?;
     }
     txn.put_inode(inode)
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use firn_tiering::BlockId;
 
-use super::key::{self, Backref, Kind, Node};
+use super::key::{self, Backref, Kind};
 use super::record::{Bucket, Inode, Piece, SlotRecord, Version, allocated};
 use super::store::{Batch, Durability, Space};
+use super::tree::View;
 use super::{Namespace, Timestamp};
 use crate::error::{FsError, FsResult};
 use crate::types::{FileKind, Ino};
@@ -78,26 +79,29 @@ impl<'a> Txn<'a> {
 
     /// Stores an inode that was read before, changed.
     pub fn put_inode(&mut self, mut inode: Inode) -> FsResult<Arc<Inode>> {
-        let key = key::head(self.namespace.dataset, inode.ino, Kind::Inode);
-        inode.version = self.supersede(&key, inode.ino, Kind::Inode, inode.version)?;
+        let view = self.view(inode.ino)?;
+        let key = key::head(view.line, inode.ino, Kind::Inode);
+        inode.version = self.supersede(&view, &key, inode.ino, Kind::Inode, inode.version)?;
         self.batch.put(Space::Head, &key, inode.encode());
         Ok(self.stage(inode))
     }
 
     /// Stores a new inode.
-    pub(super) fn add_inode(&mut self, inode: Inode) -> Arc<Inode> {
-        let key = key::head(self.namespace.dataset, inode.ino, Kind::Inode);
+    pub(super) fn add_inode(&mut self, inode: Inode) -> FsResult<Arc<Inode>> {
+        let view = self.view(inode.ino)?;
+        let key = key::head(view.line, inode.ino, Kind::Inode);
         self.batch.put(Space::Head, &key, inode.encode());
-        self.batch.put(Space::Born, &key::born(self.node(), inode.ino, Kind::Inode), Bytes::new());
-        self.stage(inode)
+        self.batch.put(Space::Born, &key::born(view.node, inode.ino, Kind::Inode), Bytes::new());
+        Ok(self.stage(inode))
     }
 
     /// Removes an inode. Its other records must be gone or go in the same change.
     pub(super) fn remove_inode(&mut self, inode: &Inode) -> FsResult<()> {
-        let key = key::head(self.namespace.dataset, inode.ino, Kind::Inode);
-        self.erase(&key, inode.ino, Kind::Inode, inode.version)?;
-        if self.born_here(inode) {
-            self.batch.delete(Space::Born, &key::born(self.node(), inode.ino, Kind::Inode));
+        let view = self.view(inode.ino)?;
+        let key = key::head(view.line, inode.ino, Kind::Inode);
+        self.erase(&view, &key, inode.ino, Kind::Inode, inode.version)?;
+        if born_here(&view, inode) {
+            self.batch.delete(Space::Born, &key::born(view.node, inode.ino, Kind::Inode));
         }
         self.inodes.push((inode.ino, None));
         Ok(())
@@ -115,7 +119,7 @@ impl<'a> Txn<'a> {
     pub fn put_slot(&mut self, inode: &mut Inode, slot: u64, pieces: &[Piece]) -> FsResult<()> {
         // An inode without allocated bytes has no extents at all.
         let old = match inode.allocated {
-            0 if self.born_here(inode) => None,
+            0 if born_here(&self.view(inode.ino)?, inode) => None,
             _ => self.namespace.stored_slot(inode.ino, slot)?,
         };
         self.replace_slot(inode, slot, old, pieces)
@@ -131,8 +135,9 @@ impl<'a> Txn<'a> {
         if !self.slots.insert((inode.ino, slot)) {
             return Err(FsError::Invalid("one slot changed twice at once"));
         }
-        let key = key::head_numbered(self.namespace.dataset, inode.ino, Kind::Extent, slot);
-        let node = self.node();
+        let view = self.view(inode.ino)?;
+        let key = key::head_numbered(view.line, inode.ino, Kind::Extent, slot);
+        let node = view.node;
         let old_version = old.as_ref().map(|old| old.version);
         let old_pieces = old.map_or_else(Vec::new, |old| old.pieces);
         let before = block_ids(&old_pieces);
@@ -158,9 +163,9 @@ impl<'a> Txn<'a> {
         match (old_version, pieces.is_empty()) {
             (None, true) => Ok(()),
             (Some(version), true) if version.whiteout => Ok(()),
-            (Some(version), true) => self.erase(&key, inode.ino, Kind::Extent, version),
+            (Some(version), true) => self.erase(&view, &key, inode.ino, Kind::Extent, version),
             (old_version, false) => {
-                let version = self.next_version(&key, inode, Kind::Extent, old_version)?;
+                let version = self.next_version(&view, &key, inode, Kind::Extent, old_version)?;
                 self.batch.put(Space::Head, &key, SlotRecord::encode(version, pieces)?);
                 Ok(())
             }
@@ -175,14 +180,15 @@ impl<'a> Txn<'a> {
         old: Option<Version>,
         bucket: &Bucket,
     ) -> FsResult<()> {
-        let key = key::head_numbered(self.namespace.dataset, dir.ino, Kind::Dentry, number);
+        let view = self.view(dir.ino)?;
+        let key = key::head_numbered(view.line, dir.ino, Kind::Dentry, number);
         if bucket.is_empty() {
             return match old {
-                Some(version) => self.erase(&key, dir.ino, Kind::Dentry, version),
+                Some(version) => self.erase(&view, &key, dir.ino, Kind::Dentry, version),
                 None => Ok(()),
             };
         }
-        let version = self.next_version(&key, dir, Kind::Dentry, old)?;
+        let version = self.next_version(&view, &key, dir, Kind::Dentry, old)?;
         let mut value = Vec::with_capacity(48);
         version.put(&mut value);
         bucket.put(&mut value);
@@ -191,13 +197,15 @@ impl<'a> Txn<'a> {
     }
 
     /// Stores the target of a symbolic link, once.
-    pub(super) fn put_symlink(&mut self, inode: &Inode, target: &[u8]) {
+    pub(super) fn put_symlink(&mut self, inode: &Inode, target: &[u8]) -> FsResult<()> {
         debug_assert_eq!(inode.kind, FileKind::Symlink);
-        let key = key::head(self.namespace.dataset, inode.ino, Kind::Symlink);
+        let view = self.view(inode.ino)?;
+        let key = key::head(view.line, inode.ino, Kind::Symlink);
         let mut value = Vec::with_capacity(target.len() + 2);
         inode.version.put(&mut value);
         value.extend_from_slice(target);
         self.batch.put(Space::Head, &key, value);
+        Ok(())
     }
 
     /// Stores an extended attribute.
@@ -208,8 +216,9 @@ impl<'a> Txn<'a> {
         old: Option<Version>,
         bytes: &[u8],
     ) -> FsResult<()> {
-        let key = key::head_named(self.namespace.dataset, inode.ino, Kind::Xattr, name);
-        let version = self.next_version(&key, inode, Kind::Xattr, old)?;
+        let view = self.view(inode.ino)?;
+        let key = key::head_named(view.line, inode.ino, Kind::Xattr, name);
+        let version = self.next_version(&view, &key, inode, Kind::Xattr, old)?;
         let mut value = Vec::with_capacity(bytes.len() + 2);
         version.put(&mut value);
         value.extend_from_slice(bytes);
@@ -225,30 +234,40 @@ impl<'a> Txn<'a> {
         key: &[u8],
         version: Version,
     ) -> FsResult<()> {
-        self.erase(key, ino, kind, version)
+        let view = self.view(ino)?;
+        self.erase(&view, key, ino, kind, version)
     }
 
     /// Notes that an inode lost its last name.
-    pub(super) fn add_orphan(&mut self, ino: Ino) {
-        let key = key::meta_inode(key::ORPHANS, self.namespace.dataset, ino);
-        self.batch.put(Space::Meta, &key, Bytes::new());
+    pub(super) fn add_orphan(&mut self, ino: Ino) -> FsResult<()> {
+        self.note(key::ORPHANS, ino)
     }
 
-    pub(super) fn remove_orphan(&mut self, ino: Ino) {
-        self.batch.delete(Space::Meta, &key::meta_inode(key::ORPHANS, self.namespace.dataset, ino));
+    pub(super) fn remove_orphan(&mut self, ino: Ino) -> FsResult<()> {
+        self.remove_note(key::ORPHANS, ino)
     }
 
     /// Notes that extents from the inode's size on are still to be removed; an open removes them
     /// where a crash comes first.
-    pub fn add_truncation(&mut self, ino: Ino) {
-        let key = key::meta_inode(key::TRUNCATIONS, self.namespace.dataset, ino);
-        self.batch.put(Space::Meta, &key, Bytes::new());
+    pub fn add_truncation(&mut self, ino: Ino) -> FsResult<()> {
+        self.note(key::TRUNCATIONS, ino)
     }
 
     /// Nothing is left behind the inode's size.
-    pub fn remove_truncation(&mut self, ino: Ino) {
-        self.batch
-            .delete(Space::Meta, &key::meta_inode(key::TRUNCATIONS, self.namespace.dataset, ino));
+    pub fn remove_truncation(&mut self, ino: Ino) -> FsResult<()> {
+        self.remove_note(key::TRUNCATIONS, ino)
+    }
+
+    fn note(&mut self, start: u8, ino: Ino) -> FsResult<()> {
+        let key = key::meta_inode(start, self.view(ino)?.line, ino);
+        self.batch.put(Space::Meta, &key, Bytes::new());
+        Ok(())
+    }
+
+    fn remove_note(&mut self, start: u8, ino: Ino) -> FsResult<()> {
+        let key = key::meta_inode(start, self.view(ino)?.line, ino);
+        self.batch.delete(Space::Meta, &key);
+        Ok(())
     }
 
     /// The time of the change.
@@ -256,32 +275,28 @@ impl<'a> Txn<'a> {
         self.namespace.now()
     }
 
-    fn node(&self) -> Node {
-        self.namespace.node
-    }
-
-    /// Whether the inode itself was created under the current node, which then stands for all of
-    /// its records in the born index.
-    fn born_here(&self, inode: &Inode) -> bool {
-        inode.version.node == self.node() && !inode.version.shadows
+    /// The view in which `ino` is changed.
+    fn view(&self, ino: Ino) -> FsResult<View> {
+        self.namespace.view(ino)
     }
 
     /// The version of a record that `object` gets or that replaces an older one.
     fn next_version(
         &mut self,
+        view: &View,
         key: &[u8],
         object: &Inode,
         kind: Kind,
         old: Option<Version>,
     ) -> FsResult<Version> {
         match old {
-            Some(old) => self.supersede(key, object.ino, kind, old),
+            Some(old) => self.supersede(view, key, object.ino, kind, old),
             None => {
-                if !self.born_here(object) {
-                    let born = key::born(self.node(), object.ino, kind);
+                if !born_here(view, object) {
+                    let born = key::born(view.node, object.ino, kind);
                     self.batch.put(Space::Born, &born, Bytes::new());
                 }
-                Ok(Version::first(self.node()))
+                Ok(Version::first(view.node))
             }
         }
     }
@@ -290,12 +305,13 @@ impl<'a> Txn<'a> {
     /// wrote it.
     fn supersede(
         &mut self,
+        view: &View,
         key: &[u8],
         object: Ino,
         kind: Kind,
         old: Version,
     ) -> FsResult<Version> {
-        let node = self.node();
+        let node = view.node;
         if old.node == node {
             return Ok(Version { node, shadows: old.shadows, whiteout: false });
         }
@@ -309,8 +325,15 @@ impl<'a> Txn<'a> {
     }
 
     /// Removes a record, leaving a whiteout where an older version remains.
-    fn erase(&mut self, key: &[u8], object: Ino, kind: Kind, old: Version) -> FsResult<()> {
-        let version = self.supersede(key, object, kind, old)?;
+    fn erase(
+        &mut self,
+        view: &View,
+        key: &[u8],
+        object: Ino,
+        kind: Kind,
+        old: Version,
+    ) -> FsResult<()> {
+        let version = self.supersede(view, key, object, kind, old)?;
         if version.shadows {
             let mut value = Vec::with_capacity(2);
             Version { whiteout: true, ..version }.put(&mut value);
@@ -320,6 +343,12 @@ impl<'a> Txn<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether the inode itself was created under the current node, which then stands for all of its
+/// records in the born index.
+fn born_here(view: &View, inode: &Inode) -> bool {
+    inode.version.node == view.node && !inode.version.shadows
 }
 
 /// The blocks of some pieces, each once, sorted.

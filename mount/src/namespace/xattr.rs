@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::key::{self, HeadKey, Kind};
 use super::record::{Inode, Version};
-use super::store::{Durability, Space};
+use super::store::Durability;
 use super::{Namespace, Txn, acl};
 use crate::error::{FsError, FsResult};
 use crate::types::{Caller, FileKind, Ino, XattrMode};
@@ -98,21 +98,16 @@ impl Namespace {
         if inode.xattr_names == 0 {
             return Ok(names);
         }
-        let end = key::head_end(self.dataset, ino, Kind::Xattr);
-        let mut from = key::head(self.dataset, ino, Kind::Xattr).to_vec();
+        let view = self.view(ino)?;
+        let end = key::head_end(view.line, ino, Kind::Xattr);
+        let mut from = key::head(view.line, ino, Kind::Xattr).to_vec();
         loop {
-            let page = self.gate.store().page(Space::Head, &from, Some(&end), NAMES_PER_PAGE)?;
-            for (key, value) in &page.items {
-                if !Version::split(value)?.0.whiteout {
-                    names.push(HeadKey::decode(key)?.sub.to_vec());
-                }
+            let page = self.scan(&view, &from, &end, NAMES_PER_PAGE)?;
+            for item in &page.items {
+                names.push(HeadKey::decode(&item.key)?.sub.to_vec());
             }
-            let Some((last, _)) = page.items.last().filter(|_| page.more) else {
-                return Ok(names);
-            };
-            from.clear();
-            from.extend_from_slice(last);
-            from.push(0);
+            let Some(next) = page.next else { return Ok(names) };
+            from = next;
         }
     }
 
@@ -143,7 +138,8 @@ impl Namespace {
         if inode.xattr_names == 0 || name.is_empty() || name.len() > XATTR_NAME_MAX {
             return Ok(None);
         }
-        let found = self.head(&key::head_named(self.dataset, inode.ino, Kind::Xattr, name))?;
+        let view = self.view(inode.ino)?;
+        let found = self.read(&view, &key::head_named(view.line, inode.ino, Kind::Xattr, name))?;
         Ok(found.filter(|(version, _)| !version.whiteout))
     }
 
@@ -155,7 +151,8 @@ impl Namespace {
         name: &[u8],
         value: &[u8],
     ) -> FsResult<()> {
-        let found = self.head(&key::head_named(self.dataset, inode.ino, Kind::Xattr, name))?;
+        let view = self.view(inode.ino)?;
+        let found = self.read(&view, &key::head_named(view.line, inode.ino, Kind::Xattr, name))?;
         let version = found.as_ref().map(|(version, _)| *version);
         if version.is_none_or(|version| version.whiteout) {
             let names = inode.xattr_names + name.len() as u32 + 1;
@@ -176,7 +173,7 @@ impl Namespace {
         name: &[u8],
     ) -> FsResult<bool> {
         let Some((version, _)) = self.attribute(inode, name)? else { return Ok(false) };
-        let key = key::head_named(self.dataset, inode.ino, Kind::Xattr, name);
+        let key = key::head_named(self.view(inode.ino)?.line, inode.ino, Kind::Xattr, name);
         txn.remove_record(inode.ino, Kind::Xattr, &key, version)?;
         inode.xattr_names = inode.xattr_names.saturating_sub(name.len() as u32 + 1);
         Ok(true)

@@ -61,7 +61,7 @@ impl NamespaceExtents {
             (staged, inode) = self.clear(staged, inode, range, true)?;
         }
         if staged.cutting {
-            staged.txn.remove_truncation(inode.ino);
+            staged.txn.remove_truncation(inode.ino)?;
             staged.cutting = false;
         }
         staged.txn.put_inode(inode)?;
@@ -86,7 +86,7 @@ impl NamespaceExtents {
             next = page.next;
             if staged.txn.len() > MAX_CHANGES {
                 if behind_end && !staged.cutting {
-                    staged.txn.add_truncation(inode.ino);
+                    staged.txn.add_truncation(inode.ino)?;
                     staged.cutting = true;
                 }
                 let ino = inode.ino;
@@ -103,16 +103,15 @@ impl NamespaceExtents {
 struct Staged<'a> {
     guard: InodeGuard<'a>,
     txn: Txn<'a>,
-    inodes: &'a [Ino],
     lost: Vec<BlockId>,
     /// The file that is being staged has a truncation record.
     cutting: bool,
 }
 
 impl<'a> Staged<'a> {
-    fn begin(names: &'a Namespace, inodes: &'a [Ino]) -> Self {
+    fn begin(names: &'a Namespace, inodes: &[Ino]) -> Self {
         let guard = names.lock(inodes);
-        Self { guard, txn: names.begin(), inodes, lost: Vec::new(), cutting: false }
+        Self { guard, txn: names.begin(), lost: Vec::new(), cutting: false }
     }
 
     fn commit(self) -> FsResult<Vec<BlockId>> {
@@ -124,9 +123,10 @@ impl<'a> Staged<'a> {
 
     /// Commits what there is so far, and lets go of the locks for a moment.
     fn go_on(self, names: &'a Namespace) -> FsResult<Self> {
-        let (inodes, cutting) = (self.inodes, self.cutting);
-        let lost = self.commit()?;
-        Ok(Self { lost, cutting, ..Self::begin(names, inodes) })
+        let Self { mut guard, txn, mut lost, cutting } = self;
+        lost.extend(txn.commit(Durability::Buffered)?.unreferenced);
+        names.give_turn(&mut guard);
+        Ok(Self { guard, txn: names.begin(), lost, cutting })
     }
 }
 

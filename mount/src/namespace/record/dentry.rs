@@ -42,6 +42,14 @@ impl Bucket {
         self.entries.is_empty()
     }
 
+    /// Puts what the entries name into a view.
+    pub fn lift(mut self, lift: impl Fn(Ino) -> Ino) -> Self {
+        for entry in &mut self.entries {
+            entry.ino = lift(entry.ino);
+        }
+        self
+    }
+
     /// The entry of that name.
     pub fn find(&self, name: &[u8]) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
@@ -80,13 +88,13 @@ impl Bucket {
         for entry in &self.entries {
             out.push(entry.position);
             out.push((mode_of_kind(entry.kind) >> 12) as u8);
-            put_varint(out, entry.ino.0);
+            put_varint(out, entry.ino.object());
             out.push(entry.name.len() as u8);
             out.extend_from_slice(&entry.name);
         }
     }
 
-    /// Decodes the record behind the version.
+    /// Decodes the record behind the version. Entries name stored objects, still without a view.
     pub fn decode(record: &[u8]) -> Result<Self, RecordError> {
         let mut reader = Reader::new(WHAT, record);
         reader.version(VERSION)?;
@@ -98,7 +106,7 @@ impl Bucket {
             }
             let kind = kind_of_mode(u32::from(reader.u8()?) << 12)
                 .ok_or_else(|| reader.error("unknown file type"))?;
-            let ino = Ino(reader.varint()?);
+            let ino = reader.object()?;
             let len = reader.u8()?;
             let name = reader.bytes(usize::from(len))?.to_vec();
             if !is_name(&name) {

@@ -121,7 +121,7 @@ impl Inode {
         put_varint(&mut out, self.allocated);
         put_varint(&mut out, u64::from(self.xattr_names));
         put_varint(&mut out, self.generation);
-        put_varint(&mut out, self.parent.0);
+        put_varint(&mut out, self.parent.object());
         out.extend_from_slice(&self.cookie.to_le_bytes());
         self.put_times(&mut out);
         out
@@ -140,7 +140,8 @@ impl Inode {
         }
     }
 
-    /// Decodes the record behind the version; see [`Version::split`].
+    /// Decodes the record behind the version; see [`Version::split`]. The parent is the stored
+    /// object, still without a view.
     pub fn decode(ino: Ino, version: Version, record: &[u8]) -> Result<Self, RecordError> {
         let mut reader = Reader::new(WHAT, record);
         reader.version(VERSION)?;
@@ -168,7 +169,7 @@ impl Inode {
             allocated: reader.varint()?,
             xattr_names: reader.varint32()?,
             generation: reader.varint()?,
-            parent: Ino(reader.varint()?),
+            parent: reader.object()?,
             cookie: reader.u64_le()?,
             atime: Timestamp::default(),
             mtime: Timestamp::default(),

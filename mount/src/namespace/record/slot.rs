@@ -146,9 +146,14 @@ impl SlotRecord {
         Ok(out)
     }
 
-    /// Decodes a stored value.
-    pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
+    /// Decodes a stored value, version included.
+    pub fn decode_value(value: &[u8]) -> Result<Self, RecordError> {
         let (version, record) = Version::split(value)?;
+        Self::decode(version, record)
+    }
+
+    /// Decodes the record behind the version; see [`Version::split`].
+    pub fn decode(version: Version, record: &[u8]) -> Result<Self, RecordError> {
         if version.whiteout {
             return Ok(Self { version, pieces: Vec::new() });
         }

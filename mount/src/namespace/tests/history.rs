@@ -66,7 +66,7 @@ proptest! {
             pair.apply(op);
         }
         let expected = view_at(&pair.world, Node::FIRST);
-        pair.world.ns.node = Node(2);
+        pair.world.ns.tree.write().advance(Node(2));
         pair.world.ns.cache.clear();
         for op in &after {
             pair.apply(op);
@@ -81,10 +81,10 @@ proptest! {
 
 #[test]
 fn an_overwritten_extent_keeps_its_block_for_the_older_node() {
-    let mut world = World::new();
+    let world = World::new();
     let file = world.file(Ino::ROOT, "f");
     world.write(file, 0, &[piece(0, 10, 1)]);
-    world.ns.node = Node(2);
+    world.ns.tree.write().advance(Node(2));
     assert_eq!(world.write(file, 0, &[piece(0, 10, 2)]), []);
     assert!(world.ns.is_referenced(block(1).id).unwrap());
     assert_eq!(world.write(file, 0, &[piece(0, 10, 3)]), [block(2).id]);

@@ -289,10 +289,10 @@ impl Pair {
     fn reopen(&mut self, change: impl FnOnce(World) -> World) {
         let placeholder = World::new();
         let old = std::mem::replace(&mut self.world, placeholder);
-        let node = old.ns.node;
+        let node = old.ns.view(Ino::ROOT).unwrap().node;
         self.world = change(old);
         self.world.ns.names = NameHash::weak(SEED, self.mask);
-        self.world.ns.node = node;
+        self.world.ns.tree.write().advance(node);
     }
 
     pub(super) fn apply(&mut self, op: &Op2) {
@@ -475,7 +475,7 @@ impl Pair {
     /// Under a later node, what an earlier one refers to is kept.
     fn expect_freed(&self, freed: Vec<BlockId>, lost: BTreeSet<u64>) {
         let freed: BTreeSet<_> = freed.into_iter().collect();
-        if self.world.ns.node == super::Node::FIRST {
+        if self.world.ns.view(Ino::ROOT).unwrap().node == super::Node::FIRST {
             let lost: BTreeSet<_> = lost.into_iter().map(|number| block(number).id).collect();
             assert_eq!(freed, lost);
         }
