@@ -36,10 +36,13 @@ mod locks;
 mod names;
 mod orphans;
 mod owners;
+mod prune;
 pub mod record;
 mod remove;
 mod rename;
+mod snapshots;
 pub mod store;
+mod sweep;
 mod tree;
 mod txn;
 mod view;
@@ -63,12 +66,16 @@ pub use key::{Backref, Dataset, Node};
 pub use locks::InodeGuard;
 pub use owners::Owner;
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
+pub use record::{Hold, Referenced};
 pub use remove::Removed;
 pub use rename::Renamed;
+pub use snapshots::Snapshot;
 pub use store::{
     Batch, Durability, LocalStore, MemoryStore, NamespaceReader, NamespaceStore, Space,
     StoreOptions,
 };
+pub use sweep::Swept;
+pub use tree::{TreeError, TreeResult};
 pub use txn::{Committed, Txn};
 
 use cache::InodeCache;
@@ -116,6 +123,7 @@ pub struct Namespace {
     cache: InodeCache,
     locks: Locks,
     ids: Arc<Ids>,
+    sweeping: Mutex<Option<sweep::Cursor>>,
     /// Held while a directory moves to another parent, so that the tree stays a tree.
     moving: Mutex<()>,
 }
@@ -149,7 +157,6 @@ impl Namespace {
         batch.put(Space::Meta, key::LEASES, leases.encode());
         let inode_key = key::head(volume.dataset, Ino::ROOT, Kind::Inode);
         batch.put(Space::Head, &inode_key, inode.encode());
-        batch.put(Space::Born, &key::born(volume.node, Ino::ROOT, Kind::Inode), Bytes::new());
         store.commit(batch, Durability::Durable)?;
         Ok(())
     }
@@ -166,6 +173,7 @@ impl Namespace {
             .get(Space::Meta, key::VOLUME)?
             .ok_or_else(|| FsError::io("open the namespace", "there is no volume record"))?;
         let volume = VolumeRecord::decode(&volume)?;
+        let tree = Tree::load(&*store, &volume)?;
         let gate = Arc::new(Gate::new(store));
         let ids = Arc::new(Ids::open(Arc::clone(&gate), options.read_only)?);
         if options.read_only {
@@ -173,11 +181,12 @@ impl Namespace {
         }
         let namespace = Self {
             clock,
-            tree: RwLock::new(Tree::new(&volume)),
+            tree: RwLock::new(tree),
             names: NameHash::new(volume.name_seed),
             cache: InodeCache::new(options.cached_inodes),
             locks: Locks::new(),
             ids,
+            sweeping: Mutex::new(None),
             moving: Mutex::new(()),
             gate,
         };

@@ -183,6 +183,10 @@ impl NamespaceReader for Tracked {
     ) -> StoreResult<Page> {
         self.inner.page(space, from, to, limit)
     }
+
+    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>> {
+        self.inner.last(space, from, to)
+    }
 }
 
 impl NamespaceStore for Tracked {

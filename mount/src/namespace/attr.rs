@@ -42,6 +42,7 @@ impl Namespace {
     /// Changes all attributes but the size.
     pub fn setattr(&self, caller: &Caller, ino: Ino, changes: &SetAttr) -> FsResult<Arc<Inode>> {
         let _guard = self.lock(&[ino]);
+        self.writable(ino)?;
         let mut inode = Inode::clone(&*self.inode(ino)?);
         let mut txn = self.begin();
         self.change_attributes(&mut txn, &mut inode, caller, changes)?;

@@ -79,6 +79,15 @@ impl InodeCache {
         shard.inodes.remove(&ino.0);
     }
 
+    /// Forgets all inodes of views that are gone.
+    pub(super) fn retain(&self, keep: impl Fn(Ino) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.published += 1;
+            shard.inodes.retain(|&ino, _| keep(Ino(ino)));
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn clear(&self) {
         for shard in &self.shards {

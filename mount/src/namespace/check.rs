@@ -13,10 +13,10 @@ pub use report::{CheckOptions, Finding, FindingKind, Report};
 use super::Namespace;
 use super::key::{self, Backref, HeadKey, Kind, Node};
 use super::names::cookie_of;
-use super::record::{Bucket, Entry, Inode, SlotRecord, Version, allocated};
+use super::record::{Bucket, Entry, Inode, RecordError, SlotRecord, Version, allocated};
 use super::store::{Page, Space, prefix_end};
 use super::tree::View;
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::types::{FileKind, Ino};
 
 /// What is done with a key and its value.
@@ -30,11 +30,13 @@ impl Namespace {
     pub fn check(&self, options: CheckOptions) -> FsResult<Report> {
         let mut report = Report::default();
         let views = self.tree.read().live_views();
-        for &view in &views {
+        let snapshots = if options.snapshots { self.tree.read().snapshot_views() } else { vec![] };
+        for &view in views.iter().chain(&snapshots) {
             report = Check::new(self, options, view, report).view()?;
         }
         let mut check = Check::new(self, options, views[0], report);
         check.orphans()?;
+        check.history()?;
         check.backrefs()?;
         Ok(check.report)
     }
@@ -125,11 +127,25 @@ impl<'a> Check<'a> {
         Ok(self.report)
     }
 
-    /// All head records of the view's line.
-    fn for_each(&self, visit: &mut Visit<'_>) -> FsResult<()> {
-        let from = key::line(self.view.line);
+    /// All records that the view shows, by their head keys on its line.
+    fn for_each(namespace: &Namespace, view: &View, visit: &mut Visit<'_>) -> FsResult<()> {
+        let mut from = key::line(view.line).to_vec();
         let to = prefix_end(&from);
-        self.namespace.for_each_in(Space::Head, (&from, to.as_deref()), visit)
+        if view.is_live() && !view.has_origin {
+            // Damage in between is a finding, not an error.
+            return namespace.for_each_in(Space::Head, (&from, to.as_deref()), visit);
+        }
+        let to = to.unwrap_or_else(|| vec![u8::MAX; key::SUB_AT]);
+        loop {
+            let page = namespace.scan(view, &from, &to, PAGE)?;
+            for item in &page.items {
+                visit(&item.key, &item.value)?;
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(()),
+            }
+        }
     }
 
     fn finding(&mut self, kind: FindingKind, ino: Ino, detail: impl Into<String>) {
@@ -152,12 +168,8 @@ impl<'a> Check<'a> {
 
     /// Every object by itself.
     fn objects(&mut self) -> FsResult<()> {
-        let from = key::line(self.view.line);
-        let to = prefix_end(&from);
-        let namespace = self.namespace;
-        namespace.for_each_in(Space::Head, (&from, to.as_deref()), &mut |key, value| {
-            self.record(key, value)
-        })?;
+        let (namespace, view) = (self.namespace, self.view);
+        Self::for_each(namespace, &view, &mut |key, value| self.record(key, value))?;
         self.finish_object()
     }
 
@@ -296,13 +308,13 @@ impl<'a> Check<'a> {
     fn stored_inode(&self, ino: Ino) -> FsResult<Option<Inode>> {
         let Ok(view) = self.namespace.view(ino) else { return Ok(None) };
         let key = key::head(view.line, ino, Kind::Inode);
-        let Some(value) = self.namespace.gate.store().get(Space::Head, &key)? else {
-            return Ok(None);
-        };
-        Ok(Version::split(&value)
-            .ok()
-            .filter(|(version, _)| !version.whiteout)
-            .and_then(|(version, record)| view.inode(ino, version, record).ok()))
+        match self.namespace.read(&view, &key) {
+            Ok(found) => Ok(found
+                .filter(|(version, _)| !version.whiteout)
+                .and_then(|(version, record)| view.inode(ino, version, &record).ok())),
+            Err(FsError::Io { source, .. }) if source.is::<RecordError>() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn extent(&mut self, head: &HeadKey<'_>, value: &[u8]) -> FsResult<()> {
@@ -344,7 +356,9 @@ impl<'a> Check<'a> {
         } else if object.entries > 0 {
             self.finding(FindingKind::Content, ino, "entries in what is not a directory");
         }
-        if inode.nlink == 0 {
+        // Only what a live line holds itself is cleared away.
+        let is_own = self.view.is_live() && inode.version.node >= self.view.first;
+        if inode.nlink == 0 && is_own {
             let key = key::meta_inode(key::ORPHANS, self.view.line, ino);
             if self.namespace.gate.store().get(Space::Meta, &key)?.is_none() {
                 self.finding(FindingKind::Orphan, ino, "no name, and no orphan record");
@@ -418,6 +432,50 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Every older version against its line and its head.
+    fn history(&mut self) -> FsResult<()> {
+        let namespace = self.namespace;
+        namespace.for_each(Space::History, &mut |key, value| {
+            let line = key
+                .last_chunk()
+                .and_then(|node| namespace.tree.read().line_of(Node(u32::from_be_bytes(*node))));
+            let Some(line) = line else {
+                self.finding(FindingKind::Damaged, Ino(0), "an older version of no line");
+                return Ok(());
+            };
+            match key::history_decode(line, key) {
+                Ok((head, node)) => self.older(&head, node, value),
+                Err(error) => {
+                    self.finding(FindingKind::Damaged, Ino(0), error.to_string());
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn older(&mut self, head_key: &[u8], node: Node, value: &[u8]) -> FsResult<()> {
+        let head = HeadKey::decode(head_key)?;
+        let object = self.namespace.shown(node, head.object);
+        let version = match Version::split(value) {
+            Ok((version, _)) => version,
+            Err(error) => {
+                self.finding(FindingKind::Damaged, object, error.to_string());
+                return Ok(());
+            }
+        };
+        let newest = self.namespace.gate.store().get(Space::Head, head_key)?;
+        let newest = newest.and_then(|value| Version::split(&value).ok().map(|split| split.0));
+        let fits = newest.is_some_and(|newest| newest.shadows && newest.node > node);
+        if version.node != node || !fits {
+            let detail = format!("{:?} of node {} without a newer one", head.kind, node.0);
+            self.finding(FindingKind::Versions, object, detail);
+        }
+        if head.kind == Kind::Extent {
+            self.extent(&HeadKey { object, ..head }, value)?;
+        }
+        Ok(())
+    }
+
     /// Every back-reference against its extent.
     fn backrefs(&mut self) -> FsResult<()> {
         let namespace = self.namespace;
@@ -431,7 +489,8 @@ impl<'a> Check<'a> {
             };
             if !self.uses(&backref)? {
                 let detail = format!("block {} in slot {}", backref.block, backref.slot);
-                self.finding(FindingKind::StaleBackref, backref.ino, detail);
+                let ino = self.namespace.shown(backref.node, backref.ino);
+                self.finding(FindingKind::StaleBackref, ino, detail);
             }
             Ok(())
         })
@@ -441,7 +500,8 @@ impl<'a> Check<'a> {
     fn uses(&self, backref: &Backref) -> FsResult<bool> {
         let Backref { block, ino, slot, node } = *backref;
         let store = self.namespace.gate.store();
-        let key = key::head_numbered(self.view.line, ino, Kind::Extent, slot);
+        let Some(line) = self.namespace.tree.read().line_of(node) else { return Ok(false) };
+        let key = key::head_numbered(line, ino, Kind::Extent, slot);
         let refers =
             |value: &[u8], node: Node, block: BlockId| match SlotRecord::decode_value(value) {
                 Ok(record) if record.version.node == node => {
@@ -465,7 +525,7 @@ impl<'a> Check<'a> {
         let window = window.min((self.highest - base + 1) as usize);
         let mut names = vec![0_u32; window];
         let mut expected = vec![None; window];
-        self.for_each(&mut |key, value| {
+        Self::for_each(self.namespace, &self.view, &mut |key, value| {
             let (Ok(head), Ok((version, record))) = (HeadKey::decode(key), Version::split(value))
             else {
                 return Ok(());

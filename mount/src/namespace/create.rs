@@ -141,7 +141,7 @@ impl Namespace {
         check_name(name)?;
         self.gate.check()?;
         let _guard = self.lock(&[parent]);
-        let view = self.view(parent)?;
+        let view = self.writable(parent)?;
         let mut dir = Inode::clone(&*self.directory(parent)?);
         let mut place = self.place(parent, name)?;
         if place.bucket.find(name).is_some() {
@@ -208,6 +208,9 @@ impl Namespace {
     pub fn link(&self, ino: Ino, new_parent: Ino, new_name: &[u8]) -> FsResult<Arc<Inode>> {
         check_name(new_name)?;
         let _guard = self.lock(&[ino, new_parent]);
+        if self.writable(ino)?.index != self.writable(new_parent)?.index {
+            return Err(FsError::CrossesDatasets);
+        }
         let mut dir = Inode::clone(&*self.directory(new_parent)?);
         let mut inode = Inode::clone(&*self.inode(ino)?);
         if inode.is_dir() {

@@ -7,6 +7,7 @@ use firn_tiering::BlockId;
 use super::key::{self, HeadKey, Kind};
 use super::record::{Inode, Piece, SLOT_LEN, SlotRecord};
 use super::store::{Durability, Space};
+use super::view::behind;
 use super::{Namespace, Txn};
 use crate::error::FsResult;
 use crate::types::Ino;
@@ -155,16 +156,15 @@ impl Namespace {
 
     /// Finishes what a crash interrupted.
     pub(super) fn finish_truncations(&self) -> FsResult<()> {
+        let mut from = vec![key::TRUNCATIONS];
+        let end = [key::TRUNCATIONS + 1];
         loop {
-            let page = self.gate.store().page(
-                Space::Meta,
-                &[key::TRUNCATIONS],
-                Some(&[key::TRUNCATIONS + 1]),
-                64,
-            )?;
+            let page = self.gate.store().page(Space::Meta, &from, Some(&end), 64)?;
             for (key, _) in &page.items {
                 let (line, object) = key::meta_inode_decode(key)?;
-                let ino = self.live_view(line)?.lift(object);
+                // What a destroyed dataset left goes with the rest of its line.
+                let Ok(view) = self.live_view(line) else { continue };
+                let ino = view.lift(object);
                 let _guard = self.lock(&[ino]);
                 match self.find_inode(ino)? {
                     Some(inode) => {
@@ -177,8 +177,9 @@ impl Namespace {
                     }
                 }
             }
-            if !page.more {
-                return Ok(());
+            match page.items.last().filter(|_| page.more) {
+                Some((last, _)) => from = behind(last),
+                None => return Ok(()),
             }
         }
     }

@@ -26,6 +26,9 @@ pub struct Node(pub u32);
 impl Node {
     /// The node that a volume starts with.
     pub const FIRST: Self = Self(1);
+
+    /// Behind every node: the limit of who sees all of a line.
+    pub const MAX: Self = Self(u32::MAX);
 }
 
 /// What kind of record of an object a key names.
@@ -159,6 +162,42 @@ pub fn history(head_key: &[u8], node: Node) -> Vec<u8> {
     key
 }
 
+/// The head key on `line` of the version at a history key, and the version's node.
+pub fn history_decode(line: Line, key: &[u8]) -> Result<(Vec<u8>, Node), RecordError> {
+    let short = || RecordError::new("history key", "too short");
+    let (object, node) = key.split_last_chunk::<4>().ok_or_else(short)?;
+    let mut head = self::line(line).to_vec();
+    head.extend_from_slice(object);
+    HeadKey::decode(&head)?;
+    Ok((head, Node(u32::from_be_bytes(*node))))
+}
+
+/// The same head key on another line.
+pub fn on_line(line: Line, head_key: &[u8]) -> Vec<u8> {
+    let mut key = self::line(line).to_vec();
+    key.extend_from_slice(&head_key[OBJECT_AT..]);
+    key
+}
+
+/// Start of the history of one kind of an object's records.
+pub fn history_of(object: Ino, kind: Kind) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[..8].copy_from_slice(&object.object().to_be_bytes());
+    key[8] = kind as u8;
+    key
+}
+
+/// Takes [`born`] apart.
+pub fn born_decode(key: &[u8]) -> Result<(Node, Ino, Kind), RecordError> {
+    let mut reader = Reader::new("born key", key);
+    let node = Node(reader.u32_be()?);
+    let ino = object(&mut reader)?;
+    let kind = Kind::from_stored(reader.u8()?)
+        .ok_or_else(|| RecordError::new("born key", "unknown kind"))?;
+    reader.end()?;
+    Ok((node, ino, kind))
+}
+
 /// Key of the born index: `(node, object, kind)`.
 pub fn born(node: Node, object: Ino, kind: Kind) -> [u8; 13] {
     let mut key = [0; 13];
@@ -223,6 +262,27 @@ pub const ORPHANS: u8 = b'o';
 /// Start of the keys of truncations that have not removed all extents yet.
 pub const TRUNCATIONS: u8 = b't';
 
+/// Key of the counters of the version tree.
+pub const COUNTERS: &[u8] = b"c";
+
+/// Start of the keys of datasets.
+pub const DATASETS: u8 = b'd';
+
+/// Start of the keys of lines.
+pub const LINES: u8 = b'l';
+
+/// Start of the keys of nodes.
+pub const NODES: u8 = b'n';
+
+/// Start of the keys of rollbacks that have not restored everything yet.
+pub const ROLLBACKS: u8 = b'r';
+
+/// Start of the keys of snapshots.
+pub const SNAPSHOTS: u8 = b's';
+
+/// Start of the keys of sweeps that are not done.
+pub const SWEEPS: u8 = b'w';
+
 /// Start of the keys that other layers keep here, by name.
 pub const NOTES: u8 = b'x';
 
@@ -243,6 +303,42 @@ pub fn meta_inode_decode(key: &[u8]) -> Result<(Line, Ino), RecordError> {
     let ino = object(&mut reader)?;
     reader.end()?;
     Ok((line, ino))
+}
+
+/// Meta key that names a dataset, a line or a node.
+pub fn meta_number(start: u8, number: u32) -> [u8; 5] {
+    let mut key = [0; 5];
+    key[0] = start;
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Takes [`meta_number`] apart.
+pub fn meta_number_decode(key: &[u8]) -> Result<u32, RecordError> {
+    let mut reader = Reader::new("meta key", key);
+    reader.u8()?;
+    let number = reader.u32_be()?;
+    reader.end()?;
+    Ok(number)
+}
+
+/// Meta key of a sweep: the line, and the snapshot's node whose end began it.
+pub fn sweep(line: Line, node: Node) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[0] = SWEEPS;
+    key[1..5].copy_from_slice(&line.0.to_be_bytes());
+    key[5..].copy_from_slice(&node.0.to_be_bytes());
+    key
+}
+
+/// Takes [`sweep`] apart.
+pub fn sweep_decode(key: &[u8]) -> Result<(Line, Node), RecordError> {
+    let mut reader = Reader::new("meta key", key);
+    reader.u8()?;
+    let line = Dataset(reader.u32_be()?);
+    let node = Node(reader.u32_be()?);
+    reader.end()?;
+    Ok((line, node))
 }
 
 /// Meta key of another layer's note.

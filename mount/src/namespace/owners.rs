@@ -75,8 +75,12 @@ impl Namespace {
     }
 
     /// An object of a version that `node` wrote, in a view that may show it.
-    fn shown(&self, _: Node, object: Ino) -> Ino {
-        self.tree.read().live_views()[0].lift(object)
+    pub(super) fn shown(&self, node: Node, object: Ino) -> Ino {
+        let tree = self.tree.read();
+        let Some(line) = tree.line_of(node) else { return object };
+        let seen = tree.snapshots.range(node..).find(|(_, record)| record.line == line);
+        let view = tree.live_view(line).or_else(|| tree.snapshot_view(*seen?.0));
+        view.map_or(object, |view| view.lift(object))
     }
 
     /// A path of an inode from the root of the mount, for people: `/a/b`; of a file with several

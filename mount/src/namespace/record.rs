@@ -6,6 +6,7 @@ mod inode;
 mod meta;
 mod slot;
 mod time;
+mod version_tree;
 
 use super::key::Node;
 use crate::error::FsError;
@@ -16,6 +17,10 @@ pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
 pub use meta::{Leases, VolumeRecord};
 pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated};
 pub use time::Timestamp;
+pub use version_tree::{
+    Counters, DatasetRecord, HOLDS_MAX, Hold, LineRecord, MESSAGE_MAX, Origin, Place, Referenced,
+    RollbackRecord, SnapshotRecord, SweepRecord, TAG_MAX,
+};
 
 /// Stored bytes that are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -76,6 +76,7 @@ impl Namespace {
         self.gate.check()?;
         let mut guard = self.lock(&[parent]);
         loop {
+            self.writable(parent)?;
             let dir = self.directory(parent)?;
             let place = self.place(parent, name)?;
             let ino = place.bucket.find(name).ok_or(FsError::NotFound)?.ino;

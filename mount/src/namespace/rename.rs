@@ -54,6 +54,9 @@ impl Namespace {
         check_name(name)?;
         check_name(new_name)?;
         self.gate.check()?;
+        if self.writable(parent)?.index != self.writable(new_parent)?.index {
+            return Err(FsError::CrossesDatasets);
+        }
         let from = Side { parent, name };
         let to = Side { parent: new_parent, name: new_name };
         // Where directories change their parent, two moves must not cross.

@@ -160,6 +160,9 @@ pub trait NamespaceReader: Send + Sync {
     /// and no more than about [`PAGE_BYTES`], but at least one when the range holds one.
     fn page(&self, space: Space, from: &[u8], to: Option<&[u8]>, limit: usize)
     -> StoreResult<Page>;
+
+    /// The last item from `from` (inclusive) up to `to` (exclusive).
+    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>>;
 }
 
 /// An ordered key-value store with atomic batches. Every method may be called from any thread.

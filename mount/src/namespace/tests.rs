@@ -3,10 +3,10 @@
 mod bench;
 mod damage;
 mod files;
-mod history;
 mod listing;
 mod model;
 mod operations;
+mod snapshots;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -127,7 +127,7 @@ impl World {
     /// Fails the test when the structure check finds anything.
     pub(super) fn assert_sound(&self) {
         for window in [5000, 1 << 20] {
-            let options = CheckOptions { window, max_findings: 100 };
+            let options = CheckOptions { window, max_findings: 100, snapshots: true };
             let report = self.ns.check(options).unwrap();
             assert_eq!(report.findings, []);
             assert_eq!(report.found, 0);

@@ -1,20 +1,53 @@
-//! The version tree in memory: which views there are, and where each reads and writes.
+//! The version tree in memory: datasets, their snapshots, the lines on which versions lie, and
+//! the views that inode numbers name.
+//!
+//! A *line* is a chain of nodes. A dataset writes under the last node of its line; a snapshot
+//! closes that node and opens the next. A clone begins a line of its own at a node of another.
+//! Whoever sees a line up to some node is a *reader* of it: its snapshots, the lines that began
+//! at it, and its live dataset, which sees all of it. A version is kept as long as a reader is
+//! not younger than it and older than its successor.
+//!
+//! The tree is small, is kept in memory as a whole, and is replaced as a whole: a [`Change`] works
+//! on a copy and collects the batch that stores what is different.
 
-use std::collections::HashMap;
+mod change;
+mod error;
+mod load;
 
-use super::key::{Line, Node};
-use super::record::VolumeRecord;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::key::{Dataset, Line, Node};
+use super::record::{
+    Counters, DatasetRecord, LineRecord, Origin, RollbackRecord, SnapshotRecord, SweepRecord,
+    VolumeRecord,
+};
 use crate::types::Ino;
 
-/// A state of a dataset that inode numbers name.
+pub(super) use change::Change;
+pub use error::{TreeError, TreeResult};
+
+/// A state of a dataset that inode numbers name: its head, or a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct View {
     /// The upper bits of its inode numbers.
     pub(super) index: u16,
+    /// Whose state it is.
+    pub(super) dataset: Dataset,
     /// Where its records lie.
     pub(super) line: Line,
+    /// The last node that it sees; [`Node::MAX`] for a head.
+    pub(super) limit: Node,
     /// Under which node changes are written.
     pub(super) node: Node,
+    /// The first node of the line; older versions lie on others.
+    pub(super) first: Node,
+    /// The youngest reader of the line before its head: what is younger is superseded in place.
+    pub(super) last_reader: Node,
+    /// The line began at another.
+    pub(super) has_origin: bool,
+    /// The object of its root directory.
+    pub(super) root: u64,
     /// Its root directory shows as [`Ino::ROOT`].
     pub(super) is_mount: bool,
 }
@@ -22,7 +55,7 @@ pub(super) struct View {
 impl View {
     /// A stored object as this view shows it.
     pub(super) fn lift(&self, object: Ino) -> Ino {
-        match self.is_mount && object == Ino::ROOT {
+        match self.is_mount && object.0 == self.root {
             true => Ino::ROOT,
             false => Ino::in_view(self.index, object.0),
         }
@@ -30,48 +63,211 @@ impl View {
 
     /// Its root directory.
     pub(super) fn root(&self) -> Ino {
-        self.lift(Ino::ROOT)
+        self.lift(Ino(self.root))
+    }
+
+    /// Whether it is the head of a dataset.
+    pub(super) fn is_live(&self) -> bool {
+        self.limit == Node::MAX
+    }
+
+    /// Whether the born index is needed for what is written: only older readers ask it.
+    pub(super) fn keeps_born(&self) -> bool {
+        self.has_origin || self.last_reader.0 != 0
+    }
+
+    /// The line up to the last node that the view sees.
+    pub(super) fn layer(&self) -> Origin {
+        Origin { line: self.line, node: self.limit }
     }
 }
 
-/// All views.
-#[derive(Debug)]
+/// All datasets, snapshots and views.
+#[derive(Clone, Debug)]
 pub(super) struct Tree {
+    mount: Dataset,
+    pub(super) counters: Counters,
+    pub(super) datasets: BTreeMap<Dataset, Arc<DatasetRecord>>,
+    pub(super) lines: BTreeMap<Line, LineRecord>,
+    pub(super) nodes: BTreeMap<Node, Line>,
+    pub(super) snapshots: BTreeMap<Node, Arc<SnapshotRecord>>,
+    pub(super) sweeps: BTreeMap<(Line, Node), SweepRecord>,
+    pub(super) rollbacks: BTreeMap<Dataset, RollbackRecord>,
+    // What follows from the rest.
     views: HashMap<u16, View>,
-    mount: View,
+    readers: HashMap<Line, Arc<[Node]>>,
 }
 
 impl Tree {
     /// The tree of a volume that never had a snapshot.
-    pub(super) fn new(volume: &VolumeRecord) -> Self {
-        let mount = View { index: 0, line: volume.dataset, node: volume.node, is_mount: true };
-        Self { views: HashMap::from([(mount.index, mount)]), mount }
+    fn new(volume: &VolumeRecord) -> Self {
+        let root = DatasetRecord {
+            node: volume.node,
+            view: 0,
+            root: Ino::ROOT.0,
+            place: None,
+            origin: None,
+            created: Default::default(),
+        };
+        Self {
+            mount: volume.dataset,
+            counters: Counters { dataset: volume.dataset.0 + 1, node: volume.node.0 + 1, view: 1 },
+            datasets: BTreeMap::from([(volume.dataset, Arc::new(root))]),
+            lines: BTreeMap::new(),
+            nodes: BTreeMap::from([(volume.node, volume.dataset)]),
+            snapshots: BTreeMap::new(),
+            sweeps: BTreeMap::new(),
+            rollbacks: BTreeMap::new(),
+            views: HashMap::new(),
+            readers: HashMap::new(),
+        }
+    }
+
+    /// Works out what follows from the records.
+    fn derive(&mut self) {
+        self.readers = self.all_readers();
+        let mut views = HashMap::new();
+        for (&dataset, record) in &self.datasets {
+            if !self.rollbacks.contains_key(&dataset) {
+                let layer = Origin { line: dataset, node: Node::MAX };
+                views.insert(record.view, self.view_of(dataset, record, record.view, layer));
+            }
+        }
+        for (&node, snapshot) in &self.snapshots {
+            if let Some(record) = self.datasets.get(&snapshot.dataset) {
+                let layer = Origin { line: snapshot.line, node };
+                let view = self.view_of(snapshot.dataset, record, snapshot.view, layer);
+                views.insert(snapshot.view, view);
+            }
+        }
+        self.views = views;
+    }
+
+    fn all_readers(&self) -> HashMap<Line, Arc<[Node]>> {
+        let mut readers: HashMap<Line, Vec<Node>> = HashMap::new();
+        for (&node, snapshot) in &self.snapshots {
+            readers.entry(snapshot.line).or_default().push(node);
+        }
+        for origin in self.lines.values().filter_map(|line| line.origin) {
+            readers.entry(origin.line).or_default().push(origin.node);
+        }
+        for &dataset in self.datasets.keys() {
+            readers.entry(dataset).or_default().push(Node::MAX);
+        }
+        let sorted = |mut nodes: Vec<Node>| {
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes.into()
+        };
+        readers.into_iter().map(|(line, nodes)| (line, sorted(nodes))).collect()
+    }
+
+    fn view_of(&self, dataset: Dataset, record: &DatasetRecord, index: u16, layer: Origin) -> View {
+        let readers = self.readers(layer.line);
+        let last_reader = readers.iter().rev().find(|&&reader| reader != Node::MAX);
+        View {
+            index,
+            dataset,
+            line: layer.line,
+            limit: layer.node,
+            node: record.node,
+            first: self.first(layer.line),
+            last_reader: last_reader.copied().unwrap_or(Node(0)),
+            has_origin: self.origin(layer.line).is_some(),
+            root: record.root,
+            is_mount: layer.node == Node::MAX && dataset == self.mount,
+        }
     }
 
     /// The view that a number belongs to; `None` when there is none any more.
     pub(super) fn view(&self, ino: Ino) -> Option<View> {
         if ino == Ino::ROOT {
-            return Some(self.mount);
+            return self.live_view(self.mount);
         }
         let view = *self.views.get(&ino.view_index())?;
         // The root of the mount has one number only.
-        (!view.is_mount || ino.object() != Ino::ROOT.0).then_some(view)
+        (!view.is_mount || ino.object() != view.root).then_some(view)
     }
 
-    /// The live views, each with its line.
+    /// Whether there is a view here that is not the same dataset's there.
+    pub(super) fn has_view_outside(&self, other: &Self) -> bool {
+        let is_same = |index: &u16, view: &View| {
+            other.views.get(index).is_some_and(|other| other.layer() == view.layer())
+        };
+        self.views.iter().any(|(index, view)| !is_same(index, view))
+    }
+
+    /// The live views.
     pub(super) fn live_views(&self) -> Vec<View> {
-        vec![self.mount]
+        self.datasets.keys().filter_map(|&dataset| self.live_view(dataset)).collect()
     }
 
-    /// The live view of a line.
-    pub(super) fn live_view(&self, line: Line) -> Option<View> {
-        (self.mount.line == line).then_some(self.mount)
+    /// The live view of a dataset, which is that of its line.
+    pub(super) fn live_view(&self, dataset: Dataset) -> Option<View> {
+        let index = self.datasets.get(&dataset)?.view;
+        self.views.get(&index).copied()
     }
 
-    /// Goes on under another node, as a snapshot does.
-    #[cfg(test)]
-    pub(super) fn advance(&mut self, node: Node) {
-        self.mount.node = node;
-        self.views.insert(self.mount.index, self.mount);
+    /// The views of all snapshots.
+    pub(super) fn snapshot_views(&self) -> Vec<View> {
+        self.snapshots.keys().filter_map(|&node| self.snapshot_view(node)).collect()
+    }
+
+    /// The view of a snapshot.
+    pub(super) fn snapshot_view(&self, node: Node) -> Option<View> {
+        self.views.get(&self.snapshots.get(&node)?.view).copied()
+    }
+
+    /// Where a line began.
+    pub(super) fn origin(&self, line: Line) -> Option<Origin> {
+        self.lines.get(&line)?.origin
+    }
+
+    /// The first node of a line.
+    pub(super) fn first(&self, line: Line) -> Node {
+        self.lines.get(&line).map_or(Node::FIRST, |line| line.first)
+    }
+
+    /// Up to where a line is read, in growing order; [`Node::MAX`] is its live dataset.
+    pub(super) fn readers(&self, line: Line) -> Arc<[Node]> {
+        self.readers.get(&line).cloned().unwrap_or_default()
+    }
+
+    /// The next reader of a line behind a node, as the records stand now.
+    pub(super) fn next_reader(&self, line: Line, node: Node) -> Option<Node> {
+        let readers = self.all_readers();
+        readers.get(&line)?.iter().copied().find(|&reader| reader > node)
+    }
+
+    /// The line of a node.
+    pub(super) fn line_of(&self, node: Node) -> Option<Line> {
+        self.nodes.get(&node).copied()
+    }
+
+    /// The nodes of a line behind `after`, up to `to`.
+    pub(super) fn nodes_of(&self, line: Line, after: Node, to: Node) -> Vec<Node> {
+        if after >= to {
+            return Vec::new();
+        }
+        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Included(to));
+        let nodes = self.nodes.range(range).filter(|(_, of)| **of == line);
+        nodes.map(|(&node, _)| node).collect()
+    }
+
+    /// Snapshots of a dataset, oldest first.
+    pub(super) fn snapshots_of(
+        &self,
+        dataset: Dataset,
+    ) -> impl Iterator<Item = (Node, &Arc<SnapshotRecord>)> {
+        self.snapshots
+            .iter()
+            .filter(move |(_, record)| record.dataset == dataset)
+            .map(|(&node, record)| (node, record))
+    }
+
+    /// Datasets that are clones of a snapshot.
+    pub(super) fn clones_of(&self, node: Node) -> Vec<Dataset> {
+        let clones = self.datasets.iter().filter(|(_, record)| record.origin == Some(node));
+        clones.map(|(&dataset, _)| dataset).collect()
     }
 }

@@ -91,7 +91,7 @@ impl<'a> Txn<'a> {
         let view = self.view(inode.ino)?;
         let key = key::head(view.line, inode.ino, Kind::Inode);
         self.batch.put(Space::Head, &key, inode.encode());
-        self.batch.put(Space::Born, &key::born(view.node, inode.ino, Kind::Inode), Bytes::new());
+        self.put_born(&view, inode.ino, Kind::Inode);
         Ok(self.stage(inode))
     }
 
@@ -142,19 +142,20 @@ impl<'a> Txn<'a> {
         let old_pieces = old.map_or_else(Vec::new, |old| old.pieces);
         let before = block_ids(&old_pieces);
         let after = block_ids(pieces);
-        let backref = |block| Backref { block, ino: inode.ino, slot, node }.encode();
-        // References of an older node stay with the version that moves to the history.
-        let ours = old_version.is_some_and(|version| version.node == node);
-        if ours {
-            for &block in before.iter().filter(|block| after.binary_search(block).is_err()) {
-                self.batch.delete(Space::Backrefs, &backref(block));
-                self.dropped.push(block);
+        let backref = |block, node| Backref { block, ino: inode.ino, slot, node }.encode();
+        // References of a version that somebody still sees stay with it.
+        let replaced = old_version.filter(|&old| !is_kept(&view, old)).map(|old| old.node);
+        let stays = |block| replaced == Some(node) && before.binary_search(block).is_ok();
+        if let Some(old) = replaced {
+            for &block in &before {
+                if old != node || after.binary_search(&block).is_err() {
+                    self.batch.delete(Space::Backrefs, &backref(block, old));
+                    self.dropped.push(block);
+                }
             }
         }
-        for &block in &after {
-            if !ours || before.binary_search(&block).is_err() {
-                self.batch.put(Space::Backrefs, &backref(block), Bytes::new());
-            }
+        for block in after.iter().filter(|&block| !stays(block)) {
+            self.batch.put(Space::Backrefs, &backref(*block, node), Bytes::new());
         }
         inode.allocated =
             inode.allocated.checked_sub(allocated(&old_pieces)).ok_or_else(|| {
@@ -277,7 +278,13 @@ impl<'a> Txn<'a> {
 
     /// The view in which `ino` is changed.
     fn view(&self, ino: Ino) -> FsResult<View> {
-        self.namespace.view(ino)
+        self.namespace.writable(ino)
+    }
+
+    fn put_born(&mut self, view: &View, object: Ino, kind: Kind) {
+        if view.keeps_born() {
+            self.batch.put(Space::Born, &key::born(view.node, object, kind), Bytes::new());
+        }
     }
 
     /// The version of a record that `object` gets or that replaces an older one.
@@ -293,16 +300,15 @@ impl<'a> Txn<'a> {
             Some(old) => self.supersede(view, key, object.ino, kind, old),
             None => {
                 if !born_here(view, object) {
-                    let born = key::born(view.node, object.ino, kind);
-                    self.batch.put(Space::Born, &born, Bytes::new());
+                    self.put_born(view, object.ino, kind);
                 }
                 Ok(Version::first(view.node))
             }
         }
     }
 
-    /// The version of a record that replaces `old`, which moves to the history if an older node
-    /// wrote it.
+    /// The version of a record that replaces `old`, which moves to the history if somebody still
+    /// sees it.
     fn supersede(
         &mut self,
         view: &View,
@@ -315,12 +321,19 @@ impl<'a> Txn<'a> {
         if old.node == node {
             return Ok(Version { node, shadows: old.shadows, whiteout: false });
         }
+        self.put_born(view, object, kind);
+        if old.node < view.first {
+            // It lies on another line, where it stays.
+            return Ok(Version { node, shadows: true, whiteout: false });
+        }
+        if !is_kept(view, old) {
+            return Ok(Version { node, shadows: old.shadows, whiteout: false });
+        }
         let value =
             self.namespace.gate.store().get(Space::Head, key)?.ok_or_else(|| {
                 FsError::io("namespace", "a record vanished while it was changed")
             })?;
         self.batch.put(Space::History, &key::history(key, old.node), value);
-        self.batch.put(Space::Born, &key::born(node, object, kind), Bytes::new());
         Ok(Version { node, shadows: true, whiteout: false })
     }
 
@@ -351,8 +364,14 @@ fn born_here(view: &View, inode: &Inode) -> bool {
     inode.version.node == view.node && !inode.version.shadows
 }
 
+/// Whether somebody sees the version even after it is superseded: a reader of its line that is
+/// not older, or whoever reads the line that it lies on.
+fn is_kept(view: &View, old: Version) -> bool {
+    old.node < view.first || old.node <= view.last_reader
+}
+
 /// The blocks of some pieces, each once, sorted.
-fn block_ids(pieces: &[Piece]) -> Vec<BlockId> {
+pub(super) fn block_ids(pieces: &[Piece]) -> Vec<BlockId> {
     let mut ids: Vec<_> = pieces.iter().filter_map(Piece::block).map(|block| block.id).collect();
     ids.sort_unstable();
     ids.dedup();

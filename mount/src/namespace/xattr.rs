@@ -60,6 +60,7 @@ impl Namespace {
             return Err(FsError::TooBig);
         }
         let _guard = self.lock(&[ino]);
+        self.writable(ino)?;
         let mut inode = Inode::clone(&*self.inode(ino)?);
         check_owner(name, inode.kind)?;
         let mut txn = self.begin();
@@ -115,6 +116,7 @@ impl Namespace {
     pub fn removexattr(&self, _caller: &Caller, ino: Ino, name: &[u8]) -> FsResult<()> {
         check_name(name)?;
         let _guard = self.lock(&[ino]);
+        self.writable(ino)?;
         let mut inode = Inode::clone(&*self.inode(ino)?);
         check_owner(name, inode.kind)?;
         let mut txn = self.begin();

@@ -28,6 +28,8 @@ pub enum FindingKind {
     MissingBackref,
     /// A block refers back to an extent that does not use it.
     StaleBackref,
+    /// An older version does not fit the newest one.
+    Versions,
 }
 
 /// One thing that is wrong.
@@ -50,11 +52,14 @@ pub struct CheckOptions {
     pub window: usize,
     /// Findings after which the check stops collecting.
     pub max_findings: usize,
+    /// Check also what each snapshot shows, as if it were the live state. Takes as long again for
+    /// each.
+    pub snapshots: bool,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { window: 2 << 20, max_findings: 10_000 }
+        Self { window: 2 << 20, max_findings: 10_000, snapshots: false }
     }
 }
 

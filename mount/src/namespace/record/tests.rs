@@ -117,6 +117,77 @@ fn golden_keys() {
 }
 
 #[test]
+fn golden_version_tree() {
+    let time = Timestamp { secs: 1_000_000_000, nanos: 1 };
+    let counters = Counters { dataset: 2, node: 300, view: 4 };
+    assert_eq!(hex(&counters.encode()), "0102ac0204");
+    assert_eq!(Counters::decode(&counters.encode()).unwrap(), counters);
+    let dataset = DatasetRecord {
+        node: Node(7),
+        view: 300,
+        root: 500,
+        place: Some(Place { parent: Dataset(1), junction: 9 }),
+        origin: Some(Node(3)),
+        created: time,
+    };
+    assert_eq!(hex(&dataset.encode()), "0107ac02f40301090380a8d6b90701000000");
+    assert_eq!(DatasetRecord::decode(&dataset.encode()).unwrap(), dataset);
+    let root = DatasetRecord { place: None, origin: None, ..dataset };
+    assert_eq!(DatasetRecord::decode(&root.encode()).unwrap(), root);
+    let origin = Origin { line: Dataset(1), node: Node(3) };
+    let line = LineRecord { first: Node(6), origin: Some(origin) };
+    assert_eq!(hex(&line.encode()), "01060103");
+    assert_eq!(LineRecord::decode(&line.encode()).unwrap(), line);
+    let bare = LineRecord { origin: None, ..line };
+    assert_eq!(LineRecord::decode(&bare.encode()).unwrap(), bare);
+    let snapshot = SnapshotRecord {
+        dataset: Dataset(2),
+        line: Dataset(1),
+        view: 5,
+        created: time,
+        name: "s".to_owned(),
+        message: "why".to_owned(),
+        holds: vec![Hold { tag: "t".to_owned(), created: time }],
+        deferred: true,
+        referenced: Some(Referenced { bytes: 300, files: 2 }),
+    };
+    let stored = "010302010580a8d6b907010000000173037768790101 7480a8d6b90701000000ac0202";
+    assert_eq!(hex(&snapshot.encode()), stored.replace(' ', ""));
+    assert_eq!(SnapshotRecord::decode(&snapshot.encode()).unwrap(), snapshot);
+    let sweep = SweepRecord { next: Node(9), whole: true };
+    assert_eq!(hex(&sweep.encode()), "010109");
+    assert_eq!(SweepRecord::decode(&sweep.encode()).unwrap(), sweep);
+    let rollback = RollbackRecord { to: origin };
+    assert_eq!(hex(&rollback.encode()), "010103");
+    assert_eq!(RollbackRecord::decode(&rollback.encode()).unwrap(), rollback);
+    assert_eq!(hex(&key::meta_number(key::SNAPSHOTS, 258)), "7300000102");
+    assert_eq!(hex(&key::sweep(Dataset(1), Node(2))), "770000000100000002");
+    assert_eq!(key::sweep_decode(&key::sweep(Dataset(1), Node(2))).unwrap(), (Dataset(1), Node(2)));
+}
+
+proptest! {
+    #[test]
+    fn damaged_records_of_the_version_tree_are_refused_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut bytes = bytes;
+        if let Some(first) = bytes.first_mut() {
+            *first = 1;
+        }
+        let _ = Counters::decode(&bytes);
+        let _ = DatasetRecord::decode(&bytes);
+        let _ = LineRecord::decode(&bytes);
+        let _ = SnapshotRecord::decode(&bytes);
+        let _ = SweepRecord::decode(&bytes);
+        let _ = RollbackRecord::decode(&bytes);
+        let _ = key::meta_number_decode(&bytes);
+        let _ = key::sweep_decode(&bytes);
+        let _ = key::born_decode(&bytes);
+        let _ = key::history_decode(Dataset::ROOT, &bytes);
+    }
+}
+
+#[test]
 fn a_fresh_file_is_small() {
     let mut inode = sample_inode();
     inode.atime = inode.crtime;

@@ -326,6 +326,12 @@ fn collect_page(mut items: Iter, limit: usize) -> StoreResult<Page> {
     Ok(page)
 }
 
+fn last_of(mut items: Iter) -> StoreResult<Option<(Bytes, Bytes)>> {
+    let Some(item) = items.next_back() else { return Ok(None) };
+    let (key, value) = Guard::into_inner(item).map_err(StoreError::of("read a range"))?;
+    Ok(Some((Bytes::from(key), Bytes::from(value))))
+}
+
 impl NamespaceReader for LocalStore {
     fn get(&self, space: Space, key: &[u8]) -> StoreResult<Option<Bytes>> {
         let value = self.space(space).get(key).map_err(StoreError::of("read a key"))?;
@@ -345,6 +351,13 @@ impl NamespaceReader for LocalStore {
             Some(to) => collect_page(space.range(from..to), limit),
             None => collect_page(space.range(from..), limit),
         }
+    }
+
+    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>> {
+        if to <= from {
+            return Ok(None);
+        }
+        last_of(self.space(space).range(from..to))
     }
 }
 
@@ -435,5 +448,12 @@ impl NamespaceReader for LocalSnapshot {
             Some(to) => collect_page(self.view.range(space, from..to), limit),
             None => collect_page(self.view.range(space, from..), limit),
         }
+    }
+
+    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>> {
+        if to <= from {
+            return Ok(None);
+        }
+        last_of(self.view.range(&self.spaces[space.index()], from..to))
     }
 }

@@ -85,6 +85,10 @@ impl NamespaceReader for MemoryStore {
         let map = Arc::clone(&self.state.lock().current[space.index()]);
         Ok(page_of(&map, from, to, limit))
     }
+
+    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>> {
+        Ok(last_of(&self.state.lock().current[space.index()], from, to))
+    }
 }
 
 impl NamespaceStore for MemoryStore {
@@ -144,6 +148,19 @@ impl NamespaceReader for Frozen {
     ) -> StoreResult<Page> {
         Ok(page_of(&self.0[space.index()], from, to, limit))
     }
+
+    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>> {
+        Ok(last_of(&self.0[space.index()], from, to))
+    }
+}
+
+fn last_of(map: &BTreeMap<Bytes, Bytes>, from: &[u8], to: &[u8]) -> Option<(Bytes, Bytes)> {
+    if to <= from {
+        return None;
+    }
+    let (key, value) =
+        map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))).next_back()?;
+    Some((key.clone(), value.clone()))
 }
 
 fn page_of(map: &BTreeMap<Bytes, Bytes>, from: &[u8], to: Option<&[u8]>, limit: usize) -> Page {

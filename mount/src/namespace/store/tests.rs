@@ -41,6 +41,13 @@ fn conforms(store: &dyn NamespaceStore) {
     assert_eq!((keys(&page), page.more), (vec![&[9][..]], false));
     assert!(store.page(Space::Born, &[7], Some(&[2]), 9).unwrap().items.is_empty());
     assert!(store.page(Space::Born, &[7], Some(&[7]), 9).unwrap().items.is_empty());
+    let last = |from: &[u8], to: &[u8]| {
+        store.last(Space::Born, from, to).unwrap().map(|(key, value)| (key[0], value[0]))
+    };
+    assert_eq!(last(&[2], &[7]), Some((6, 6)));
+    assert_eq!(last(&[6, 0], &[7]), None);
+    assert_eq!(last(&[8], &[200]), Some((9, 9)));
+    assert_eq!(last(&[7], &[2]), None);
 
     for number in 0..40_u8 {
         store.commit(put(Space::History, &[number], &[0; 64 << 10]), Durability::Buffered).unwrap();
@@ -57,6 +64,8 @@ fn conforms(store: &dyn NamespaceStore) {
     store.commit(batch, Durability::Durable).unwrap();
     assert_eq!(snapshot.get(Space::Head, b"k").unwrap().unwrap(), b"1"[..]);
     assert_eq!(snapshot.page(Space::Born, &[3], Some(&[4]), 9).unwrap().items.len(), 1);
+    assert_eq!(snapshot.last(Space::Born, &[0], &[4]).unwrap().unwrap().0, [3][..]);
+    assert_eq!(store.last(Space::Born, &[0], &[4]).unwrap().unwrap().0, [2][..]);
     assert_eq!(store.get(Space::Head, b"k").unwrap().unwrap(), b"new"[..]);
     assert_eq!(store.page(Space::Born, &[3], Some(&[4]), 9).unwrap().items.len(), 0);
     drop(snapshot);

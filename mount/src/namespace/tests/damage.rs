@@ -4,7 +4,8 @@ use super::*;
 use crate::namespace::record::SlotRecord;
 
 fn kinds(world: &World) -> Vec<(FindingKind, String)> {
-    let report = world.ns.check(CheckOptions { window: 4, max_findings: 50 }).unwrap();
+    let report =
+        world.ns.check(CheckOptions { window: 4, max_findings: 50, snapshots: false }).unwrap();
     let mut found: Vec<_> = report
         .findings
         .into_iter()
@@ -192,6 +193,7 @@ fn findings_are_counted_beyond_the_limit() {
         let key = key::head(Dataset::ROOT, file, Kind::Inode);
         edit(&world, |batch| batch.delete(Space::Head, &key));
     }
-    let report = world.ns.check(CheckOptions { window: 4, max_findings: 3 }).unwrap();
+    let report =
+        world.ns.check(CheckOptions { window: 4, max_findings: 3, snapshots: false }).unwrap();
     assert_eq!((report.findings.len(), report.found), (3, 20));
 }

@@ -153,7 +153,7 @@ fn a_large_orphan_is_purged_in_batches_also_after_a_crash() {
         left.items.iter().map(|(key, _)| HeadKey::decode(key).unwrap().object).collect();
     assert_eq!(objects, [Ino::ROOT]);
     let born = world.store.page(Space::Born, &[], None, 1000).unwrap();
-    assert_eq!(born.items.len(), 1);
+    assert!(born.items.is_empty());
     world.assert_sound();
 }
 

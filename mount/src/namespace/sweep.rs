@@ -1,0 +1,217 @@
+//! Destroying snapshots, and clearing away what only they saw.
+//!
+//! Destroying one commits, in one batch, that it is gone and that its line is to be swept. The
+//! sweep walks the born index of the nodes from the snapshot to the next reader: whatever that
+//! reader sees differently was written there. *Crash*: the sweep begins again; what it has done
+//! already costs a look. It is bounded in memory, holds few locks, and only briefly.
+
+use std::sync::Arc;
+
+use firn_tiering::BlockId;
+
+use super::Namespace;
+use super::key::{self, Dataset, Kind, Line, Node};
+use super::prune::Pruner;
+use super::record::SweepRecord;
+use super::store::Space;
+use super::tree::{Change, TreeError, TreeResult};
+use super::view::behind;
+use crate::error::FsResult;
+use crate::types::Ino;
+
+/// Entries of the born index worked off under one set of locks.
+const GROUP: usize = 64;
+
+/// What a part of a sweep did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Blocks to which nothing refers any more, as [`super::Committed`] says.
+    pub unreferenced: Vec<BlockId>,
+    /// There is more to sweep.
+    pub more: bool,
+}
+
+/// Where a sweep is.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    job: (Line, Node),
+    from: Vec<u8>,
+}
+
+impl Namespace {
+    /// Destroys snapshots of a dataset, all or none; what only they saw is left to
+    /// [`Namespace::sweep_some`]. One that is held or has clones is refused or, if `deferred`,
+    /// destroyed with the last of them.
+    pub fn destroy_snapshots(
+        &self,
+        dataset: Dataset,
+        names: &[&str],
+        deferred: bool,
+    ) -> TreeResult<()> {
+        let (alone, mut change) = self.change_tree()?;
+        for name in names {
+            let (node, mut record) = change.snapshot(dataset, name)?;
+            match change.check_unused(node) {
+                Ok(()) => change.remove_snapshot(node),
+                Err(_) if deferred => {
+                    record.deferred = true;
+                    change.put_snapshot(node, record);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.commit_tree(&alone, change)?;
+        drop(alone);
+        Ok(self.gate.sync()?)
+    }
+
+    /// Takes a hold back. The last one of a snapshot whose end was deferred ends it.
+    pub fn release(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<()> {
+        let (alone, mut change) = self.change_tree()?;
+        let (node, mut record) = change.snapshot(dataset, name)?;
+        let held = record.holds.len();
+        record.holds.retain(|hold| hold.tag != tag);
+        if record.holds.len() == held {
+            return Err(TreeError::NoHold(tag.to_owned()));
+        }
+        change.put_snapshot(node, record);
+        change.end_deferred(node);
+        self.commit_tree(&alone, change)?;
+        drop(alone);
+        Ok(self.gate.sync()?)
+    }
+
+    /// Sweeps about `limit` changed objects. Takes locks itself, briefly.
+    pub fn sweep_some(&self, limit: usize) -> TreeResult<Swept> {
+        let mut at = self.sweeping.lock();
+        let mut swept = Swept::default();
+        let mut left = limit.max(1);
+        while left > 0 {
+            let Some((job, record)) = self.next_sweep() else {
+                *at = None;
+                return Ok(swept);
+            };
+            if at.as_ref().is_none_or(|cursor| cursor.job != job) {
+                *at = Some(Cursor { job, from: Vec::new() });
+            }
+            let Some(cursor) = at.as_mut() else { return Ok(swept) };
+            let is_done = self.sweep_born(cursor, record, &mut left, &mut swept.unreferenced)?;
+            if is_done {
+                let (alone, mut change) = self.change_tree()?;
+                change.remove_sweep(job);
+                self.commit_tree(&alone, change)?;
+            }
+        }
+        swept.more = self.next_sweep().is_some();
+        Ok(swept)
+    }
+
+    fn next_sweep(&self) -> Option<((Line, Node), SweepRecord)> {
+        let tree = self.tree.read();
+        let mut jobs =
+            tree.sweeps.iter().filter(|((line, _), _)| !tree.rollbacks.contains_key(line));
+        jobs.next().map(|(job, record)| (*job, *record))
+    }
+
+    /// Goes through the born index of a job's nodes; `true` at the end.
+    fn sweep_born(
+        &self,
+        cursor: &mut Cursor,
+        record: SweepRecord,
+        left: &mut usize,
+        unreferenced: &mut Vec<BlockId>,
+    ) -> FsResult<bool> {
+        let (line, snapshot) = cursor.job;
+        for node in self.nodes_to_sweep(line, snapshot, record.next) {
+            let from = key::born(node, Ino(0), Kind::Inode).to_vec().max(cursor.from.clone());
+            let end = key::meta_number(0, node.0 + 1)[1..].to_vec();
+            cursor.from = from;
+            while cursor.from < end {
+                if *left == 0 {
+                    return Ok(false);
+                }
+                let store = Arc::clone(self.gate.store());
+                let page = store.page(Space::Born, &cursor.from, Some(&end), GROUP)?;
+                let keys: Vec<_> = page.items.iter().map(|(key, _)| &key[..]).collect();
+                unreferenced.extend(self.sweep_group(line, snapshot, &keys)?);
+                *left = left.saturating_sub(keys.len().max(1));
+                cursor.from = match keys.last().filter(|_| page.more) {
+                    Some(last) => behind(last),
+                    None => end.clone(),
+                };
+            }
+        }
+        Ok(true)
+    }
+
+    /// From the snapshot to the next reader; if it was the oldest, also what came before, whose
+    /// born index nobody needs.
+    fn nodes_to_sweep(&self, line: Line, snapshot: Node, next: Node) -> Vec<Node> {
+        let tree = self.tree.read();
+        let is_oldest = tree.readers(line).first().is_none_or(|&reader| reader > snapshot);
+        let after = if is_oldest { Node(0) } else { snapshot };
+        tree.nodes_of(line, after, next)
+    }
+
+    fn sweep_group(&self, line: Line, snapshot: Node, keys: &[&[u8]]) -> FsResult<Vec<BlockId>> {
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            entries.push(key::born_decode(key)?);
+        }
+        let objects: Vec<Ino> = entries.iter().map(|(_, object, _)| *object).collect();
+        let _guard = self.lock(&objects);
+        let mut pruner = Pruner::new(self, line);
+        for (key, (node, object, kind)) in keys.iter().zip(entries) {
+            if node > snapshot {
+                pruner.prune_kind(object, kind)?;
+            }
+            if !pruner.has_older_reader(node) {
+                pruner.drop_born(key);
+            }
+        }
+        pruner.finish()
+    }
+}
+
+impl Change {
+    /// Fails while holds or clones need a snapshot.
+    pub(super) fn check_unused(&self, node: Node) -> TreeResult<()> {
+        let holds = self.tree.snapshots.get(&node).map(|record| &record.holds[..]);
+        let holds = holds.unwrap_or_default();
+        if !holds.is_empty() {
+            return Err(TreeError::Held(holds.iter().map(|hold| hold.tag.clone()).collect()));
+        }
+        let clones = self.tree.clones_of(node);
+        if !clones.is_empty() {
+            return Err(TreeError::Cloned(clones));
+        }
+        Ok(())
+    }
+
+    /// Ends a snapshot, and begins to sweep its line.
+    pub(super) fn remove_snapshot(&mut self, node: Node) {
+        let Some(record) = self.tree.snapshots.remove(&node) else { return };
+        self.batch.delete(Space::Meta, &key::meta_number(key::SNAPSHOTS, node.0));
+        let next = self.tree.next_reader(record.line, node);
+        let sweep = SweepRecord { next: next.unwrap_or(Node::MAX), whole: next.is_none() };
+        self.put_sweep((record.line, node), sweep);
+    }
+
+    /// Ends a snapshot whose end was deferred, if nothing needs it any more.
+    pub(super) fn end_deferred(&mut self, node: Node) {
+        let is_deferred = self.tree.snapshots.get(&node).is_some_and(|record| record.deferred);
+        if is_deferred && self.check_unused(node).is_ok() {
+            self.remove_snapshot(node);
+        }
+    }
+
+    pub(super) fn put_sweep(&mut self, job: (Line, Node), record: SweepRecord) {
+        self.batch.put(Space::Meta, &key::sweep(job.0, job.1), record.encode());
+        self.tree.sweeps.insert(job, record);
+    }
+
+    fn remove_sweep(&mut self, job: (Line, Node)) {
+        self.batch.delete(Space::Meta, &key::sweep(job.0, job.1));
+        self.tree.sweeps.remove(&job);
+    }
+}

@@ -1,0 +1,99 @@
+//! A change of the tree in the making: a copy, and the batch that stores what is different.
+
+use std::sync::Arc;
+
+use super::{Tree, TreeError, TreeResult};
+use crate::namespace::key::{self, Dataset, Line, Node};
+use crate::namespace::record::{DatasetRecord, SnapshotRecord};
+use crate::namespace::store::{Batch, Space};
+
+/// Indexes of views end here; the last one is nobody's.
+const VIEWS_END: u32 = u16::MAX as u32;
+
+/// Format version of the record of a node.
+pub(super) const NODE_VERSION: u8 = 1;
+
+/// A changed copy of the tree.
+#[derive(Debug)]
+pub(in crate::namespace) struct Change {
+    pub(in crate::namespace) tree: Tree,
+    pub(in crate::namespace) batch: Batch,
+}
+
+impl Change {
+    pub(in crate::namespace) fn new(tree: Tree) -> Self {
+        Self { tree, batch: Batch::new() }
+    }
+
+    /// The tree and its batch, to be committed together.
+    pub(in crate::namespace) fn finish(mut self) -> (Tree, Batch) {
+        self.batch.put(Space::Meta, key::COUNTERS, self.tree.counters.encode());
+        self.tree.derive();
+        (self.tree, self.batch)
+    }
+
+    /// A live dataset that may be changed.
+    pub(in crate::namespace) fn dataset(&self, dataset: Dataset) -> TreeResult<DatasetRecord> {
+        if self.tree.rollbacks.contains_key(&dataset) {
+            return Err(TreeError::Busy);
+        }
+        self.tree
+            .datasets
+            .get(&dataset)
+            .map(|record| DatasetRecord::clone(record))
+            .ok_or(TreeError::NoDataset)
+    }
+
+    /// A snapshot of a dataset by its name.
+    pub(in crate::namespace) fn snapshot(
+        &self,
+        dataset: Dataset,
+        name: &str,
+    ) -> TreeResult<(Node, SnapshotRecord)> {
+        self.dataset(dataset)?;
+        self.tree
+            .snapshots_of(dataset)
+            .find(|(_, record)| record.name == name)
+            .map(|(node, record)| (node, SnapshotRecord::clone(record)))
+            .ok_or_else(|| TreeError::NoSnapshot(name.to_owned()))
+    }
+
+    /// A new node on a line.
+    pub(in crate::namespace) fn add_node(&mut self, line: Line) -> TreeResult<Node> {
+        let node = Node(self.tree.counters.node);
+        // The largest stands for "no limit".
+        if node.0 >= Node::MAX.0 - 1 {
+            return Err(TreeError::TooMany);
+        }
+        self.tree.counters.node += 1;
+        self.tree.nodes.insert(node, line);
+        let value = key::meta_number(NODE_VERSION, line.0).to_vec();
+        self.batch.put(Space::Meta, &key::meta_number(key::NODES, node.0), value);
+        Ok(node)
+    }
+
+    /// An index for a new view: one that was never used while there are any, so that handles of
+    /// what is gone stay stale.
+    pub(in crate::namespace) fn add_view(&mut self) -> TreeResult<u16> {
+        let next = self.tree.counters.view;
+        if next < VIEWS_END {
+            self.tree.counters.view += 1;
+            return Ok(next as u16);
+        }
+        let datasets = self.tree.datasets.values().map(|record| record.view);
+        let snapshots = self.tree.snapshots.values().map(|record| record.view);
+        let used: std::collections::HashSet<u16> = datasets.chain(snapshots).collect();
+        // Index 0 would give another root the number of the mount's.
+        (1..u16::MAX).find(|index| !used.contains(index)).ok_or(TreeError::TooMany)
+    }
+
+    pub(in crate::namespace) fn put_dataset(&mut self, dataset: Dataset, record: DatasetRecord) {
+        self.batch.put(Space::Meta, &key::meta_number(key::DATASETS, dataset.0), record.encode());
+        self.tree.datasets.insert(dataset, Arc::new(record));
+    }
+
+    pub(in crate::namespace) fn put_snapshot(&mut self, node: Node, record: SnapshotRecord) {
+        self.batch.put(Space::Meta, &key::meta_number(key::SNAPSHOTS, node.0), record.encode());
+        self.tree.snapshots.insert(node, Arc::new(record));
+    }
+}

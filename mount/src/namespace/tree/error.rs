@@ -1,0 +1,54 @@
+//! Why something cannot be done to the version tree.
+
+use crate::error::FsError;
+use crate::namespace::key::Dataset;
+
+/// Result of an operation on datasets and snapshots.
+pub type TreeResult<T> = std::result::Result<T, TreeError>;
+
+/// Why something cannot be done to the version tree.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// There is no such dataset, or not any more.
+    #[error("no such dataset")]
+    NoDataset,
+    /// There is no such snapshot.
+    #[error("no such snapshot: {0}")]
+    NoSnapshot(String),
+    /// There is no such hold.
+    #[error("no such hold: {0}")]
+    NoHold(String),
+    /// The name is taken.
+    #[error("exists already: {0}")]
+    Exists(String),
+    /// Nothing can have this name.
+    #[error("invalid name: {0}")]
+    InvalidName(&'static str),
+    /// Holds forbid it.
+    #[error("held: {}", .0.join(", "))]
+    Held(Vec<String>),
+    /// Clones depend on it.
+    #[error("has clones")]
+    Cloned(Vec<Dataset>),
+    /// Snapshots are in the way: those of a dataset that is to go, or newer ones.
+    #[error("snapshots are in the way: {}", .0.join(", "))]
+    InTheWay(Vec<String>),
+    /// Datasets below are in the way.
+    #[error("datasets below are in the way")]
+    Children(Vec<Dataset>),
+    /// What only a clone has, asked of another dataset.
+    #[error("not a clone")]
+    NotAClone,
+    /// Two states of which neither came from the other.
+    #[error("one is not an earlier state of the other")]
+    Unrelated,
+    /// A rollback of the dataset is under way.
+    #[error("the dataset is being rolled back")]
+    Busy,
+    /// No number is left for another dataset, snapshot or node.
+    #[error("too many datasets and snapshots")]
+    TooMany,
+    /// The namespace failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
