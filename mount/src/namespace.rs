@@ -40,6 +40,7 @@ mod prune;
 pub mod record;
 mod remove;
 mod rename;
+mod rollback;
 mod snapshots;
 pub mod store;
 mod sweep;
@@ -69,6 +70,7 @@ pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
 pub use record::{Hold, Referenced};
 pub use remove::Removed;
 pub use rename::Renamed;
+pub use rollback::RolledBack;
 pub use snapshots::Snapshot;
 pub use store::{
     Batch, Durability, LocalStore, MemoryStore, NamespaceReader, NamespaceStore, Space,
@@ -162,7 +164,7 @@ impl Namespace {
     }
 
     /// Opens the namespace in a store: begins a new epoch when it was not closed in order, and
-    /// finishes truncations that a crash cut short. Orphans are left to
+    /// finishes rollbacks and truncations that a crash cut short. Orphans are left to
     /// [`Namespace::orphans`] and [`Namespace::purge`].
     pub fn open(
         store: Arc<dyn NamespaceStore>,
@@ -191,7 +193,11 @@ impl Namespace {
             gate,
         };
         if !options.read_only {
+            namespace.finish_rollbacks()?;
             namespace.finish_truncations()?;
+        } else if !namespace.tree.read().rollbacks.is_empty() {
+            let reason = "a rollback was interrupted, which only a writable open can finish";
+            return Err(FsError::io("open the namespace", reason));
         }
         Ok(namespace)
     }

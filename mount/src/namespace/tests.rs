@@ -6,6 +6,7 @@ mod files;
 mod listing;
 mod model;
 mod operations;
+mod rollback;
 mod snapshots;
 
 use std::sync::Arc;

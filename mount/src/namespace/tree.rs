@@ -179,6 +179,12 @@ impl Tree {
         }
     }
 
+    /// A state of a dataset that no number names.
+    pub(super) fn view_at(&self, dataset: Dataset, layer: Origin) -> Option<View> {
+        let record = self.datasets.get(&dataset)?;
+        Some(View { is_mount: false, ..self.view_of(dataset, record, u16::MAX, layer) })
+    }
+
     /// The view that a number belongs to; `None` when there is none any more.
     pub(super) fn view(&self, ino: Ino) -> Option<View> {
         if ino == Ino::ROOT {

@@ -28,6 +28,7 @@ enum Op {
     Snapshot,
     Destroy { which: usize },
     Sweep { limit: usize },
+    Rollback { which: usize },
     Purge,
     Close,
     Crash,
@@ -55,6 +56,7 @@ fn operation() -> impl Strategy<Value = Op> {
         2 => Just(Op::Snapshot),
         1 => (0..8_usize).prop_map(|which| Op::Destroy { which }),
         1 => (1..20_usize).prop_map(|limit| Op::Sweep { limit }),
+        1 => (0..8_usize).prop_map(|which| Op::Rollback { which }),
         1 => Just(Op::Purge),
         1 => Just(Op::Close),
         1 => Just(Op::Crash),
@@ -375,6 +377,7 @@ impl Pair {
             Op::Snapshot => self.snapshot(),
             Op::Destroy { which } => self.destroy(which),
             Op::Sweep { limit } => self.sweep(limit),
+            Op::Rollback { which } => self.rollback(which),
             Op::Purge => self.purge(),
             Op::Close => self.reopen(|world| {
                 world.ns.close().unwrap();
@@ -531,6 +534,31 @@ impl Pair {
         self.world.ns.destroy_snapshots(Dataset::ROOT, &[&name], false).unwrap();
         assert_eq!(fails(self.world.ns.getattr(root)), "ESTALE");
         self.is_swept = false;
+    }
+
+    fn rollback(&mut self, which: usize) {
+        if self.snapshots.is_empty() {
+            return;
+        }
+        let which = which % self.snapshots.len();
+        let (name, tree) = self.snapshots[which].clone();
+        let newer: Vec<_> = self.snapshots.drain(which + 1..).map(|(name, _)| name).collect();
+        let ns = &self.world.ns;
+        if !newer.is_empty() {
+            let refused = ns.rollback(Dataset::ROOT, &name, false);
+            assert!(matches!(refused, Err(TreeError::InTheWay(names)) if names == newer));
+            self.is_swept = false;
+        }
+        let old = self.live(self.any(which));
+        let before = self.referenced();
+        let done = ns.rollback(Dataset::ROOT, &name, true).unwrap();
+        assert_eq!(done.root, Ino::ROOT);
+        let freed: BTreeSet<_> = done.unreferenced.into_iter().collect();
+        assert_eq!(freed, before.difference(&self.referenced()).copied().collect());
+        if old != Ino::ROOT {
+            assert_eq!(fails(ns.getattr(old)), "ESTALE");
+        }
+        self.tree = tree;
     }
 
     fn referenced(&self) -> BTreeSet<BlockId> {
@@ -703,6 +731,10 @@ proptest! {
         pair.world.assert_sound();
         for space in [Space::History, Space::Born] {
             prop_assert_eq!(records(&pair.world, space), BTreeMap::new());
+        }
+        let has_rollback = |op: &Op| matches!(op, Op::Rollback { .. });
+        if ops.iter().any(has_rollback) {
+            return Ok(());
         }
         // The same without any snapshot.
         let mut plain = Pair::new(mask);

@@ -72,6 +72,11 @@ impl Change {
         Ok(node)
     }
 
+    pub(in crate::namespace) fn remove_node(&mut self, node: Node) {
+        self.tree.nodes.remove(&node);
+        self.batch.delete(Space::Meta, &key::meta_number(key::NODES, node.0));
+    }
+
     /// An index for a new view: one that was never used while there are any, so that handles of
     /// what is gone stay stale.
     pub(in crate::namespace) fn add_view(&mut self) -> TreeResult<u16> {

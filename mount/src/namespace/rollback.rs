@@ -1,0 +1,305 @@
+//! Bringing a dataset back to one of its snapshots.
+//!
+//! *Begin*: newer snapshots go, and a record says where the dataset goes; from then on its live
+//! view is gone, so that nothing of it is read or written. *Restore*: for everything that was
+//! written since (the born index says what), the version of the snapshot becomes the newest one
+//! again and younger ones go, in bounded batches; an entry of the born index goes last. *End*: the
+//! dataset goes on under a new node and a new view, whose numbers nobody has seen: handles, late
+//! writes and caches of the old state are stale. Other datasets are in use all the while.
+//!
+//! *Crash*: [`Namespace::open`] restores what is left and ends the rollback before anything is
+//! served. A restored key is left alone when it is met again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use firn_tiering::BlockId;
+
+use super::Namespace;
+use super::key::{self, Dataset, Kind, Node};
+use super::prune::drop_references;
+use super::record::{Origin, RollbackRecord, Version};
+use super::store::{Batch, Durability, Space};
+use super::tree::{Change, TreeError, TreeResult, View};
+use super::view::behind;
+use crate::error::{FsError, FsResult};
+use crate::types::Ino;
+
+/// Entries of the born index worked off under one set of locks.
+const GROUP: usize = 64;
+
+/// Records looked at together.
+const PAGE: usize = 256;
+
+/// Changes after which a batch is committed.
+const CHANGES_PER_BATCH: usize = 1024;
+
+/// What a rollback did.
+#[derive(Clone, Debug)]
+pub struct RolledBack {
+    /// The root directory of the dataset from now on.
+    pub root: Ino,
+    /// Blocks to which nothing refers any more, as [`super::Committed`] says.
+    pub unreferenced: Vec<BlockId>,
+}
+
+impl Namespace {
+    /// Brings a dataset back to a snapshot. Newer snapshots are destroyed if `destroy_newer`, and
+    /// otherwise, or when one is held or has clones, in the way.
+    ///
+    /// All inode numbers of the live dataset but [`Ino::ROOT`] are stale afterwards. Inodes that
+    /// had no name when the snapshot was taken are [`Namespace::orphans`] again.
+    pub fn rollback(
+        &self,
+        dataset: Dataset,
+        name: &str,
+        destroy_newer: bool,
+    ) -> TreeResult<RolledBack> {
+        self.begin_rollback(dataset, name, destroy_newer)?;
+        self.finish_rollback(dataset)
+    }
+
+    fn begin_rollback(&self, dataset: Dataset, name: &str, destroy_newer: bool) -> TreeResult<()> {
+        let (alone, mut change) = self.change_tree()?;
+        let (node, record) = change.snapshot(dataset, name)?;
+        let to = Origin { line: record.line, node };
+        change.remove_newer(dataset, node, destroy_newer)?;
+        change.put_rollback(dataset, RollbackRecord { to });
+        self.commit_tree(&alone, change)?;
+        drop(alone);
+        Ok(self.gate.sync()?)
+    }
+
+    /// Finishes what a crash interrupted.
+    pub(super) fn finish_rollbacks(&self) -> FsResult<()> {
+        let interrupted: Vec<Dataset> = self.tree.read().rollbacks.keys().copied().collect();
+        for dataset in interrupted {
+            // Blocks that lose their last reference now are reported to nobody.
+            self.finish_rollback(dataset).map_err(|error| match error {
+                TreeError::Fs(error) => error,
+                other => FsError::io("finish a rollback", other),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn finish_rollback(&self, dataset: Dataset) -> TreeResult<RolledBack> {
+        let (record, view) = {
+            let tree = self.tree.read();
+            let record = *tree.rollbacks.get(&dataset).ok_or(TreeError::NoDataset)?;
+            (record, tree.view_at(dataset, record.to).ok_or(TreeError::NoDataset)?)
+        };
+        let mut restorer = Restorer {
+            namespace: self,
+            line: dataset,
+            view,
+            batch: Batch::new(),
+            dropped: Vec::new(),
+            unreferenced: Vec::new(),
+        };
+        let after = record.after(dataset);
+        let nodes = self.tree.read().nodes_of(dataset, after, Node::MAX);
+        for node in nodes {
+            restorer.restore_node(node)?;
+        }
+        let unreferenced = restorer.unreferenced;
+        let (alone, mut change) = self.change_tree()?;
+        change.end_rollback(dataset, record)?;
+        self.commit_tree(&alone, change)?;
+        drop(alone);
+        self.gate.sync()?;
+        let root = self.live_view(dataset)?.root();
+        Ok(RolledBack { root, unreferenced })
+    }
+}
+
+impl RollbackRecord {
+    /// The last node on the dataset's own line that stays.
+    fn after(&self, dataset: Dataset) -> Node {
+        if self.to.line == dataset { self.to.node } else { Node(0) }
+    }
+}
+
+impl Change {
+    fn remove_newer(&mut self, dataset: Dataset, node: Node, destroy: bool) -> TreeResult<()> {
+        let newer: Vec<_> = self
+            .tree
+            .snapshots_of(dataset)
+            .filter(|(other, _)| *other > node)
+            .map(|(other, record)| (other, record.name.clone()))
+            .collect();
+        if !newer.is_empty() && !destroy {
+            return Err(TreeError::InTheWay(newer.into_iter().map(|newer| newer.1).collect()));
+        }
+        for (other, _) in &newer {
+            self.check_unused(*other)?;
+        }
+        for (other, _) in newer {
+            self.remove_snapshot(other);
+        }
+        Ok(())
+    }
+
+    fn put_rollback(&mut self, dataset: Dataset, record: RollbackRecord) {
+        let key = key::meta_number(key::ROLLBACKS, dataset.0);
+        self.batch.put(Space::Meta, &key, record.encode());
+        self.tree.rollbacks.insert(dataset, record);
+    }
+
+    fn end_rollback(&mut self, dataset: Dataset, rollback: RollbackRecord) -> TreeResult<()> {
+        self.batch.delete(Space::Meta, &key::meta_number(key::ROLLBACKS, dataset.0));
+        self.tree.rollbacks.remove(&dataset);
+        let mut record = self.dataset(dataset)?;
+        for node in self.tree.nodes_of(dataset, rollback.after(dataset), Node::MAX) {
+            self.remove_node(node);
+        }
+        record.node = self.add_node(dataset)?;
+        record.view = self.add_view()?;
+        self.put_dataset(dataset, record);
+        Ok(())
+    }
+}
+
+/// Makes the versions of a snapshot the newest ones again.
+struct Restorer<'a> {
+    namespace: &'a Namespace,
+    line: Dataset,
+    /// What the snapshot shows.
+    view: View,
+    batch: Batch,
+    dropped: Vec<BlockId>,
+    unreferenced: Vec<BlockId>,
+}
+
+impl Restorer<'_> {
+    /// Restores everything that was written under a node.
+    fn restore_node(&mut self, node: Node) -> FsResult<()> {
+        let from = key::born(node, Ino(0), Kind::Inode).to_vec();
+        let end = key::meta_number(0, node.0 + 1)[1..].to_vec();
+        loop {
+            let store = self.namespace.gate.store();
+            // Entries go with what they stand for, so the next ones are always first.
+            let page = store.page(Space::Born, &from, Some(&end), GROUP)?;
+            let mut entries = Vec::with_capacity(page.items.len());
+            for (key, _) in &page.items {
+                entries.push(key::born_decode(key)?);
+            }
+            let objects: Vec<Ino> = entries.iter().map(|(_, object, _)| *object).collect();
+            let _guard = self.namespace.lock(&objects);
+            for ((key, _), (_, object, kind)) in page.items.iter().zip(entries) {
+                self.restore_object(object, kind)?;
+                self.batch.delete(Space::Born, key);
+            }
+            self.flush()?;
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn restore_object(&mut self, object: Ino, kind: Kind) -> FsResult<()> {
+        let inode_key = key::head(self.line, object, Kind::Inode);
+        let inode = self.namespace.visible(self.view.layer(), &inode_key)?;
+        // An inode that was not there stands for all that it has.
+        let last = match (kind, &inode) {
+            (Kind::Inode, None) => Kind::Extent,
+            (kind, _) => kind,
+        };
+        if kind == Kind::Inode {
+            self.restore_orphan(object, inode)?;
+        }
+        let mut from = key::head(self.line, object, kind).to_vec();
+        let end = key::head_end(self.line, object, last);
+        loop {
+            let page = self.namespace.gate.store().page(Space::Head, &from, Some(&end), PAGE)?;
+            for (key, value) in &page.items {
+                self.restore(key, value)?;
+            }
+            if self.batch.len() >= CHANGES_PER_BATCH {
+                self.flush()?;
+            }
+            match page.items.last().filter(|_| page.more) {
+                Some((key, _)) => from = behind(key),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// An inode is an orphan of the line if it was one then; what was being cut short is gone.
+    fn restore_orphan(&mut self, object: Ino, inode: Option<(Version, Bytes)>) -> FsResult<()> {
+        self.batch.delete(Space::Meta, &key::meta_inode(key::TRUNCATIONS, self.line, object));
+        let key = key::meta_inode(key::ORPHANS, self.line, object);
+        let orphan = match inode {
+            Some((version, value)) if self.view.line == self.line => {
+                let (_, record) = Version::split(&value)?;
+                self.view.inode(self.view.lift(object), version, record)?.nlink == 0
+            }
+            _ => false,
+        };
+        match orphan {
+            true => self.batch.put(Space::Meta, &key, Bytes::new()),
+            false => self.batch.delete(Space::Meta, &key),
+        }
+        Ok(())
+    }
+
+    /// Restores one record, by its head key and value.
+    fn restore(&mut self, head_key: &[u8], value: &Bytes) -> FsResult<()> {
+        let limit = match self.view.line == self.line {
+            true => self.view.limit,
+            false => Node(0),
+        };
+        if Version::split(value)?.0.node <= limit {
+            return Ok(());
+        }
+        self.drop_younger(head_key, limit)?;
+        self.dropped.extend(drop_references(&mut self.batch, head_key, value)?);
+        let layer = Origin { line: self.line, node: limit };
+        match self.namespace.older(layer, head_key)? {
+            Some((version, older)) => {
+                self.batch.put(Space::Head, head_key, older);
+                self.batch.delete(Space::History, &key::history(head_key, version.node));
+            }
+            None => self.batch.delete(Space::Head, head_key),
+        }
+        Ok(())
+    }
+
+    /// Drops the versions in the history that are younger than `limit`. While the head is, they
+    /// are found again.
+    fn drop_younger(&mut self, head_key: &[u8], limit: Node) -> FsResult<()> {
+        let mut from = behind(&key::history(head_key, limit));
+        let end = behind(&key::history(head_key, Node::MAX));
+        loop {
+            let store = Arc::clone(self.namespace.gate.store());
+            let page = store.page(Space::History, &from, Some(&end), PAGE)?;
+            for (key, value) in &page.items {
+                let (found, node) = key::history_decode(self.line, key)?;
+                if found != head_key || self.namespace.tree.read().line_of(node) != Some(self.line)
+                {
+                    continue;
+                }
+                self.dropped.extend(drop_references(&mut self.batch, head_key, value)?);
+                self.batch.delete(Space::History, key);
+            }
+            if self.batch.len() >= CHANGES_PER_BATCH {
+                self.flush()?;
+            }
+            match page.items.last().filter(|_| page.more) {
+                Some((key, _)) => from = behind(key),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Commits what is staged.
+    fn flush(&mut self) -> FsResult<()> {
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.is_empty() {
+            self.namespace.gate.commit(batch, Durability::Buffered)?;
+        }
+        let dropped = std::mem::take(&mut self.dropped);
+        self.unreferenced.extend(self.namespace.without_references(dropped)?);
+        Ok(())
+    }
+}
