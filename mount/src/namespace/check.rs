@@ -135,7 +135,7 @@ impl<'a> Check<'a> {
             // Damage in between is a finding, not an error.
             return namespace.for_each_in(Space::Head, (&from, to.as_deref()), visit);
         }
-        let to = to.unwrap_or_else(|| vec![u8::MAX; key::SUB_AT]);
+        let to = key::line_end(view.line);
         loop {
             let page = namespace.scan(view, &from, &to, PAGE)?;
             for item in &page.items {
@@ -541,7 +541,7 @@ impl<'a> Check<'a> {
                     if let (Some(at), Ok(inode)) =
                         (at(head.object), Inode::decode(head.object, version, record))
                     {
-                        expected[at] = Some(names_of(&inode));
+                        expected[at] = Some(names_of(&inode, self.view.root()));
                     }
                 }
                 Kind::Dentry => {
@@ -566,9 +566,9 @@ impl<'a> Check<'a> {
 }
 
 /// How many entries name an inode.
-fn names_of(inode: &Inode) -> u32 {
+fn names_of(inode: &Inode, root: Ino) -> u32 {
     match inode.kind {
-        FileKind::Directory => u32::from(inode.nlink != 0 && inode.ino != Ino::ROOT),
+        FileKind::Directory => u32::from(inode.nlink != 0 && inode.ino.object() != root.object()),
         _ => inode.nlink,
     }
 }

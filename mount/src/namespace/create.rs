@@ -138,9 +138,22 @@ impl Namespace {
         name: &[u8],
         new: &NewFile<'_>,
     ) -> FsResult<Arc<Inode>> {
+        let _guard = self.lock(&[parent]);
+        let (txn, inode) = self.stage_entry(caller, parent, name, new)?;
+        txn.commit(Durability::Buffered)?;
+        Ok(inode)
+    }
+
+    /// Stages a new entry. The caller keeps changes of the parent out.
+    pub(super) fn stage_entry(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        new: &NewFile<'_>,
+    ) -> FsResult<(Txn<'_>, Arc<Inode>)> {
         check_name(name)?;
         self.gate.check()?;
-        let _guard = self.lock(&[parent]);
         let view = self.writable(parent)?;
         let mut dir = Inode::clone(&*self.directory(parent)?);
         let mut place = self.place(parent, name)?;
@@ -174,8 +187,7 @@ impl Namespace {
         place.stage(&mut txn, &dir)?;
         txn.put_inode(dir)?;
         let inode = txn.add_inode(inode)?;
-        txn.commit(Durability::Buffered)?;
-        Ok(inode)
+        Ok((txn, inode))
     }
 
     /// Default ACL of the parent, or the umask.

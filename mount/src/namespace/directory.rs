@@ -66,17 +66,26 @@ impl Namespace {
         }
         match name {
             b"." => return Ok(dir),
-            b".." => return self.inode(dir.parent),
+            b".." => return self.inode(self.above(&dir)?),
             _ => check_name(name)?,
         }
+        let view = self.view(parent)?;
         // The entry may be moved or removed between the two reads.
         for _ in 0..64 {
             let entry = self.entry(parent, name)?;
-            if let Some(inode) = self.find_inode(entry.ino)? {
+            if let Some(inode) = self.find_inode(self.through(&view, entry.ino)?)? {
                 return Ok(inode);
             }
         }
         Err(FsError::io("namespace", format!("entry without an inode in directory {}", parent.0)))
+    }
+
+    /// The directory above one; of a dataset's root, the one that holds its junction.
+    fn above(&self, dir: &Inode) -> FsResult<Ino> {
+        match self.junction_above(dir.ino)? {
+            Some(junction) => Ok(self.inode(junction)?.parent),
+            None => Ok(dir.parent),
+        }
     }
 
     /// Passes entries behind `cookie` (0: from the start, with `.` and `..`) to `sink` until it
@@ -93,8 +102,9 @@ impl Namespace {
         if !dir.is_dir() {
             return Err(FsError::NotDirectory);
         }
+        let above = if cookie < DOT_DOT_COOKIE { self.above(&dir)? } else { dir.parent };
         for (own, name, target) in
-            [(DOT_COOKIE, b".".as_slice(), ino), (DOT_DOT_COOKIE, b"..".as_slice(), dir.parent)]
+            [(DOT_COOKIE, b".".as_slice(), ino), (DOT_DOT_COOKIE, b"..".as_slice(), above)]
         {
             if cookie < own {
                 let entry = DirEntry {
@@ -152,18 +162,18 @@ impl Namespace {
             if own <= cookie {
                 continue;
             }
+            let ino = match self.through(view, entry.ino) {
+                // Until it is rolled back, a dataset shows as its directory.
+                Err(FsError::Busy) => entry.ino,
+                found => found?,
+            };
             // An entry whose inode vanished was removed a moment ago.
             let attr = match plus {
-                true => self.find_inode(entry.ino)?.map(|inode| inode.attr()),
+                true => self.find_inode(ino)?.map(|inode| inode.attr()),
                 false => None,
             };
-            let entry = DirEntry {
-                ino: entry.ino,
-                kind: entry.kind,
-                name: entry.name.clone(),
-                cookie: own,
-                attr,
-            };
+            let entry =
+                DirEntry { ino, kind: entry.kind, name: entry.name.clone(), cookie: own, attr };
             if !sink(&entry) {
                 return Ok(false);
             }

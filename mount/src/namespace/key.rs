@@ -84,6 +84,13 @@ pub fn line(line: Line) -> [u8; OBJECT_AT] {
     line.0.to_be_bytes()
 }
 
+/// Behind the head keys of a line: no object is that large.
+pub fn line_end(line: Line) -> [u8; OBJECT_AT + 1] {
+    let mut key = [u8::MAX; OBJECT_AT + 1];
+    key[..OBJECT_AT].copy_from_slice(&line.0.to_be_bytes());
+    key
+}
+
 /// Head key without a sub-key.
 pub fn head(line: Line, object: Ino, kind: Kind) -> [u8; SUB_AT] {
     let mut key = [0; SUB_AT];

@@ -95,8 +95,14 @@ impl Namespace {
     fn known_path(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
         let mut names = Vec::new();
         let mut at = ino;
-        let root = self.view(ino)?.root();
-        while at != root {
+        loop {
+            if at == self.view(at)?.root() {
+                // On in the dataset above; a snapshot's paths begin at its own root.
+                match self.junction_above(at)? {
+                    Some(junction) => at = junction,
+                    None => break,
+                }
+            }
             if names.len() >= MAX_DEPTH {
                 return Ok(None);
             }

@@ -25,9 +25,8 @@ impl Removed {
     }
 }
 
-/// An entry, its directory and what it names, all locked.
-struct Found<'a> {
-    _guard: InodeGuard<'a>,
+/// An entry, its directory and what it names.
+struct Found {
     dir: Inode,
     place: Place,
     child: Inode,
@@ -36,7 +35,7 @@ struct Found<'a> {
 impl Namespace {
     /// Removes an entry that is not a directory.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> FsResult<Removed> {
-        let found = self.lock_entry(parent, name)?;
+        let (_guard, found) = self.lock_entry(parent, name)?;
         if found.child.is_dir() {
             return Err(FsError::IsDirectory);
         }
@@ -45,7 +44,7 @@ impl Namespace {
 
     /// Removes an empty directory.
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> FsResult<Removed> {
-        let found = self.lock_entry(parent, name)?;
+        let (_guard, found) = self.lock_entry(parent, name)?;
         if !found.child.is_dir() {
             return Err(FsError::NotDirectory);
         }
@@ -55,8 +54,27 @@ impl Namespace {
         self.remove_entry(found, name)
     }
 
-    fn remove_entry(&self, found: Found<'_>, name: &[u8]) -> FsResult<Removed> {
-        let Found { _guard, mut dir, mut place, child } = found;
+    fn remove_entry(&self, found: Found, name: &[u8]) -> FsResult<Removed> {
+        let (txn, inode) = self.stage_found(found, name)?;
+        txn.commit(Durability::Buffered)?;
+        Ok(Removed { inode })
+    }
+
+    /// Stages the removal of the entry `name` of a directory, which names `child`. The caller
+    /// keeps changes of both out.
+    pub(super) fn stage_removal(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        child: &Inode,
+    ) -> FsResult<(Txn<'_>, Arc<Inode>)> {
+        let dir = Inode::clone(&*self.directory(parent)?);
+        let place = self.place(parent, name)?;
+        self.stage_found(Found { dir, place, child: child.clone() }, name)
+    }
+
+    fn stage_found(&self, found: Found, name: &[u8]) -> FsResult<(Txn<'_>, Arc<Inode>)> {
+        let Found { mut dir, mut place, child } = found;
         let now = self.now();
         place.bucket.remove(name);
         entry_removed(&mut dir, now)?;
@@ -67,11 +85,10 @@ impl Namespace {
         place.stage(&mut txn, &dir)?;
         txn.put_inode(dir)?;
         let inode = lose_name(&mut txn, child, now)?;
-        txn.commit(Durability::Buffered)?;
-        Ok(Removed { inode })
+        Ok((txn, inode))
     }
 
-    fn lock_entry<'a>(&'a self, parent: Ino, name: &[u8]) -> FsResult<Found<'a>> {
+    fn lock_entry(&self, parent: Ino, name: &[u8]) -> FsResult<(InodeGuard<'_>, Found)> {
         check_name(name)?;
         self.gate.check()?;
         let mut guard = self.lock(&[parent]);
@@ -80,9 +97,10 @@ impl Namespace {
             let dir = self.directory(parent)?;
             let place = self.place(parent, name)?;
             let ino = place.bucket.find(name).ok_or(FsError::NotFound)?.ino;
+            self.check_not_junction(ino)?;
             if self.locks.extend(&mut guard, ino) {
                 let child = Inode::clone(&*self.named_inode(ino)?);
-                return Ok(Found { _guard: guard, dir: Inode::clone(&dir), place, child });
+                return Ok((guard, Found { dir: Inode::clone(&dir), place, child }));
             }
             // Taken in the right order instead; the entry may be another one by then.
             drop(guard);

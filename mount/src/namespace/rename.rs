@@ -51,6 +51,17 @@ impl Namespace {
         new_name: &[u8],
         mode: RenameMode,
     ) -> FsResult<Renamed> {
+        self.rename_any((parent, name), (new_parent, new_name), mode, false)
+    }
+
+    /// Renames an entry; one that is a dataset only if `datasets`.
+    pub(super) fn rename_any(
+        &self,
+        (parent, name): (Ino, &[u8]),
+        (new_parent, new_name): (Ino, &[u8]),
+        mode: RenameMode,
+        datasets: bool,
+    ) -> FsResult<Renamed> {
         check_name(name)?;
         check_name(new_name)?;
         self.gate.check()?;
@@ -62,6 +73,12 @@ impl Namespace {
         // Where directories change their parent, two moves must not cross.
         let _moving = (parent != new_parent).then(|| self.moving.lock());
         let scene = self.lock_scene(from, to)?;
+        if !datasets {
+            self.check_not_junction(scene.source.ino)?;
+        }
+        if let Some(target) = &scene.target {
+            self.check_not_junction(target.ino)?;
+        }
         if let Some(target) = &scene.target {
             if mode == RenameMode::NoReplace {
                 return Err(FsError::Exists);

@@ -18,7 +18,7 @@ use firn_tiering::BlockId;
 use super::Namespace;
 use super::key::{self, Dataset, Kind, Node};
 use super::prune::drop_references;
-use super::record::{Origin, RollbackRecord, Version};
+use super::record::{LineRecord, Origin, RollbackRecord, Version};
 use super::store::{Batch, Durability, Space};
 use super::tree::{Change, TreeError, TreeResult, View};
 use super::view::behind;
@@ -64,6 +64,7 @@ impl Namespace {
         let (node, record) = change.snapshot(dataset, name)?;
         let to = Origin { line: record.line, node };
         change.remove_newer(dataset, node, destroy_newer)?;
+        self.check_junctions(&change, dataset, to)?;
         change.put_rollback(dataset, RollbackRecord { to });
         self.commit_tree(&alone, change)?;
         drop(alone);
@@ -152,6 +153,15 @@ impl Change {
         let mut record = self.dataset(dataset)?;
         for node in self.tree.nodes_of(dataset, rollback.after(dataset), Node::MAX) {
             self.remove_node(node);
+        }
+        if let Some(line) = self.tree.lines.get(&dataset).copied()
+            && rollback.to.line != dataset
+        {
+            // Nothing is left on the line itself: it begins at the snapshot now.
+            self.put_line(dataset, LineRecord { origin: Some(rollback.to), ..line });
+            if let Some(origin) = line.origin.filter(|origin| *origin != rollback.to) {
+                self.reader_gone(origin.line, origin.node);
+            }
         }
         record.node = self.add_node(dataset)?;
         record.view = self.add_view()?;

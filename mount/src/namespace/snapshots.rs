@@ -10,7 +10,7 @@ use super::key::{Dataset, Node};
 use super::locks::TreeGuard;
 use super::record::{HOLDS_MAX, Hold, MESSAGE_MAX, Referenced, SnapshotRecord, TAG_MAX, Timestamp};
 use super::store::Durability;
-use super::tree::{Change, TreeError, TreeResult};
+use super::tree::{Change, Tree, TreeError, TreeResult};
 use crate::types::Ino;
 
 /// A snapshot, as people know it.
@@ -48,15 +48,20 @@ impl Namespace {
     }
 
     /// Stores a changed tree and goes on with it. Not durable before the next sync.
-    pub(super) fn commit_tree(&self, _: &TreeGuard<'_>, change: Change) -> TreeResult<()> {
+    pub(super) fn commit_tree(&self, alone: &TreeGuard<'_>, change: Change) -> TreeResult<()> {
         let (tree, batch) = change.finish();
         self.gate.commit(batch, Durability::Buffered)?;
+        self.replace_tree(alone, tree);
+        Ok(())
+    }
+
+    /// Goes on with a tree that was stored.
+    pub(super) fn replace_tree(&self, _: &TreeGuard<'_>, tree: Tree) {
         let gone = self.tree.read().has_view_outside(&tree);
         *self.tree.write() = tree;
         if gone {
             self.cache.retain(|ino| self.tree.read().view(ino).is_some());
         }
-        Ok(())
     }
 
     /// Takes a snapshot of each dataset, all of the same instant, and makes them durable.

@@ -119,6 +119,11 @@ impl Batch {
         self.changes.push(Change { space, key: Bytes::copy_from_slice(key), value: None });
     }
 
+    /// Adds the changes of another batch behind these.
+    pub fn append(&mut self, other: Self) {
+        self.changes.extend(other.changes);
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use firn_tiering::BlockId;
 
 use super::Namespace;
-use super::key::{self, Dataset, Kind, Line, Node};
+use super::key::{self, Dataset, HeadKey, Kind, Line, Node};
 use super::prune::Pruner;
 use super::record::SweepRecord;
 use super::store::Space;
@@ -95,9 +95,16 @@ impl Namespace {
                 *at = Some(Cursor { job, from: Vec::new() });
             }
             let Some(cursor) = at.as_mut() else { return Ok(swept) };
-            let is_done = self.sweep_born(cursor, record, &mut left, &mut swept.unreferenced)?;
+            let lost = &mut swept.unreferenced;
+            let is_done = match record.whole {
+                true => self.sweep_line(cursor, &mut left, lost)?,
+                false => self.sweep_born(cursor, record, &mut left, lost)?,
+            };
             if is_done {
                 let (alone, mut change) = self.change_tree()?;
+                if record.whole {
+                    change.remove_line(job.0);
+                }
                 change.remove_sweep(job);
                 self.commit_tree(&alone, change)?;
             }
@@ -142,6 +149,41 @@ impl Namespace {
             }
         }
         Ok(true)
+    }
+
+    /// Goes through all records of a line without a dataset; `true` at the end.
+    fn sweep_line(
+        &self,
+        cursor: &mut Cursor,
+        left: &mut usize,
+        unreferenced: &mut Vec<BlockId>,
+    ) -> FsResult<bool> {
+        let line = cursor.job.0;
+        let start = key::line(line);
+        let end = key::line_end(line).to_vec();
+        cursor.from = start.to_vec().max(std::mem::take(&mut cursor.from));
+        while cursor.from < end {
+            if *left == 0 {
+                return Ok(false);
+            }
+            let page = self.gate.store().page(Space::Head, &cursor.from, Some(&end), GROUP)?;
+            let keys: Vec<_> = page.items.iter().map(|(key, _)| &key[..]).collect();
+            let mut objects = Vec::with_capacity(keys.len());
+            for key in &keys {
+                objects.push(HeadKey::decode(key)?.object);
+            }
+            let guard = self.lock(&objects);
+            let mut pruner = Pruner::new(self, line);
+            keys.iter().try_for_each(|key| pruner.prune(key))?;
+            unreferenced.extend(pruner.finish()?);
+            drop(guard);
+            *left = left.saturating_sub(keys.len());
+            cursor.from = match keys.last().filter(|_| page.more) {
+                Some(last) => behind(last),
+                None => end.clone(),
+            };
+        }
+        self.clear_line(line, left)
     }
 
     /// From the snapshot to the next reader; if it was the oldest, also what came before, whose
@@ -192,9 +234,7 @@ impl Change {
     pub(super) fn remove_snapshot(&mut self, node: Node) {
         let Some(record) = self.tree.snapshots.remove(&node) else { return };
         self.batch.delete(Space::Meta, &key::meta_number(key::SNAPSHOTS, node.0));
-        let next = self.tree.next_reader(record.line, node);
-        let sweep = SweepRecord { next: next.unwrap_or(Node::MAX), whole: next.is_none() };
-        self.put_sweep((record.line, node), sweep);
+        self.reader_gone(record.line, node);
     }
 
     /// Ends a snapshot whose end was deferred, if nothing needs it any more.

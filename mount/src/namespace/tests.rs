@@ -2,6 +2,7 @@
 
 mod bench;
 mod damage;
+mod datasets;
 mod files;
 mod listing;
 mod model;
@@ -179,6 +180,8 @@ pub(super) fn errno(error: &FsError) -> &'static str {
         FsError::TooBig => "E2BIG",
         FsError::NotSupported(_) => "EOPNOTSUPP",
         FsError::Stale => "ESTALE",
+        FsError::CrossesDatasets => "EXDEV",
+        FsError::Busy => "EBUSY",
         FsError::Io { .. } => "EIO",
         _ => "other",
     }

@@ -48,6 +48,8 @@ pub(super) struct View {
     pub(super) has_origin: bool,
     /// The object of its root directory.
     pub(super) root: u64,
+    /// Datasets lie in it.
+    pub(super) has_junctions: bool,
     /// Its root directory shows as [`Ino::ROOT`].
     pub(super) is_mount: bool,
 }
@@ -96,6 +98,7 @@ pub(super) struct Tree {
     // What follows from the rest.
     views: HashMap<u16, View>,
     readers: HashMap<Line, Arc<[Node]>>,
+    junctions: HashMap<(Line, u64), Dataset>,
 }
 
 impl Tree {
@@ -120,12 +123,15 @@ impl Tree {
             rollbacks: BTreeMap::new(),
             views: HashMap::new(),
             readers: HashMap::new(),
+            junctions: HashMap::new(),
         }
     }
 
     /// Works out what follows from the records.
     fn derive(&mut self) {
         self.readers = self.all_readers();
+        let places = self.datasets.iter().filter_map(|(of, record)| Some((*of, record.place?)));
+        self.junctions = places.map(|(of, place)| ((place.parent, place.junction), of)).collect();
         let mut views = HashMap::new();
         for (&dataset, record) in &self.datasets {
             if !self.rollbacks.contains_key(&dataset) {
@@ -175,6 +181,7 @@ impl Tree {
             last_reader: last_reader.copied().unwrap_or(Node(0)),
             has_origin: self.origin(layer.line).is_some(),
             root: record.root,
+            has_junctions: layer.node == Node::MAX && !self.children_of(dataset).is_empty(),
             is_mount: layer.node == Node::MAX && dataset == self.mount,
         }
     }
@@ -260,6 +267,14 @@ impl Tree {
         nodes.map(|(&node, _)| node).collect()
     }
 
+    /// The dataset that an empty directory of a live view shows.
+    pub(super) fn junction(&self, view: &View, object: u64) -> Option<Dataset> {
+        match view.is_live() {
+            true => self.junctions.get(&(view.line, object)).copied(),
+            false => None,
+        }
+    }
+
     /// Snapshots of a dataset, oldest first.
     pub(super) fn snapshots_of(
         &self,
@@ -269,6 +284,18 @@ impl Tree {
             .iter()
             .filter(move |(_, record)| record.dataset == dataset)
             .map(|(&node, record)| (node, record))
+    }
+
+    /// Datasets that lie in another.
+    pub(super) fn children_of(&self, dataset: Dataset) -> Vec<Dataset> {
+        let is_child = |record: &DatasetRecord| record.place.is_some_and(|p| p.parent == dataset);
+        let children = self.datasets.iter().filter(|(_, record)| is_child(record));
+        children.map(|(&child, _)| child).collect()
+    }
+
+    /// Whether anybody reads a line, as the records stand now.
+    pub(super) fn is_read(&self, line: Line) -> bool {
+        self.all_readers().contains_key(&line)
     }
 
     /// Datasets that are clones of a snapshot.

@@ -57,6 +57,11 @@ impl<'a> Txn<'a> {
         self.batch.is_empty()
     }
 
+    /// Adds changes of other records.
+    pub(super) fn append(&mut self, batch: Batch) {
+        self.batch.append(batch);
+    }
+
     /// Makes it happen; see [`Durability`].
     pub fn commit(self, durability: Durability) -> FsResult<Committed> {
         let Self { namespace, batch, inodes, dropped, .. } = self;

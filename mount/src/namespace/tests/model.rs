@@ -29,6 +29,10 @@ enum Op {
     Destroy { which: usize },
     Sweep { limit: usize },
     Rollback { which: usize },
+    Clone { which: usize },
+    Switch { which: usize },
+    DestroyClone,
+    Promote,
     Purge,
     Close,
     Crash,
@@ -57,6 +61,10 @@ fn operation() -> impl Strategy<Value = Op> {
         1 => (0..8_usize).prop_map(|which| Op::Destroy { which }),
         1 => (1..20_usize).prop_map(|limit| Op::Sweep { limit }),
         1 => (0..8_usize).prop_map(|which| Op::Rollback { which }),
+        2 => (0..8_usize).prop_map(|which| Op::Clone { which }),
+        3 => (0..8_usize).prop_map(|which| Op::Switch { which }),
+        1 => Just(Op::DestroyClone),
+        1 => Just(Op::Promote),
         1 => Just(Op::Purge),
         1 => Just(Op::Close),
         1 => Just(Op::Crash),
@@ -76,6 +84,8 @@ struct Node {
     parent: Ino,
     entries: BTreeMap<Vec<u8>, Ino>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// In the live state it shows as the root of a dataset.
+    is_junction: bool,
     /// Block and length of each slot.
     slots: BTreeMap<u64, (u64, u64)>,
 }
@@ -261,7 +271,7 @@ impl Tree {
         while let Some((dir, path)) = paths.get(at).cloned() {
             at += 1;
             for (name, &ino) in &self.nodes[&dir].entries {
-                if self.nodes[&ino].kind == FileKind::Directory {
+                if self.nodes[&ino].kind == FileKind::Directory && !self.nodes[&ino].is_junction {
                     let mut below = if path == b"/" { Vec::new() } else { path.clone() };
                     below.push(b'/');
                     below.extend_from_slice(name);
@@ -288,33 +298,81 @@ impl Node {
             entries: BTreeMap::new(),
             xattrs: BTreeMap::new(),
             slots: BTreeMap::new(),
+            is_junction: false,
         }
+    }
+}
+
+/// A dataset.
+#[derive(Clone, Debug)]
+struct Branch {
+    dataset: Dataset,
+    path: Vec<u8>,
+    tree: Tree,
+    /// What was there when each snapshot was taken.
+    snapshots: Vec<(String, Tree)>,
+    /// The snapshot that it is a clone of.
+    origin: Option<String>,
+}
+
+impl Branch {
+    fn uses(&self, block: u64) -> bool {
+        self.tree.uses(block) || self.snapshots.iter().any(|(_, tree)| tree.uses(block))
     }
 }
 
 /// Both, side by side.
 struct Pair {
     world: World,
-    tree: Tree,
+    /// The dataset that is worked on.
+    branch: Branch,
+    /// The other datasets.
+    others: Vec<Branch>,
     mask: u64,
-    /// What was there when each snapshot was taken.
-    snapshots: Vec<(String, Tree)>,
+    /// The dataset in which clones lie, and its junction.
+    zoo: Option<(Ino, Ino)>,
+    /// A clone may keep what only its origin's line still holds.
+    is_exact: bool,
     taken: usize,
     /// Nothing is left of destroyed snapshots.
     is_swept: bool,
 }
 
 impl Pair {
-    fn new(mask: u64) -> Self {
+    fn new(mask: u64, has_clones: bool) -> Self {
         let mut world = World::new();
         let now = world.ns.now();
         world.ns.names = NameHash::weak(SEED, mask);
-        Self { world, tree: Tree::new(now), mask, snapshots: Vec::new(), taken: 0, is_swept: true }
+        let mut tree = Tree::new(now);
+        let zoo = has_clones.then(|| {
+            let ns = &world.ns;
+            let zoo = ns.create_dataset(&ROOT_CALLER, Ino::ROOT, b"zoo", 0o755).unwrap();
+            let entry = ns.entry(Ino::ROOT, b"zoo").unwrap();
+            tree.create(Ino::ROOT, b"zoo", entry.ino, FileKind::Directory, now);
+            let node = tree.node(entry.ino);
+            (node.perm, node.is_junction) = (0o755, true);
+            (ns.live_view(zoo).unwrap().root(), entry.ino)
+        });
+        let dataset = Dataset::ROOT;
+        let (path, snapshots, origin) = (Vec::new(), Vec::new(), None);
+        let branch = Branch { dataset, path, tree, snapshots, origin };
+        let (others, taken) = (Vec::new(), 0);
+        Self { world, branch, others, mask, zoo, is_exact: true, taken, is_swept: true }
+    }
+
+    fn branches(&self) -> impl Iterator<Item = &Branch> {
+        std::iter::once(&self.branch).chain(&self.others)
     }
 
     fn nth(&self, wanted: usize, keep: impl Fn(&Node) -> bool) -> Option<Ino> {
-        let fit: Vec<_> =
-            self.tree.nodes.iter().filter(|(_, node)| keep(node)).map(|(ino, _)| *ino).collect();
+        let fit: Vec<_> = self
+            .branch
+            .tree
+            .nodes
+            .iter()
+            .filter(|(_, node)| !node.is_junction && keep(node))
+            .map(|(ino, _)| *ino)
+            .collect();
         (!fit.is_empty()).then(|| fit[wanted % fit.len()])
     }
 
@@ -328,7 +386,7 @@ impl Pair {
 
     /// An object in the live state.
     fn live(&self, object: Ino) -> Ino {
-        self.world.ns.view(Ino::ROOT).unwrap().lift(object)
+        self.world.ns.live_view(self.branch.dataset).unwrap().lift(object)
     }
 
     fn reopen(&mut self, change: impl FnOnce(World) -> World) {
@@ -346,20 +404,20 @@ impl Pair {
             Op::Unlink { dir, name: at } => {
                 let dir = self.dir(dir);
                 let real = self.world.ns.unlink(self.live(dir), name(at)).map(drop);
-                let model = self.tree.remove(dir, name(at), false, now);
+                let model = self.branch.tree.remove(dir, name(at), false, now);
                 same(real, model);
             }
             Op::Rmdir { dir, name: at } => {
                 let dir = self.dir(dir);
                 let real = self.world.ns.rmdir(self.live(dir), name(at)).map(drop);
-                let model = self.tree.remove(dir, name(at), true, now);
+                let model = self.branch.tree.remove(dir, name(at), true, now);
                 same(real, model);
             }
             Op::Link { file, dir, name: at } => {
                 let (file, dir) = (self.any(file), self.dir(dir));
                 let (real_file, real_dir) = (self.live(file), self.live(dir));
                 let real = self.world.ns.link(real_file, real_dir, name(at)).map(drop);
-                same(real, self.tree.link(file, dir, name(at), now));
+                same(real, self.branch.tree.link(file, dir, name(at), now));
             }
             Op::Rename { dir, name: at, to, to_name, mode } => {
                 let modes = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
@@ -368,7 +426,7 @@ impl Pair {
                 let (real_dir, real_to) = (self.live(dir), self.live(to));
                 let real =
                     self.world.ns.rename(real_dir, at, real_to, to_name, modes[mode]).map(drop);
-                same(real, self.tree.rename((dir, at), (to, to_name), modes[mode], now));
+                same(real, self.branch.tree.rename((dir, at), (to, to_name), modes[mode], now));
             }
             Op::Chmod { .. } | Op::Utimes { .. } => self.setattr(op, now),
             Op::SetXattr { .. } | Op::RemoveXattr { .. } => self.xattr(op, now),
@@ -378,6 +436,10 @@ impl Pair {
             Op::Destroy { which } => self.destroy(which),
             Op::Sweep { limit } => self.sweep(limit),
             Op::Rollback { which } => self.rollback(which),
+            Op::Clone { which } => self.clone_some(which),
+            Op::Switch { which } => self.switch(which),
+            Op::DestroyClone => drop(self.destroy_clone()),
+            Op::Promote => self.promote(),
             Op::Purge => self.purge(),
             Op::Close => self.reopen(|world| {
                 world.ns.close().unwrap();
@@ -396,11 +458,11 @@ impl Pair {
             3 => (FileKind::Symlink, ns.symlink(&ROOT_CALLER, dir, name, b"target")),
             _ => (FileKind::Fifo, ns.mknod(&ROOT_CALLER, dir, name, 0o010_666, 0o026, 0)),
         };
-        match (real, self.tree.create_allowed(object, name)) {
+        match (real, self.branch.tree.create_allowed(object, name)) {
             (Ok(inode), Ok(())) => {
                 let ino = Ino(inode.ino.object());
-                assert!(!self.tree.nodes.contains_key(&ino), "a number was used again");
-                self.tree.create(object, name, ino, kind, now);
+                assert!(!self.branch.tree.nodes.contains_key(&ino), "a number was used again");
+                self.branch.tree.create(object, name, ino, kind, now);
             }
             (real, model) => same(real.map(drop), model),
         }
@@ -418,7 +480,7 @@ impl Pair {
         };
         let ino = self.any(file);
         self.world.ns.setattr(&ROOT_CALLER, self.live(ino), &changes).unwrap();
-        let node = self.tree.node(ino);
+        let node = self.branch.tree.node(ino);
         node.perm = changes.perm.unwrap_or(node.perm);
         node.ctime = now;
         if changes.atime.is_some() {
@@ -436,7 +498,7 @@ impl Pair {
                 let mode = modes[mode];
                 let real =
                     self.world.ns.setxattr(&ROOT_CALLER, self.live(ino), &name, &value, mode);
-                let node = self.tree.node(ino);
+                let node = self.branch.tree.node(ino);
                 let model = match (mode, node.xattrs.contains_key(&name)) {
                     (XattrMode::Create, true) => Err("EEXIST"),
                     (XattrMode::Replace, false) => Err("ENODATA"),
@@ -452,7 +514,7 @@ impl Pair {
                 let ino = self.any(file);
                 let name = format!("trusted.{}", NAMES[name]).into_bytes();
                 let real = self.world.ns.removexattr(&ROOT_CALLER, self.live(ino), &name);
-                let node = self.tree.node(ino);
+                let node = self.branch.tree.node(ino);
                 let model = node.xattrs.remove(&name).map(drop).ok_or("ENODATA");
                 if model.is_ok() {
                     node.ctime = now;
@@ -467,7 +529,7 @@ impl Pair {
     fn write(&mut self, file: usize, slot: u64, block: u64) {
         let Some(ino) = self.nth(file, |node| node.kind == FileKind::File) else { return };
         let freed = self.world.write(self.live(ino), slot, &[piece(0, SLOT_LEN, block)]);
-        let node = self.tree.node(ino);
+        let node = self.branch.tree.node(ino);
         let old = node.slots.insert(slot, (block, u64::from(SLOT_LEN)));
         node.size = node.size.max((slot + 1) * u64::from(SLOT_LEN));
         let lost = old.into_iter().map(|old| old.0).filter(|&old| !self.uses(old)).collect();
@@ -483,7 +545,7 @@ impl Pair {
             inode.size = size;
             self.world.ns.truncate(inode, Durability::Buffered).unwrap()
         };
-        let node = self.tree.node(ino);
+        let node = self.branch.tree.node(ino);
         node.size = size;
         let kept = size.div_ceil(u64::from(SLOT_LEN));
         let gone = node.slots.split_off(&kept);
@@ -496,19 +558,18 @@ impl Pair {
     }
 
     fn purge(&mut self) {
-        let orphans = self.world.ns.orphans(None, 1000).unwrap();
-        let expected: Vec<_> = self
-            .tree
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.nlink == 0)
-            .map(|(ino, _)| self.live(*ino))
-            .collect();
+        let live: Vec<Ino> = self.world.ns.orphans(None, 1000).unwrap();
+        let view = self.world.ns.live_view(self.branch.dataset).unwrap();
+        let orphans: Vec<Ino> =
+            live.into_iter().filter(|&ino| self.world.ns.view(ino).unwrap() == view).collect();
+        let nodes = self.branch.tree.nodes.iter();
+        let expected: Vec<_> =
+            nodes.filter(|(_, node)| node.nlink == 0).map(|(ino, _)| self.live(*ino)).collect();
         assert_eq!(orphans, expected);
         let freed = self.world.ns.purge(&orphans).unwrap();
         let mut gone = BTreeSet::new();
         for ino in &orphans {
-            let slots = self.tree.nodes.remove(&Ino(ino.object())).unwrap().slots;
+            let slots = self.branch.tree.nodes.remove(&Ino(ino.object())).unwrap().slots;
             gone.extend(slots.into_values().map(|slot| slot.0));
         }
         gone.retain(|&block| !self.uses(block));
@@ -519,46 +580,155 @@ impl Pair {
     }
 
     fn snapshot(&mut self) {
+        if self.zoo.is_some() {
+            // What a clone finds without a name it cannot clear away.
+            self.purge();
+        }
         let name = format!("s{}", self.taken);
         self.taken += 1;
-        self.world.ns.snapshot(&[Dataset::ROOT], &name, "").unwrap();
-        self.snapshots.push((name, self.tree.clone()));
+        self.world.ns.snapshot(&[self.branch.dataset], &name, "").unwrap();
+        self.branch.snapshots.push((name, self.branch.tree.clone()));
     }
 
     fn destroy(&mut self, which: usize) {
-        if self.snapshots.is_empty() {
+        if self.branch.snapshots.is_empty() {
             return;
         }
-        let (name, _) = self.snapshots.remove(which % self.snapshots.len());
-        let root = self.world.ns.snapshot_root(Dataset::ROOT, &name).unwrap();
-        self.world.ns.destroy_snapshots(Dataset::ROOT, &[&name], false).unwrap();
+        let which = which % self.branch.snapshots.len();
+        let name = self.branch.snapshots[which].0.clone();
+        if self.is_origin(&name) {
+            let refused = self.world.ns.destroy_snapshots(self.branch.dataset, &[&name], false);
+            assert!(matches!(refused, Err(TreeError::Cloned(_))));
+            return;
+        }
+        self.branch.snapshots.remove(which);
+        let root = self.world.ns.snapshot_root(self.branch.dataset, &name).unwrap();
+        self.world.ns.destroy_snapshots(self.branch.dataset, &[&name], false).unwrap();
         assert_eq!(fails(self.world.ns.getattr(root)), "ESTALE");
         self.is_swept = false;
     }
 
     fn rollback(&mut self, which: usize) {
-        if self.snapshots.is_empty() {
+        if self.branch.snapshots.is_empty() {
             return;
         }
-        let which = which % self.snapshots.len();
-        let (name, tree) = self.snapshots[which].clone();
-        let newer: Vec<_> = self.snapshots.drain(which + 1..).map(|(name, _)| name).collect();
+        let which = which % self.branch.snapshots.len();
+        let (name, tree) = self.branch.snapshots[which].clone();
+        let newer: Vec<_> =
+            self.branch.snapshots[which + 1..].iter().map(|(name, _)| name.clone()).collect();
+        if newer.iter().any(|name| self.is_origin(name)) {
+            let refused = self.world.ns.rollback(self.branch.dataset, &name, true);
+            assert!(matches!(refused, Err(TreeError::Cloned(_))));
+            return;
+        }
+        self.branch.snapshots.truncate(which + 1);
         let ns = &self.world.ns;
         if !newer.is_empty() {
-            let refused = ns.rollback(Dataset::ROOT, &name, false);
+            let refused = ns.rollback(self.branch.dataset, &name, false);
             assert!(matches!(refused, Err(TreeError::InTheWay(names)) if names == newer));
             self.is_swept = false;
         }
         let old = self.live(self.any(which));
         let before = self.referenced();
-        let done = ns.rollback(Dataset::ROOT, &name, true).unwrap();
-        assert_eq!(done.root, Ino::ROOT);
+        let done = ns.rollback(self.branch.dataset, &name, true).unwrap();
+        assert_eq!(done.root, self.live(Ino::ROOT));
         let freed: BTreeSet<_> = done.unreferenced.into_iter().collect();
         assert_eq!(freed, before.difference(&self.referenced()).copied().collect());
         if old != Ino::ROOT {
             assert_eq!(fails(ns.getattr(old)), "ESTALE");
         }
-        self.tree = tree;
+        self.branch.tree = tree;
+    }
+
+    fn is_origin(&self, name: &str) -> bool {
+        self.branches().any(|branch| branch.origin.as_deref() == Some(name))
+    }
+
+    fn clone_some(&mut self, which: usize) {
+        let Some((zoo, _)) = self.zoo.filter(|_| self.others.len() < 3) else { return };
+        if self.branch.snapshots.is_empty() {
+            return;
+        }
+        let (name, mut tree) = self.branch.snapshots[which % self.branch.snapshots.len()].clone();
+        let place = format!("c{}", self.taken);
+        self.taken += 1;
+        let from = (self.branch.dataset, &name[..]);
+        let made = self.world.ns.clone_snapshot(&ROOT_CALLER, from, zoo, place.as_bytes());
+        tree.nodes.values_mut().for_each(|node| node.is_junction = false);
+        self.others.push(Branch {
+            dataset: made.unwrap(),
+            path: format!("/zoo/{place}").into_bytes(),
+            tree,
+            snapshots: Vec::new(),
+            origin: Some(name),
+        });
+    }
+
+    fn switch(&mut self, which: usize) {
+        if !self.others.is_empty() {
+            let which = which % self.others.len();
+            std::mem::swap(&mut self.branch, &mut self.others[which]);
+        }
+    }
+
+    fn destroy_clone(&mut self) -> bool {
+        if self.branch.dataset == Dataset::ROOT {
+            return false;
+        }
+        let done = self.world.ns.destroy_dataset(self.branch.dataset, true);
+        if self.branch.snapshots.iter().any(|(name, _)| self.is_origin(name)) {
+            assert!(matches!(done, Err(TreeError::Cloned(_))));
+            return false;
+        }
+        self.world.ns.purge(&[done.unwrap().inode.ino]).unwrap();
+        self.branch = self.others.remove(0);
+        self.is_swept = false;
+        true
+    }
+
+    fn promote(&mut self) {
+        let Some(origin) = self.branch.origin.clone() else {
+            let refused = self.world.ns.promote(self.branch.dataset);
+            assert!(matches!(refused, Err(TreeError::NotAClone)));
+            return;
+        };
+        self.world.ns.promote(self.branch.dataset).unwrap();
+        let has = |branch: &Branch| branch.snapshots.iter().position(|(name, _)| *name == origin);
+        let owner = self.others.iter().position(|other| has(other).is_some()).unwrap();
+        let owner = &mut self.others[owner];
+        let mut moved: Vec<_> = owner.snapshots.drain(..=has(owner).unwrap()).collect();
+        moved.append(&mut self.branch.snapshots);
+        self.branch.snapshots = moved;
+        self.branch.origin = owner.origin.replace(origin);
+        self.is_exact = false;
+    }
+
+    fn end_all_but_the_root(&mut self) {
+        while let Some(at) = self.others.iter().position(|other| other.dataset == Dataset::ROOT) {
+            self.switch(at);
+        }
+        while self.branch.origin.is_some() {
+            self.promote();
+        }
+        while !self.others.is_empty() {
+            let before = self.others.len();
+            for at in 0..before {
+                self.switch(at);
+                if self.destroy_clone() {
+                    break;
+                }
+                self.switch(at);
+            }
+            assert!(self.others.len() < before, "one of them has no clones");
+            while let Some(at) = self.others.iter().position(|o| o.dataset == Dataset::ROOT) {
+                self.switch(at);
+            }
+        }
+        while !self.branch.snapshots.is_empty() {
+            self.destroy(0);
+        }
+        self.is_exact = true;
+        self.sweep_all();
     }
 
     fn referenced(&self) -> BTreeSet<BlockId> {
@@ -573,10 +743,12 @@ impl Pair {
         let after = self.referenced();
         let freed: BTreeSet<_> = swept.unreferenced.into_iter().collect();
         assert_eq!(freed, before.difference(&after).copied().collect());
+        let used = (0..4).filter(|&number| self.uses(number));
+        let used: BTreeSet<_> = used.map(|number| block(number).id).collect();
+        assert!(used.is_subset(&after));
         if !swept.more {
             self.is_swept = true;
-            let used = (0..4).filter(|&number| self.uses(number));
-            assert_eq!(after, used.map(|number| block(number).id).collect());
+            assert!(!self.is_exact || used == after);
         }
     }
 
@@ -586,14 +758,14 @@ impl Pair {
     }
 
     fn uses(&self, block: u64) -> bool {
-        self.tree.uses(block) || self.snapshots.iter().any(|(_, tree)| tree.uses(block))
+        self.branches().any(|branch| branch.uses(block))
     }
 
     /// Until everything is swept, more is kept.
     fn expect_freed(&self, freed: Vec<BlockId>, lost: BTreeSet<u64>) {
         let freed: BTreeSet<_> = freed.into_iter().collect();
         let lost: BTreeSet<_> = lost.into_iter().map(|number| block(number).id).collect();
-        if self.is_swept {
+        if self.is_swept && self.is_exact {
             assert_eq!(freed, lost);
             assert_eq!(
                 self.referenced(),
@@ -606,14 +778,17 @@ impl Pair {
 
     /// Compares everything that can be seen.
     fn compare(&self) {
-        self.compare_view(&self.tree, self.world.ns.view(Ino::ROOT).unwrap());
-        for (name, tree) in &self.snapshots {
-            let root = self.world.ns.snapshot_root(Dataset::ROOT, name).unwrap();
-            self.compare_view(tree, self.world.ns.view(root).unwrap());
+        for branch in self.branches() {
+            let view = self.world.ns.live_view(branch.dataset).unwrap();
+            self.compare_view(&branch.tree, view, &branch.path);
+            for (name, tree) in &branch.snapshots {
+                let root = self.world.ns.snapshot_root(branch.dataset, name).unwrap();
+                self.compare_view(tree, self.world.ns.view(root).unwrap(), b"");
+            }
         }
     }
 
-    fn compare_view(&self, tree: &Tree, view: View) {
+    fn compare_view(&self, tree: &Tree, view: View, above: &[u8]) {
         let ns = &self.world.ns;
         for (&object, node) in &tree.nodes {
             let ino = view.lift(object);
@@ -659,6 +834,10 @@ impl Pair {
             assert_eq!(found, expected.collect::<Vec<_>>());
         }
         for (object, path) in tree.paths() {
+            let path = match &path[..] {
+                b"/" if !above.is_empty() => above.to_vec(),
+                path => [above, path].concat(),
+            };
             assert_eq!(ns.path(view.lift(object)), path);
         }
     }
@@ -673,7 +852,10 @@ impl Pair {
             true
         })
         .unwrap();
-        let lift = |object: &Ino| view.lift(*object);
+        let lift = |object: &Ino| match self.zoo {
+            Some((root, zoo)) if zoo == *object && view.is_mount => root,
+            _ => view.lift(*object),
+        };
         let entries = node.entries.iter().map(|(name, object)| (name.clone(), lift(object)));
         assert_eq!(listed, entries.collect());
         for name in NAMES {
@@ -681,7 +863,11 @@ impl Pair {
             let found = ns.lookup(ino, name).map(|inode| inode.ino).map_err(|e| errno(&e));
             assert_eq!(found, node.entries.get(name).map(lift).ok_or("ENOENT"));
         }
-        assert_eq!(ns.lookup(ino, b"..").unwrap().ino, view.lift(node.parent));
+        let above = match self.zoo {
+            Some((root, _)) if ino == view.root() && view.is_live() && !view.is_mount => root,
+            _ => view.lift(node.parent),
+        };
+        assert_eq!(ns.lookup(ino, b"..").unwrap().ino, above);
     }
 }
 
@@ -711,8 +897,9 @@ proptest! {
     fn operations_do_what_the_reference_does(
         ops in proptest::collection::vec(operation(), 1..60),
         mask in prop_oneof![Just(u64::MAX), Just(0), Just(0x300)],
+        has_clones in any::<bool>(),
     ) {
-        let mut pair = Pair::new(mask);
+        let mut pair = Pair::new(mask, has_clones);
         for (at, op) in ops.iter().enumerate() {
             pair.apply(op);
             if at % 4 == 0 {
@@ -723,23 +910,20 @@ proptest! {
         pair.world.assert_sound();
         pair.reopen(World::crash);
         pair.compare();
-        while !pair.snapshots.is_empty() {
-            pair.destroy(0);
-        }
-        pair.sweep_all();
+        pair.end_all_but_the_root();
         pair.compare();
         pair.world.assert_sound();
         for space in [Space::History, Space::Born] {
             prop_assert_eq!(records(&pair.world, space), BTreeMap::new());
         }
         let has_rollback = |op: &Op| matches!(op, Op::Rollback { .. });
-        if ops.iter().any(has_rollback) {
+        if has_clones || ops.iter().any(has_rollback) {
             return Ok(());
         }
         // The same without any snapshot.
-        let mut plain = Pair::new(mask);
+        let mut plain = Pair::new(mask, false);
         let is_about_snapshots =
-            |op: &Op| matches!(op, Op::Snapshot | Op::Destroy { .. } | Op::Sweep { .. });
+            |op: &Op| matches!(op, Op::Snapshot | Op::Destroy { .. } | Op::Sweep { .. } | Op::Promote);
         for op in ops.iter() {
             match is_about_snapshots(op) {
                 true => drop(plain.world.clock.tick()),
