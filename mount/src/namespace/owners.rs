@@ -93,14 +93,23 @@ impl Namespace {
     }
 
     fn known_path(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
+        self.path_up(ino, true)
+    }
+
+    /// The path of an inode below the root of its own dataset or snapshot, if it is known.
+    pub(super) fn path_within(&self, ino: Ino) -> FsResult<Option<Vec<u8>>> {
+        self.path_up(ino, false)
+    }
+
+    fn path_up(&self, ino: Ino, across: bool) -> FsResult<Option<Vec<u8>>> {
         let mut names = Vec::new();
         let mut at = ino;
         loop {
             if at == self.view(at)?.root() {
                 // On in the dataset above; a snapshot's paths begin at its own root.
                 match self.junction_above(at)? {
-                    Some(junction) => at = junction,
-                    None => break,
+                    Some(junction) if across => at = junction,
+                    _ => break,
                 }
             }
             if names.len() >= MAX_DEPTH {

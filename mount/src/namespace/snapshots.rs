@@ -185,7 +185,7 @@ impl Namespace {
         })
     }
 
-    fn edit_snapshot(
+    pub(super) fn edit_snapshot(
         &self,
         dataset: Dataset,
         name: &str,

@@ -3,6 +3,7 @@
 mod bench;
 mod damage;
 mod datasets;
+mod diff;
 mod files;
 mod listing;
 mod model;

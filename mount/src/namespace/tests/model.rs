@@ -264,6 +264,11 @@ impl Tree {
         self.nodes.values().any(|node| node.slots.values().any(|used| used.0 == block))
     }
 
+    fn path_of(&self, dir: Ino) -> Vec<u8> {
+        let found = self.paths().into_iter().find(|(at, _)| *at == dir);
+        found.map(|found| found.1).unwrap_or_else(|| b"/zoo".to_vec())
+    }
+
     /// Paths of the directories that can be reached.
     fn paths(&self) -> Vec<(Ino, Vec<u8>)> {
         let mut paths = vec![(Ino::ROOT, b"/".to_vec())];
@@ -788,6 +793,62 @@ impl Pair {
         }
     }
 
+    /// From each snapshot to the next, and from the last to the live state.
+    fn compare_diffs(&self) {
+        let ns = &self.world.ns;
+        for branch in self.branches() {
+            let root_of = |name: &str| ns.snapshot_root(branch.dataset, name).unwrap();
+            let mut states: Vec<_> =
+                branch.snapshots.iter().map(|(name, tree)| (root_of(name), tree)).collect();
+            states.push((ns.live_view(branch.dataset).unwrap().root(), &branch.tree));
+            for pair in states.windows(2) {
+                self.compare_diff(pair[0], pair[1]);
+            }
+        }
+    }
+
+    fn compare_diff(&self, (older, old): (Ino, &Tree), (newer, new): (Ino, &Tree)) {
+        let mut found: BTreeMap<Ino, Vec<Difference>> = BTreeMap::new();
+        self.world
+            .ns
+            .diff(older, newer, &mut |difference| {
+                let object = Ino(difference.ino.object());
+                found.entry(object).or_default().push(difference.clone());
+                true
+            })
+            .unwrap();
+        let objects: BTreeSet<_> = old.nodes.keys().chain(new.nodes.keys()).copied().collect();
+        for object in objects {
+            let named = |tree: &Tree| tree.nodes.get(&object).filter(|n| n.nlink > 0).cloned();
+            let found = found.remove(&object).unwrap_or_default();
+            let has = |change| found.iter().any(|difference| difference.change == change);
+            match (named(old), named(new)) {
+                (None, None) => assert_eq!(found, []),
+                (None, Some(_)) => assert!(has(ChangeKind::Added) && found.len() == 1),
+                (Some(_), None) => assert!(has(ChangeKind::Removed) && found.len() == 1),
+                (Some(before), Some(after)) => {
+                    let differs = before.slots != after.slots
+                        || before.xattrs != after.xattrs
+                        || before.entries != after.entries
+                        || (before.size, before.perm) != (after.size, after.perm);
+                    assert!(!differs || has(ChangeKind::Modified));
+                    if after.kind == FileKind::Directory {
+                        let (from, to) = (old.path_of(object), new.path_of(object));
+                        let moved = before.parent != after.parent
+                            || from.rsplit(|b| *b == b'/').next()
+                                != to.rsplit(|b| *b == b'/').next();
+                        assert_eq!(moved, has(ChangeKind::Renamed));
+                        for difference in &found {
+                            assert_eq!(difference.before.as_ref(), Some(&from));
+                            assert_eq!(difference.after.as_ref(), Some(&to));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(found.is_empty());
+    }
+
     fn compare_view(&self, tree: &Tree, view: View, above: &[u8]) {
         let ns = &self.world.ns;
         for (&object, node) in &tree.nodes {
@@ -907,6 +968,7 @@ proptest! {
             }
         }
         pair.compare();
+        pair.compare_diffs();
         pair.world.assert_sound();
         pair.reopen(World::crash);
         pair.compare();

@@ -2,6 +2,8 @@
 
 use crate::error::FsError;
 use crate::namespace::key::Dataset;
+use crate::namespace::record::RecordError;
+use crate::namespace::store::StoreError;
 
 /// Result of an operation on datasets and snapshots.
 pub type TreeResult<T> = std::result::Result<T, TreeError>;
@@ -51,4 +53,16 @@ pub enum TreeError {
     /// The namespace failed.
     #[error(transparent)]
     Fs(#[from] FsError),
+}
+
+impl From<StoreError> for TreeError {
+    fn from(error: StoreError) -> Self {
+        Self::Fs(error.into())
+    }
+}
+
+impl From<RecordError> for TreeError {
+    fn from(error: RecordError) -> Self {
+        Self::Fs(error.into())
+    }
 }
