@@ -292,6 +292,8 @@ impl Namespace {
 
     /// A directory that may get entries; [`FsError::NotFound`] when it was removed.
     fn directory(&self, ino: Ino) -> FsResult<Arc<Inode>> {
+        // Whoever looked it up before it became a dataset looks again.
+        self.check_not_junction(ino).map_err(|_| FsError::Stale)?;
         let inode = self.inode(ino)?;
         if !inode.is_dir() {
             return Err(FsError::NotDirectory);

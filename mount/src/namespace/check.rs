@@ -11,9 +11,11 @@ use firn_tiering::{BlockId, BlockRef};
 pub use report::{CheckOptions, Finding, FindingKind, Report};
 
 use super::Namespace;
-use super::key::{self, Backref, HeadKey, Kind, Node};
+use super::key::{self, Backref, HeadKey, Kind, Line, Node};
 use super::names::cookie_of;
-use super::record::{Bucket, Entry, Inode, RecordError, SlotRecord, Version, allocated};
+use super::record::{
+    Bucket, Entry, Inode, Piece, Reader, RecordError, SlotRecord, Version, allocated,
+};
 use super::store::{Page, Space, prefix_end};
 use super::tree::View;
 use crate::error::{FsError, FsResult};
@@ -41,25 +43,28 @@ impl Namespace {
         Ok(check.report)
     }
 
-    /// Passes every block that a file's current content refers to, with the file and the slot, in
-    /// the order of inode numbers.
+    /// Passes every block that a file refers to, now or in a snapshot, with the file and the slot:
+    /// first what is current, then what is older, each in the order of inode numbers.
     pub fn for_each_block(
         &self,
         visit: &mut dyn FnMut(Ino, u64, &BlockRef) -> FsResult<()>,
     ) -> FsResult<()> {
-        self.for_each(Space::Head, &mut |key, value| {
-            let Ok(head) = HeadKey::decode(key) else { return Ok(()) };
-            if head.kind != Kind::Extent {
-                return Ok(());
+        let mut each = |object: Ino, sub: &[u8], value: &[u8]| {
+            let slot = Reader::new("slot", sub).u64_be()?;
+            let record = SlotRecord::decode_value(value)?;
+            let ino = self.shown(record.version.node, object);
+            record.pieces.iter().filter_map(Piece::block).try_for_each(|b| visit(ino, slot, b))
+        };
+        self.for_each(Space::Head, &mut |key, value| match HeadKey::decode(key) {
+            Ok(head) if head.kind == Kind::Extent => each(head.object, head.sub, value),
+            _ => Ok(()),
+        })?;
+        self.for_each(Space::History, &mut |key, value| {
+            let Ok((head, _)) = key::history_decode(Line::ROOT, key) else { return Ok(()) };
+            match HeadKey::decode(&head) {
+                Ok(head) if head.kind == Kind::Extent => each(head.object, head.sub, value),
+                _ => Ok(()),
             }
-            let slot = head.number()?;
-            let Ok(view) = self.live_view(head.line) else { return Ok(()) };
-            for piece in SlotRecord::decode_value(value)?.pieces {
-                if let Some(block) = piece.block() {
-                    visit(view.lift(head.object), slot, block)?;
-                }
-            }
-            Ok(())
         })
     }
 

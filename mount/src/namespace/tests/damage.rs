@@ -197,3 +197,47 @@ fn findings_are_counted_beyond_the_limit() {
         world.ns.check(CheckOptions { window: 4, max_findings: 3, snapshots: false }).unwrap();
     assert_eq!((report.findings.len(), report.found), (3, 20));
 }
+
+#[test]
+fn damage_of_older_versions_is_found() {
+    let (world, dir, file) = sample();
+    world.ns.snapshot(&[Dataset::ROOT], "s", "").unwrap();
+    world.write(file, 2, &[piece(0, 10, 2)]);
+    world.ns.unlink(dir, b"l").unwrap();
+    world.assert_sound();
+    let slot = key::head_numbered(Dataset::ROOT, file, Kind::Extent, 2);
+    let inode = key::head(Dataset::ROOT, file, Kind::Inode);
+    edit(&world, |batch| {
+        let backref = Backref { block: block(1).id, ino: file, slot: 2, node: Node::FIRST };
+        batch.delete(Space::Backrefs, &backref.encode());
+        batch.delete(Space::History, &key::history(&inode, Node::FIRST));
+        batch.put(Space::History, &key::history(&slot, Node(77)), Bytes::from_static(&[4]));
+    });
+    let options = CheckOptions { window: 4, max_findings: 50, snapshots: true };
+    let report = world.ns.check(options).unwrap();
+    let mut found: Vec<_> = report.findings.into_iter().map(|finding| finding.kind).collect();
+    found.sort_unstable();
+    found.dedup();
+    // Its inode is not in the snapshot, but its name and its content are.
+    let expected = [
+        FindingKind::Damaged,
+        FindingKind::NoInode,
+        FindingKind::DanglingEntry,
+        FindingKind::MissingBackref,
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn blocks_of_snapshots_are_passed_as_well() {
+    let (world, _, file) = sample();
+    world.ns.snapshot(&[Dataset::ROOT], "s", "").unwrap();
+    world.write(file, 2, &[piece(0, 10, 2)]);
+    let mut found = Vec::new();
+    let mut visit = |ino, slot, block: &firn_tiering::BlockRef| {
+        found.push((ino, slot, block.id));
+        Ok(())
+    };
+    world.ns.for_each_block(&mut visit).unwrap();
+    assert_eq!(found, [(file, 2, block(2).id), (file, 2, block(1).id)]);
+}

@@ -58,6 +58,8 @@ fn a_dataset_is_a_directory_that_cannot_be_moved_or_linked_across() {
     assert_eq!(fails(ns.rename(dir, b"data", Ino::ROOT, b"x", replace)), "EBUSY");
     assert_eq!(fails(ns.rename(dir, b"other", dir, b"data", RenameMode::Exchange)), "EBUSY");
     assert_eq!(fails(ns.rmdir(Ino::ROOT, b"d")), "ENOTEMPTY");
+    let junction = ns.entry(dir, b"data").unwrap().ino;
+    assert_eq!(fails(ns.mkdir(&USER, junction, b"hidden", 0o755, 0)), "ESTALE");
     ns.rename(Ino::ROOT, b"d", Ino::ROOT, b"e", replace).unwrap();
     assert_eq!(ns.path(file), b"/e/data/f");
     ns.rename_dataset(child, Ino::ROOT, b"moved").unwrap();
