@@ -5,7 +5,9 @@
 //! are too many for one batch, is an orphan record in the batch that removed it, and
 //! [`Namespace::purge`] clears it away in bounded batches. A truncation of many extents first
 //! commits the new size with a truncation record; [`Namespace::open`] finishes it, so that bytes
-//! behind an old end never come back.
+//! behind an old end never come back. Taking, destroying and cloning snapshots and promoting are
+//! one batch each; what is left of a destroyed one is a sweep record that
+//! [`Namespace::sweep_some`] works off. A rollback is a record first, which `open` finishes.
 //!
 //! *Ids.* Inode, block and segment numbers are leased durably and never used twice; an unclean
 //! open begins a new epoch.

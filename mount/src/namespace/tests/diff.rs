@@ -81,13 +81,13 @@ fn a_diff_is_complete_over_many_nodes_and_objects() {
     let first = take(&world, "first");
     // More entries than are read at once, over more nodes than one page has room for.
     for round in 0..300 {
-        for file in files.iter().skip(round % 7).step_by(40) {
+        for file in files.iter().skip(round % 7).step_by(20) {
             world.write(*file, 0, &[piece(0, 10, round as u64)]);
         }
         take(&world, &format!("s{round}"));
     }
     let mut expected: Vec<_> = (0..300)
-        .filter(|n| (0..7).any(|skip| n % 40 == skip))
+        .filter(|n| (0..7).any(|skip| n % 20 == skip))
         .map(|n| format!("M /d/f{n}"))
         .collect();
     expected.sort();
