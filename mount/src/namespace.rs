@@ -149,7 +149,8 @@ impl Namespace {
         if store.get(Space::Meta, key::VOLUME)?.is_some() {
             return Err(FsError::Exists);
         }
-        let volume = VolumeRecord { name_seed, dataset: Dataset::ROOT, node: Node::FIRST };
+        let volume =
+            VolumeRecord { name_seed, dataset: Dataset::ROOT, node: Node::FIRST, has_tree: false };
         let leases =
             Leases { clean: true, epoch: 1, blocks: 0, segments: 0, inodes: Ino::ROOT.0 + 1 };
         let now = Timestamp::from(clock.now());

@@ -87,6 +87,7 @@ impl View {
 /// All datasets, snapshots and views.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
+    pub(super) volume: VolumeRecord,
     mount: Dataset,
     pub(super) counters: Counters,
     pub(super) datasets: BTreeMap<Dataset, Arc<DatasetRecord>>,
@@ -113,6 +114,7 @@ impl Tree {
             created: Default::default(),
         };
         Self {
+            volume: volume.clone(),
             mount: volume.dataset,
             counters: Counters { dataset: volume.dataset.0 + 1, node: volume.node.0 + 1, view: 1 },
             datasets: BTreeMap::from([(volume.dataset, Arc::new(root))]),

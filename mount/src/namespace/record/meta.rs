@@ -4,6 +4,8 @@ use super::{Reader, RecordError, put_varint};
 use crate::namespace::key::{Dataset, Node};
 
 const VOLUME_VERSION: u8 = 1;
+/// Version of the volume record once the version tree has records of its own.
+const VOLUME_VERSION_TREE: u8 = 2;
 const LEASES_VERSION: u8 = 1;
 
 /// What holds for the whole namespace.
@@ -13,14 +15,17 @@ pub struct VolumeRecord {
     pub name_seed: [u8; 32],
     /// The dataset at the root of the mount.
     pub dataset: Dataset,
-    /// The node under which its records are written.
+    /// The node under which its records are written, without a version tree.
     pub node: Node,
+    /// The version tree has records, which whoever opens the namespace must know: writing under
+    /// `node` would change snapshots.
+    pub has_tree: bool,
 }
 
 impl VolumeRecord {
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VOLUME_VERSION];
+        let mut out = vec![if self.has_tree { VOLUME_VERSION_TREE } else { VOLUME_VERSION }];
         out.extend_from_slice(&self.name_seed);
         put_varint(&mut out, u64::from(self.dataset.0));
         put_varint(&mut out, u64::from(self.node.0));
@@ -30,13 +35,13 @@ impl VolumeRecord {
     /// Decodes a stored value.
     pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
         let mut reader = Reader::new("volume record", value);
-        reader.version(VOLUME_VERSION)?;
+        let has_tree = reader.version(VOLUME_VERSION_TREE)? == VOLUME_VERSION_TREE;
         let mut name_seed = [0; 32];
         name_seed.copy_from_slice(reader.bytes(32)?);
         let dataset = Dataset(reader.varint32()?);
         let node = Node(reader.varint32()?);
         reader.end()?;
-        Ok(Self { name_seed, dataset, node })
+        Ok(Self { name_seed, dataset, node, has_tree })
     }
 }
 

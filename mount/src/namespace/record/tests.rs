@@ -84,8 +84,16 @@ fn golden_bytes() {
     let mut value = Vec::new();
     shadowing.put(&mut value);
     assert_eq!(hex(&value), "0b");
-    let volume = VolumeRecord { name_seed: [0x5a; 32], dataset: Dataset::ROOT, node: Node::FIRST };
+    let mut volume = VolumeRecord {
+        name_seed: [0x5a; 32],
+        dataset: Dataset::ROOT,
+        node: Node::FIRST,
+        has_tree: false,
+    };
     assert_eq!(hex(&volume.encode()), format!("01{}0101", "5a".repeat(32)));
+    volume.has_tree = true;
+    assert_eq!(hex(&volume.encode()), format!("02{}0101", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     let leases = Leases { clean: true, epoch: 2, blocks: 128, segments: 3, inodes: 4097 };
     assert_eq!(hex(&leases.encode()), "0101028001038120");
 }

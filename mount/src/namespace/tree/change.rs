@@ -28,6 +28,10 @@ impl Change {
     /// The tree and its batch, to be committed together.
     pub(in crate::namespace) fn finish(mut self) -> (Tree, Batch) {
         self.batch.put(Space::Meta, key::COUNTERS, self.tree.counters.encode());
+        if !self.tree.volume.has_tree {
+            self.tree.volume.has_tree = true;
+            self.batch.put(Space::Meta, key::VOLUME, self.tree.volume.encode());
+        }
         self.tree.derive();
         (self.tree, self.batch)
     }
