@@ -40,6 +40,7 @@ mod locks;
 mod names;
 mod orphans;
 mod owners;
+mod places;
 mod prune;
 pub mod record;
 mod remove;

@@ -221,3 +221,25 @@ pub struct FsStats {
     /// Inodes there can still be.
     pub inodes_free: u64,
 }
+
+/// What the kernel may remember and must forget, after a change of datasets or snapshots. Having
+/// it forget must happen on a thread that serves no requests and holds no lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "the kernel would go on showing what is gone"]
+pub struct Forget {
+    /// Names that mean something else now, or nothing, or something for the first time.
+    pub entries: Vec<(Ino, Vec<u8>)>,
+    /// Directories whose every name may be remembered as missing.
+    pub listings: Vec<Ino>,
+    /// Inodes whose content and attributes are to be asked for again.
+    pub inodes: Vec<Ino>,
+}
+
+impl Forget {
+    /// Adds what `other` says.
+    pub fn add(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.listings.extend(other.listings);
+        self.inodes.extend(other.inodes);
+    }
+}

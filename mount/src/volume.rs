@@ -11,11 +11,14 @@
 
 mod calls;
 mod data;
+mod datasets;
 mod extents;
 mod handles;
 mod liveness;
 mod meta;
 mod purge;
+mod rollback;
+mod snapshots;
 mod storage;
 mod table;
 mod virtual_xattr;
@@ -38,6 +41,7 @@ use crate::types::Ino;
 pub use crate::core::Core;
 pub use crate::file::FileSettings;
 pub use liveness::LateLiveness;
+pub use snapshots::Taken;
 pub use storage::{Placement, Space, Storage};
 
 use extents::NamespaceExtents;

@@ -16,7 +16,9 @@ use std::sync::{Arc, OnceLock};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 
-use crate::types::Ino;
+use crate::core::Core;
+use crate::error::{FsError, FsResult};
+use crate::types::{Forget, Handle, Ino};
 
 /// Handle on the kernel's cache of one mount. Clones share state.
 #[derive(Clone, Debug)]
@@ -97,6 +99,31 @@ impl KernelCache {
     pub fn invalidate_entry(&self, parent: Ino, name: &[u8]) -> io::Result<()> {
         let name = std::ffi::OsStr::from_bytes(name);
         self.shared.notifier.get().map_or(Ok(()), |n| n.inval_entry(INodeNo(parent.0), name))
+    }
+
+    /// Forgets what a change of datasets or snapshots has made untrue; `core` lists directories.
+    ///
+    /// Names go first, so that whoever asks again for an inode comes by the new ones. What was
+    /// already written to an abandoned inode goes nowhere: the core answers that it is stale.
+    pub fn forget(&self, core: &dyn Core, forget: &Forget) -> FsResult<()> {
+        let failed = |error| FsError::io("having the kernel forget", error);
+        for (parent, name) in &forget.entries {
+            self.invalidate_entry(*parent, name).map_err(failed)?;
+        }
+        for &directory in &forget.listings {
+            self.forget_names(core, directory)?;
+        }
+        forget.inodes.iter().try_for_each(|&ino| self.invalidate_inode(ino)).map_err(failed)
+    }
+
+    /// Forgets all names that a directory has now: some may be remembered as missing.
+    fn forget_names(&self, core: &dyn Core, directory: Ino) -> FsResult<()> {
+        let mut outcome = Ok(());
+        core.readdir(directory, Handle(0), 0, false, &mut |entry| {
+            outcome = self.invalidate_entry(directory, &entry.name);
+            outcome.is_ok()
+        })?;
+        outcome.map_err(|error| FsError::io("having the kernel forget", error))
     }
 
     /// A negative `offset` touches attributes only, as the kernel's interface has it.

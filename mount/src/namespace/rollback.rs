@@ -59,7 +59,14 @@ impl Namespace {
         self.finish_rollback(dataset)
     }
 
-    fn begin_rollback(&self, dataset: Dataset, name: &str, destroy_newer: bool) -> TreeResult<()> {
+    /// The part of a rollback that other changes must not come between: afterwards the live view
+    /// of the dataset is gone.
+    pub(crate) fn begin_rollback(
+        &self,
+        dataset: Dataset,
+        name: &str,
+        destroy_newer: bool,
+    ) -> TreeResult<()> {
         let (alone, mut change) = self.change_tree()?;
         let (node, record) = change.snapshot(dataset, name)?;
         let to = Origin { line: record.line, node };
@@ -84,7 +91,8 @@ impl Namespace {
         Ok(())
     }
 
-    fn finish_rollback(&self, dataset: Dataset) -> TreeResult<RolledBack> {
+    /// The part of a rollback that may take long; other datasets are in use all the while.
+    pub(crate) fn finish_rollback(&self, dataset: Dataset) -> TreeResult<RolledBack> {
         let (record, view) = {
             let tree = self.tree.read();
             let record = *tree.rollbacks.get(&dataset).ok_or(TreeError::NoDataset)?;

@@ -1,0 +1,74 @@
+//! Datasets of a volume in use: making, cloning, moving and destroying them.
+
+use super::Volume;
+use crate::namespace::{Dataset, TreeResult};
+use crate::types::{Caller, Forget, Ino};
+
+impl Volume {
+    /// Makes a dataset that shows as the new directory `name` in `parent`.
+    pub fn create_dataset(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        perm: u16,
+    ) -> TreeResult<(Dataset, Forget)> {
+        self.check_writable()?;
+        let made = self.tree_changed(self.names.create_dataset(caller, parent, name, perm))?;
+        Ok((made, entry_changed(parent, name)))
+    }
+
+    /// Makes a dataset that begins as a snapshot was, at the new directory `name` in `parent`.
+    pub fn clone_snapshot(
+        &self,
+        caller: &Caller,
+        snapshot: (Dataset, &str),
+        parent: Ino,
+        name: &[u8],
+    ) -> TreeResult<(Dataset, Forget)> {
+        self.check_writable()?;
+        let made = self.names.clone_snapshot(caller, snapshot, parent, name);
+        Ok((self.tree_changed(made)?, entry_changed(parent, name)))
+    }
+
+    /// Destroys a dataset, with its snapshots if `with_snapshots`; what only they held is freed in
+    /// the background. Handles of its files are stale.
+    pub fn destroy_dataset(&self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Forget> {
+        self.check_writable()?;
+        let entry = self.names.dataset_entry(dataset)?;
+        let removed = self.tree_changed(self.names.destroy_dataset(dataset, with_snapshots))?;
+        self.removed(&removed);
+        Ok(entry.map_or_else(Forget::default, |(parent, name)| entry_changed(parent, &name)))
+    }
+
+    /// Moves a dataset to the free name `new_name` in `new_parent`, a directory of the dataset
+    /// that it lies in already.
+    pub fn rename_dataset(
+        &self,
+        dataset: Dataset,
+        new_parent: Ino,
+        new_name: &[u8],
+    ) -> TreeResult<Forget> {
+        self.check_writable()?;
+        let entry = self.names.dataset_entry(dataset)?;
+        self.tree_changed(self.names.rename_dataset(dataset, new_parent, new_name))?;
+        let mut forget = entry_changed(new_parent, new_name);
+        if let Some((parent, name)) = entry {
+            forget.add(entry_changed(parent, &name));
+        }
+        Ok(forget)
+    }
+
+    /// Lets a clone take over the snapshots that it came from: afterwards the dataset that they
+    /// belonged to is a clone of it.
+    pub fn promote(&self, dataset: Dataset) -> TreeResult<Forget> {
+        self.check_writable()?;
+        self.tree_changed(self.names.promote(dataset))?;
+        Ok(Forget::default())
+    }
+}
+
+/// A directory got or lost an entry, which changed its attributes, too.
+pub(super) fn entry_changed(parent: Ino, name: &[u8]) -> Forget {
+    Forget { entries: vec![(parent, name.to_vec())], listings: Vec::new(), inodes: vec![parent] }
+}

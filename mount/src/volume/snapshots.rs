@@ -1,0 +1,80 @@
+//! Snapshots of a volume in use.
+//!
+//! The namespace keeps them; here everything that programs have written is brought there first,
+//! and who asked learns what the kernel must forget.
+
+use std::time::Duration;
+
+use super::Volume;
+use crate::error::FsError;
+use crate::namespace::{Dataset, Snapshot, TreeError, TreeResult};
+use crate::types::Forget;
+
+/// Snapshots that were just taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// One for each dataset, in the order asked for.
+    pub snapshots: Vec<Snapshot>,
+    /// How long changes were held.
+    pub held: Duration,
+    /// What the kernel must forget.
+    pub forget: Forget,
+}
+
+impl Volume {
+    /// Takes a snapshot of each dataset, all of one instant, and makes them durable. Everything
+    /// that the volume was told before the call is in, also what was not synced; the caller has
+    /// had the kernel write out its dirty pages.
+    pub fn snapshot(&self, datasets: &[Dataset], name: &str, message: &str) -> TreeResult<Taken> {
+        self.check_writable()?;
+        self.files.flush_all()?;
+        let since = self.clock.instant();
+        let snapshots = self.tree_changed(self.names.snapshot(datasets, name, message))?;
+        let held = self.clock.instant() - since;
+        Ok(Taken { snapshots, held, forget: Forget::default() })
+    }
+
+    /// Destroys snapshots of a dataset, all or none; what only they held is freed in the
+    /// background. One that is held or has clones is refused or, if `deferred`, destroyed with
+    /// the last of them.
+    pub fn destroy_snapshots(
+        &self,
+        dataset: Dataset,
+        names: &[&str],
+        deferred: bool,
+    ) -> TreeResult<Forget> {
+        self.check_writable()?;
+        self.tree_changed(self.names.destroy_snapshots(dataset, names, deferred))?;
+        Ok(Forget::default())
+    }
+
+    /// Gives a snapshot another name.
+    pub fn rename_snapshot(&self, dataset: Dataset, name: &str, new: &str) -> TreeResult<Forget> {
+        self.check_writable()?;
+        self.tree_changed(self.names.rename_snapshot(dataset, name, new))?;
+        Ok(Forget::default())
+    }
+
+    /// Keeps a snapshot from being destroyed.
+    pub fn hold_snapshot(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<()> {
+        self.check_writable()?;
+        self.tree_changed(self.names.hold(dataset, name, tag))
+    }
+
+    /// Takes a hold back. The last one of a snapshot whose end was deferred ends it.
+    pub fn release_snapshot(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<Forget> {
+        self.check_writable()?;
+        self.tree_changed(self.names.release(dataset, name, tag))?;
+        Ok(Forget::default())
+    }
+
+    /// Passes the outcome of a change of the tree on; a failed commit ends all changes.
+    pub(super) fn tree_changed<T>(&self, outcome: TreeResult<T>) -> TreeResult<T> {
+        if let Err(TreeError::Fs(FsError::Io { .. })) = &outcome
+            && let Some(reason) = self.names.read_only()
+        {
+            self.files.health.fail(reason);
+        }
+        outcome
+    }
+}
