@@ -14,6 +14,7 @@ pub(crate) mod allocate;
 pub(crate) mod commit;
 pub(crate) mod extents;
 pub(crate) mod flusher;
+pub(crate) mod gate;
 pub(crate) mod group_sync;
 pub(crate) mod health;
 pub(crate) mod job;
@@ -39,6 +40,7 @@ use parking_lot::Mutex;
 use crate::error::{FsError, FsResult};
 use extents::Extents;
 use flusher::Bell;
+use gate::Gate;
 use group_sync::Durability;
 use health::Health;
 use job::{EncoderContext, Encoders};
@@ -92,6 +94,8 @@ pub(crate) struct Files {
     encoders: Encoders,
     pack_memory: Arc<Mutex<EncodeMemory>>,
     pub(crate) health: Arc<Health>,
+    /// What changes files or names passes here.
+    pub(crate) gate: Gate,
     dirty: Mutex<Vec<Arc<FileNode>>>,
     written: AtomicU64,
     activity: AtomicU64,
@@ -129,6 +133,7 @@ impl Files {
             encoders: Encoders::start(settings.encoders.max(1), context)?,
             pack_memory: Arc::default(),
             health: Arc::default(),
+            gate: Gate::default(),
             dirty: Mutex::default(),
             written: AtomicU64::new(0),
             activity: AtomicU64::new(0),

@@ -13,6 +13,7 @@ mod calls;
 mod data;
 mod datasets;
 mod extents;
+mod freeze;
 mod handles;
 mod liveness;
 mod meta;
@@ -20,6 +21,7 @@ mod purge;
 mod rollback;
 mod snapshots;
 mod storage;
+mod sweeper;
 mod table;
 mod virtual_xattr;
 
@@ -34,6 +36,7 @@ use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
 use crate::file::flusher::Flusher;
+use crate::file::gate::Pass;
 use crate::file::{Files, chain};
 use crate::namespace::Namespace;
 use crate::types::Ino;
@@ -47,7 +50,8 @@ pub use storage::{Placement, Space, Storage};
 use extents::NamespaceExtents;
 use handles::Handles;
 use purge::Purger;
-use table::Table;
+use sweeper::Sweeper;
+use table::{Last, Table};
 
 /// What a volume is put together from.
 pub struct VolumeParts {
@@ -79,6 +83,7 @@ pub struct Volume {
     small_sync: Mutex<()>,
     /// Free bytes, and when they were asked for.
     known_free: Mutex<Option<(Instant, u64)>>,
+    sweeper: Sweeper,
 }
 
 impl std::fmt::Debug for Volume {
@@ -100,6 +105,8 @@ impl Volume {
         }
         let table = Arc::new(Table::default());
         let purger = Purger::start(Arc::clone(&names), Arc::clone(&files)).map_err(start_error)?;
+        let sweeper =
+            Sweeper::start(Arc::clone(&names), Arc::clone(&files)).map_err(start_error)?;
         let sweep = Arc::clone(&table);
         let flusher =
             Flusher::start(Arc::clone(&files), move || sweep.evict_clean()).map_err(start_error)?;
@@ -114,12 +121,13 @@ impl Volume {
             purger,
             small_sync: Mutex::default(),
             known_free: Mutex::default(),
+            sweeper,
         };
         volume.purge_orphans()?;
         Ok(volume)
     }
 
-    /// Whoever was open when the volume was last used no longer is.
+    /// Clears away files without a name that nobody uses: all of them when the volume is opened.
     fn purge_orphans(&self) -> FsResult<()> {
         if self.files.health.check().is_err() {
             return Ok(());
@@ -130,7 +138,11 @@ impl Volume {
             let orphans = self.names.orphans(after, PAGE)?;
             after = orphans.last().copied();
             let more = orphans.len() == PAGE;
-            orphans.into_iter().for_each(|ino| self.purger.purge(ino));
+            for ino in orphans {
+                if self.table.orphaned(ino) == Last::Purge {
+                    self.purger.purge(ino);
+                }
+            }
             if !more {
                 return Ok(());
             }
@@ -171,6 +183,7 @@ impl Volume {
     /// Stops the background threads and makes everything durable. Afterwards only reads are
     /// useful; the namespace and the block store are the caller's to close, in this order.
     pub fn close(&self) -> FsResult<()> {
+        self.sweeper.stop();
         drop(self.flusher.lock().take());
         if self.files.health.check().is_ok() {
             self.files.settle_all();
@@ -187,6 +200,18 @@ impl Volume {
     /// Refuses changes after a failure, before anything is attempted.
     fn check_writable(&self) -> FsResult<()> {
         self.files.health.check()
+    }
+
+    /// Begins a change. Waits for a moment while a snapshot is taken.
+    fn change(&self) -> FsResult<Pass<'_>> {
+        self.check_writable()?;
+        Ok(self.files.gate.pass())
+    }
+
+    /// [`Volume::change`] for who may be forbidden to wait.
+    fn change_as(&self, wait: Wait) -> FsResult<Pass<'_>> {
+        self.check_writable()?;
+        self.files.gate.pass_as(wait)
     }
 
     /// Passes the outcome of a namespace change on; a failed commit ends all changes.

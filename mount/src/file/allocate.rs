@@ -16,7 +16,7 @@ use crate::types::Fallocate;
 const MAX_ALLOCATED: u64 = 64 << 30;
 
 impl Files {
-    /// Allocates, punches or zeroes `len` bytes from `offset` on.
+    /// Allocates, punches or zeroes `len` bytes from `offset` on. The caller has passed the gate.
     pub(crate) fn fallocate(
         &self,
         node: &Arc<FileNode>,

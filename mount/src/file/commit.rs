@@ -83,6 +83,7 @@ impl Files {
             match self.take(node, mode) {
                 Ok(Some(file)) => taken.push(file),
                 Ok(None) => {}
+                Err(FsError::Stale) => node.drop_content(),
                 Err(error) => {
                     node.note_failure(&error);
                     first_error.get_or_insert(error);
@@ -291,7 +292,14 @@ impl Files {
     }
 
     fn try_batch(&self, files: &[Taken]) -> FsResult<()> {
-        let commits = files.iter().map(|file| self.prepare(file)).collect::<FsResult<_>>()?;
+        let mut commits = Vec::with_capacity(files.len());
+        for file in files {
+            match self.prepare(file) {
+                // Its dataset was destroyed or rolled back meanwhile.
+                Err(FsError::Stale) => {}
+                commit => commits.push(commit?),
+            }
+        }
         let lost = self.names.commit(commits)?;
         self.pins.report(lost);
         files.iter().try_for_each(|file| self.finish(file))

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Files;
 use super::commit::Mode;
 use super::node::{FileNode, WriteFailure};
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 
 /// Most files in one group.
 const GROUP_FILES: usize = 4096;
@@ -175,6 +175,32 @@ impl Files {
         self.dirty.lock().extend(listed);
         *self.last_failure.lock() = outcome.as_ref().err().map(WriteFailure::of);
         outcome
+    }
+
+    /// [`Files::flush_all`], but not waited for longer than `patience`; it goes on then.
+    pub(crate) fn flush_within(self: &Arc<Self>, patience: Duration) -> FsResult<()> {
+        let is_clean = self.flushing.try_lock().is_some_and(|_round| self.dirty.lock().is_empty());
+        if is_clean {
+            return Ok(());
+        }
+        let (sender, outcome) = crossbeam_channel::bounded(1);
+        let files = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("firn-freeze".into())
+            .spawn(move || {
+                // Nobody listens any more after a timeout; the next round tells of a failure.
+                let _ = sender.send(files.flush_all());
+            })
+            .map_err(|error| FsError::io("starting a thread", error))?;
+        outcome.recv_timeout(patience).unwrap_or_else(|_| {
+            let reason = format!("it took longer than {} s", patience.as_secs());
+            Err(FsError::io("writing back while changes are held", reason))
+        })
+    }
+
+    /// Bytes written since the last time everything was written back.
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     fn flush_group(&self, group: Vec<Arc<FileNode>>) -> FsResult<()> {

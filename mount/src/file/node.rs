@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use firn_tiering::encode::EncodeMemory;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::job::{EncodeJob, JobResult};
 use super::memory::{Charge, WriteMemory};
@@ -252,6 +252,12 @@ impl FileNode {
         })
     }
 
+    /// The state, to be read; [`FsError::Stale`] when the inode is gone.
+    pub(crate) fn live_state(&self) -> FsResult<RwLockReadGuard<'_, FileState>> {
+        let state = self.state.read();
+        if state.gone { Err(FsError::Stale) } else { Ok(state) }
+    }
+
     /// Extents of a slot, remembered or from `load`. Called with the state locked.
     pub(crate) fn slot(
         &self,
@@ -309,6 +315,7 @@ impl FileNode {
     pub(crate) fn drop_content(&self) {
         let mut state = self.state.write();
         state.gone = true;
+        self.forget_slots();
         state.overlay.clear();
         state.release_charge();
     }

@@ -93,7 +93,7 @@ impl Files {
     }
 
     fn locate(&self, node: &FileNode, offset: u64, len: u32) -> FsResult<Vec<Part>> {
-        let state = node.state.read();
+        let state = node.live_state()?;
         let end = offset.saturating_add(u64::from(len)).min(state.size);
         if offset >= end {
             return Ok(Vec::new());

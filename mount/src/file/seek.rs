@@ -10,7 +10,7 @@ use crate::types::Seek;
 impl Files {
     /// The next data or hole at or behind `offset`. The end of the file is a hole.
     pub(crate) fn seek(&self, node: &FileNode, offset: u64, what: Seek) -> FsResult<u64> {
-        let state = node.state.read();
+        let state = node.live_state()?;
         let size = state.size;
         if offset >= size {
             return Err(FsError::NoOffset);

@@ -16,7 +16,7 @@ use super::commit::MANY_PIECES;
 use super::node::FileNode;
 use super::piece::{Content, Piece};
 use super::{Files, SLOT_LEN};
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::types::Ino;
 
 /// Slots remembered; more wait until their file is written again.
@@ -79,7 +79,10 @@ impl Files {
     /// Makes the committed bytes of a slot uncommitted again; returns how many.
     fn settle_slot(&self, node: &Arc<FileNode>, slot: u64) -> FsResult<u64> {
         let _guard = node.commit.lock();
-        let pieces = self.names.slot(node.ino, slot)?;
+        let pieces = match self.names.slot(node.ino, slot) {
+            Err(FsError::Stale) => return Ok(0),
+            found => found?,
+        };
         let fragmented = pieces.len() > MANY_PIECES;
         let mut lifted = 0;
         let mut run = BytesMut::new();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use firn_tiering::{BlockRef, Wait};
 
 use super::commit::Mode;
+use super::gate::Pass;
 use super::node::FileNode;
 use super::overlay::Fill;
 use super::piece::Content;
@@ -37,7 +38,8 @@ struct Shared {
 
 impl Files {
     /// Makes `len` bytes of `target` from `to` on the same as those of `source` from `from` on.
-    /// Returns how many it was, fewer at the end of the source or when there are very many.
+    /// Returns how many it was, fewer at the end of the source or when there are very many; what
+    /// belongs to the same change is to be done before the pass is dropped.
     pub(crate) fn copy_range(
         &self,
         (source, from): (&Arc<FileNode>, u64),
@@ -45,13 +47,13 @@ impl Files {
         len: u64,
         now: SystemTime,
         wait: Wait,
-    ) -> FsResult<u64> {
+    ) -> FsResult<(u64, Pass<'_>)> {
         self.health.check()?;
         check_end(to, len)?;
-        let size = source.state.read().size;
+        let size = source.live_state()?.size;
         let len = len.min(size.saturating_sub(from)).min(MAX_SHARED);
         if len == 0 {
-            return Ok(0);
+            return Ok((0, self.gate.pass_as(wait)?));
         }
         if source.ino == target.ino && from < to + len && to < from + len {
             return Err(FsError::Invalid("source and target overlap"));
@@ -71,7 +73,7 @@ impl Files {
         drop(guard);
         let len = found.last().map_or(0, |part| part.range.end - from);
         let memory = found.len() as u64 * PART_OVERHEAD;
-        let mut state = self.lock_with_memory(target, memory, wait)?;
+        let (pass, mut state) = self.lock_with_memory(target, memory, wait)?;
         for part in found {
             put_in_slots(&mut state.overlay, to + (part.range.start - from), part);
         }
@@ -80,7 +82,7 @@ impl Files {
         state.settle_charge(&self.memory);
         drop(state);
         self.note_dirty(target, memory + len.min(MAX_COPIED));
-        Ok(len)
+        Ok((len, pass))
     }
 
     fn unencoded(&self, node: &FileNode, range: Range<u64>) -> u64 {
@@ -98,7 +100,7 @@ impl Files {
     }
 
     fn collect(&self, node: &FileNode, range: Range<u64>) -> FsResult<Vec<Shared>> {
-        let state = node.state.read();
+        let state = node.live_state()?;
         let mut shared = Vec::new();
         for found in state.overlay.lookup(range) {
             let range = found.range;

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use firn_tiering::Wait;
 use parking_lot::RwLockWriteGuard;
 
+use super::gate::Pass;
 use super::job::{EncodeJob, Work};
 use super::memory::Charge;
 use super::node::{FileNode, FileState, SPARE_MEMORY};
@@ -32,6 +33,7 @@ pub(crate) enum Place {
 
 impl Files {
     /// Writes all of `data`. `stamp` is the time to set, none when the kernel sends times itself.
+    /// What belongs to the same change is to be done before the pass is dropped.
     pub(crate) fn write(
         &self,
         node: &Arc<FileNode>,
@@ -39,15 +41,16 @@ impl Files {
         data: &[u8],
         stamp: Option<SystemTime>,
         wait: Wait,
-    ) -> FsResult<u32> {
+    ) -> FsResult<(u32, Pass<'_>)> {
         self.health.check()?;
         if data.is_empty() {
-            return Ok(0);
+            return Ok((0, self.gate.pass_as(wait)?));
         }
         if let Place::At(offset) = place {
             check_end(offset, data.len() as u64)?;
         }
-        let mut state = self.lock_with_memory(node, data.len() as u64 + WRITE_OVERHEAD, wait)?;
+        let needed = data.len() as u64 + WRITE_OVERHEAD;
+        let (pass, mut state) = self.lock_with_memory(node, needed, wait)?;
         let offset = match place {
             Place::At(offset) => offset,
             Place::End => {
@@ -70,23 +73,25 @@ impl Files {
         }
         drop(state);
         self.note_dirty(node, data.len() as u64);
-        Ok(data.len() as u32)
+        Ok((data.len() as u32, pass))
     }
 
-    /// Locks a file's state once it holds memory for `bytes` more.
-    pub(super) fn lock_with_memory<'n>(
-        &self,
+    /// Locks a file's state once it holds memory for `bytes` more. Never waits for memory behind
+    /// the gate.
+    pub(super) fn lock_with_memory<'f, 'n>(
+        &'f self,
         node: &'n FileNode,
         bytes: u64,
         wait: Wait,
-    ) -> FsResult<RwLockWriteGuard<'n, FileState>> {
+    ) -> FsResult<(Pass<'f>, RwLockWriteGuard<'n, FileState>)> {
+        let mut pass = self.gate.pass_as(wait)?;
         let mut state = node.state.write();
         if state.gone {
             return Err(FsError::Stale);
         }
         let spare = state.spare();
         if spare >= bytes {
-            return Ok(state);
+            return Ok((pass, state));
         }
         // A stream takes more at a time, so that not every write goes to the budget.
         let ahead = if state.overlay.weight() >= SPARE_MEMORY { SPARE_MEMORY } else { 0 };
@@ -94,8 +99,10 @@ impl Files {
             Some(charge) => charge,
             None => {
                 drop(state);
+                drop(pass);
                 self.bell.ring();
                 let charge = self.wait_for_memory(bytes, wait)?;
+                pass = self.gate.pass_as(wait)?;
                 state = node.state.write();
                 if state.gone {
                     return Err(FsError::Stale);
@@ -104,7 +111,7 @@ impl Files {
             }
         };
         state.add_charge(charge);
-        Ok(state)
+        Ok((pass, state))
     }
 
     /// Waits for memory as `wait` allows, but not on while what would free it has no space.
@@ -163,7 +170,7 @@ impl Files {
         }
     }
 
-    /// Sets the length: shorter drops bytes, longer adds a hole.
+    /// Sets the length: shorter drops bytes, longer adds a hole. The caller has passed the gate.
     pub(crate) fn set_size(
         &self,
         node: &Arc<FileNode>,

@@ -33,7 +33,8 @@ impl Core for Volume {
         self.logged(ino, self.attr(ino))
     }
 
-    fn setattr(&self, caller: &Caller, ino: Ino, changes: &SetAttr, _: Wait) -> FsResult<Attr> {
+    fn setattr(&self, caller: &Caller, ino: Ino, changes: &SetAttr, wait: Wait) -> FsResult<Attr> {
+        let _pass = self.change_as(wait)?;
         self.change_attr(caller, ino, changes)
     }
 
@@ -50,7 +51,7 @@ impl Core for Volume {
         umask: u32,
         rdev: u32,
     ) -> FsResult<Attr> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         let made = self.names.mknod(caller, parent, name, mode, umask, rdev);
         self.entry_attr(&*self.changed(made)?)
     }
@@ -63,27 +64,27 @@ impl Core for Volume {
         mode: u32,
         umask: u32,
     ) -> FsResult<Attr> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         let made = self.names.mkdir(caller, parent, name, mode, umask);
         self.entry_attr(&*self.changed(made)?)
     }
 
     fn unlink(&self, parent: Ino, name: &[u8]) -> FsResult<()> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         let removed = self.changed(self.names.unlink(parent, name))?;
         self.removed(&removed);
         Ok(())
     }
 
     fn rmdir(&self, parent: Ino, name: &[u8]) -> FsResult<()> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         let removed = self.changed(self.names.rmdir(parent, name))?;
         self.removed(&removed);
         Ok(())
     }
 
     fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> FsResult<Attr> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         let made = self.names.symlink(caller, parent, name, target);
         self.entry_attr(&*self.changed(made)?)
     }
@@ -101,13 +102,13 @@ impl Core for Volume {
     }
 
     fn link(&self, ino: Ino, new_parent: Ino, new_name: &[u8]) -> FsResult<Attr> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         let linked = self.names.link(ino, new_parent, new_name);
         self.entry_attr(&*self.changed(linked)?)
     }
 
-    fn open(&self, caller: &Caller, ino: Ino, mode: OpenMode, _: Wait) -> FsResult<Handle> {
-        self.open_file(caller, ino, mode)
+    fn open(&self, caller: &Caller, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<Handle> {
+        self.open_file(caller, ino, mode, wait)
     }
 
     fn create(
@@ -119,7 +120,7 @@ impl Core for Volume {
         umask: u32,
         open: OpenMode,
     ) -> FsResult<(Attr, Handle)> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         let regular = mode & 0o7777;
         let made = self.names.mknod(caller, parent, name, regular, umask, 0);
         let inode = self.changed(made)?;
@@ -172,9 +173,9 @@ impl Core for Volume {
         offset: u64,
         len: u64,
         what: Fallocate,
-        _: Wait,
+        wait: Wait,
     ) -> FsResult<()> {
-        self.allocate_file(caller, ino, handle, (offset, len), what)
+        self.allocate_file(caller, ino, handle, (offset, len), what, wait)
     }
 
     fn lseek(&self, ino: Ino, handle: Handle, offset: u64, what: Seek) -> FsResult<u64> {
@@ -240,7 +241,7 @@ impl Core for Volume {
         value: &[u8],
         mode: XattrMode,
     ) -> FsResult<()> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         if is_virtual(name) {
             return Err(FsError::NotSupported("user.firn.* is read-only"));
         }
@@ -265,7 +266,7 @@ impl Core for Volume {
     }
 
     fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> FsResult<()> {
-        self.check_writable()?;
+        let _pass = self.change()?;
         if is_virtual(name) {
             return Err(FsError::NotSupported("user.firn.* is read-only"));
         }

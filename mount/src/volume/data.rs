@@ -50,10 +50,17 @@ impl Volume {
         }
     }
 
-    pub(super) fn open_file(&self, caller: &Caller, ino: Ino, mode: OpenMode) -> FsResult<Handle> {
+    pub(super) fn open_file(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        mode: OpenMode,
+        wait: Wait,
+    ) -> FsResult<Handle> {
         if mode.write || mode.truncate {
             self.check_writable()?;
         }
+        let _pass = if mode.truncate { Some(self.change_as(wait)?) } else { None };
         let node = self.table.open(ino, || self.regular(ino))?;
         if mode.truncate
             && let Err(error) = self.resize(caller, &node, 0)
@@ -117,8 +124,9 @@ impl Volume {
             false => Place::At(write.offset),
         };
         let stamp = (!write.from_cache).then(|| self.now());
-        let written = self.files.write(&open.node, place, write.data, stamp, wait)?;
+        let (written, pass) = self.files.write(&open.node, place, write.data, stamp, wait)?;
         self.drop_privileges(caller, &open.node, write.kill_privileges)?;
+        drop(pass);
         if open.mode.sync {
             self.sync_file(&open)?;
         }
@@ -153,7 +161,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Sets a file's length, as `truncate(2)`.
+    /// Sets a file's length, as `truncate(2)`. The caller has passed the gate.
     pub(super) fn resize(&self, caller: &Caller, node: &Arc<FileNode>, size: u64) -> FsResult<()> {
         self.files.set_size(node, size, self.now())?;
         self.drop_privileges(caller, node, caller.uid != 0)
@@ -163,6 +171,10 @@ impl Volume {
     /// now when it is doubtful that there is.
     pub(super) fn flush_file(&self, ino: Ino, handle: Handle, wait: Wait) -> FsResult<()> {
         let open = self.handles.get(ino, handle)?;
+        // What was written and not committed went with the file's dataset.
+        if open.mode.write {
+            open.node.live_state().map(drop)?;
+        }
         open.untold_failure()?;
         if !open.mode.write || !open.node.state.read().is_dirty() || self.has_room()? {
             return Ok(());
@@ -200,6 +212,7 @@ impl Volume {
         if small && turn.is_none() {
             return Err(FsError::WouldWait);
         }
+        open.node.live_state().map(drop)?;
         open.untold_failure()?;
         let done = if small { self.sync_small(&open) } else { self.sync_file(&open) };
         self.logged(ino, done)
@@ -249,6 +262,7 @@ impl Volume {
         handle: Handle,
         range: (u64, u64),
         what: Fallocate,
+        wait: Wait,
     ) -> FsResult<()> {
         let open = self.handles.get(ino, handle)?;
         let (offset, len) = range;
@@ -257,6 +271,7 @@ impl Volume {
         {
             return Err(FsError::NoSpace);
         }
+        let _pass = self.change_as(wait)?;
         self.files.fallocate(&open.node, offset, len, what, self.now())?;
         self.drop_privileges(caller, &open.node, caller.uid != 0)
     }
@@ -288,7 +303,7 @@ impl Volume {
         if target.mode.sync {
             must_wait(wait)?;
         }
-        let copied = self.files.copy_range(
+        let (copied, pass) = self.files.copy_range(
             (&source.node, from.2),
             (&target.node, to.2),
             len,
@@ -296,6 +311,7 @@ impl Volume {
             wait,
         )?;
         self.drop_privileges(caller, &target.node, caller.uid != 0)?;
+        drop(pass);
         if target.mode.sync {
             self.sync_file(&target)?;
         }

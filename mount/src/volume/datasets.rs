@@ -36,9 +36,18 @@ impl Volume {
     pub fn destroy_dataset(&self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Forget> {
         self.check_writable()?;
         let entry = self.names.dataset_entry(dataset)?;
+        // Nothing is opened meanwhile that would outlive the dataset.
+        let shut = self.shut()?;
         let removed = self.tree_changed(self.names.destroy_dataset(dataset, with_snapshots))?;
+        let inodes = self.drop_gone();
+        drop(shut);
         self.removed(&removed);
-        Ok(entry.map_or_else(Forget::default, |(parent, name)| entry_changed(parent, &name)))
+        self.sweeper.wake();
+        let mut forget = Forget { inodes, ..Forget::default() };
+        if let Some((parent, name)) = entry {
+            forget.add(entry_changed(parent, &name));
+        }
+        Ok(forget)
     }
 
     /// Moves a dataset to the free name `new_name` in `new_parent`, a directory of the dataset

@@ -45,13 +45,13 @@ impl Volume {
         }
     }
 
+    /// The caller has passed the gate.
     pub(super) fn change_attr(
         &self,
         caller: &Caller,
         ino: Ino,
         changes: &SetAttr,
     ) -> FsResult<Attr> {
-        self.check_writable()?;
         let mut changes = *changes;
         if let Some(size) = changes.size.take() {
             let node = self.file(ino)?;
@@ -125,6 +125,7 @@ impl Volume {
         {
             self.commit_before_rename(source.ino, wait)?;
         }
+        let _pass = self.change_as(wait)?;
         let renamed = self.changed(self.names.rename(from.0, from.1, to.0, to.1, mode))?;
         if let Some(replaced) = &renamed.replaced {
             self.removed(replaced);

@@ -1,8 +1,16 @@
 //! Bringing a dataset in use back to one of its snapshots.
+//!
+//! While no change is under way the namespace ends the live state, and whatever of it was only in
+//! memory is dropped: from then on handles of its files are stale. The restoring after that may
+//! take long; other datasets are in use, and this one is busy or stale.
+//!
+//! *Kernel*: it may remember names, attributes and pages of the abandoned state, and names as
+//! missing that are there again. All inodes that it knows are named to it. *Crash*: the namespace
+//! finishes the rollback when it is opened.
 
 use super::Volume;
 use crate::namespace::{Dataset, TreeResult};
-use crate::types::Forget;
+use crate::types::{Forget, Ino};
 
 impl Volume {
     /// Brings a dataset back to a snapshot. Newer ones are destroyed if `destroy_newer`, and
@@ -15,8 +23,45 @@ impl Volume {
         destroy_newer: bool,
     ) -> TreeResult<Forget> {
         self.check_writable()?;
-        let done = self.tree_changed(self.names.rollback(dataset, name, destroy_newer))?;
+        let shut = self.shut()?;
+        let mut forget = self.names_of_root(dataset)?;
+        let begun = self.names.begin_rollback(dataset, name, destroy_newer);
+        self.tree_changed(begun)?;
+        forget.inodes.extend(self.drop_gone());
+        drop(shut);
+        let done = self.tree_changed(self.names.finish_rollback(dataset))?;
         self.files.report_unreferenced(done.unreferenced);
-        Ok(Forget::default())
+        self.sweeper.wake();
+        self.purge_orphans()?;
+        if done.root == Ino::ROOT {
+            forget.listings.push(Ino::ROOT);
+            forget.inodes.push(Ino::ROOT);
+        }
+        Ok(forget)
+    }
+
+    /// The names by which the kernel may reach a dataset's live state.
+    fn names_of_root(&self, dataset: Dataset) -> TreeResult<Forget> {
+        let mut forget = Forget::default();
+        if let Some(entry) = self.names.dataset_entry(dataset)? {
+            forget.entries.push(entry);
+        }
+        let root = self.names.live_root(dataset)?;
+        if root == Ino::ROOT {
+            // Its number stays; what is in it gets others.
+            self.names.readdir(root, 0, false, &mut |entry| {
+                if entry.ino != root && self.table.is_known(entry.ino) {
+                    forget.entries.push((root, entry.name.clone()));
+                }
+                true
+            })?;
+        }
+        Ok(forget)
+    }
+
+    /// Gives up what is in memory of states that are gone; returns the inodes that the kernel
+    /// knows of them.
+    pub(super) fn drop_gone(&self) -> Vec<Ino> {
+        self.table.drop_gone(|ino| self.names.is_gone(ino))
     }
 }

@@ -27,10 +27,8 @@ impl Volume {
     /// had the kernel write out its dirty pages.
     pub fn snapshot(&self, datasets: &[Dataset], name: &str, message: &str) -> TreeResult<Taken> {
         self.check_writable()?;
-        self.files.flush_all()?;
-        let since = self.clock.instant();
-        let snapshots = self.tree_changed(self.names.snapshot(datasets, name, message))?;
-        let held = self.clock.instant() - since;
+        let take = || self.tree_changed(self.names.snapshot(datasets, name, message));
+        let (snapshots, held) = self.frozen(take)?;
         Ok(Taken { snapshots, held, forget: Forget::default() })
     }
 
@@ -45,7 +43,8 @@ impl Volume {
     ) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.destroy_snapshots(dataset, names, deferred))?;
-        Ok(Forget::default())
+        self.sweeper.wake();
+        Ok(Forget { inodes: self.drop_gone(), ..Forget::default() })
     }
 
     /// Gives a snapshot another name.
@@ -65,7 +64,8 @@ impl Volume {
     pub fn release_snapshot(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.release(dataset, name, tag))?;
-        Ok(Forget::default())
+        self.sweeper.wake();
+        Ok(Forget { inodes: self.drop_gone(), ..Forget::default() })
     }
 
     /// Passes the outcome of a change of the tree on; a failed commit ends all changes.

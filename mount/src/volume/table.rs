@@ -169,6 +169,28 @@ impl Table {
         }
     }
 
+    /// Gives up file state of inodes that are gone with their dataset or snapshot; returns those
+    /// that the kernel knows.
+    pub(super) fn drop_gone(&self, is_gone: impl Fn(Ino) -> bool) -> Vec<Ino> {
+        let mut known = Vec::new();
+        for shard in &self.shards {
+            for (&ino, entry) in shard.lock().iter_mut().filter(|(ino, _)| is_gone(**ino)) {
+                if let Some(file) = entry.file.take() {
+                    file.drop_content();
+                }
+                if entry.lookups > 0 {
+                    known.push(ino);
+                }
+            }
+        }
+        known
+    }
+
+    /// Whether the kernel knows an inode.
+    pub(super) fn is_known(&self, ino: Ino) -> bool {
+        self.shard(ino).lock().get(&ino).is_some_and(|entry| entry.lookups > 0)
+    }
+
     /// Inodes in use, for tests.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -6,4 +6,5 @@ mod durability;
 mod fake;
 mod faults;
 mod model;
+mod snapshots;
 mod threads;
