@@ -53,6 +53,9 @@ pub enum FsError {
     /// `EROFS`
     #[error("read-only: {0}")]
     ReadOnly(String),
+    /// `EROFS`
+    #[error("a snapshot never changes")]
+    InSnapshot,
     /// `ENODATA`
     #[error("no such attribute")]
     NoAttribute,

@@ -15,6 +15,9 @@ impl Ino {
     /// Bits of an object; those above are the index of a view.
     pub const OBJECT_BITS: u32 = 48;
 
+    /// Objects from here on are never stored: a view shows them beside its own.
+    pub const RESERVED: u64 = Self::OBJECT_MASK - 255;
+
     /// The number of `object` in a view.
     pub const fn in_view(index: u16, object: u64) -> Self {
         Self((index as u64) << Self::OBJECT_BITS | object & Self::OBJECT_MASK)

@@ -19,6 +19,7 @@ mod liveness;
 mod meta;
 mod purge;
 mod rollback;
+mod snapdir;
 mod snapshots;
 mod storage;
 mod sweeper;
@@ -28,17 +29,18 @@ mod virtual_xattr;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use firn_tiering::{Blocks, Budget, Clock, Wait};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::error::{FsError, FsResult};
 use crate::file::flusher::Flusher;
 use crate::file::gate::Pass;
 use crate::file::{Files, chain};
-use crate::namespace::Namespace;
+use crate::namespace::{Dataset, Namespace};
 use crate::types::Ino;
 
 pub use crate::core::Core;
@@ -84,6 +86,8 @@ pub struct Volume {
     /// Free bytes, and when they were asked for.
     known_free: Mutex<Option<(Instant, u64)>>,
     sweeper: Sweeper,
+    /// Datasets whose root lists `.firn`.
+    listed_snapdirs: RwLock<HashSet<Dataset>>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -122,6 +126,7 @@ impl Volume {
             small_sync: Mutex::default(),
             known_free: Mutex::default(),
             sweeper,
+            listed_snapdirs: RwLock::default(),
         };
         volume.purge_orphans()?;
         Ok(volume)
@@ -169,9 +174,11 @@ impl Volume {
         self.files.buffered_bytes()
     }
 
-    /// The file of an inode as people know it: `/a/b`.
+    /// The file of an inode as people know it: `/a/b`, also where a snapshot shows it.
     pub fn path(&self, ino: Ino) -> String {
-        String::from_utf8_lossy(&self.names.path(ino)).into_owned()
+        let mut path = self.snapdir_path(ino).unwrap_or_default();
+        path.extend(self.names.path(ino));
+        String::from_utf8_lossy(&path).into_owned()
     }
 
     /// Makes everything durable that was acknowledged before the call.
@@ -202,13 +209,21 @@ impl Volume {
         self.files.health.check()
     }
 
-    /// Begins a change. Waits for a moment while a snapshot is taken.
-    fn change(&self) -> FsResult<Pass<'_>> {
+    /// Begins a change of a directory's entry. Waits for a moment while a snapshot is taken.
+    fn change_entry(&self, parent: Ino, name: &[u8]) -> FsResult<Pass<'_>> {
+        self.check_entry(parent, name)?;
         self.check_writable()?;
         Ok(self.files.gate.pass())
     }
 
-    /// [`Volume::change`] for who may be forbidden to wait.
+    /// Begins a change of an inode.
+    fn change(&self, ino: Ino) -> FsResult<Pass<'_>> {
+        self.check_stored(ino)?;
+        self.check_writable()?;
+        Ok(self.files.gate.pass())
+    }
+
+    /// Begins a change for who may be forbidden to wait.
     fn change_as(&self, wait: Wait) -> FsResult<Pass<'_>> {
         self.check_writable()?;
         self.files.gate.pass_as(wait)

@@ -17,8 +17,8 @@ use crate::types::Ino;
 
 const COUNTER_END: u64 = 1 << 48;
 
-/// Inode numbers end here; the bits above are a view's.
-const INODE_END: u64 = 1 << Ino::OBJECT_BITS;
+/// Inode numbers end here; those above are not stored, and the bits above are a view's.
+const INODE_END: u64 = Ino::RESERVED;
 
 /// One fsync for so many new files.
 const INODES_PER_LEASE: u64 = 16_384;

@@ -23,6 +23,14 @@ impl Namespace {
         (!view.is_live() && ino == view.root()).then_some(view.dataset)
     }
 
+    /// The snapshot that an inode is in: its dataset and its name.
+    pub fn snapshot_with(&self, ino: Ino) -> Option<(Dataset, String)> {
+        let view = self.view(ino).ok().filter(|view| !view.is_live())?;
+        let tree = self.tree.read();
+        let record = tree.snapshots.get(&view.limit)?;
+        Some((view.dataset, record.name.clone()))
+    }
+
     /// The number of an object in the live view of a dataset.
     pub fn in_live_view(&self, dataset: Dataset, object: u64) -> FsResult<Ino> {
         Ok(self.live_view(dataset)?.lift(Ino(object)))

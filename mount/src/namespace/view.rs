@@ -56,7 +56,7 @@ impl Namespace {
         let view = self.view(ino)?;
         match view.is_live() {
             true => Ok(view),
-            false => Err(FsError::ReadOnly("a snapshot never changes".to_owned())),
+            false => Err(FsError::InSnapshot),
         }
     }
 

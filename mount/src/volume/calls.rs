@@ -21,6 +21,9 @@ const INODES: u64 = 1 << 40;
 
 impl Core for Volume {
     fn lookup(&self, parent: Ino, name: &[u8]) -> FsResult<Attr> {
+        if let Some(attr) = self.lookup_snapdir(parent, name)? {
+            return Ok(attr);
+        }
         let inode = self.logged(parent, self.names.lookup(parent, name))?;
         self.entry_attr(&inode)
     }
@@ -34,6 +37,7 @@ impl Core for Volume {
     }
 
     fn setattr(&self, caller: &Caller, ino: Ino, changes: &SetAttr, wait: Wait) -> FsResult<Attr> {
+        self.check_stored(ino)?;
         let _pass = self.change_as(wait)?;
         self.change_attr(caller, ino, changes)
     }
@@ -51,7 +55,7 @@ impl Core for Volume {
         umask: u32,
         rdev: u32,
     ) -> FsResult<Attr> {
-        let _pass = self.change()?;
+        let _pass = self.change_entry(parent, name)?;
         let made = self.names.mknod(caller, parent, name, mode, umask, rdev);
         self.entry_attr(&*self.changed(made)?)
     }
@@ -64,27 +68,27 @@ impl Core for Volume {
         mode: u32,
         umask: u32,
     ) -> FsResult<Attr> {
-        let _pass = self.change()?;
+        let _pass = self.change_entry(parent, name)?;
         let made = self.names.mkdir(caller, parent, name, mode, umask);
         self.entry_attr(&*self.changed(made)?)
     }
 
     fn unlink(&self, parent: Ino, name: &[u8]) -> FsResult<()> {
-        let _pass = self.change()?;
+        let _pass = self.change_entry(parent, name)?;
         let removed = self.changed(self.names.unlink(parent, name))?;
         self.removed(&removed);
         Ok(())
     }
 
     fn rmdir(&self, parent: Ino, name: &[u8]) -> FsResult<()> {
-        let _pass = self.change()?;
+        let _pass = self.change_entry(parent, name)?;
         let removed = self.changed(self.names.rmdir(parent, name))?;
         self.removed(&removed);
         Ok(())
     }
 
     fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> FsResult<Attr> {
-        let _pass = self.change()?;
+        let _pass = self.change_entry(parent, name)?;
         let made = self.names.symlink(caller, parent, name, target);
         self.entry_attr(&*self.changed(made)?)
     }
@@ -102,7 +106,8 @@ impl Core for Volume {
     }
 
     fn link(&self, ino: Ino, new_parent: Ino, new_name: &[u8]) -> FsResult<Attr> {
-        let _pass = self.change()?;
+        self.check_stored(ino)?;
+        let _pass = self.change_entry(new_parent, new_name)?;
         let linked = self.names.link(ino, new_parent, new_name);
         self.entry_attr(&*self.changed(linked)?)
     }
@@ -120,7 +125,7 @@ impl Core for Volume {
         umask: u32,
         open: OpenMode,
     ) -> FsResult<(Attr, Handle)> {
-        let _pass = self.change()?;
+        let _pass = self.change_entry(parent, name)?;
         let regular = mode & 0o7777;
         let made = self.names.mknod(caller, parent, name, regular, umask, 0);
         let inode = self.changed(made)?;
@@ -194,6 +199,9 @@ impl Core for Volume {
     }
 
     fn opendir(&self, ino: Ino) -> FsResult<Handle> {
+        if self.snapdir(ino)?.is_some() {
+            return Ok(DIRECTORY);
+        }
         match self.names.inode(ino)?.is_dir() {
             true => Ok(DIRECTORY),
             false => Err(FsError::NotDirectory),
@@ -241,7 +249,7 @@ impl Core for Volume {
         value: &[u8],
         mode: XattrMode,
     ) -> FsResult<()> {
-        let _pass = self.change()?;
+        let _pass = self.change(ino)?;
         if is_virtual(name) {
             return Err(FsError::NotSupported("user.firn.* is read-only"));
         }
@@ -255,6 +263,9 @@ impl Core for Volume {
     }
 
     fn getxattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
+        if self.snapdir(ino)?.is_some() {
+            return Err(FsError::NoAttribute);
+        }
         match is_virtual(name) {
             true => self.virtual_xattr(ino, name),
             false => self.names.getxattr(ino, name),
@@ -262,11 +273,14 @@ impl Core for Volume {
     }
 
     fn listxattr(&self, ino: Ino) -> FsResult<Vec<Vec<u8>>> {
-        self.names.listxattr(ino)
+        match self.snapdir(ino)? {
+            Some(_) => Ok(Vec::new()),
+            None => self.names.listxattr(ino),
+        }
     }
 
     fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> FsResult<()> {
-        let _pass = self.change()?;
+        let _pass = self.change(ino)?;
         if is_virtual(name) {
             return Err(FsError::NotSupported("user.firn.* is read-only"));
         }

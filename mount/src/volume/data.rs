@@ -57,8 +57,12 @@ impl Volume {
         mode: OpenMode,
         wait: Wait,
     ) -> FsResult<Handle> {
+        if self.snapdir(ino)?.is_some() {
+            return Err(FsError::IsDirectory);
+        }
         if mode.write || mode.truncate {
             self.check_writable()?;
+            self.check_live(ino)?;
         }
         let _pass = if mode.truncate { Some(self.change_as(wait)?) } else { None };
         let node = self.table.open(ino, || self.regular(ino))?;
@@ -115,6 +119,9 @@ impl Volume {
         wait: Wait,
     ) -> FsResult<u32> {
         let open = self.handles.get(ino, handle)?;
+        if !open.mode.write {
+            return Err(FsError::BadHandle);
+        }
         if open.mode.sync {
             must_wait(wait)?;
         }

@@ -36,6 +36,7 @@ impl Volume {
     pub fn destroy_dataset(&self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Forget> {
         self.check_writable()?;
         let entry = self.names.dataset_entry(dataset)?;
+        let origin = self.origin(dataset);
         // Nothing is opened meanwhile that would outlive the dataset.
         let shut = self.shut()?;
         let removed = self.tree_changed(self.names.destroy_dataset(dataset, with_snapshots))?;
@@ -46,6 +47,10 @@ impl Volume {
         let mut forget = Forget { inodes, ..Forget::default() };
         if let Some((parent, name)) = entry {
             forget.add(entry_changed(parent, &name));
+        }
+        if let Some((origin, snapshot)) = origin {
+            // Its end may have been deferred until now.
+            forget.add(self.snapdir_changed(origin, &[&snapshot])?);
         }
         Ok(forget)
     }
@@ -72,8 +77,20 @@ impl Volume {
     /// belonged to is a clone of it.
     pub fn promote(&self, dataset: Dataset) -> TreeResult<Forget> {
         self.check_writable()?;
+        let mut forget = Forget::default();
+        if let Some((origin, _)) = self.origin(dataset) {
+            let snapshots = self.names.snapshots(origin)?;
+            let names: Vec<&str> = snapshots.iter().map(|snapshot| &snapshot.name[..]).collect();
+            forget.add(self.snapdir_changed(origin, &names)?);
+            forget.add(self.snapdir_changed(dataset, &names)?);
+        }
         self.tree_changed(self.names.promote(dataset))?;
-        Ok(Forget::default())
+        Ok(forget)
+    }
+
+    /// The snapshot that a dataset is a clone of, and whose it is.
+    fn origin(&self, dataset: Dataset) -> Option<(Dataset, String)> {
+        self.names.datasets().into_iter().find(|info| info.dataset == dataset)?.origin
     }
 }
 

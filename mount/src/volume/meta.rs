@@ -14,6 +14,9 @@ use crate::types::{Attr, Caller, DirEntry, FileKind, Ino, RenameMode, SetAttr, S
 impl Volume {
     /// Attributes as programs see them: what is committed, with what is not over it.
     pub(super) fn attr(&self, ino: Ino) -> FsResult<Attr> {
+        if let Some(place) = self.snapdir(ino)? {
+            return self.snapdir_attr(ino, place);
+        }
         match self.table.loaded(ino) {
             None => self.names.getattr(ino),
             Some(node) => {
@@ -54,6 +57,7 @@ impl Volume {
     ) -> FsResult<Attr> {
         let mut changes = *changes;
         if let Some(size) = changes.size.take() {
+            self.check_live(ino)?;
             let node = self.file(ino)?;
             self.resize(caller, &node, size)?;
         }
@@ -117,6 +121,8 @@ impl Volume {
         mode: RenameMode,
         wait: Wait,
     ) -> FsResult<()> {
+        self.check_entry(from.0, from.1)?;
+        self.check_entry(to.0, to.1)?;
         self.check_writable()?;
         if mode == RenameMode::Replace
             && let Some(source) = self.existing(from)?
@@ -141,11 +147,16 @@ impl Volume {
         sink: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> FsResult<()> {
         if !plus {
-            return self.names.readdir(ino, cookie, false, sink);
+            return self.entries(ino, cookie, false, sink);
         }
         let mut any = false;
-        let listed = self.names.readdir(ino, cookie, true, &mut |entry| {
-            let Some(stored) = entry.attr else { return sink(entry) };
+        let listed = self.entries(ino, cookie, true, &mut |entry| {
+            if entry.name == b"." || entry.name == b".." {
+                return sink(entry);
+            }
+            let Some(stored) = entry.attr.or_else(|| self.attr(entry.ino).ok()) else {
+                return sink(entry);
+            };
             // Counted before it is handed out, so that it cannot be purged in between.
             self.table.look_up(entry.ino);
             let mut entry = entry.clone();

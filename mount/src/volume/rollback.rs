@@ -9,6 +9,7 @@
 //! finishes the rollback when it is opened.
 
 use super::Volume;
+use super::snapdir::CONTROL_NAME;
 use crate::namespace::{Dataset, TreeResult};
 use crate::types::{Forget, Ino};
 
@@ -49,6 +50,7 @@ impl Volume {
         let root = self.names.live_root(dataset)?;
         if root == Ino::ROOT {
             // Its number stays; what is in it gets others.
+            forget.entries.push((root, CONTROL_NAME.to_vec()));
             self.names.readdir(root, 0, false, &mut |entry| {
                 if entry.ino != root && self.table.is_known(entry.ino) {
                     forget.entries.push((root, entry.name.clone()));

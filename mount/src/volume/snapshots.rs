@@ -29,7 +29,11 @@ impl Volume {
         self.check_writable()?;
         let take = || self.tree_changed(self.names.snapshot(datasets, name, message));
         let (snapshots, held) = self.frozen(take)?;
-        Ok(Taken { snapshots, held, forget: Forget::default() })
+        let mut forget = Forget::default();
+        for &dataset in datasets {
+            forget.add(self.snapdir_changed(dataset, &[name])?);
+        }
+        Ok(Taken { snapshots, held, forget })
     }
 
     /// Destroys snapshots of a dataset, all or none; what only they held is freed in the
@@ -43,15 +47,14 @@ impl Volume {
     ) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.destroy_snapshots(dataset, names, deferred))?;
-        self.sweeper.wake();
-        Ok(Forget { inodes: self.drop_gone(), ..Forget::default() })
+        self.snapshots_went(dataset, names)
     }
 
     /// Gives a snapshot another name.
     pub fn rename_snapshot(&self, dataset: Dataset, name: &str, new: &str) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.rename_snapshot(dataset, name, new))?;
-        Ok(Forget::default())
+        Ok(self.snapdir_changed(dataset, &[name, new])?)
     }
 
     /// Keeps a snapshot from being destroyed.
@@ -64,8 +67,15 @@ impl Volume {
     pub fn release_snapshot(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.release(dataset, name, tag))?;
+        self.snapshots_went(dataset, &[name])
+    }
+
+    /// Gives up what is in memory of snapshots that are gone, and clears away the rest.
+    fn snapshots_went(&self, dataset: Dataset, names: &[&str]) -> TreeResult<Forget> {
         self.sweeper.wake();
-        Ok(Forget { inodes: self.drop_gone(), ..Forget::default() })
+        let mut forget = self.snapdir_changed(dataset, names)?;
+        forget.inodes.extend(self.drop_gone());
+        Ok(forget)
     }
 
     /// Passes the outcome of a change of the tree on; a failed commit ends all changes.

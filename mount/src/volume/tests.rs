@@ -6,5 +6,6 @@ mod durability;
 mod fake;
 mod faults;
 mod model;
+mod snapdir;
 mod snapshots;
 mod threads;

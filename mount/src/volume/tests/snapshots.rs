@@ -17,21 +17,21 @@ const READ: OpenMode =
     OpenMode { read: true, write: false, truncate: false, sync: false, append: false };
 
 impl World {
-    fn snapshot(&self, name: &str) -> Ino {
+    pub(super) fn snapshot(&self, name: &str) -> Ino {
         let mut taken = self.volume().snapshot(&[Dataset::ROOT], name, "").unwrap().snapshots;
         taken.remove(0).root
     }
 
-    fn destroy(&self, name: &str) -> Forget {
+    pub(super) fn destroy(&self, name: &str) -> Forget {
         self.volume().destroy_snapshots(Dataset::ROOT, &[name], false).unwrap()
     }
 
-    fn open_in(&self, dir: Ino, name: &str) -> (Ino, Handle) {
+    pub(super) fn open_in(&self, dir: Ino, name: &str) -> (Ino, Handle) {
         let ino = self.volume().lookup(dir, name.as_bytes()).unwrap().ino;
         (ino, self.volume().open(&ROOT, ino, READ, self.wait()).unwrap())
     }
 
-    fn content_in(&self, dir: Ino, name: &str) -> Vec<u8> {
+    pub(super) fn content_in(&self, dir: Ino, name: &str) -> Vec<u8> {
         let file = self.open_in(dir, name);
         let bytes = self.read(file, 0, u32::MAX).to_vec();
         self.volume().release(file.0, file.1);
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// Sooner or later so many blocks are left: threads may hold one for a moment.
-    fn assert_blocks(&self, expected: usize) {
+    pub(super) fn assert_blocks(&self, expected: usize) {
         for _ in 0..500 {
             if self.blocks_left() == expected {
                 return;
