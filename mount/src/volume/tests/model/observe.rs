@@ -55,8 +55,13 @@ pub(super) struct View {
 }
 
 pub(super) fn observe(volume: &Volume, wait: Wait) -> View {
+    observe_below(volume, Ino::ROOT, wait)
+}
+
+/// Everything below a directory.
+pub(super) fn observe_below(volume: &Volume, root: Ino, wait: Wait) -> View {
     let mut view = View::default();
-    list(volume, Ino::ROOT, "", wait, &mut view);
+    list(volume, root, "", wait, &mut view);
     view
 }
 

@@ -19,6 +19,9 @@ pub(super) type Slot = usize;
 /// Files open at once.
 pub(super) const OPEN: usize = 3;
 
+/// Snapshots at once.
+pub(super) const SNAPSHOTS: usize = 4;
+
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Create(At, Slot),
@@ -53,6 +56,9 @@ pub(super) enum Op {
     PowerLoss,
     Remount,
     MoveTiers,
+    Snapshot,
+    Destroy(usize),
+    Rollback(usize),
 }
 
 fn at() -> impl Strategy<Value = At> {
@@ -138,6 +144,9 @@ fn volume_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::PowerLoss),
         1 => Just(Op::Remount),
         1 => Just(Op::MoveTiers),
+        6 => Just(Op::Snapshot),
+        3 => (0..SNAPSHOTS).prop_map(Op::Destroy),
+        3 => (0..SNAPSHOTS).prop_map(Op::Rollback),
     ]
 }
 

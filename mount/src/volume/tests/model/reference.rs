@@ -179,6 +179,21 @@ impl Tree {
                 .any(|((parent, _), child)| *child == dir && self.is_within(*parent, ancestor))
     }
 
+    /// The same with other numbers.
+    pub(super) fn renumbered(&self, number: impl Fn(Ino) -> Ino) -> Self {
+        let inodes = self.inodes.values().map(|meta| {
+            let ino = number(meta.ino);
+            (ino, Meta { ino, ..meta.clone() })
+        });
+        let entries = self.entries.iter();
+        Self {
+            inodes: inodes.collect(),
+            entries: entries
+                .map(|((dir, name), ino)| ((number(*dir), *name), number(*ino)))
+                .collect(),
+        }
+    }
+
     /// By path.
     pub(super) fn listing(&self) -> BTreeMap<String, Meta> {
         let mut listing = BTreeMap::new();
@@ -272,6 +287,16 @@ impl Reference {
         let history = &self.files[&ino];
         let last = history.floors.last().map_or(0, |(_, state)| *state);
         last + 1 == history.states.len()
+    }
+
+    /// Everything is as it was in a snapshot, and survives everything.
+    pub(super) fn rolled_back(&mut self, tree: Tree, files: BTreeMap<Ino, FileState>) {
+        self.trees = vec![tree.clone()];
+        self.tree = tree;
+        let histories = files
+            .into_iter()
+            .map(|(ino, state)| (ino, History { states: vec![state], floors: Vec::new() }));
+        self.files = histories.collect();
     }
 
     /// Whatever is in the namespace survives everything.

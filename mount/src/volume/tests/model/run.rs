@@ -2,6 +2,7 @@
 //! whole here, content in `content`.
 
 mod content;
+mod snapshots;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::reference::{Meta, Reference};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
 use crate::types::{Attr, FileKind, Handle, Ino, RenameMode, SetAttr, XattrMode};
+use snapshots::Saved;
 
 /// A stack of stores below a volume.
 pub(super) trait Subject {
@@ -58,7 +60,14 @@ impl Subject for World {
 
 /// Runs one sequence.
 pub(super) fn run(subject: &mut impl Subject, ops: &[Op]) {
-    let mut runner = Runner { subject, reference: Reference::new(), open: [None; OPEN], byte: 0 };
+    let mut runner = Runner {
+        subject,
+        reference: Reference::new(),
+        open: [None; OPEN],
+        byte: 0,
+        saved: Vec::new(),
+        taken: 0,
+    };
     for op in ops {
         runner.subject.clock().advance(Duration::from_secs(1));
         runner.step(op);
@@ -74,6 +83,9 @@ struct Runner<'s, S> {
     reference: Reference,
     open: [Option<(Ino, Handle)>; OPEN],
     byte: u8,
+    /// What each snapshot shows for ever.
+    saved: Vec<Saved>,
+    taken: usize,
 }
 
 /// Same outcome, errors by their kind?
@@ -187,6 +199,9 @@ impl<S: Subject> Runner<'_, S> {
                 self.check(true);
             }
             Op::MoveTiers => self.subject.move_tiers(),
+            Op::Snapshot => self.snapshot(),
+            Op::Destroy(which) => self.destroy(which),
+            Op::Rollback(which) => self.rollback(which),
             ref other => panic!("{other:?} is no such call"),
         }
     }
@@ -212,6 +227,7 @@ impl<S: Subject> Runner<'_, S> {
         if let Err(why) = recovered {
             panic!("after {}: {why}", if lost_power { "power loss" } else { "a crash" });
         }
+        self.check_snapshots();
     }
 
     /// Compares everything; `at_rest` when nothing is uncommitted.
@@ -225,6 +241,7 @@ impl<S: Subject> Runner<'_, S> {
                 assert_eq!(seen.blocks(), state.allocated().div_ceil(512), "{ino:?}: {state:#?}");
             }
         }
+        self.check_snapshots();
     }
 
     fn made(&mut self, at: At, attr: &Attr, perm: u16) {
