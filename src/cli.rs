@@ -13,6 +13,7 @@ use crate::failure::{self, EXIT_USAGE};
 mod check;
 mod completions;
 mod explain;
+mod heard;
 mod init;
 mod man;
 mod mount;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::cold::{self, Terms};
 use crate::control::server::ControlSocket;
-use crate::failure::{Explain, Failure};
+use crate::failure::{self, Failure};
 use crate::mounts;
 use crate::volume_dir::lock::{Owner, VolumeLock};
 use crate::volume_dir::{VolumeDir, create};
@@ -166,10 +166,7 @@ fn explain(error: MountError) -> anyhow::Error {
         MountError::Busy(_) => "end the programs that use it",
         MountError::Io { .. } => "see firn.log in the volume directory",
     };
-    match Err::<(), _>(error).hint(hint) {
-        Err(error) => error,
-        Ok(()) => anyhow::Error::msg("mounting"),
-    }
+    failure::hinted(error, hint)
 }
 
 impl Served {

@@ -47,12 +47,22 @@ pub trait Explain<T> {
 
 impl<T, E: Into<anyhow::Error>> Explain<T> for Result<T, E> {
     fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
-        self.map_err(|error| error.into().context(Hint(hint.into())))
+        self.map_err(|error| hinted(error, hint))
     }
 
     fn wrong_usage(self) -> anyhow::Result<T> {
-        self.map_err(|error| error.into().context(Usage))
+        self.map_err(wrong_usage)
     }
+}
+
+/// An error, with what the user can do about it.
+pub fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
+    error.into().context(Hint(hint.into()))
+}
+
+/// An error, as one of wrong usage: exit code 2.
+pub fn wrong_usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    error.into().context(Usage)
 }
 
 /// A failure in the form in which it is printed, and in which it crosses the readiness pipe and

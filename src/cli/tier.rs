@@ -6,12 +6,12 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::heard::Heard;
 use super::target;
-use crate::control::client::{Client, Listener};
-use crate::control::protocol::{Files, Progress, Verb};
+use crate::control::client::Client;
+use crate::control::protocol::{Files, Verb};
 use crate::failure::EXIT_DONE;
 use crate::report::files::{FileLine, Listing, Moved};
-use crate::report::progress::Follower;
 use crate::report::status::Status;
 use crate::report::{self, table};
 use crate::units::rounded_bytes;
@@ -106,33 +106,6 @@ impl Tier {
             TierVerb::Where(what) | TierVerb::Ls(what) => what.run(),
             TierVerb::Status(what) => what.run(),
         }
-    }
-}
-
-/// Hears one kind of item and shows progress.
-struct Heard<T> {
-    follower: Follower,
-    items: Vec<T>,
-}
-
-impl<T> Heard<T> {
-    fn new() -> Self {
-        Self { follower: Follower::new(), items: Vec::new() }
-    }
-}
-
-impl<T: serde::de::DeserializeOwned> Listener for Heard<T> {
-    fn progress(&mut self, progress: &Progress) {
-        self.follower.show_quietly(progress);
-    }
-
-    fn warning(&mut self, text: &str) {
-        self.follower.note(&format!("firn: warning: {text}"));
-    }
-
-    fn item(&mut self, item: serde_json::Value) -> anyhow::Result<()> {
-        self.items.push(serde_json::from_value(item).context("the daemon's answer")?);
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use serde::de::DeserializeOwned;
 
 use super::protocol::{self, Answer, MAX_ANSWER, Progress, Request, VERSION, Verb};
-use crate::failure::Explain;
+use crate::failure::{self, Explain};
 use crate::mounts;
 use crate::volume_dir::{VolumeDir, lock};
 
@@ -126,8 +126,5 @@ fn explain_unreachable(volume: &VolumeDir, error: io::Error) -> anyhow::Error {
             (anyhow!("is not mounted"), format!("mount it with `firn mount {name} <mountpoint>`"))
         }
     };
-    match Err::<(), _>(what).with_context(|| format!("volume {name}")).hint(hint) {
-        Err(error) => error,
-        Ok(()) => anyhow!("volume {name} does not answer"),
-    }
+    failure::hinted(what.context(format!("volume {name}")), hint)
 }
