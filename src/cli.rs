@@ -12,13 +12,17 @@ use crate::failure::{self, EXIT_USAGE};
 
 mod check;
 mod completions;
+mod dataset;
 mod explain;
 mod heard;
 mod init;
 mod man;
 mod mount;
 mod mount_options;
+mod names;
+mod offline;
 mod recover;
+mod snapshot;
 mod status;
 mod sync;
 mod target;
@@ -39,6 +43,8 @@ pub struct Cli {
 const EXIT_CODES: &str = "Exit status: 0 done; 1 failed; 2 wrong usage; 3 the check ran and found \
 damage it did not repair.\n\
 Wherever a volume is expected, a volume directory, a mountpoint or any path below one will do.\n\
+A dataset is written as the path of its root directory, a snapshot as that path with @name; on a \
+volume that is not mounted, as <volume-dir>:/path@name.\n\
 Sizes are written 64KiB or 2TiB, durations 90s, 15m or 7d.";
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +55,8 @@ enum Verb {
     Sync(sync::Sync),
     Status(status::StatusVerb),
     Explain(explain::ExplainVerb),
+    Dataset(dataset::Dataset),
+    Snapshot(snapshot::Snapshot),
     Tier(tier::Tier),
     Check(check::CheckVerb),
     Recover(recover::Recover),
@@ -93,6 +101,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Sync(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Explain(verb) => verb.run(),
+        Verb::Dataset(verb) => verb.run(),
+        Verb::Snapshot(verb) => verb.run(),
         Verb::Tier(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Recover(verb) => verb.run(),

@@ -12,6 +12,7 @@
 pub mod client;
 pub mod protocol;
 pub mod server;
+pub mod tree;
 
 use std::fs::File;
 use std::io;

@@ -42,6 +42,7 @@ mod place;
 mod schedule;
 mod state;
 pub mod storage;
+pub mod tree;
 
 use assemble::Parts;
 use handler::Answers;

@@ -13,4 +13,5 @@ pub mod failure;
 pub mod mounts;
 pub mod report;
 pub mod units;
+pub mod utc;
 pub mod volume_dir;

@@ -8,9 +8,12 @@ use anyhow::Context;
 use serde::Serialize;
 
 pub mod check;
+pub mod datasets;
+pub mod diff;
 pub mod explain;
 pub mod files;
 pub mod progress;
+pub mod snapshots;
 pub mod status;
 pub mod table;
 

@@ -16,5 +16,7 @@ mod mounted;
 mod one_definition;
 #[path = "command/run.rs"]
 mod run;
+#[path = "command/snapshots.rs"]
+mod snapshots;
 #[path = "command/systemd.rs"]
 mod systemd;

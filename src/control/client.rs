@@ -59,6 +59,11 @@ impl Client {
         }
     }
 
+    /// Whether `other` is connected to the daemon of the same volume.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+
     /// Asks, and hears the answer to its end.
     pub fn ask(self, verb: Verb, listener: &mut dyn Listener) -> anyhow::Result<()> {
         let Self { mut stream, name } = self;

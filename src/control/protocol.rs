@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::tree::{DatasetAct, SnapshotAct};
 use crate::failure::Failure;
 
 /// Version of the protocol.
@@ -54,6 +55,10 @@ pub enum Verb {
     Stage(Files),
     /// State of each file: file items.
     List(Files),
+    /// Datasets.
+    Dataset(DatasetAct),
+    /// Snapshots.
+    Snapshot(SnapshotAct),
 }
 
 /// Which files a tier verb means.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use rustix::net::UCred;
 use serde::Serialize;
 
 use super::protocol::{self, Answer, MAX_REQUEST, Progress, Request, VERSION, Verb};
@@ -51,6 +52,11 @@ impl Outbox {
     /// Says what went wrong without stopping the rest.
     pub fn warning(&mut self, text: impl Into<String>) -> io::Result<()> {
         self.send(&Answer::Warning(text.into()))
+    }
+
+    /// The process that asks.
+    pub fn peer(&self) -> io::Result<UCred> {
+        Ok(rustix::net::sockopt::socket_peercred(&self.stream)?)
     }
 
     /// Closes the answer before the handler returns, for one whose process ends right after.

@@ -11,6 +11,7 @@ use super::assemble::Parts;
 use super::moves::{self, Direction};
 use super::phase::{Phase, State};
 use super::state::{self, Fixed};
+use super::tree::TreeAnswers;
 use super::{Job, inspect};
 use crate::control::protocol::{Files, Progress, Verb};
 use crate::control::server::{Handler, Outbox};
@@ -51,6 +52,11 @@ impl Answers {
     fn sync(&self) -> anyhow::Result<()> {
         self.kernel.drain_all().context("writing back what the kernel holds")?;
         self.parts.volume.sync().context("writing back")
+    }
+
+    fn tree(&self) -> TreeAnswers<'_> {
+        let Self { parts, kernel, fixed, .. } = self;
+        TreeAnswers { parts, kernel, mountpoint: &fixed.mountpoint }
     }
 
     fn explain(&self, ino: Ino, out: &mut Outbox) -> anyhow::Result<()> {
@@ -116,6 +122,8 @@ impl Handler for Answers {
             Verb::Recompress(files) => self.move_files(&files, Direction::Recompress, out),
             Verb::Release(files) => self.move_files(&files, Direction::Release, out),
             Verb::Stage(files) => self.move_files(&files, Direction::Stage, out),
+            Verb::Dataset(act) => self.tree().dataset(act, out),
+            Verb::Snapshot(act) => self.tree().snapshot(act, out),
         }
     }
 }

@@ -19,7 +19,7 @@ const ENTRY_PAGE: usize = 512;
 const SLOT_PAGE: usize = 256;
 
 /// What a file type is called.
-fn kind_name(kind: FileKind) -> &'static str {
+pub(super) fn kind_name(kind: FileKind) -> &'static str {
     match kind {
         FileKind::File => "file",
         FileKind::Directory => "directory",

@@ -1,0 +1,246 @@
+//! What datasets and snapshots are called: the path of the root directory from the mountpoint, or
+//! from `<volume-dir>:` where the volume is not mounted.
+
+use anyhow::anyhow;
+use firn_mount::FsError;
+use firn_mount::namespace::{
+    Dataset, DatasetInfo, Namespace, Snapshot, Timestamp, TreeError, TreeResult,
+};
+use firn_mount::types::Ino;
+
+use crate::control::tree::DatasetName;
+use crate::failure::{self, Explain};
+use crate::report::datasets::DatasetLine;
+use crate::report::snapshots::SnapshotLine;
+use crate::utc;
+
+/// The datasets as they are now, with their names.
+pub struct Naming<'a> {
+    /// Where they are.
+    pub(super) names: &'a Namespace,
+    prefix: String,
+    known: Vec<DatasetInfo>,
+}
+
+impl<'a> Naming<'a> {
+    /// `prefix` is the mountpoint, or `<volume-dir>:`.
+    pub fn new(names: &'a Namespace, prefix: &str) -> Self {
+        let prefix = prefix.trim_end_matches('/').to_owned();
+        Self { names, prefix, known: names.datasets() }
+    }
+
+    /// A path from the root of the mount, as people write it.
+    pub(super) fn path(&self, path: &[u8]) -> String {
+        let path = String::from_utf8_lossy(path);
+        match (path.as_ref(), self.prefix.ends_with(':')) {
+            ("/", false) if !self.prefix.is_empty() => self.prefix.clone(),
+            (path, _) => format!("{}{path}", self.prefix),
+        }
+    }
+
+    /// What a dataset is called.
+    pub(super) fn name(&self, dataset: Dataset) -> String {
+        match self.info(dataset) {
+            Some(info) => self.path(&info.path),
+            None => format!("dataset {}", dataset.0),
+        }
+    }
+
+    /// What a snapshot is called.
+    pub(super) fn snapshot(&self, dataset: Dataset, name: &str) -> String {
+        format!("{}@{name}", self.name(dataset))
+    }
+
+    pub(super) fn info(&self, dataset: Dataset) -> Option<&DatasetInfo> {
+        self.known.iter().find(|info| info.dataset == dataset)
+    }
+
+    /// All datasets, each behind the one that it lies in.
+    pub(super) fn all(&self) -> Vec<Dataset> {
+        self.known.iter().map(|info| info.dataset).collect()
+    }
+
+    /// The dataset whose root directory was found on the mount.
+    pub(super) fn find(&self, of: &DatasetName) -> anyhow::Result<Dataset> {
+        let ino = Ino(of.ino);
+        if let Some(info) = self.known.iter().find(|info| info.root == Some(ino)) {
+            return Ok(info.dataset);
+        }
+        let around = self.names.dataset_of(ino).map(|dataset| self.name(dataset));
+        let hint = match around {
+            Ok(name) => format!("it is in dataset {name}; `firn dataset list` lists all"),
+            Err(_) => "`firn dataset list` lists all datasets".to_owned(),
+        };
+        Err(anyhow!("{} is not the root directory of a dataset", of.name)).hint(hint)
+    }
+
+    /// The dataset whose root directory is at a path from the root of the mount.
+    fn at(&self, path: &[u8]) -> anyhow::Result<Dataset> {
+        let trimmed = path.strip_suffix(b"/").filter(|path| !path.is_empty()).unwrap_or(path);
+        let found = self.known.iter().find(|info| info.path == trimmed);
+        found
+            .map(|info| info.dataset)
+            .ok_or_else(|| anyhow!("{} is no dataset", self.path(path)))
+            .hint("`firn dataset list <volume-dir>` lists all datasets")
+    }
+
+    /// A dataset and, if `recursive`, all below it; each behind the one that it lies in.
+    pub(super) fn with_below(&self, dataset: Dataset, recursive: bool) -> Vec<Dataset> {
+        let mut found = vec![dataset];
+        let mut next = 0;
+        while recursive && next < found.len() {
+            let parent = Some(found[next]);
+            let children = self.known.iter().filter(|info| info.parent == parent);
+            found.extend(children.map(|info| info.dataset));
+            next += 1;
+        }
+        found
+    }
+
+    /// A line for each snapshot of these datasets, oldest first.
+    pub(super) fn for_each_snapshot(
+        &self,
+        datasets: &[Dataset],
+        visit: &mut dyn FnMut(SnapshotLine) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        for &dataset in datasets {
+            let snapshots = self.names.snapshots(dataset).map_err(|error| self.explain(error))?;
+            for snapshot in snapshots {
+                visit(self.snapshot_line(&snapshot).map_err(|error| self.explain(error))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot_line(&self, snapshot: &Snapshot) -> TreeResult<SnapshotLine> {
+        let (dataset, name) = (snapshot.dataset, &snapshot.name);
+        // Counted once and kept, where that is possible.
+        let referenced = match self.names.read_only() {
+            None => Some(self.names.referenced(dataset, name)?),
+            Some(_) => snapshot.referenced,
+        };
+        Ok(SnapshotLine {
+            snapshot: self.snapshot(dataset, name),
+            dataset: self.name(dataset),
+            name: name.clone(),
+            created: when(snapshot.created),
+            message: snapshot.message.clone(),
+            used_bytes: Some(self.names.used(dataset, name)?),
+            referenced_bytes: referenced.map(|referenced| referenced.bytes),
+            written_bytes: Some(self.names.written(snapshot.root)?),
+            holds: snapshot.holds.iter().map(|hold| hold.tag.clone()).collect(),
+            clones: snapshot.clones.iter().map(|clone| self.name(*clone)).collect(),
+            deferred: snapshot.deferred,
+        })
+    }
+
+    /// A line for each of these datasets.
+    pub(super) fn for_each_dataset(
+        &self,
+        datasets: &[Dataset],
+        visit: &mut dyn FnMut(DatasetLine) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        for &dataset in datasets {
+            let Some(info) = self.info(dataset) else { continue };
+            let explain = |error| self.explain(error);
+            let snapshots = self.names.snapshots(dataset).map_err(explain)?;
+            let made = info.created != Timestamp::default();
+            visit(DatasetLine {
+                dataset: self.path(&info.path),
+                created: made.then(|| when(info.created)),
+                origin: info.origin.as_ref().map(|(of, name)| self.snapshot(*of, name)),
+                snapshots: snapshots.len() as u64,
+                written_bytes: info
+                    .root
+                    .map(|root| self.names.written(root))
+                    .transpose()
+                    .map_err(explain)?,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Lines for the snapshots of the dataset at a path, in a volume that is not mounted.
+    pub fn snapshot_lines(
+        &self,
+        path: &[u8],
+        recursive: bool,
+    ) -> anyhow::Result<Vec<SnapshotLine>> {
+        let mut lines = Vec::new();
+        let datasets = self.with_below(self.at(path)?, recursive);
+        self.for_each_snapshot(&datasets, &mut |line| {
+            lines.push(line);
+            Ok(())
+        })?;
+        Ok(lines)
+    }
+
+    /// Lines for the dataset at a path, in a volume that is not mounted.
+    pub fn dataset_lines(&self, path: &[u8], recursive: bool) -> anyhow::Result<Vec<DatasetLine>> {
+        let mut lines = Vec::new();
+        let datasets = self.with_below(self.at(path)?, recursive);
+        self.for_each_dataset(&datasets, &mut |line| {
+            lines.push(line);
+            Ok(())
+        })?;
+        Ok(lines)
+    }
+
+    /// Why something cannot be done, with names and with what to do about it.
+    pub(super) fn explain(&self, error: TreeError) -> anyhow::Error {
+        let advice = match &error {
+            TreeError::Cloned(clones) => return self.explain_clones(clones),
+            TreeError::Children(children) => return self.explain_children(children),
+            other => advice(other),
+        };
+        let is_usage = matches!(error, TreeError::InvalidName(_));
+        let explained = match advice {
+            Some(advice) => failure::hinted(error, advice),
+            None => anyhow::Error::new(error),
+        };
+        if is_usage { failure::wrong_usage(explained) } else { explained }
+    }
+
+    fn explain_clones(&self, clones: &[Dataset]) -> anyhow::Error {
+        let names: Vec<String> = clones.iter().map(|clone| self.name(*clone)).collect();
+        let hint = "promote a clone with `firn dataset promote`, or destroy the clones first";
+        failure::hinted(anyhow!("has clones: {}", names.join(", ")), hint)
+    }
+
+    pub(super) fn explain_children(&self, children: &[Dataset]) -> anyhow::Error {
+        let names: Vec<String> = children.iter().map(|child| self.name(*child)).collect();
+        let hint = "destroy or move them first; `firn dataset destroy -r` destroys all of them";
+        failure::hinted(anyhow!("datasets below are in the way: {}", names.join(", ")), hint)
+    }
+}
+
+/// What to do about a refusal.
+fn advice(error: &TreeError) -> Option<&'static str> {
+    Some(match error {
+        TreeError::NoDataset => "`firn dataset list` lists all datasets",
+        TreeError::NoSnapshot(_) => "`firn snapshot list <dataset>` lists a dataset's snapshots",
+        TreeError::NoHold(_) => "`firn snapshot holds <snapshot>` lists its holds",
+        TreeError::Exists(_) | TreeError::Fs(FsError::Exists) => "choose another name",
+        TreeError::InvalidName(_) => "choose a name that follows this rule",
+        TreeError::Held(_) => {
+            "take the holds back with `firn snapshot release <tag> <snapshot>`, or let it go with \
+             the last of them: `firn snapshot destroy -d`"
+        }
+        TreeError::InTheWay(_) => "destroy them with it: add -r",
+        TreeError::NotAClone => "only a clone can be promoted; `firn dataset list` shows origins",
+        TreeError::Unrelated => "name two snapshots of one dataset, the older one first",
+        TreeError::Busy => "try again when that is over",
+        TreeError::TooMany => "destroy snapshots that nobody needs",
+        TreeError::Fs(FsError::Busy) => "end what uses it, and try again",
+        TreeError::Fs(FsError::CrossesDatasets) => {
+            "a dataset stays in the one that it lies in; clone a snapshot of it elsewhere"
+        }
+        TreeError::Fs(FsError::ReadOnly(_)) => "mount the volume writable; a snapshot never is",
+        TreeError::Cloned(_) | TreeError::Children(_) | TreeError::Fs(_) => return None,
+    })
+}
+
+/// A time of the namespace.
+pub(super) fn when(time: Timestamp) -> String {
+    utc::rfc3339(time.secs)
+}

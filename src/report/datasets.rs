@@ -1,0 +1,49 @@
+//! What `firn dataset` says. The JSON objects are [`Listing`] and [`DatasetLine`]; their fields are
+//! only ever added to.
+
+use serde::{Deserialize, Serialize};
+
+use super::snapshots::bytes;
+use super::table;
+use crate::utc;
+
+/// One dataset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetLine {
+    /// Path of its root directory.
+    pub dataset: String,
+    /// When it was made: RFC 3339, UTC; absent for the root of a volume that never had another.
+    pub created: Option<String>,
+    /// The snapshot that it is a clone of.
+    pub origin: Option<String>,
+    /// How many snapshots it has.
+    pub snapshots: u64,
+    /// Bytes of files written since its newest snapshot; absent while it is rolled back.
+    pub written_bytes: Option<u64>,
+}
+
+/// Several datasets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    /// Each behind the one that it lies in.
+    pub datasets: Vec<DatasetLine>,
+}
+
+impl Listing {
+    /// For people.
+    pub fn text(&self) -> String {
+        let headings = ["name", "created", "written", "snapshots", "origin"];
+        let mut rows = table::table(&headings);
+        for line in &self.datasets {
+            rows.add_row([
+                line.dataset.clone(),
+                line.created.as_deref().map_or_else(|| "-".to_owned(), utc::for_table),
+                bytes(line.written_bytes),
+                line.snapshots.to_string(),
+                line.origin.clone().unwrap_or_else(|| "-".to_owned()),
+            ]);
+        }
+        table::right(&mut rows, &[2, 3]);
+        table::text(&rows)
+    }
+}
