@@ -13,3 +13,4 @@ mod power;
 mod programs;
 mod roundtrip;
 mod semantics;
+mod snapshots;

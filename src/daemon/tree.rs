@@ -53,7 +53,9 @@ impl TreeAnswers<'_> {
 
     /// Has the kernel forget what is not true any more.
     fn forget(&self, forget: &Forget) -> anyhow::Result<()> {
-        self.kernel.forget(self.parts.volume.as_ref(), forget).context("mending the kernel's cache")
+        self.kernel
+            .forget(self.parts.volume.as_ref(), forget)
+            .context("it is done, but the kernel may still show the state before")
     }
 
     /// Who asks, as the owner of what is made.
