@@ -6,6 +6,7 @@ mod content;
 mod durability;
 mod metadata;
 mod mounts;
+mod snapshots;
 
 use std::collections::BTreeSet;
 use std::path::Path;

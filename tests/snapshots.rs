@@ -10,19 +10,19 @@ use std::path::PathBuf;
 use crate::harness::Volume;
 
 /// `dataset@name` as the command takes it; the dataset of the mount's root is `""`.
-fn at(volume: &Volume, dataset: &str, name: &str) -> String {
+pub fn at(volume: &Volume, dataset: &str, name: &str) -> String {
     format!("{}@{name}", volume.path(dataset).to_str().unwrap().trim_end_matches('/'))
 }
 
-fn take(volume: &Volume, dataset: &str, name: &str) {
+pub fn take(volume: &Volume, dataset: &str, name: &str) {
     volume.run(&["snapshot", "create", &at(volume, dataset, name)]);
 }
 
-fn make_dataset(volume: &Volume, dataset: &str) {
+pub fn make_dataset(volume: &Volume, dataset: &str) {
     volume.run(&["dataset", "create", volume.path(dataset).to_str().unwrap()]);
 }
 
 /// A path in a snapshot, as programs reach it.
-fn shown(volume: &Volume, dataset: &str, name: &str, path: &str) -> PathBuf {
+pub fn shown(volume: &Volume, dataset: &str, name: &str, path: &str) -> PathBuf {
     volume.path(dataset).join(".firn/snapshot").join(name).join(path)
 }

@@ -1,0 +1,129 @@
+//! Datasets and snapshots.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+
+use crate::harness::{Volume, shell};
+use crate::snapshots::{at, make_dataset, shown, take};
+
+fn failed_with<T: std::fmt::Debug>(result: io::Result<T>, errno: Errno) {
+    let error = result.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "{error}");
+}
+
+/// "Datasets"
+#[test]
+fn datasets() {
+    let volume = Volume::mounted();
+    make_dataset(&volume, "a");
+    make_dataset(&volume, "a/b");
+    fs::write(volume.path("a/file"), "content").unwrap();
+    fs::write(volume.path("a/b/file"), "content").unwrap();
+    failed_with(fs::rename(volume.path("a/file"), volume.path("file")), Errno::XDEV);
+    failed_with(fs::hard_link(volume.path("a/file"), volume.path("a/b/link")), Errno::XDEV);
+    failed_with(fs::rename(volume.path("a"), volume.path("c")), Errno::BUSY);
+    fs::remove_file(volume.path("a/b/file")).unwrap();
+    failed_with(fs::remove_dir(volume.path("a/b")), Errno::BUSY);
+    shell("mv \"$1\" \"$2\"", &[&volume.path("a/file"), &volume.path("a/b/")]);
+    assert_eq!(fs::read(volume.path("a/b/file")).unwrap(), b"content");
+    let device = |path: &str| fs::metadata(volume.path(path)).unwrap().dev();
+    assert_eq!((device(""), device("")), (device("a"), device("a/b/file")));
+    take(&volume, "a", "s");
+    let junction = shown(&volume, "a", "s", "b");
+    assert_eq!(fs::read_dir(junction).unwrap().count(), 0);
+}
+
+/// "Taking a snapshot"
+#[test]
+fn taking_a_snapshot() {
+    let volume = Volume::mounted();
+    make_dataset(&volume, "below");
+    let file = File::create(volume.path("below/file")).unwrap();
+    file.write_all_at(b"unsynced", 0).unwrap();
+    let names = [volume.path("here"), volume.path("there")];
+    fs::write(&names[0], "moving").unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                fs::rename(&names[0], &names[1]).unwrap();
+                fs::rename(&names[1], &names[0]).unwrap();
+            }
+        });
+        for number in 0..5 {
+            let snapshot = at(&volume, "", &number.to_string());
+            volume.run(&["snapshot", "create", "-r", &snapshot]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    for number in 0..5 {
+        let name = number.to_string();
+        let is_there = |path: &str| shown(&volume, "", &name, path).exists();
+        assert!(is_there("here") != is_there("there"), "snapshot {number}");
+        assert_eq!(fs::read(shown(&volume, "below", &name, "file")).unwrap(), b"unsynced");
+    }
+}
+
+/// "Looking into snapshots"
+#[test]
+fn looking_into_snapshots() {
+    let volume = Volume::mounted();
+    fs::write(volume.path("file"), "then").unwrap();
+    shell("setfattr -n user.note -v then \"$1\" && chmod 640 \"$1\"", &[&volume.path("file")]);
+    take(&volume, "", "s");
+    fs::write(volume.path("file"), "now").unwrap();
+    let kept = shown(&volume, "", "s", "file");
+    assert_eq!(fs::read(&kept).unwrap(), b"then");
+    let (then, now) = (fs::metadata(&kept).unwrap(), fs::metadata(volume.path("file")).unwrap());
+    assert_eq!(then.mode() & 0o7777, 0o640);
+    assert_eq!(then.dev(), now.dev());
+    assert_ne!(then.ino(), now.ino());
+    let note = shell("getfattr --only-values -n user.note \"$1\"", &[&kept]);
+    assert_eq!(note, "then");
+    assert_eq!(shell("ls -A \"$1\"", &[&volume.mountpoint]), "file\n");
+    assert_eq!(shell("ls \"$1/.firn/snapshot\"", &[&volume.mountpoint]), "s\n");
+    failed_with(fs::write(&kept, "changed"), Errno::ROFS);
+    failed_with(fs::remove_file(&kept), Errno::ROFS);
+    failed_with(fs::write(kept.with_file_name("new"), ""), Errno::ROFS);
+}
+
+/// "Clones"
+#[test]
+fn clones() {
+    let volume = Volume::mounted();
+    fs::write(volume.path("file"), "same").unwrap();
+    take(&volume, "", "s");
+    let clone = volume.path("clone");
+    volume.run(&["snapshot", "clone", &at(&volume, "", "s"), clone.to_str().unwrap()]);
+    assert_eq!(fs::read(clone.join("file")).unwrap(), b"same");
+    fs::write(clone.join("file"), "clone").unwrap();
+    assert_eq!(fs::read(volume.path("file")).unwrap(), b"same");
+    fs::write(volume.path("file"), "origin").unwrap();
+    assert_eq!(fs::read(clone.join("file")).unwrap(), b"clone");
+    assert_eq!(fs::read(shown(&volume, "", "s", "file")).unwrap(), b"same");
+}
+
+/// "Rollback"
+#[test]
+fn rollback() {
+    let volume = Volume::mounted();
+    fs::write(volume.path("file"), "then").unwrap();
+    take(&volume, "", "s");
+    let number = |path: &str| fs::metadata(volume.path(path)).unwrap().ino();
+    let before = (number(""), number("file"));
+    let open = File::options().read(true).write(true).open(volume.path("file")).unwrap();
+    open.write_all_at(b"what came later", 0).unwrap();
+    volume.run(&["snapshot", "rollback", &at(&volume, "", "s")]);
+    assert_eq!(fs::read(volume.path("file")).unwrap(), b"then");
+    let mut bytes = [0; 4];
+    failed_with(open.read_exact_at(&mut bytes, 0), Errno::STALE);
+    let late = open.write_all_at(b"late", 0).and_then(|()| open.sync_all());
+    assert!(late.is_err());
+    assert_eq!(fs::read(volume.path("file")).unwrap(), b"then");
+    assert_eq!(number(""), before.0);
+    assert_ne!(number("file"), before.1);
+}
