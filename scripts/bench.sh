@@ -5,7 +5,8 @@
 #     --json FILE    where the results go (default <target>/bench.json, with --quick bench-quick.json)
 #     --against FILE compare with earlier results; exit status 1 when a row is worse
 #     --tolerance P  worse means: by more than P percent (default 15)
-#     --rows REGEX   only the groups whose name matches: stream random small tree fsync compression
+#     --rows REGEX   only the groups whose name matches: stream random small tree fsync snapshots
+#                    compression
 #     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
 # SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
 # FIRN_BIN an already built firn. Dropping caches for the cold rows needs root; they are left out
@@ -42,8 +43,10 @@ fi
 scidata=${SCIDATA:-$project/../shared/scidata}
 
 rounds=3 label=bench stream_mib=2048 random_mib=256 small_files=20000 tree_files=10000 fsyncs=500
+snapshot_files=1000000
 if $quick; then
     label=bench-quick stream_mib=256 random_mib=32 small_files=2000 tree_files=1000 fsyncs=100
+    snapshot_files=20000
 fi
 json=${json:-$target/$label.json}
 
@@ -297,6 +300,47 @@ measure_compression() { # row source hot|all
     rm -rf "$volume" "$work/compression-hot"
 }
 
+# A snapshot costs the same whatever the dataset holds, and a diff costs what changed. The time is
+# that in which writers wait; what the kernel had to write out before is not in it.
+snapshots() {
+    local volume=$work/snapshots count round name
+    "$firn" init "$volume" --hot "$work/snapshots-hot"
+    mount_volume "$volume"
+    for count in 100 "$snapshot_files"; do
+        write_files "$mountpoint" "$count" first
+        "$firn" sync "$mountpoint"
+        for round in $(seq "$rounds"); do
+            record "snapshot of $count files" ms lower firn "$(snapshot_ms "$mountpoint@$count-$round")"
+        done
+    done
+    write_files "$mountpoint" 100 again
+    "$firn" sync "$mountpoint"
+    name="diff of 100 changes among $snapshot_files files"
+    for round in $(seq "$rounds"); do
+        record "$name" s lower firn "$(seconds_of "$firn" snapshot diff "$mountpoint@$snapshot_files-$rounds")"
+    done
+    unmount_volume
+    rm -rf "$volume" "$work/snapshots-hot"
+}
+
+write_files() { # dir count content
+    python3 - "$@" <<'PYTHON'
+import os, sys
+root, count, content = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()
+for n in range(count):
+    directory = os.path.join(root, str(n // 1000))
+    if n % 1000 == 0:
+        os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "file-%07d" % n), "wb", buffering=0) as file:
+        file.write(content)
+PYTHON
+}
+
+snapshot_ms() { # dataset@name
+    "$firn" snapshot create --json "$1" |
+        python3 -c 'import json, sys; print("%.3f" % json.load(sys.stdin)["snapshot_ms"])'
+}
+
 # ---- the report ----------------------------------------------------------------------------
 
 report() {
@@ -337,10 +381,10 @@ def number(value):
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
-print(f"{'':34} {'unit':>6} {'firn':>12} {'below':>12} {'firn is':>9}")
+print(f"{'':42} {'unit':>6} {'firn':>12} {'below':>12} {'firn is':>9}")
 for row in rows.values():
     ratio = f"{row['ratio']:.2f} x" if "ratio" in row else ""
-    print(f"{row['name']:34} {row['unit']:>6} {number(row.get('firn')):>12} {number(row.get('ext4')):>12} {ratio:>9}")
+    print(f"{row['name']:42} {row['unit']:>6} {number(row.get('firn')):>12} {number(row.get('ext4')):>12} {ratio:>9}")
 print(f"\n'firn is': how many times as good as the {filesystem} directory below; above 1 is better.")
 print(f"written to {out}")
 
@@ -392,6 +436,10 @@ if [ "$peak_kib" -gt 0 ]; then
     record 'daemon memory, largest' MiB lower firn $((peak_kib / 1024))
 fi
 unmount_volume
+if [[ snapshots =~ $groups ]]; then
+    say snapshots
+    snapshots
+fi
 if [[ compression =~ $groups ]]; then
     say compression
     compression
