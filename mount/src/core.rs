@@ -13,9 +13,10 @@ use crate::types::{
 /// A filesystem. Every method may be called from any number of threads at once.
 ///
 /// Methods with a [`Wait`] answer [`crate::FsError::WouldWait`] under [`Wait::No`] when they would
-/// have to wait for the cold tier, for memory, for space or for more than one sync of the local
-/// log, *without having changed anything*; the caller asks again from a thread that may block. All
-/// others finish from memory and local disk.
+/// have to wait for the cold tier, for memory, for space, for a snapshot that is being taken or for
+/// more than one sync of the local log, *without having changed anything*; the caller asks again
+/// from a thread that may block. All others finish from memory and local disk, or wait for a moment
+/// while a snapshot is taken.
 pub trait Core: Send + Sync + 'static {
     /// The entry `name` of directory `parent`. Counts one reference on the inode, as do all
     /// methods that return an [`Attr`] of a new or looked-up entry (`mknod`, `mkdir`, `symlink`,

@@ -50,7 +50,7 @@ impl Volume {
         }
         if let Some((origin, snapshot)) = origin {
             // Its end may have been deferred until now.
-            forget.add(self.snapdir_changed(origin, &[&snapshot])?);
+            forget.add(self.snapdir_changed(origin, &[&snapshot]));
         }
         Ok(forget)
     }
@@ -81,8 +81,8 @@ impl Volume {
         if let Some((origin, _)) = self.origin(dataset) {
             let snapshots = self.names.snapshots(origin)?;
             let names: Vec<&str> = snapshots.iter().map(|snapshot| &snapshot.name[..]).collect();
-            forget.add(self.snapdir_changed(origin, &names)?);
-            forget.add(self.snapdir_changed(dataset, &names)?);
+            forget.add(self.snapdir_changed(origin, &names));
+            forget.add(self.snapdir_changed(dataset, &names));
         }
         self.tree_changed(self.names.promote(dataset))?;
         Ok(forget)

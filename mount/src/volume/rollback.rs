@@ -10,6 +10,7 @@
 
 use super::Volume;
 use super::snapdir::CONTROL_NAME;
+use crate::file::chain;
 use crate::namespace::{Dataset, TreeResult};
 use crate::types::{Forget, Ino};
 
@@ -33,7 +34,10 @@ impl Volume {
         let done = self.tree_changed(self.names.finish_rollback(dataset))?;
         self.files.report_unreferenced(done.unreferenced);
         self.sweeper.wake();
-        self.purge_orphans()?;
+        if let Err(error) = self.purge_orphans() {
+            // The dataset is as it was all the same; the next open clears them away.
+            tracing::error!(error = chain(&error), "clearing away removed files");
+        }
         if done.root == Ino::ROOT {
             forget.listings.push(Ino::ROOT);
             forget.inodes.push(Ino::ROOT);
@@ -47,7 +51,8 @@ impl Volume {
         if let Some(entry) = self.names.dataset_entry(dataset)? {
             forget.entries.push(entry);
         }
-        let root = self.names.live_root(dataset)?;
+        // Without one the namespace has the right error.
+        let Ok(root) = self.names.live_root(dataset) else { return Ok(forget) };
         if root == Ino::ROOT {
             // Its number stays; what is in it gets others.
             forget.entries.push((root, CONTROL_NAME.to_vec()));

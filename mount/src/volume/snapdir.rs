@@ -230,10 +230,13 @@ impl Volume {
     }
 
     /// Where a dataset's snapshots are, as far as the kernel may remember a name or a listing.
-    pub(super) fn snapdir_changed(&self, dataset: Dataset, names: &[&str]) -> FsResult<Forget> {
-        let snapshots = self.names.in_live_view(dataset, SNAPSHOTS)?;
+    pub(super) fn snapdir_changed(&self, dataset: Dataset, names: &[&str]) -> Forget {
+        // A dataset that went meanwhile took its directories along.
+        let Ok(snapshots) = self.names.in_live_view(dataset, SNAPSHOTS) else {
+            return Forget::default();
+        };
         let entries = names.iter().map(|name| (snapshots, name.as_bytes().to_vec()));
-        Ok(Forget { entries: entries.collect(), listings: Vec::new(), inodes: vec![snapshots] })
+        Forget { entries: entries.collect(), listings: Vec::new(), inodes: vec![snapshots] }
     }
 
     /// The path that leads to the root of the snapshot in which an inode is.

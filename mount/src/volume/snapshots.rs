@@ -31,7 +31,7 @@ impl Volume {
         let (snapshots, held) = self.frozen(take)?;
         let mut forget = Forget::default();
         for &dataset in datasets {
-            forget.add(self.snapdir_changed(dataset, &[name])?);
+            forget.add(self.snapdir_changed(dataset, &[name]));
         }
         Ok(Taken { snapshots, held, forget })
     }
@@ -47,14 +47,14 @@ impl Volume {
     ) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.destroy_snapshots(dataset, names, deferred))?;
-        self.snapshots_went(dataset, names)
+        Ok(self.snapshots_went(dataset, names))
     }
 
     /// Gives a snapshot another name.
     pub fn rename_snapshot(&self, dataset: Dataset, name: &str, new: &str) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.rename_snapshot(dataset, name, new))?;
-        Ok(self.snapdir_changed(dataset, &[name, new])?)
+        Ok(self.snapdir_changed(dataset, &[name, new]))
     }
 
     /// Keeps a snapshot from being destroyed.
@@ -67,15 +67,15 @@ impl Volume {
     pub fn release_snapshot(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<Forget> {
         self.check_writable()?;
         self.tree_changed(self.names.release(dataset, name, tag))?;
-        self.snapshots_went(dataset, &[name])
+        Ok(self.snapshots_went(dataset, &[name]))
     }
 
     /// Gives up what is in memory of snapshots that are gone, and clears away the rest.
-    fn snapshots_went(&self, dataset: Dataset, names: &[&str]) -> TreeResult<Forget> {
+    fn snapshots_went(&self, dataset: Dataset, names: &[&str]) -> Forget {
         self.sweeper.wake();
-        let mut forget = self.snapdir_changed(dataset, names)?;
+        let mut forget = self.snapdir_changed(dataset, names);
         forget.inodes.extend(self.drop_gone());
-        Ok(forget)
+        forget
     }
 
     /// Passes the outcome of a change of the tree on; a failed commit ends all changes.

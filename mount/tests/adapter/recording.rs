@@ -216,6 +216,7 @@ pub fn errors() -> Vec<(FsError, i32)> {
         (FsError::NoSpace, libc::ENOSPC),
         (FsError::QuotaExceeded, libc::EDQUOT),
         (FsError::ReadOnly("test".to_owned()), libc::EROFS),
+        (FsError::InSnapshot, libc::EROFS),
         (FsError::NoAttribute, libc::ENODATA),
         (FsError::Range, libc::ERANGE),
         (FsError::TooBig, libc::E2BIG),

@@ -239,6 +239,27 @@ fn a_rollback_in_the_way_of_newer_snapshots_changes_nothing() {
 }
 
 #[test]
+fn what_is_not_there_is_refused_by_its_name() {
+    let world = World::new();
+    let (volume, nobody) = (world.volume(), Dataset(99));
+    let snapshot = volume.snapshot(&[nobody], "s", "");
+    assert!(matches!(snapshot, Err(TreeError::NoDataset)), "{snapshot:?}");
+    let rollback = volume.rollback(nobody, "s", false);
+    assert!(matches!(rollback, Err(TreeError::NoDataset)), "{rollback:?}");
+    let destroy = volume.destroy_dataset(nobody, true);
+    assert!(matches!(destroy, Err(TreeError::NoDataset)), "{destroy:?}");
+    let rollback = volume.rollback(Dataset::ROOT, "s", false);
+    assert!(matches!(rollback, Err(TreeError::NoSnapshot(_))), "{rollback:?}");
+    let destroy = volume.destroy_snapshots(Dataset::ROOT, &["s"], false);
+    assert!(matches!(destroy, Err(TreeError::NoSnapshot(_))), "{destroy:?}");
+    // The root dataset cannot go; its files stay in use.
+    let file = world.create("a");
+    assert!(volume.destroy_dataset(Dataset::ROOT, true).is_err());
+    world.write(file, 0, b"x");
+    assert_eq!(world.content("a"), b"x");
+}
+
+#[test]
 fn a_snapshot_that_cannot_be_written_back_is_not_taken() {
     let world = World::new();
     let file = world.create("a");
@@ -274,6 +295,15 @@ fn a_writer_that_waits_for_memory_holds_nothing() {
     assert_eq!(world.content("a"), b"at last");
 }
 
+/// Ends loops of threads, also when an assertion fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Two files are always written one after the other: no snapshot has the second without the first,
 /// and none has part of a write.
 #[test]
@@ -288,7 +318,7 @@ fn concurrent_writes_are_wholly_in_or_out() {
     }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
+        scope.spawn(|| {
             let mut round = 0u8;
             while !stop.load(Ordering::SeqCst) {
                 round = round.wrapping_add(1) % 200;
@@ -297,7 +327,7 @@ fn concurrent_writes_are_wholly_in_or_out() {
                 }
             }
         });
-        let maker = scope.spawn(|| {
+        scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 let made = world.volume().create(&ROOT, Ino::ROOT, b"made", 0o644, 0, READ_WRITE);
                 let (attr, handle) = made.unwrap();
@@ -306,6 +336,7 @@ fn concurrent_writes_are_wholly_in_or_out() {
                 world.volume().forget(attr.ino, 1);
             }
         });
+        let _stop = Stop(&stop);
         for n in 0..40 {
             let root = world.snapshot(&format!("s{n}"));
             let first = world.content_in(root, "first");
@@ -316,9 +347,6 @@ fn concurrent_writes_are_wholly_in_or_out() {
             assert!(ahead <= 1, "{} before {}", second[0], first[0]);
             std::thread::sleep(Duration::from_millis(2));
         }
-        stop.store(true, Ordering::SeqCst);
-        writer.join().unwrap();
-        maker.join().unwrap();
     });
 }
 
@@ -334,11 +362,16 @@ fn writers_during_a_rollback_are_stale() {
     world.snapshot("s");
     world.volume().release(file.0, file.1);
     for _ in 0..20 {
+        let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let file = world.open_file("a");
+            let stop = &stop;
             let world = &world;
             let writer = scope.spawn(move || {
                 for n in 0..u64::MAX {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
                     let (ino, handle, wait) = (file.0, file.1, world.wait());
                     let offset = (n * 4096) % (2 * SLOT_LEN);
                     let data = bytes(n as u8, 5000);
@@ -353,9 +386,11 @@ fn writers_during_a_rollback_are_stale() {
                 }
                 world.volume().release(file.0, file.1);
             });
+            let on_panic = Stop(stop);
             std::thread::sleep(Duration::from_millis(5));
             drop(world.volume().rollback(Dataset::ROOT, "s", false).unwrap());
             writer.join().unwrap();
+            drop(on_panic);
         });
         assert_eq!(world.content("a"), bytes(7, SLOT_LEN));
         assert!(world.volume().read_only_reason().is_none());
