@@ -241,6 +241,15 @@ fn datasets_are_made_moved_promoted_and_destroyed() {
     scene.dataset(&["create", &scene.on("plain")]).refused(1, &["plain", "exists already"]);
     scene.dataset(&["create", &scene.on("no/such")]).refused(1, &["no"]);
     scene.dataset(&["create", "/tmp/firn-is-not-here"]).refused(1, &["no Firn volume"]);
+    scene.take("@s");
+    let create = |name: &str| scene.dataset(&["create", &scene.on(name)]);
+    create(".firn").refused(2, &[".firn is the way to the snapshots"]);
+    create("a/.firn").refused(2, &[".firn is the way to the snapshots"]);
+    create(".firn/snapshot/s/new").refused(1, &["snapshot never changes"]);
+    create(".firn/new").refused(1, &["stale handle"]);
+    let clone = |to: &str| scene.snapshot(&["clone", &scene.on("@s"), &scene.on(to)]);
+    clone(".firn").refused(2, &[".firn is the way to the snapshots"]);
+    scene.snapshot(&["destroy", &scene.on("@s")]).done();
     assert_eq!(datasets(), ["", "/a", "/a/b"]);
     assert!(scene.dataset(&["list"]).out.contains(&scene.on("a/b")));
 

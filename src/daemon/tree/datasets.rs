@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use firn_mount::namespace::{Dataset, Snapshot};
 use firn_mount::types::Ino;
 
-use super::naming::Naming;
+use super::naming::{Naming, check_dataset_name};
 use super::{TreeAnswers, while_saying};
 use crate::control::server::Outbox;
 use crate::control::tree::{DatasetAct, DatasetName, NewName};
@@ -34,6 +34,7 @@ impl TreeAnswers<'_> {
     }
 
     fn create(&self, at: &NewName, out: &Outbox) -> anyhow::Result<()> {
+        check_dataset_name(at)?;
         let caller = Self::caller(out)?;
         let name = at.file.as_bytes();
         let made = self.parts.volume.create_dataset(&caller, Ino(at.dir), name, PERM);
@@ -96,6 +97,7 @@ impl TreeAnswers<'_> {
     }
 
     fn rename_dataset(&self, dataset: &DatasetName, to: &NewName) -> anyhow::Result<()> {
+        check_dataset_name(to)?;
         let naming = self.naming();
         let dataset = naming.find(dataset)?;
         let (volume, name) = (&self.parts.volume, to.file.as_bytes());

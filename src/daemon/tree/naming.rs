@@ -8,11 +8,14 @@ use firn_mount::namespace::{
 };
 use firn_mount::types::Ino;
 
-use crate::control::tree::DatasetName;
+use crate::control::tree::{DatasetName, NewName};
 use crate::failure::{self, Explain};
 use crate::report::datasets::DatasetLine;
 use crate::report::snapshots::SnapshotLine;
 use crate::utc;
+
+/// What no dataset can be called: it shows the snapshots of the dataset above.
+const CONTROL_NAME: &str = ".firn";
 
 /// The datasets as they are now, with their names.
 pub struct Naming<'a> {
@@ -214,6 +217,16 @@ impl<'a> Naming<'a> {
     }
 }
 
+/// Fails when a dataset cannot have a name.
+pub(super) fn check_dataset_name(at: &NewName) -> anyhow::Result<()> {
+    if at.file != CONTROL_NAME {
+        return Ok(());
+    }
+    Err(anyhow!("{CONTROL_NAME} is the way to the snapshots of each dataset"))
+        .hint("choose another name")
+        .wrong_usage()
+}
+
 /// What to do about a refusal.
 fn advice(error: &TreeError) -> Option<&'static str> {
     Some(match error {
@@ -236,6 +249,9 @@ fn advice(error: &TreeError) -> Option<&'static str> {
             "a dataset stays in the one that it lies in; clone a snapshot of it elsewhere"
         }
         TreeError::Fs(FsError::ReadOnly(_)) => "mount the volume writable; a snapshot never is",
+        TreeError::Fs(FsError::InSnapshot | FsError::Stale) => {
+            "name a path in a live dataset; `firn dataset list` lists all"
+        }
         TreeError::Cloned(_) | TreeError::Children(_) | TreeError::Fs(_) => return None,
     })
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow};
 use firn_mount::namespace::{Dataset, Snapshot, TreeError};
 
-use super::naming::{Naming, when};
+use super::naming::{Naming, check_dataset_name, when};
 use super::{TreeAnswers, while_saying};
 use crate::control::server::Outbox;
 use crate::control::tree::{DatasetName, NewName, SnapshotAct, SnapshotName};
@@ -179,6 +179,7 @@ impl TreeAnswers<'_> {
     }
 
     fn clone_snapshot(&self, of: &SnapshotName, at: &NewName, out: &Outbox) -> anyhow::Result<()> {
+        check_dataset_name(at)?;
         let (volume, caller) = (&self.parts.volume, Self::caller(out)?);
         let parent = firn_mount::types::Ino(at.dir);
         let made = self.edit(of, |dataset, name| {
