@@ -61,6 +61,8 @@ pub enum SnapshotAct {
         of: Option<DatasetName>,
         /// Of all datasets below, too.
         recursive: bool,
+        /// Leave out what has to be counted.
+        quick: bool,
     },
     /// Destroy some: an item that says which and what becomes free.
     Destroy {

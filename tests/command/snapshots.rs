@@ -77,6 +77,9 @@ fn a_listing_says_when_why_and_how_much() {
     for part in ["NAME", "USED", "REFER", "WRITTEN", "MESSAGE", "@mon", "1.00 MiB", "before"] {
         assert!(table.contains(part), "{part} is missing in:\n{table}");
     }
+    let quick = json(scene.snapshot(&["list", "-q", "--json", scene.mnt()]));
+    let line = &quick["snapshots"][0];
+    assert_eq!((&line["name"], &line["used_bytes"]), (&"mon".into(), &Value::Null), "{quick}");
 }
 
 #[test]

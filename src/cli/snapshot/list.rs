@@ -28,6 +28,9 @@ pub(super) struct List {
     /// Of all datasets below too
     #[arg(short, long)]
     recursive: bool,
+    /// Leave out used, refer and written: counting them takes long when much was written
+    #[arg(short, long)]
+    quick: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -45,16 +48,15 @@ impl List {
     }
 
     fn lines(&self) -> anyhow::Result<Vec<SnapshotLine>> {
-        let recursive = self.recursive;
-        let Some(path) = &self.dataset else { return everywhere() };
+        let (recursive, quick) = (self.recursive, self.quick);
+        let Some(path) = &self.dataset else { return everywhere(quick) };
         match names::place(path)? {
             Place::Mounted(_) => {
                 let (client, of) = names::find_dataset(path)?;
-                ask(client, SnapshotAct::List { of: Some(of), recursive })
+                ask(client, SnapshotAct::List { of: Some(of), recursive, quick })
             }
-            Place::Unmounted(volume, below) => {
-                Offline::open(&volume)?.look(|naming| naming.snapshot_lines(&below, recursive))
-            }
+            Place::Unmounted(volume, below) => Offline::open(&volume)?
+                .look(|naming| naming.snapshot_lines(&below, recursive, quick)),
         }
     }
 }
@@ -65,10 +67,10 @@ fn ask(client: Client, act: SnapshotAct) -> anyhow::Result<Vec<SnapshotLine>> {
     Ok(heard.items)
 }
 
-fn everywhere() -> anyhow::Result<Vec<SnapshotLine>> {
+fn everywhere(quick: bool) -> anyhow::Result<Vec<SnapshotLine>> {
     let mut lines = Vec::new();
     names::for_each_mounted(|client| {
-        lines.extend(ask(client, SnapshotAct::List { of: None, recursive: true })?);
+        lines.extend(ask(client, SnapshotAct::List { of: None, recursive: true, quick })?);
         Ok(())
     })?;
     Ok(lines)

@@ -100,27 +100,36 @@ impl<'a> Naming<'a> {
         found
     }
 
-    /// A line for each snapshot of these datasets, oldest first.
+    /// A line for each snapshot of these datasets, oldest first; `quick` without what has to be
+    /// counted.
     pub(super) fn for_each_snapshot(
         &self,
         datasets: &[Dataset],
+        quick: bool,
         visit: &mut dyn FnMut(SnapshotLine) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         for &dataset in datasets {
             let snapshots = self.names.snapshots(dataset).map_err(|error| self.explain(error))?;
             for snapshot in snapshots {
-                visit(self.snapshot_line(&snapshot).map_err(|error| self.explain(error))?)?;
+                visit(self.snapshot_line(&snapshot, quick).map_err(|error| self.explain(error))?)?;
             }
         }
         Ok(())
     }
 
-    fn snapshot_line(&self, snapshot: &Snapshot) -> TreeResult<SnapshotLine> {
+    fn snapshot_line(&self, snapshot: &Snapshot, quick: bool) -> TreeResult<SnapshotLine> {
         let (dataset, name) = (snapshot.dataset, &snapshot.name);
         // Counted once and kept, where that is possible.
         let referenced = match self.names.read_only() {
-            None => Some(self.names.referenced(dataset, name)?),
-            Some(_) => snapshot.referenced,
+            None if !quick => Some(self.names.referenced(dataset, name)?),
+            _ => snapshot.referenced,
+        };
+        let (used, written) = match quick {
+            true => (None, None),
+            false => {
+                let used = self.names.used(dataset, name)?;
+                (Some(used), Some(self.names.written(snapshot.root)?))
+            }
         };
         Ok(SnapshotLine {
             snapshot: self.snapshot(dataset, name),
@@ -128,9 +137,9 @@ impl<'a> Naming<'a> {
             name: name.clone(),
             created: when(snapshot.created),
             message: snapshot.message.clone(),
-            used_bytes: Some(self.names.used(dataset, name)?),
+            used_bytes: used,
             referenced_bytes: referenced.map(|referenced| referenced.bytes),
-            written_bytes: Some(self.names.written(snapshot.root)?),
+            written_bytes: written,
             holds: snapshot.holds.iter().map(|hold| hold.tag.clone()).collect(),
             clones: snapshot.clones.iter().map(|clone| self.name(*clone)).collect(),
             deferred: snapshot.deferred,
@@ -168,10 +177,11 @@ impl<'a> Naming<'a> {
         &self,
         path: &[u8],
         recursive: bool,
+        quick: bool,
     ) -> anyhow::Result<Vec<SnapshotLine>> {
         let mut lines = Vec::new();
         let datasets = self.with_below(self.at(path)?, recursive);
-        self.for_each_snapshot(&datasets, &mut |line| {
+        self.for_each_snapshot(&datasets, quick, &mut |line| {
             lines.push(line);
             Ok(())
         })?;

@@ -21,7 +21,9 @@ impl TreeAnswers<'_> {
                 let taken = self.take(&of, &message, recursive, out)?;
                 Ok(out.item(&taken)?)
             }
-            SnapshotAct::List { of, recursive } => self.list(of.as_ref(), recursive, out),
+            SnapshotAct::List { of, recursive, quick } => {
+                self.list(of.as_ref(), recursive, quick, out)
+            }
             SnapshotAct::Destroy { dataset, which, deferred, recursive, dry_run } => {
                 let how = super::destroy::How { deferred, recursive, dry_run };
                 let destroyed = self.destroy_snapshots(&dataset, &which, how, out)?;
@@ -74,6 +76,7 @@ impl TreeAnswers<'_> {
         &self,
         of: Option<&DatasetName>,
         recursive: bool,
+        quick: bool,
         out: &mut Outbox,
     ) -> anyhow::Result<()> {
         let naming = self.naming();
@@ -84,7 +87,7 @@ impl TreeAnswers<'_> {
         for dataset in datasets {
             let lines = while_saying(out, "counting what snapshots hold", || {
                 let mut lines: Vec<SnapshotLine> = Vec::new();
-                let listed = naming.for_each_snapshot(&[dataset], &mut |line| {
+                let listed = naming.for_each_snapshot(&[dataset], quick, &mut |line| {
                     lines.push(line);
                     Ok(())
                 });
