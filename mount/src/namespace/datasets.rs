@@ -375,6 +375,10 @@ impl Change {
     /// Lets a line be swept that somebody no longer reads up to a node. A line that nobody reads
     /// at all does not read the one where it began either.
     pub(super) fn reader_gone(&mut self, line: Line, node: Node) {
+        // A snapshot from which a clone went still reads there; its own end is another sweep.
+        if self.tree.is_reader(line, node) {
+            return;
+        }
         let next = self.tree.next_reader(line, node);
         let sweep = SweepRecord { next: next.unwrap_or(Node::MAX), whole: next.is_none() };
         self.put_sweep((line, node), sweep);

@@ -254,6 +254,11 @@ impl Tree {
         readers.get(&line)?.iter().copied().find(|&reader| reader > node)
     }
 
+    /// Whether anybody reads a line at exactly that node.
+    pub(super) fn is_reader(&self, line: Line, node: Node) -> bool {
+        self.all_readers().get(&line).is_some_and(|readers| readers.contains(&node))
+    }
+
     /// The line of a node.
     pub(super) fn line_of(&self, node: Node) -> Option<Line> {
         self.nodes.get(&node).copied()

@@ -14,6 +14,7 @@ impl Volume {
         perm: u16,
     ) -> TreeResult<(Dataset, Forget)> {
         self.check_writable()?;
+        self.check_entry(parent, name)?;
         let made = self.tree_changed(self.names.create_dataset(caller, parent, name, perm))?;
         Ok((made, entry_changed(parent, name)))
     }
@@ -27,6 +28,7 @@ impl Volume {
         name: &[u8],
     ) -> TreeResult<(Dataset, Forget)> {
         self.check_writable()?;
+        self.check_entry(parent, name)?;
         let made = self.names.clone_snapshot(caller, snapshot, parent, name);
         Ok((self.tree_changed(made)?, entry_changed(parent, name)))
     }
@@ -39,9 +41,10 @@ impl Volume {
         let origin = self.origin(dataset);
         // Nothing is opened meanwhile that would outlive the dataset.
         let shut = self.shut()?;
+        let still = self.sweeper.still();
         let removed = self.tree_changed(self.names.destroy_dataset(dataset, with_snapshots))?;
         let inodes = self.drop_gone();
-        drop(shut);
+        drop((shut, still));
         self.removed(&removed);
         self.sweeper.wake();
         let mut forget = Forget { inodes, ..Forget::default() };
@@ -64,6 +67,7 @@ impl Volume {
         new_name: &[u8],
     ) -> TreeResult<Forget> {
         self.check_writable()?;
+        self.check_entry(new_parent, new_name)?;
         let entry = self.names.dataset_entry(dataset)?;
         self.tree_changed(self.names.rename_dataset(dataset, new_parent, new_name))?;
         let mut forget = entry_changed(new_parent, new_name);

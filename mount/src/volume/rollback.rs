@@ -27,10 +27,11 @@ impl Volume {
         self.check_writable()?;
         let shut = self.shut()?;
         let mut forget = self.names_of_root(dataset)?;
+        let still = self.sweeper.still();
         let begun = self.names.begin_rollback(dataset, name, destroy_newer);
         self.tree_changed(begun)?;
         forget.inodes.extend(self.drop_gone());
-        drop(shut);
+        drop((shut, still));
         let done = self.tree_changed(self.names.finish_rollback(dataset))?;
         self.files.report_unreferenced(done.unreferenced);
         self.sweeper.wake();

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
+
 use super::Volume;
 use crate::error::FsError;
 use crate::namespace::{Dataset, Snapshot, TreeError, TreeResult};
@@ -46,8 +48,9 @@ impl Volume {
         deferred: bool,
     ) -> TreeResult<Forget> {
         self.check_writable()?;
+        let still = self.sweeper.still();
         self.tree_changed(self.names.destroy_snapshots(dataset, names, deferred))?;
-        Ok(self.snapshots_went(dataset, names))
+        Ok(self.snapshots_went(dataset, names, still))
     }
 
     /// Gives a snapshot another name.
@@ -66,15 +69,22 @@ impl Volume {
     /// Takes a hold back. The last one of a snapshot whose end was deferred ends it.
     pub fn release_snapshot(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<Forget> {
         self.check_writable()?;
+        let still = self.sweeper.still();
         self.tree_changed(self.names.release(dataset, name, tag))?;
-        Ok(self.snapshots_went(dataset, &[name]))
+        Ok(self.snapshots_went(dataset, &[name], still))
     }
 
     /// Gives up what is in memory of snapshots that are gone, and clears away the rest.
-    fn snapshots_went(&self, dataset: Dataset, names: &[&str]) -> Forget {
-        self.sweeper.wake();
+    fn snapshots_went(
+        &self,
+        dataset: Dataset,
+        names: &[&str],
+        still: MutexGuard<'_, ()>,
+    ) -> Forget {
         let mut forget = self.snapdir_changed(dataset, names);
         forget.inodes.extend(self.drop_gone());
+        drop(still);
+        self.sweeper.wake();
         forget
     }
 

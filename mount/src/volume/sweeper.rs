@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::FsResult;
 use crate::file::{Files, chain};
@@ -20,6 +20,8 @@ const STEP: usize = 512;
 #[derive(Debug)]
 pub(super) struct Sweeper {
     bell: Arc<Bell>,
+    /// Held by each step.
+    stepping: Arc<Mutex<()>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -56,17 +58,24 @@ impl Sweeper {
     pub(super) fn start(names: Arc<Namespace>, files: Arc<Files>) -> std::io::Result<Self> {
         let bell = Arc::new(Bell::default());
         bell.state.lock().woken = true;
-        let worker = Arc::clone(&bell);
+        let stepping = Arc::default();
+        let (worker, turn) = (Arc::clone(&bell), Arc::clone(&stepping));
         let thread = std::thread::Builder::new().name("firn-sweep".into()).spawn(move || {
             while worker.wait() {
-                let round = AssertUnwindSafe(|| sweep(&worker, &names, &files));
+                let round = AssertUnwindSafe(|| sweep(&worker, &turn, &names, &files));
                 if catch_unwind(round).is_err() {
                     let what = "clearing away destroyed snapshots panicked, which is a bug";
                     files.health.fail(what.to_owned());
                 }
             }
         })?;
-        Ok(Self { bell, thread: Mutex::new(Some(thread)) })
+        Ok(Self { bell, stepping, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Nothing is swept until this is dropped: what goes must be out of memory before its blocks
+    /// are freed, or a copy could still refer to them.
+    pub(super) fn still(&self) -> MutexGuard<'_, ()> {
+        self.stepping.lock()
     }
 
     /// There may be something to sweep.
@@ -102,9 +111,14 @@ impl Drop for Sweeper {
 }
 
 /// Sweeps until nothing is left, a step fails, or it is time to stop.
-fn sweep(bell: &Bell, names: &Namespace, files: &Files) {
+fn sweep(bell: &Bell, turn: &Mutex<()>, names: &Namespace, files: &Files) {
     while !bell.state.lock().stopped && files.health.check().is_ok() {
-        match step(names, files) {
+        let mut guard = turn.lock();
+        let stepped = step(names, files);
+        // Whoever waits to destroy something comes first.
+        MutexGuard::bump(&mut guard);
+        drop(guard);
+        match stepped {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
