@@ -249,7 +249,7 @@ fn datasets_are_made_moved_promoted_and_destroyed() {
     create(".firn").refused(2, &[".firn is the way to the snapshots"]);
     create("a/.firn").refused(2, &[".firn is the way to the snapshots"]);
     create(".firn/snapshot/s/new").refused(1, &["snapshot never changes"]);
-    create(".firn/new").refused(1, &["stale handle"]);
+    create(".firn/new").refused(1, &["a snapshot never changes"]);
     let clone = |to: &str| scene.snapshot(&["clone", &scene.on("@s"), &scene.on(to)]);
     clone(".firn").refused(2, &[".firn is the way to the snapshots"]);
     scene.snapshot(&["destroy", &scene.on("@s")]).done();
