@@ -53,7 +53,7 @@ mounted() { nextest -p firn -E 'binary(integration)'; }
 posix() {
     cargo build --profile ci -p firn
     mount_volume
-    for suite in fsx stress-ng; do
+    for suite in pjdfstest fsx stress-ng; do
         say "posix: $suite"
         scripts/posix/$suite.sh "$work/mountpoint"
     done
