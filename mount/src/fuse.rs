@@ -13,6 +13,7 @@
 mod adapter;
 mod convert;
 mod kernel_cache;
+mod mount_table;
 mod mountpoint;
 mod options;
 mod reply;
@@ -20,7 +21,8 @@ mod session;
 mod waiters;
 
 pub use kernel_cache::KernelCache;
-pub use mountpoint::{MountEntry, clear_dead_mount, mount_entry};
+pub use mount_table::{MountEntry, mount_table, mounted_at};
+pub use mountpoint::{clear_dead_mount, mount_entry};
 pub use options::{CacheMode, MountOptions};
 pub use session::{MountedSession, Unmounter, is_serving_thread, mount};
 

@@ -127,7 +127,7 @@ fn the_mount_table_names_the_type_and_the_volume() {
     let Some(mut mounted) = Mounted::new() else { return };
     let entry = fuse::mount_entry(mounted.session().mountpoint()).unwrap().unwrap();
     assert_eq!(entry.fs_type, "fuse.firn");
-    assert_eq!(entry.source, "test volume, with a comma");
+    assert_eq!(entry.source.as_os_str(), "test volume, with a comma");
     let mountpoint = mounted.session().mountpoint().to_owned();
     mounted.session.take().unwrap().unmount().unwrap();
     assert_eq!(fuse::mount_entry(&mountpoint).unwrap(), None);
@@ -629,7 +629,7 @@ fn as_another_user() {
     let mounted = Mounted::new().unwrap();
     let entry = fuse::mount_entry(mounted.session().mountpoint()).unwrap().unwrap();
     assert_eq!(entry.fs_type, "fuse.firn");
-    assert_eq!(entry.source, "test volume, with a comma");
+    assert_eq!(entry.source.as_os_str(), "test volume, with a comma");
     std::fs::write(mounted.path("f"), b"mine").unwrap();
     assert_eq!(std::fs::read(mounted.path("f")).unwrap(), b"mine");
     assert_eq!(std::fs::metadata(mounted.path("f")).unwrap().uid(), 65534);

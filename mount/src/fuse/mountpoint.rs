@@ -5,11 +5,10 @@
 //! A mount whose daemon died stays behind answering `ENOTCONN`: only such a mount, and only one of
 //! Firn's own, is ever detached by force.
 
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
+use super::mount_table::{MountEntry, mount_table, mounted_at};
 use super::options::MountOptions;
 use super::{FS_TYPE, MountError};
 
@@ -28,56 +28,9 @@ const HELPER: &str = "fusermount3";
 /// Stacked dead mounts that are cleared before giving up.
 const MAX_STACKED: usize = 16;
 
-/// One line of the mount table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountEntry {
-    /// Device number as `major:minor`.
-    pub device: String,
-    /// Where.
-    pub mountpoint: PathBuf,
-    /// File system type.
-    pub fs_type: String,
-    /// Source.
-    pub source: String,
-}
-
 /// What is mounted at exactly this path; the topmost when mounts are stacked.
 pub fn mount_entry(mountpoint: &Path) -> io::Result<Option<MountEntry>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    let mut entries = table.split(|byte| *byte == b'\n').filter_map(parse_mountinfo);
-    Ok(entries.rfind(|entry| entry.mountpoint == mountpoint))
-}
-
-/// Parses a line of `/proc/self/mountinfo` (proc(5)).
-pub(super) fn parse_mountinfo(line: &[u8]) -> Option<MountEntry> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
-    let device = text(fields.nth(2)?);
-    let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    fields.find(|field| *field == b"-")?;
-    let fs_type = text(fields.next()?);
-    let source = text(fields.next()?);
-    Some(MountEntry { device, mountpoint, fs_type, source })
-}
-
-/// Undoes the octal escapes of the mount table.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..3).filter(|d| *first == b'\\' && d.iter().all(u8::is_ascii_digit));
-        match digits.and_then(|d| std::str::from_utf8(d).ok()) {
-            Some(digits) => {
-                out.push(u8::from_str_radix(digits, 8).unwrap_or(b'?'));
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
+    Ok(mounted_at(&mount_table()?, mountpoint).cloned())
 }
 
 /// The absolute path of a mountpoint; works also when its file system is dead.
@@ -109,7 +62,7 @@ pub fn clear_dead_mount(mountpoint: &Path) -> Result<bool, MountError> {
             Err(Errno::NOTCONN) => {
                 let path = absolute(mountpoint).map_err(unusable)?;
                 let entry = mount_entry(&path).map_err(unusable)?;
-                if entry.is_none_or(|entry| entry.fs_type != FS_TYPE) {
+                if entry.is_none_or(|entry| !entry.is_firn()) {
                     return Err(unusable(Errno::NOTCONN.into()));
                 }
                 tracing::warn!(mountpoint = %path.display(), "replacing what a dead daemon left");
@@ -138,7 +91,7 @@ pub(super) fn attach(
         return Err(MountError::Occupied {
             path,
             fs_type: entry.fs_type,
-            source_name: entry.source,
+            source_name: entry.source.display().to_string(),
         });
     }
     let connection = if rustix::process::geteuid().is_root() {
