@@ -217,13 +217,13 @@ fn a_promoted_clone_outlives_its_origin() {
 fn a_clone_that_goes_leaves_its_snapshot_to_a_sweep_of_its_own() {
     let world = World::new();
     let ns = &world.ns;
-    let files: Vec<Ino> = (0..40).map(|n| world.file(Ino::ROOT, &format!("f{n}"))).collect();
+    let files: Vec<Ino> = (0..200).map(|n| world.file(Ino::ROOT, &format!("f{n}"))).collect();
     for (number, file) in (1..).zip(&files) {
         world.write(*file, 0, &[piece(0, 10, number)]);
     }
     ns.snapshot(&[Dataset::ROOT], "s", "").unwrap();
     let (clone, _) = clone_of(&world, Dataset::ROOT, "s", "clone");
-    for (number, file) in (101..).zip(&files) {
+    for (number, file) in (1001..).zip(&files) {
         world.write(*file, 0, &[piece(0, 10, number)]);
     }
     let removed = ns.destroy_dataset(clone, false).unwrap();
@@ -232,7 +232,7 @@ fn a_clone_that_goes_leaves_its_snapshot_to_a_sweep_of_its_own() {
         ns.sweep_some(5).unwrap();
     }
     ns.destroy_snapshots(Dataset::ROOT, &["s"], false).unwrap();
-    let freed: Vec<BlockId> = (1..=40).map(|number| block(number).id).collect();
+    let freed: Vec<BlockId> = (1..=200).map(|number| block(number).id).collect();
     assert_eq!(sweep(&world), freed);
     world.assert_sound();
 }
