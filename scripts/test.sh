@@ -57,6 +57,12 @@ posix() {
         say "posix: $suite"
         scripts/posix/$suite.sh "$work/mountpoint"
     done
+    say "posix: while snapshots come and go"
+    export FIRN_BIN=$target/ci/firn
+    local under=(scripts/posix/with-snapshots.sh "$work/mountpoint")
+    FSX_OPERATIONS=10000 "${under[@]}" scripts/posix/fsx.sh "$work/mountpoint" 3 1789 271828
+    # It takes a few seconds, so that one a second would be few.
+    SNAPSHOT_PAUSE=0.1 "${under[@]}" scripts/posix/pjdfstest.sh "$work/mountpoint"
     "$target/ci/firn" umount "$work/mountpoint"
     "$target/ci/firn" check --data "$work/volume"
 }
