@@ -1,6 +1,7 @@
 //! Destroying what nobody needs gives its space back, in the background.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::{at, make_dataset, take};
@@ -75,4 +76,109 @@ fn everything_comes_back_after_clones_rollbacks_and_destroys() {
     volume.run(&["dataset", "destroy", volume.path("a").to_str().unwrap()]);
     volume.run(&["dataset", "destroy", "-r", clone.to_str().unwrap()]);
     wait_for(&volume, before);
+}
+
+/// Random numbers that a seed repeats.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end
+    }
+
+    fn one_of<'a>(&mut self, names: &'a [String]) -> &'a str {
+        &names[self.below(names.len() as u64) as usize]
+    }
+}
+
+/// What may be refused, because something is in the way.
+fn attempt(volume: &Volume, args: &[&str]) -> bool {
+    volume.firn().args(args).output().unwrap().status.success()
+}
+
+/// Writes up to 1 MiB somewhere in one of a dataset's files, in place.
+fn write_somewhere(volume: &Volume, dataset: &str, dice: &mut Dice) {
+    let path = volume.path(&format!("{dataset}/file-{}", dice.below(8)));
+    let file = fs::File::options().write(true).create(true).truncate(false).open(path).unwrap();
+    let noise: Vec<u8> = (0..1 + dice.below(1 << 20)).map(|_| dice.below(256) as u8).collect();
+    file.write_all_at(&noise, dice.below(6 << 20)).unwrap();
+}
+
+/// One operation on the datasets that there are.
+fn disturb(volume: &Volume, datasets: &mut Vec<String>, dice: &mut Dice, step: u64) {
+    let dataset = dice.one_of(datasets).to_owned();
+    let snapshot = at(volume, &dataset, &format!("s{}", dice.below(step + 1)));
+    match dice.below(16) {
+        0..9 => write_somewhere(volume, &dataset, dice),
+        9 => {
+            let path = volume.path(&format!("{dataset}/file-{}", dice.below(8)));
+            // It need not be there.
+            let _ = fs::remove_file(path);
+        }
+        10 | 11 => take(volume, &dataset, &format!("s{step}")),
+        12 => {
+            attempt(volume, &["snapshot", "destroy", &snapshot]);
+        }
+        13 => {
+            attempt(volume, &["snapshot", "rollback", "-r", &snapshot]);
+        }
+        14 => {
+            let clone = format!("clone-{step}");
+            if attempt(volume, &["snapshot", "clone", &snapshot, path_of(volume, &clone).as_str()])
+            {
+                datasets.push(clone);
+            }
+        }
+        _ => {
+            attempt(volume, &["dataset", "promote", &path_of(volume, &dataset)]);
+        }
+    }
+}
+
+fn path_of(volume: &Volume, dataset: &str) -> String {
+    volume.path(dataset).to_str().unwrap().to_owned()
+}
+
+fn stored_bytes(volume: &Volume) -> u64 {
+    let status = volume.run(&["status", "--json", volume.dir.to_str().unwrap()]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    status["data"]["stored_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn stored_bytes_return_after_everything_was_disturbed_and_destroyed() {
+    let mut volume = Volume::with(&[], &[]);
+    for file in 0..6 {
+        fill(&mut volume, &format!("stays-{file}"));
+    }
+    let before = stored_bytes(&volume);
+    let seed = std::env::var("FIRN_TEST_SEED").map_or(20_261_121, |seed| seed.parse().unwrap());
+    println!("FIRN_TEST_SEED={seed}");
+    let mut dice = Dice(seed);
+    let mut datasets = vec!["a".to_owned(), "b".to_owned()];
+    datasets.iter().for_each(|dataset| make_dataset(&volume, dataset));
+    for step in 0..250 {
+        disturb(&volume, &mut datasets, &mut dice, step);
+    }
+    let most = stored_bytes(&volume);
+    assert!(most > before + (16 << 20), "{before} {most}");
+    while !datasets.is_empty() {
+        let count = datasets.len();
+        datasets.retain(|dataset| {
+            !attempt(&volume, &["dataset", "destroy", "-r", &path_of(&volume, dataset)])
+        });
+        assert!(datasets.len() < count, "{datasets:?} stay");
+    }
+    let start = now();
+    loop {
+        let found = stored_bytes(&volume);
+        if found.abs_diff(before) <= before / 50 {
+            break;
+        }
+        assert!(start.elapsed() < 2 * PATIENCE, "{found} bytes are stored, not {before}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }

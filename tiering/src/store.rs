@@ -4,7 +4,7 @@
 //! catalog. Where things are decided: `append` (the way in, sync), `seal`, `read` and `cold` (the
 //! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
 //! archive, release), `stage`, `capacity` and `mover` (the bound of the hot tier), `reclaim` (dead
-//! blocks) and `sweep`, `recode` and `idle` (encoding harder), `check`.
+//! blocks), `waste` (how many are too many) and `sweep`, `recode` and `idle` (encoding harder), `check`.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
 //! moves it makes the new place known before the old one goes.
@@ -43,6 +43,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod waste;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,6 +75,7 @@ use signals::{Counters, Faults, Signals};
 use sweep::Sweep;
 use table::Table;
 use upload::Wanted;
+use waste::Quiet;
 
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
@@ -129,6 +131,7 @@ struct Inner {
     /// When segments that only backups keep are judged again.
     leftovers_at: Mutex<Instant>,
     sweeping: Mutex<Sweep>,
+    quiet: Quiet,
     searching: Mutex<()>,
     /// The cold tier must be listed before a block may be called lost.
     cold_unlisted: AtomicBool,
@@ -472,6 +475,7 @@ impl Inner {
             freed: Mutex::default(),
             leftovers_at: Mutex::new(config.clock.instant()),
             sweeping: Mutex::new(Sweep::new(config.clock.instant())),
+            quiet: Quiet::default(),
             searching: Mutex::default(),
             cold_unlisted: AtomicBool::new(false),
             is_poisoned: AtomicBool::new(poisoned.is_some()),

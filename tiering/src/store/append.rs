@@ -230,6 +230,14 @@ impl Inner {
         false
     }
 
+    /// Dead and all bytes of the segment that takes frames.
+    pub(super) fn open_waste(&self) -> (u64, u64) {
+        let active = self.active.lock().writer.as_ref().map(|writer| writer.name().id);
+        let unsealed = self.unsealed.read();
+        let file = active.and_then(|id| unsealed.files.get(&id));
+        file.map_or((0, 0), |file| (file.dead_bytes, file.charged))
+    }
+
     /// Lets nothing more be appended and hands what there is to the sealer.
     pub(super) fn end_appends(&self) {
         self.active.lock().ended = true;

@@ -86,7 +86,7 @@ impl Inner {
     }
 
     /// Whether somebody waits, encodes, or needs space.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.capacity.waiters() > 0
             || self.config.budget.waiters() > 0
             || self.load.encoding.load(Ordering::Relaxed) > 0

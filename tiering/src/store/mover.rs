@@ -187,6 +187,7 @@ impl Inner {
     /// Takes in what was freed and collects what is mostly dead.
     fn collect(&self) {
         self.count_freed();
+        self.end_wasteful();
         match self.reclaim_candidates() {
             Ok(0) => {}
             Ok(_) => self.capacity.progressed(),

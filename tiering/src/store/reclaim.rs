@@ -1,13 +1,14 @@
-//! Dead blocks: wholly dead segments go, mostly dead hot segments are compacted.
+//! Dead blocks: wholly dead segments go, mostly dead ones are compacted (see `waste` for when).
 //!
 //! *Who is dead*: dead-byte counters only start a closer look. A block is dead when [`Liveness`]
 //! says that nothing refers to it, and, if it was appended since this store was opened, when it
 //! was freed as well: a block on its way from `append` into the namespace is referred to by
 //! nothing that could be asked.
 //! *Compaction* appends each living frame, verified, under its own id to the segment that takes
-//! frames (encoded again as `recode` does when the store is idle), and syncs; the map of unsealed blocks then points at the new copy, and only then the
-//! old segment leaves the catalog and the disk. *Crash*: before the sync the old copy counts;
-//! after it both are good, and whichever the catalog names is verified on reading.
+//! frames (encoded again as `recode` does when the store is idle), and syncs; the map of unsealed
+//! blocks then points at the new copy, and only then the old segment leaves the catalog and the
+//! disk. What lives in a cold object only is fetched for that. *Crash*: before the sync the old copy
+//! counts; after it both are good, and whichever the catalog names is verified on reading.
 //! *Cold*: an object is deleted only when the gate says that no retained backup references its
 //! dead blocks, and each living one is verified in cold elsewhere; until then it stays, listed by
 //! its local index.
@@ -20,6 +21,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use crate::block::BlockId;
+use crate::blocks::Wait;
 use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, IndexEntry, SegmentId, SegmentIndex};
@@ -27,9 +29,11 @@ use crate::segment::{FileKind, IndexEntry, SegmentId, SegmentIndex};
 use super::Inner;
 use super::append::charge_of;
 use super::mover::ids_of;
-use super::recode::harder;
+use super::recode::{harder, verified};
+use super::residence::runs;
 use super::signals::add;
-use super::upload::CALL_DEADLINE;
+use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
+use super::waste::Thrift;
 
 /// Pause between two looks at objects that something still needed.
 const LEFTOVERS_EVERY: Duration = Duration::from_secs(600);
@@ -70,21 +74,17 @@ impl Inner {
             return Ok(0);
         }
         self.save_dead_bytes();
-        let share = self.dead_share();
+        let thrift = self.thrift();
         let leftovers = self.leftovers_are_due();
         let candidates = self.table.ids(|segment| {
             let dead = segment.record.dead_bytes;
-            let grown = dead > segment.judged_dead || (leftovers && !segment.record.hot);
-            let much = dead.saturating_mul(share) >= segment.record.data_bytes;
-            segment.recorded && !segment.busy && dead > 0 && grown && much
+            let is_new = dead > segment.judged_dead
+                || thrift.exceeds(segment.judged_with)
+                || (leftovers && !segment.record.hot);
+            let much = thrift.is_much(dead, &segment.record);
+            segment.recorded && !segment.busy && dead > 0 && is_new && much
         });
-        Ok(self.reclaim_all(&candidates))
-    }
-
-    /// A segment is worth compacting when one in this many of its bytes is dead: fewer when space
-    /// is short.
-    fn dead_share(&self) -> u64 {
-        if self.capacity.excess() > 0 { 8 } else { 2 }
+        Ok(self.reclaim_all(&candidates, thrift))
     }
 
     /// Whether objects that were kept for backups or for copies under way are to be judged again.
@@ -105,7 +105,7 @@ impl Inner {
         }
         self.check_writable()?;
         let all = self.table.ids(|segment| segment.recorded && !segment.unreadable);
-        Ok(self.reclaim_all(&all))
+        Ok(self.reclaim_all(&all, self.thrift()))
     }
 
     fn save_dead_bytes(&self) {
@@ -116,7 +116,7 @@ impl Inner {
     }
 
     /// Judges these segments; returns how many went. One that cannot be judged holds up no other.
-    pub(super) fn reclaim_all(&self, candidates: &[SegmentId]) -> usize {
+    pub(super) fn reclaim_all(&self, candidates: &[SegmentId], thrift: Thrift) -> usize {
         let mut gone = 0;
         for &id in candidates {
             if self.check_writable().is_err() {
@@ -125,8 +125,11 @@ impl Inner {
             if !self.table.claim(id) {
                 continue;
             }
-            self.table.update(id, |segment| segment.judged_dead = segment.record.dead_bytes);
-            let result = self.reclaim(id);
+            self.table.update(id, |segment| {
+                segment.judged_dead = segment.record.dead_bytes;
+                segment.judged_with = thrift;
+            });
+            let result = self.reclaim(id, thrift);
             self.table.unclaim(id);
             match result {
                 Ok(went) => gone += usize::from(went),
@@ -140,7 +143,7 @@ impl Inner {
     }
 
     /// Judges one claimed segment; whether space was won.
-    fn reclaim(&self, id: SegmentId) -> Result<bool> {
+    fn reclaim(&self, id: SegmentId, thrift: Thrift) -> Result<bool> {
         let Some(record) = self.table.record(id) else { return Ok(false) };
         let index = self.load_index(id, CALL_DEADLINE)?;
         let live = self.live_among(id, &ids_of(index.entries()))?;
@@ -162,15 +165,18 @@ impl Inner {
         if live.is_empty() {
             return self.remove_segment(&index, &live);
         }
-        if !record.hot && record.cold != ColdCopy::Absent {
+        if !record.hot && here.is_empty() {
             // Compacted before: perhaps its living blocks have reached cold elsewhere by now.
             return self.remove_segment(&index, &live);
         }
-        let worth_it = dead_bytes.saturating_mul(self.dead_share()) > record.data_bytes;
-        if !worth_it || !record.hot || !record.holes.is_empty() {
+        if !thrift.is_much(dead_bytes, &record) || !record.holes.is_empty() {
             return Ok(false);
         }
-        self.compact(&record, &index, &here, &live)?;
+        match record.hot {
+            true => self.compact(&record, &index, &here, &live)?,
+            false if thrift.quiet => self.compact_cold(&index, &here, &live)?,
+            false => return Ok(false),
+        }
         add(&self.counters.compacted_segments, 1);
         Ok(true)
     }
@@ -204,6 +210,34 @@ impl Inner {
         }
         self.sync()?;
         self.replace(record, index, live)
+    }
+
+    /// Fetches what lives in a cold object only to the segment that takes frames; the object stays
+    /// until that has been copied to cold.
+    fn compact_cold(
+        &self,
+        index: &SegmentIndex,
+        here: &[IndexEntry],
+        live: &HashSet<BlockId>,
+    ) -> Result<()> {
+        let name = index.name();
+        let cold = self.cold_tier()?;
+        for run in runs(here, COMPARE_BYTES) {
+            self.check_writable()?;
+            let deadline = self.config.clock.instant() + CALL_DEADLINE;
+            let stored = cold.get_range(name.id.object_key(), run.clone(), deadline)?;
+            for entry in here.iter().filter(|entry| run.contains(&entry.offset)) {
+                let mut frame =
+                    verified(&name, &stored[(entry.offset - run.start) as usize..], entry)?;
+                // Never at the expense of somebody who writes.
+                let charge = self.capacity.charge(self, charge_of(frame.len()), Wait::No)?;
+                self.append_frame(&mut frame)?;
+                charge.keep();
+            }
+        }
+        self.sync()?;
+        self.table.update(name.id, |segment| segment.nothing_is_needed());
+        self.remove_segment(index, live).map(drop)
     }
 
     /// Removes a segment of which nothing is needed here any more; the object in cold only if

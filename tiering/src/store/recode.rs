@@ -295,13 +295,7 @@ impl Inner {
         let mut stored = vec![0; bounded_len(&range)?];
         file.read_exact_at(&mut stored, range.start)
             .map_err(Error::io(format!("read block {}", entry.id)))?;
-        // Verifies every byte: a damaged frame stays where parity or cold can still help.
-        let frame = Frame::from_stored(name, &stored)?;
-        if frame.entry().block_ref() == entry.block_ref() {
-            return Ok(frame);
-        }
-        let reason = format!("block {} contradicts the index", entry.id);
-        Err(Error::Damaged { what: "frame", reason })
+        verified(name, &stored, entry)
     }
 
     /// Seals what was written, reads it back, and makes it known.
@@ -371,8 +365,11 @@ impl Inner {
         self.record_state(id);
     }
 
-    /// Whether the catalog finds a block of this segment in another one.
+    /// Whether a block of this segment is found in another one.
     pub(super) fn is_superseded(&self, id: SegmentId, entry: &IndexEntry) -> bool {
+        if let Some((_, other, found)) = self.find_unsealed(entry.id) {
+            return other != id && found.digest == entry.digest;
+        }
         matches!(self.with_catalog(|catalog| catalog.lookup(entry.id)),
             Ok(Some(other)) if other.segment != id && other.entry.digest == entry.digest)
     }
@@ -409,16 +406,23 @@ impl Inner {
         if record.cold == ColdCopy::Absent {
             return self.forget_segment(index);
         }
-        self.table.update(record.id, |segment| {
-            // Nothing of it is needed here: its object is judged again until it may go.
-            segment.record.dead_bytes = segment.record.data_bytes;
-            segment.judged_dead = segment.record.dead_bytes;
-        });
+        self.table.update(record.id, |segment| segment.nothing_is_needed());
         // Backups name blocks, not segments, but until the new copies are in cold this object is
         // the only one there.
         self.drop_hot(index)?;
         self.remove_segment(index, live).map(|_| ())
     }
+}
+
+/// The frame of a block out of a segment's stored bytes, which may go on behind it. Verifies every
+/// byte: a damaged frame stays where parity or another copy can still help.
+pub(super) fn verified(name: &SegmentName, stored: &[u8], entry: &IndexEntry) -> Result<Frame> {
+    let frame = Frame::from_stored(name, stored)?;
+    if frame.entry().block_ref() == entry.block_ref() {
+        return Ok(frame);
+    }
+    let reason = format!("block {} contradicts the index", entry.id);
+    Err(Error::Damaged { what: "frame", reason })
 }
 
 impl Pace<'_> {

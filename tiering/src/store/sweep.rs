@@ -57,7 +57,7 @@ impl Inner {
             return;
         }
         drop(sweep);
-        if self.reclaim_all(&step) > 0 {
+        if self.reclaim_all(&step, self.thrift()) > 0 {
             self.capacity.progressed();
         }
     }

@@ -11,6 +11,8 @@ use crate::block::BlockId;
 use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::segment::SegmentId;
 
+use super::waste::Thrift;
+
 /// One sealed segment.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -33,6 +35,8 @@ pub(super) struct Segment {
     pub(super) unreadable: bool,
     /// Dead bytes when it was last looked at closely.
     pub(super) judged_dead: u64,
+    /// How thriftily that was.
+    pub(super) judged_with: Thrift,
     /// The catalog does not know its dead bytes yet.
     pub(super) unsaved: bool,
 }
@@ -50,8 +54,15 @@ impl Segment {
             retry_at: None,
             unreadable: false,
             judged_dead: 0,
+            judged_with: Thrift::default(),
             unsaved: false,
         }
+    }
+
+    /// All of it lies elsewhere or is dead: its object is judged again until it may go.
+    pub(super) fn nothing_is_needed(&mut self) {
+        self.record.dead_bytes = self.record.data_bytes;
+        self.judged_dead = self.record.dead_bytes;
     }
 }
 

@@ -9,3 +9,4 @@ mod scale;
 mod strangers;
 mod sweep;
 mod tiers;
+mod waste;
