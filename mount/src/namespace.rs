@@ -41,6 +41,7 @@ mod names;
 mod orphans;
 mod owners;
 mod places;
+mod properties;
 mod prune;
 pub mod record;
 mod remove;
@@ -74,6 +75,8 @@ pub use ids::Ids;
 pub use key::{Backref, Dataset, Node};
 pub use locks::InodeGuard;
 pub use owners::Owner;
+pub use properties::{Properties, Source};
+pub use record::{CLASS_MAX, Property, Setting, is_class_name};
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
 pub use record::{Hold, Referenced};
 pub use remove::Removed;
@@ -150,8 +153,8 @@ impl Namespace {
         if store.get(Space::Meta, key::VOLUME)?.is_some() {
             return Err(FsError::Exists);
         }
-        let volume =
-            VolumeRecord { name_seed, dataset: Dataset::ROOT, node: Node::FIRST, has_tree: false };
+        let (dataset, node) = (Dataset::ROOT, Node::FIRST);
+        let volume = VolumeRecord { name_seed, dataset, node, has_tree: false, features: 0 };
         let leases =
             Leases { clean: true, epoch: 1, blocks: 0, segments: 0, inodes: Ino::ROOT.0 + 1 };
         let now = Timestamp::from(clock.now());

@@ -271,7 +271,7 @@ fn nothing_of_the_future_stays_after_a_rollback_below() {
     let mut made = None;
     mounted.around(|volume| {
         let (dataset, forget) =
-            volume.create_dataset(&Caller::default(), Ino::ROOT, b"data", 0o755).unwrap();
+            volume.create_dataset(&Caller::default(), Ino::ROOT, b"data", 0o755, &[]).unwrap();
         made = Some(dataset);
         forget
     });

@@ -9,6 +9,7 @@
 
 mod choose;
 mod codec;
+mod compression;
 mod filter;
 
 use std::cell::RefCell;
@@ -17,6 +18,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use choose::{Candidate, Choice, EncodeMemory, Probe, probe};
+pub use compression::{Compression, UnknownCompression};
 
 use crate::block::{CELL_LEN, MAX_BLOCK_LEN};
 use crate::error::{Error, Result};

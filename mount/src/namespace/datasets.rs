@@ -11,7 +11,8 @@ use super::create::NewFile;
 use super::key::{self, Dataset, Kind, Line, Node};
 use super::locks::TreeGuard;
 use super::record::{
-    DatasetRecord, Inode, LineRecord, Origin, Place, SweepRecord, Timestamp, Version,
+    DatasetRecord, Inode, LineRecord, Origin, Place, Setting, Settings, SweepRecord, Timestamp,
+    Version,
 };
 use super::store::{Durability, Space};
 use super::tree::{Change, TreeError, TreeResult, View};
@@ -37,10 +38,11 @@ pub struct DatasetInfo {
 }
 
 /// What a dataset is made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Start {
     root: Option<u64>,
     origin: Option<Origin>,
+    settings: Settings,
 }
 
 impl Namespace {
@@ -67,16 +69,18 @@ impl Namespace {
         found
     }
 
-    /// Makes a dataset that shows as the new directory `name` in `parent`.
+    /// Makes a dataset that shows as the new directory `name` in `parent`, with properties.
     pub fn create_dataset(
         &self,
         caller: &Caller,
         parent: Ino,
         name: &[u8],
         perm: u16,
+        settings: &[Setting],
     ) -> TreeResult<Dataset> {
+        let mut start = Start::default();
+        start.settings.add(settings)?;
         let (alone, change) = self.change_tree()?;
-        let start = Start { root: None, origin: None };
         let made = self.add_dataset(&alone, change, (caller, parent, name, perm), start)?;
         drop(alone);
         self.gate.sync()?;
@@ -95,7 +99,7 @@ impl Namespace {
         let (node, record) = change.snapshot(dataset, snapshot)?;
         let origin = Origin { line: record.line, node };
         let root = change.dataset(dataset)?.root;
-        let start = Start { root: Some(root), origin: Some(origin) };
+        let start = Start { root: Some(root), origin: Some(origin), ..Start::default() };
         let made = self.add_dataset(&alone, change, (caller, parent, name, 0o755), start)?;
         drop(alone);
         self.gate.sync()?;
@@ -145,6 +149,7 @@ impl Namespace {
         };
         change.put_line(dataset, LineRecord { first: node, origin: start.origin });
         change.put_dataset(dataset, record);
+        change.put_settings(dataset, start.settings);
         let (tree, batch) = change.finish();
         txn.append(batch);
         txn.commit(Durability::Buffered)?;
@@ -370,6 +375,7 @@ impl Change {
     fn remove_dataset(&mut self, dataset: Dataset) {
         self.batch.delete(Space::Meta, &key::meta_number(key::DATASETS, dataset.0));
         self.tree.datasets.remove(&dataset);
+        self.put_settings(dataset, Settings::default());
     }
 
     /// Lets a line be swept that somebody no longer reads up to a node. A line that nobody reads

@@ -281,6 +281,9 @@ pub const LINES: u8 = b'l';
 /// Start of the keys of nodes.
 pub const NODES: u8 = b'n';
 
+/// Start of the keys of what was set of datasets.
+pub const PROPERTIES: u8 = b'p';
+
 /// Start of the keys of rollbacks that have not restored everything yet.
 pub const ROLLBACKS: u8 = b'r';
 

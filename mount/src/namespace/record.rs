@@ -4,6 +4,7 @@
 mod dentry;
 mod inode;
 mod meta;
+mod properties;
 mod slot;
 mod time;
 mod version_tree;
@@ -15,6 +16,7 @@ use crate::types::Ino;
 pub use dentry::{BUCKET_BITS, Bucket, Entry, NAME_MAX};
 pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
 pub use meta::{Leases, VolumeRecord};
+pub use properties::{CLASS_MAX, Property, Setting, Settings, is_class_name};
 pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated};
 pub use time::Timestamp;
 pub use version_tree::{

@@ -8,6 +8,7 @@ mod files;
 mod listing;
 mod model;
 mod operations;
+mod properties;
 mod rollback;
 mod snapshots;
 

@@ -18,9 +18,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::key::{Dataset, Line, Node};
+use super::properties::Properties;
 use super::record::{
-    Counters, DatasetRecord, LineRecord, Origin, RollbackRecord, SnapshotRecord, SweepRecord,
-    VolumeRecord,
+    Counters, DatasetRecord, LineRecord, Origin, RollbackRecord, Settings, SnapshotRecord,
+    SweepRecord, VolumeRecord,
 };
 use crate::types::Ino;
 
@@ -96,10 +97,12 @@ pub(super) struct Tree {
     pub(super) snapshots: BTreeMap<Node, Arc<SnapshotRecord>>,
     pub(super) sweeps: BTreeMap<(Line, Node), SweepRecord>,
     pub(super) rollbacks: BTreeMap<Dataset, RollbackRecord>,
+    pub(super) settings: BTreeMap<Dataset, Arc<Settings>>,
     // What follows from the rest.
     views: HashMap<u16, View>,
     readers: HashMap<Line, Arc<[Node]>>,
     junctions: HashMap<(Line, u64), Dataset>,
+    properties: HashMap<Dataset, Arc<Properties>>,
 }
 
 impl Tree {
@@ -123,15 +126,19 @@ impl Tree {
             snapshots: BTreeMap::new(),
             sweeps: BTreeMap::new(),
             rollbacks: BTreeMap::new(),
+            settings: BTreeMap::new(),
             views: HashMap::new(),
             readers: HashMap::new(),
             junctions: HashMap::new(),
+            properties: HashMap::new(),
         }
     }
 
     /// Works out what follows from the records.
     fn derive(&mut self) {
         self.readers = self.all_readers();
+        let properties = self.datasets.keys().map(|&of| (of, Arc::new(self.all_settings(of))));
+        self.properties = properties.collect();
         let places = self.datasets.iter().filter_map(|(of, record)| Some((*of, record.place?)));
         self.junctions = places.map(|(of, place)| ((place.parent, place.junction), of)).collect();
         let mut views = HashMap::new();
@@ -303,6 +310,11 @@ impl Tree {
     /// Whether anybody reads a line, as the records stand now.
     pub(super) fn is_read(&self, line: Line) -> bool {
         self.all_readers().contains_key(&line)
+    }
+
+    /// What holds for a dataset.
+    pub(super) fn properties(&self, dataset: Dataset) -> Option<Arc<Properties>> {
+        self.properties.get(&dataset).cloned()
     }
 
     /// Datasets that are clones of a snapshot.

@@ -1,21 +1,23 @@
 //! Datasets of a volume in use: making, cloning, moving and destroying them.
 
 use super::Volume;
-use crate::namespace::{Dataset, TreeResult};
+use crate::namespace::{Dataset, Setting, TreeResult};
 use crate::types::{Caller, Forget, Ino};
 
 impl Volume {
-    /// Makes a dataset that shows as the new directory `name` in `parent`.
+    /// Makes a dataset that shows as the new directory `name` in `parent`, with properties.
     pub fn create_dataset(
         &self,
         caller: &Caller,
         parent: Ino,
         name: &[u8],
         perm: u16,
+        settings: &[Setting],
     ) -> TreeResult<(Dataset, Forget)> {
         self.check_writable()?;
         self.check_entry(parent, name)?;
-        let made = self.tree_changed(self.names.create_dataset(caller, parent, name, perm))?;
+        let made = self.names.create_dataset(caller, parent, name, perm, settings);
+        let made = self.tree_changed(made)?;
         Ok((made, entry_changed(parent, name)))
     }
 

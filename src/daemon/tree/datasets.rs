@@ -37,7 +37,7 @@ impl TreeAnswers<'_> {
         check_dataset_name(at)?;
         let caller = Self::caller(out)?;
         let name = at.file.as_bytes();
-        let made = self.parts.volume.create_dataset(&caller, Ino(at.dir), name, PERM);
+        let made = self.parts.volume.create_dataset(&caller, Ino(at.dir), name, PERM, &[]);
         let (_, forget) = made.map_err(|error| self.naming().explain(error))?;
         self.forget(&forget)
     }

@@ -262,6 +262,7 @@ fn advice(error: &TreeError) -> Option<&'static str> {
         TreeError::Fs(FsError::InSnapshot | FsError::Stale) => {
             "name a path in a live dataset; `firn dataset list` lists all"
         }
+        TreeError::InvalidSetting(_) => "`firn dataset set --help` lists properties and values",
         TreeError::Cloned(_) | TreeError::Children(_) | TreeError::Fs(_) => return None,
     })
 }

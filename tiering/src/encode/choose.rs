@@ -13,7 +13,7 @@ use std::fmt;
 
 pub use memory::EncodeMemory;
 
-use super::{Codec, Effort, Filter, codec, filter};
+use super::{Codec, Compression, Effort, Filter, codec, filter};
 use crate::block::CELL_LEN;
 
 /// Bytes in one window of the sample.
@@ -67,6 +67,14 @@ impl Strategy {
             }
         }
     }
+
+    /// With the one codec and level that were asked for; only the filter is looked for.
+    fn fixed(codec: Codec, level: u8) -> Self {
+        match codec {
+            Codec::Zstd => Self { finalists: 1, level, ..Self::of(Effort::Normal) },
+            _ => Self::of(Effort::Fast),
+        }
+    }
 }
 
 /// What was decided for a block, and the measurements that decided it.
@@ -89,6 +97,9 @@ pub struct Choice {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ratio = |stored: u32| f64::from(self.sample_len) / f64::from(stored.max(1));
+        if self.codec == Codec::None && self.sample_len == 0 {
+            return f.write_str("raw: compression is off");
+        }
         if self.codec == Codec::None {
             return f.write_str("raw: nothing that was tried shrinks the sample");
         }
@@ -132,13 +143,44 @@ pub struct Probe {
 
 /// Looks at a sample of `plain` and decides how to encode it.
 pub fn probe(plain: &[u8], effort: Effort) -> Probe {
+    let strategy = Strategy::of(effort);
+    probe_by(plain, &strategy, strategy.scout)
+}
+
+/// As [`probe`], as far as `compression` leaves a choice.
+fn probe_as(plain: &[u8], compression: Compression, effort: Effort) -> Choice {
+    match compression.fixed() {
+        None => probe(plain, effort).choice,
+        Some((Codec::None, _)) => Choice::raw(),
+        Some((codec, level)) => {
+            probe_by(plain, &Strategy::fixed(codec, level), (codec, level)).choice
+        }
+    }
+}
+
+/// `blind` is what encodes a block of which only the sample is noise.
+fn probe_by(plain: &[u8], strategy: &Strategy, blind: (Codec, u8)) -> Probe {
     let mut prober = Prober::new(sample(plain));
-    let mut choice = prober.decide(&Strategy::of(effort));
-    if choice.codec == Codec::None && !prober.cells_are_noise(plain, effort) {
-        let (codec, level) = Strategy::of(effort).scout;
+    let mut choice = prober.decide(strategy);
+    if choice.codec == Codec::None && !prober.cells_are_noise(plain, strategy.scout) {
+        let (codec, level) = blind;
         choice = Choice { codec, level, ..choice };
     }
     Probe { choice, candidates: prober.tried }
+}
+
+impl Choice {
+    /// Nothing was tried.
+    fn raw() -> Self {
+        Self {
+            codec: Codec::None,
+            filter: Filter::None,
+            level: 0,
+            sample_len: 0,
+            sample_stored: 0,
+            unfiltered_stored: 0,
+        }
+    }
 }
 
 /// Windows spread over the block, joined. They begin at multiples of their length, so that
@@ -263,8 +305,7 @@ impl<'a> Prober<'a> {
 
     /// Whether the cells between the windows of an incompressible sample are noise as well: of a
     /// tar of images and texts the sample may have met only images.
-    fn cells_are_noise(&mut self, plain: &[u8], effort: Effort) -> bool {
-        let (codec, level) = Strategy::of(effort).scout;
+    fn cells_are_noise(&mut self, plain: &[u8], (codec, level): (Codec, u8)) -> bool {
         self.out.resize(codec::bound(CELL_LEN), 0);
         plain.chunks(CELL_LEN).filter(|cell| estimate::looks_compressible(cell)).take(2).all(
             |cell| {

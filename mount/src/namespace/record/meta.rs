@@ -6,6 +6,8 @@ use crate::namespace::key::{Dataset, Node};
 const VOLUME_VERSION: u8 = 1;
 /// Version of the volume record once the version tree has records of its own.
 const VOLUME_VERSION_TREE: u8 = 2;
+/// Version of the volume record once it names what must be known.
+const VOLUME_VERSION_FEATURES: u8 = 3;
 const LEASES_VERSION: u8 = 1;
 
 /// What holds for the whole namespace.
@@ -20,28 +22,54 @@ pub struct VolumeRecord {
     /// The version tree has records, which whoever opens the namespace must know: writing under
     /// `node` would change snapshots.
     pub has_tree: bool,
+    /// What else whoever opens the namespace must know: bits of [`VolumeRecord::PROPERTIES`].
+    pub features: u64,
 }
 
 impl VolumeRecord {
+    /// Datasets have properties: who does not know them would write where nothing may be written.
+    pub const PROPERTIES: u64 = 1;
+
+    const KNOWN: u64 = Self::PROPERTIES;
+
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![if self.has_tree { VOLUME_VERSION_TREE } else { VOLUME_VERSION }];
+        let version = match (self.features, self.has_tree) {
+            (0, false) => VOLUME_VERSION,
+            (0, true) => VOLUME_VERSION_TREE,
+            _ => VOLUME_VERSION_FEATURES,
+        };
+        let mut out = vec![version];
         out.extend_from_slice(&self.name_seed);
         put_varint(&mut out, u64::from(self.dataset.0));
         put_varint(&mut out, u64::from(self.node.0));
+        if version == VOLUME_VERSION_FEATURES {
+            put_varint(&mut out, self.features);
+        }
         out
     }
 
     /// Decodes a stored value.
     pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
         let mut reader = Reader::new("volume record", value);
-        let has_tree = reader.version(VOLUME_VERSION_TREE)? == VOLUME_VERSION_TREE;
+        let version = reader.version(VOLUME_VERSION_FEATURES)?;
+        let has_tree = version >= VOLUME_VERSION_TREE;
         let mut name_seed = [0; 32];
         name_seed.copy_from_slice(reader.bytes(32)?);
         let dataset = Dataset(reader.varint32()?);
         let node = Node(reader.varint32()?);
+        let features = match version {
+            VOLUME_VERSION_FEATURES => reader.varint()?,
+            _ => 0,
+        };
+        if features & !Self::KNOWN != 0 {
+            return Err(reader.error("it has features that this version does not know"));
+        }
+        if version == VOLUME_VERSION_FEATURES && features == 0 {
+            return Err(reader.error("a version for features without any"));
+        }
         reader.end()?;
-        Ok(Self { name_seed, dataset, node, has_tree })
+        Ok(Self { name_seed, dataset, node, has_tree, features })
     }
 }
 

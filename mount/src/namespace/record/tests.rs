@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use bytes::Bytes;
+use firn_tiering::encode::Compression;
 use firn_tiering::{BlockDigest, BlockId, BlockRef, Epoch};
 use proptest::prelude::*;
 
@@ -89,11 +90,17 @@ fn golden_bytes() {
         dataset: Dataset::ROOT,
         node: Node::FIRST,
         has_tree: false,
+        features: 0,
     };
     assert_eq!(hex(&volume.encode()), format!("01{}0101", "5a".repeat(32)));
     volume.has_tree = true;
     assert_eq!(hex(&volume.encode()), format!("02{}0101", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    volume.features = VolumeRecord::PROPERTIES;
+    assert_eq!(hex(&volume.encode()), format!("03{}010101", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    volume.features = 1 << 40;
+    assert!(VolumeRecord::decode(&volume.encode()).is_err());
     let leases = Leases { clean: true, epoch: 2, blocks: 128, segments: 3, inodes: 4097 };
     assert_eq!(hex(&leases.encode()), "0101028001038120");
 }
@@ -173,6 +180,41 @@ fn golden_version_tree() {
     assert_eq!(key::sweep_decode(&key::sweep(Dataset(1), Node(2))).unwrap(), (Dataset(1), Node(2)));
 }
 
+#[test]
+fn golden_properties() {
+    let mut settings = Settings::default();
+    settings.put(Setting::Tier(Some("fast-1".to_owned())));
+    settings.put(Setting::Quota(Some(300)));
+    settings.put(Setting::Compression(Compression::zstd(9).unwrap()));
+    settings.put(Setting::ReadOnly(true));
+    settings.put(Setting::Snapdir(true));
+    settings.put(Setting::AccessTime(false));
+    settings.put(Setting::NoDedup);
+    let stored = settings.encode();
+    assert_eq!(hex(&stored), "0107011902ac0203010401050006000706666173742d31");
+    assert_eq!(Settings::decode(&stored).unwrap(), settings);
+    let mut none = Settings::default();
+    none.put(Setting::Tier(None));
+    none.put(Setting::Quota(None));
+    assert_eq!(hex(&none.encode()), "010202000700");
+    assert_eq!(Settings::decode(&none.encode()).unwrap(), none);
+    assert_eq!(hex(&key::meta_number(key::PROPERTIES, 258)), "7000000102");
+}
+
+#[test]
+fn properties_that_are_not_known_are_refused() {
+    let refused = |bytes: &[u8]| Settings::decode(bytes).unwrap_err().reason;
+    assert_eq!(refused(&[1, 1, 8, 0]), "a property that this version does not know");
+    assert_eq!(refused(&[2, 1, 3, 1]), "unknown format version");
+    assert_eq!(refused(&[1, 1, 6, 1]), "dedup, which this version does not know");
+    assert_eq!(refused(&[1, 1, 1, 4]), "unknown compression");
+    assert_eq!(refused(&[1, 1, 3, 2]), "neither on nor off");
+    assert_eq!(refused(&[1, 2, 3, 1, 3, 1]), "not in order");
+    assert_eq!(refused(&[1, 0]), "empty");
+    assert_eq!(refused(&[1, 1, 7, 1, b'/']), "no name of a class");
+    assert_eq!(refused(&[1, 1, 7, 65]), "name of a class too long");
+}
+
 proptest! {
     #[test]
     fn damaged_records_of_the_version_tree_are_refused_without_a_panic(
@@ -188,6 +230,7 @@ proptest! {
         let _ = SnapshotRecord::decode(&bytes);
         let _ = SweepRecord::decode(&bytes);
         let _ = RollbackRecord::decode(&bytes);
+        let _ = Settings::decode(&bytes);
         let _ = key::meta_number_decode(&bytes);
         let _ = key::sweep_decode(&bytes);
         let _ = key::born_decode(&bytes);
@@ -349,6 +392,7 @@ proptest! {
         let _ = Bucket::decode(&bytes);
         let _ = SlotRecord::decode_value(&bytes);
         let _ = VolumeRecord::decode(&bytes);
+        let _ = Settings::decode(&bytes);
         let _ = Leases::decode(&bytes);
         let _ = HeadKey::decode(&bytes);
         let _ = Backref::decode(&bytes);

@@ -4,7 +4,8 @@ use super::*;
 use crate::types::RenameMode;
 
 fn make(world: &World, parent: Ino, name: &str) -> (Dataset, Ino) {
-    let dataset = world.ns.create_dataset(&ROOT_CALLER, parent, name.as_bytes(), 0o755).unwrap();
+    let dataset =
+        world.ns.create_dataset(&ROOT_CALLER, parent, name.as_bytes(), 0o755, &[]).unwrap();
     (dataset, world.ns.lookup(parent, name.as_bytes()).unwrap().ino)
 }
 

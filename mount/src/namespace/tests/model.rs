@@ -351,7 +351,7 @@ impl Pair {
         let mut tree = Tree::new(now);
         let zoo = has_clones.then(|| {
             let ns = &world.ns;
-            let zoo = ns.create_dataset(&ROOT_CALLER, Ino::ROOT, b"zoo", 0o755).unwrap();
+            let zoo = ns.create_dataset(&ROOT_CALLER, Ino::ROOT, b"zoo", 0o755, &[]).unwrap();
             let entry = ns.entry(Ino::ROOT, b"zoo").unwrap();
             tree.create(Ino::ROOT, b"zoo", entry.ino, FileKind::Directory, now);
             let node = tree.node(entry.ino);

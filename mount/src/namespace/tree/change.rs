@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Tree, TreeError, TreeResult};
 use crate::namespace::key::{self, Dataset, Line, Node};
-use crate::namespace::record::{DatasetRecord, SnapshotRecord};
+use crate::namespace::record::{DatasetRecord, SnapshotRecord, VolumeRecord};
 use crate::namespace::store::{Batch, Space};
 
 /// Indexes of views end here; the last one is nobody's.
@@ -28,9 +28,14 @@ impl Change {
     /// The tree and its batch, to be committed together.
     pub(in crate::namespace) fn finish(mut self) -> (Tree, Batch) {
         self.batch.put(Space::Meta, key::COUNTERS, self.tree.counters.encode());
-        if !self.tree.volume.has_tree {
-            self.tree.volume.has_tree = true;
-            self.batch.put(Space::Meta, key::VOLUME, self.tree.volume.encode());
+        let mut volume = self.tree.volume.clone();
+        volume.has_tree = true;
+        if !self.tree.settings.is_empty() {
+            volume.features |= VolumeRecord::PROPERTIES;
+        }
+        if volume != self.tree.volume {
+            self.batch.put(Space::Meta, key::VOLUME, volume.encode());
+            self.tree.volume = volume;
         }
         self.tree.derive();
         (self.tree, self.batch)

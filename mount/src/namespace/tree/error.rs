@@ -2,7 +2,7 @@
 
 use crate::error::FsError;
 use crate::namespace::key::Dataset;
-use crate::namespace::record::RecordError;
+use crate::namespace::record::{Property, RecordError};
 use crate::namespace::store::StoreError;
 
 /// Result of an operation on datasets and snapshots.
@@ -26,6 +26,9 @@ pub enum TreeError {
     /// Nothing can have this name.
     #[error("invalid name: {0}")]
     InvalidName(&'static str),
+    /// A property cannot have this value.
+    #[error("invalid value of {}", .0.name())]
+    InvalidSetting(Property),
     /// Holds forbid it.
     #[error("held: {}", .0.join(", "))]
     Held(Vec<String>),

@@ -7,8 +7,8 @@ use super::change::NODE_VERSION;
 use crate::error::{FsError, FsResult};
 use crate::namespace::key::{self, Dataset, Node};
 use crate::namespace::record::{
-    Counters, DatasetRecord, LineRecord, Reader, RecordError, RollbackRecord, SnapshotRecord,
-    SweepRecord, VolumeRecord,
+    Counters, DatasetRecord, LineRecord, Reader, RecordError, RollbackRecord, Settings,
+    SnapshotRecord, SweepRecord, VolumeRecord,
 };
 use crate::namespace::store::{NamespaceReader, Space};
 use crate::namespace::view::behind;
@@ -57,6 +57,11 @@ impl Tree {
             tree.rollbacks.insert(dataset, RollbackRecord::decode(value)?);
             Ok(())
         })?;
+        each(store, key::PROPERTIES, &mut |key, value| {
+            let dataset = Dataset(key::meta_number_decode(key)?);
+            tree.settings.insert(dataset, Arc::new(Settings::decode(value)?));
+            Ok(())
+        })?;
         tree.check().map_err(|reason| FsError::from(RecordError::new("version tree", reason)))?;
         tree.derive();
         Ok(tree)
@@ -75,6 +80,13 @@ impl Tree {
             if record.place.is_some_and(|place| !self.datasets.contains_key(&place.parent)) {
                 return Err("a dataset in one that does not exist");
             }
+            // So that the way to the root ends.
+            if record.place.is_some_and(|place| place.parent >= *dataset) {
+                return Err("a dataset in a younger one");
+            }
+        }
+        if self.settings.keys().any(|dataset| !self.datasets.contains_key(dataset)) {
+            return Err("properties of a dataset that does not exist");
         }
         for (node, record) in &self.snapshots {
             if !on_line(node, &record.line) || !self.datasets.contains_key(&record.dataset) {

@@ -193,7 +193,7 @@ fn each_dataset_has_its_own() {
     let world = World::new();
     let volume = world.volume();
     let caller = Caller::default();
-    let (child, forget) = volume.create_dataset(&caller, Ino::ROOT, b"c", 0o755).unwrap();
+    let (child, forget) = volume.create_dataset(&caller, Ino::ROOT, b"c", 0o755, &[]).unwrap();
     assert_eq!(forget.entries, [(Ino::ROOT, b"c".to_vec())]);
     let dir = world.look("c");
     let made = volume.create(&ROOT, dir, b"f", 0o644, 0, READ_WRITE).unwrap();
@@ -219,7 +219,7 @@ fn each_dataset_has_its_own() {
 fn a_destroyed_dataset_in_use_is_stale() {
     let world = World::new();
     let volume = world.volume();
-    let (child, _) = volume.create_dataset(&ROOT, Ino::ROOT, b"c", 0o755).unwrap();
+    let (child, _) = volume.create_dataset(&ROOT, Ino::ROOT, b"c", 0o755, &[]).unwrap();
     let dir = world.look("c");
     let (attr, handle) = volume.create(&ROOT, dir, b"f", 0o644, 0, READ_WRITE).unwrap();
     let file: (Ino, Handle) = (attr.ino, handle);

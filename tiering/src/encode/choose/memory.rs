@@ -5,9 +5,9 @@
 //! out far from what the choice promised; that block is then encoded again if the new choice is
 //! another. A stream of noise has no ratio that could drift, so its cells are looked at instead.
 
-use super::{Choice, estimate, probe};
+use super::{Choice, estimate, probe_as};
 use crate::block::CELL_LEN;
-use crate::encode::{Codec, Effort, EncodedBlock, encode_block_as};
+use crate::encode::{Codec, Compression, Effort, EncodedBlock, encode_block_as};
 
 /// Blocks that follow a probe before the next.
 const PROBE_EVERY: u32 = 16;
@@ -15,6 +15,8 @@ const PROBE_EVERY: u32 = 16;
 /// What encoding remembers along one stream (usually a file), so that not every block is probed.
 #[derive(Clone, Debug, Default)]
 pub struct EncodeMemory {
+    /// What was asked for.
+    compression: Compression,
     /// One slot per effort, since load makes it go up and down within a stream.
     remembered: [Option<Remembered>; 4],
     last: Option<Choice>,
@@ -33,6 +35,18 @@ struct Remembered {
 }
 
 impl EncodeMemory {
+    /// Nothing is known of the stream yet but how it is to be compressed.
+    pub fn new(compression: Compression) -> Self {
+        Self { compression, ..Self::default() }
+    }
+
+    /// Has the blocks to come compressed in this way; whatever was learnt of another is forgotten.
+    pub fn set_compression(&mut self, compression: Compression) {
+        if self.compression != compression {
+            *self = Self { probes: self.probes, ..Self::new(compression) };
+        }
+    }
+
     /// How the last block was encoded and why; `None` before the first.
     pub fn last_choice(&self) -> Option<&Choice> {
         self.last.as_ref()
@@ -60,7 +74,7 @@ impl EncodeMemory {
             }
         }
         self.probes += 1;
-        let choice = probe(plain, effort).choice;
+        let choice = probe_as(plain, self.compression, effort);
         let (choice, block) = match tried {
             Some((old, block)) if old.same_encoding(&choice) => (choice, block),
             Some((old, block)) => {
@@ -89,6 +103,7 @@ impl Remembered {
     fn has_turned(&self, plain: &[u8]) -> bool {
         self.choice.codec == Codec::None
             && !self.deceptive
+            && self.choice.sample_len > 0
             && plain.chunks(CELL_LEN).any(estimate::looks_compressible)
     }
 

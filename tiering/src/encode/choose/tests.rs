@@ -29,6 +29,43 @@ fn a_float_field_picks_the_delta_of_its_byte_order() {
 }
 
 #[test]
+fn what_was_asked_for_is_what_encodes() {
+    let plain = floats(false);
+    let noise = Random::new(9).bytes(MAX_BLOCK_LEN);
+    for (asked, codec, level) in [
+        (Compression::OFF, Codec::None, 0),
+        (Compression::LZ4, Codec::Lz4, 0),
+        (Compression::ZSTD, Codec::Zstd, 3),
+        (Compression::zstd(12).unwrap(), Codec::Zstd, 12),
+    ] {
+        let mut memory = EncodeMemory::new(asked);
+        for effort in [Effort::Fast, Effort::Normal, Effort::High, Effort::Fast] {
+            let block = encode_block(&plain, &mut memory, effort);
+            assert_eq!((block.codec, block.level), (codec, level), "{asked} {effort:?}");
+            assert_eq!(decode_block(&block).unwrap(), plain);
+        }
+        assert_eq!(encode_block(&noise, &mut memory, Effort::Normal).codec, Codec::None);
+    }
+}
+
+#[test]
+fn what_is_asked_for_may_change_within_a_stream() {
+    let plain = floats(true);
+    let mut memory = EncodeMemory::new(Compression::OFF);
+    let len =
+        |memory: &mut EncodeMemory| encode_block(&plain, memory, Effort::Normal).payload.len();
+    assert_eq!(len(&mut memory), plain.len());
+    assert_eq!(memory.last_choice().unwrap().to_string(), "raw: compression is off");
+    memory.set_compression(Compression::AUTO);
+    let best = len(&mut memory);
+    assert!(best < plain.len() / 2);
+    memory.set_compression(Compression::LZ4);
+    assert!(len(&mut memory) > best);
+    memory.set_compression(Compression::OFF);
+    assert_eq!(len(&mut memory), plain.len());
+}
+
+#[test]
 fn a_double_series_picks_eight_bytes() {
     for big_endian in [false, true] {
         let mut random = Random::new(5);

@@ -1,0 +1,168 @@
+//! Properties of datasets: set where they are wanted, and inherited by all datasets below.
+//!
+//! The settings of a dataset are one record; what holds for it follows from its own and those of
+//! the datasets that it lies in, and is worked out whenever the tree changes. Snapshots have no
+//! properties of their own. *Crash*: settings change in one batch, all or none.
+
+use std::sync::Arc;
+
+use firn_tiering::encode::Compression;
+
+use super::Namespace;
+use super::key::{self, Dataset};
+use super::record::{Property, Setting, Settings};
+use super::store::Space;
+use super::tree::{Change, Tree, TreeError, TreeResult};
+use crate::error::FsResult;
+use crate::types::Ino;
+
+/// What holds for a dataset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// How blocks are compressed that are written from now on.
+    pub compression: Compression,
+    /// Most bytes that the dataset and all below may take; 1 or more.
+    pub quota: Option<u64>,
+    /// Programs can change nothing.
+    pub read_only: bool,
+    /// Listings of the root show `.firn`.
+    pub lists_snapdir: bool,
+    /// Reading changes access times.
+    pub keeps_atime: bool,
+    /// The class of the placement policy; `None` is the usual one.
+    pub tier: Option<String>,
+}
+
+/// Where the value of a property comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody has set it.
+    Default,
+    /// It was set on the dataset itself.
+    Local,
+    /// It was set on a dataset above.
+    Inherited(Dataset),
+}
+
+impl Properties {
+    fn put(&mut self, setting: Setting) {
+        match setting {
+            Setting::Compression(compression) => self.compression = compression,
+            Setting::Quota(quota) => self.quota = quota,
+            Setting::ReadOnly(on) => self.read_only = on,
+            Setting::Snapdir(listed) => self.lists_snapdir = listed,
+            Setting::AccessTime(on) => self.keeps_atime = on,
+            Setting::NoDedup => {}
+            Setting::Tier(class) => self.tier = class,
+        }
+    }
+}
+
+impl Tree {
+    /// The value of a property, and where it comes from.
+    pub(super) fn setting(&self, dataset: Dataset, property: Property) -> (Setting, Source) {
+        let mut at = Some(dataset);
+        while let Some(of) = at {
+            let found = self.settings.get(&of).and_then(|settings| settings.get(property));
+            if let Some(setting) = found {
+                let is_own = of == dataset;
+                let source = if is_own { Source::Local } else { Source::Inherited(of) };
+                return (setting.clone(), source);
+            }
+            // A dataset lies in an older one, so this ends.
+            let above = self.datasets.get(&of).and_then(|record| record.place);
+            at = above.filter(|_| property.is_inherited()).map(|place| place.parent);
+        }
+        (property.default_setting(), Source::Default)
+    }
+
+    /// Everything that holds for a dataset.
+    pub(super) fn all_settings(&self, dataset: Dataset) -> Properties {
+        let mut properties = Properties::default();
+        for property in Property::ALL {
+            properties.put(self.setting(dataset, property).0);
+        }
+        properties
+    }
+}
+
+impl Namespace {
+    /// What holds for a dataset.
+    pub fn properties(&self, dataset: Dataset) -> TreeResult<Arc<Properties>> {
+        self.tree.read().properties(dataset).ok_or(TreeError::NoDataset)
+    }
+
+    /// What holds where an inode is: in a snapshot, for its dataset as it is now.
+    pub fn properties_of(&self, ino: Ino) -> FsResult<Arc<Properties>> {
+        let view = self.view(ino)?;
+        Ok(self.tree.read().properties(view.dataset).unwrap_or_default())
+    }
+
+    /// The value of a property of a dataset, and where it comes from.
+    pub fn setting(&self, dataset: Dataset, property: Property) -> TreeResult<(Setting, Source)> {
+        let tree = self.tree.read();
+        match tree.datasets.contains_key(&dataset) {
+            true => Ok(tree.setting(dataset, property)),
+            false => Err(TreeError::NoDataset),
+        }
+    }
+
+    /// Sets properties of a dataset, all of them or none, durably.
+    pub fn set(&self, dataset: Dataset, settings: &[Setting]) -> TreeResult<()> {
+        self.edit_settings(&[dataset], |own| own.add(settings))
+    }
+
+    /// Leaves a property of some datasets to what they inherit, durably.
+    pub fn inherit(&self, datasets: &[Dataset], property: Property) -> TreeResult<()> {
+        self.edit_settings(datasets, |own| {
+            own.remove(property);
+            Ok(())
+        })
+    }
+
+    fn edit_settings(
+        &self,
+        datasets: &[Dataset],
+        edit: impl Fn(&mut Settings) -> TreeResult<()>,
+    ) -> TreeResult<()> {
+        let (alone, mut change) = self.change_tree()?;
+        for &dataset in datasets {
+            change.dataset(dataset)?;
+            let own = change.tree.settings.get(&dataset);
+            let mut own = own.map(|settings| Settings::clone(settings)).unwrap_or_default();
+            edit(&mut own)?;
+            change.put_settings(dataset, own);
+        }
+        self.commit_tree(&alone, change)?;
+        drop(alone);
+        Ok(self.gate.sync()?)
+    }
+}
+
+impl Settings {
+    /// Sets properties after looking at them.
+    pub(super) fn add(&mut self, settings: &[Setting]) -> TreeResult<()> {
+        for setting in settings {
+            if !setting.is_valid() {
+                return Err(TreeError::InvalidSetting(setting.property()));
+            }
+            self.put(setting.clone());
+        }
+        Ok(())
+    }
+}
+
+impl Change {
+    /// Stores the settings of a dataset; none leave no record.
+    pub(super) fn put_settings(&mut self, dataset: Dataset, settings: Settings) {
+        let key = key::meta_number(key::PROPERTIES, dataset.0);
+        if settings.is_empty() {
+            if self.tree.settings.remove(&dataset).is_some() {
+                self.batch.delete(Space::Meta, &key);
+            }
+            return;
+        }
+        self.batch.put(Space::Meta, &key, settings.encode());
+        self.tree.settings.insert(dataset, Arc::new(settings));
+    }
+}
