@@ -13,6 +13,7 @@ pub mod diff;
 pub mod explain;
 pub mod files;
 pub mod progress;
+pub mod properties;
 pub mod snapshots;
 pub mod status;
 pub mod table;

@@ -56,6 +56,9 @@ pub enum FsError {
     /// `EROFS`
     #[error("a snapshot never changes")]
     InSnapshot,
+    /// `EROFS`
+    #[error("the dataset is read-only")]
+    ReadOnlyDataset,
     /// `ENODATA`
     #[error("no such attribute")]
     NoAttribute,

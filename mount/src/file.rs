@@ -29,11 +29,12 @@ pub(crate) mod settle;
 pub(crate) mod share;
 pub(crate) mod write;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use firn_tiering::encode::EncodeMemory;
+use firn_tiering::encode::{Compression, EncodeMemory};
 use firn_tiering::{Blocks, Budget, Clock, Error as TieringError};
 use parking_lot::Mutex;
 
@@ -92,7 +93,8 @@ pub(crate) struct Files {
     pins: Arc<Pins>,
     durability: Arc<Durability>,
     encoders: Encoders,
-    pack_memory: Arc<Mutex<EncodeMemory>>,
+    /// What encoders know about packs of small files, which share how they are compressed.
+    pack_memory: Mutex<BTreeMap<Compression, Arc<Mutex<EncodeMemory>>>>,
     pub(crate) health: Arc<Health>,
     /// What changes files or names passes here.
     pub(crate) gate: Gate,
@@ -131,7 +133,7 @@ impl Files {
             pins,
             durability,
             encoders: Encoders::start(settings.encoders.max(1), context)?,
-            pack_memory: Arc::default(),
+            pack_memory: Mutex::default(),
             health: Arc::default(),
             gate: Gate::default(),
             dirty: Mutex::default(),

@@ -17,6 +17,7 @@ mod freeze;
 mod handles;
 mod liveness;
 mod meta;
+mod properties;
 mod purge;
 mod rollback;
 mod snapdir;
@@ -29,18 +30,17 @@ mod virtual_xattr;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use firn_tiering::{Blocks, Budget, Clock, Wait};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
 use crate::file::flusher::Flusher;
 use crate::file::gate::Pass;
 use crate::file::{Files, chain};
-use crate::namespace::{Dataset, Namespace};
+use crate::namespace::Namespace;
 use crate::types::Ino;
 
 pub use crate::core::Core;
@@ -86,8 +86,6 @@ pub struct Volume {
     /// Free bytes, and when they were asked for.
     known_free: Mutex<Option<(Instant, u64)>>,
     sweeper: Sweeper,
-    /// Datasets whose root lists `.firn`.
-    listed_snapdirs: RwLock<HashSet<Dataset>>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -126,7 +124,6 @@ impl Volume {
             small_sync: Mutex::default(),
             known_free: Mutex::default(),
             sweeper,
-            listed_snapdirs: RwLock::default(),
         };
         volume.purge_orphans()?;
         Ok(volume)
@@ -212,21 +209,22 @@ impl Volume {
     /// Begins a change of a directory's entry. Waits for a moment while a snapshot is taken.
     fn change_entry(&self, parent: Ino, name: &[u8]) -> FsResult<Pass<'_>> {
         self.check_entry(parent, name)?;
-        self.check_writable()?;
-        Ok(self.files.gate.pass())
+        self.change(parent)
     }
 
     /// Begins a change of an inode.
     fn change(&self, ino: Ino) -> FsResult<Pass<'_>> {
-        self.check_stored(ino)?;
-        self.check_writable()?;
-        Ok(self.files.gate.pass())
+        self.change_as(ino, Wait::Progress(Duration::ZERO))
     }
 
-    /// Begins a change for who may be forbidden to wait.
-    fn change_as(&self, wait: Wait) -> FsResult<Pass<'_>> {
+    /// Begins a change of an inode for who may be forbidden to wait.
+    fn change_as(&self, ino: Ino, wait: Wait) -> FsResult<Pass<'_>> {
+        self.check_stored(ino)?;
         self.check_writable()?;
-        self.files.gate.pass_as(wait)
+        let pass = self.files.gate.pass_as(wait)?;
+        // Behind the gate: a dataset becomes read-only while it is shut.
+        self.names.check_changeable(ino)?;
+        Ok(pass)
     }
 
     /// Passes the outcome of a namespace change on; a failed commit ends all changes.

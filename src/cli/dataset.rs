@@ -18,7 +18,9 @@ use crate::report;
 use crate::report::datasets::{DatasetLine, Listing};
 use crate::report::snapshots::Destroyed;
 
-/// Make, list, rename, promote and destroy datasets
+mod properties;
+
+/// Make, list, rename, promote and destroy datasets, and set their properties
 ///
 /// A dataset is a directory that has snapshots of its own, and is written as the path of that
 /// directory. Files cannot be moved or linked from one dataset to another (EXDEV); mv copies them.
@@ -32,6 +34,9 @@ pub(super) struct Dataset {
 enum DatasetVerb {
     Create(Create),
     List(List),
+    Get(properties::Get),
+    Set(properties::Set),
+    Inherit(properties::Inherit),
     Destroy(Destroy),
     Rename(Rename),
     Promote(Promote),
@@ -42,6 +47,9 @@ impl Dataset {
         match self.verb {
             DatasetVerb::Create(verb) => verb.run(),
             DatasetVerb::List(verb) => verb.run(),
+            DatasetVerb::Get(verb) => verb.run(),
+            DatasetVerb::Set(verb) => verb.run(),
+            DatasetVerb::Inherit(verb) => verb.run(),
             DatasetVerb::Destroy(verb) => verb.run(),
             DatasetVerb::Rename(verb) => verb.run(),
             DatasetVerb::Promote(verb) => verb.run(),
@@ -62,6 +70,9 @@ fn ask<T: DeserializeOwned>(client: Client, act: DatasetAct) -> anyhow::Result<V
 /// Make a dataset: a new directory
 #[derive(Debug, Args)]
 struct Create {
+    /// A property to set from the start: <property>=<value>
+    #[arg(short = 'o', value_name = "PROPERTY=VALUE")]
+    options: Vec<String>,
     /// A path that does not exist yet, in a directory of a mounted volume
     dataset: PathBuf,
 }
@@ -69,8 +80,9 @@ struct Create {
 impl Create {
     fn run(self) -> anyhow::Result<u8> {
         let create = || {
+            let settings = properties::assignments(&self.options)?;
             let (client, at) = names::find_new(&self.dataset)?;
-            command(client, DatasetAct::Create { at })
+            command(client, DatasetAct::Create { at, settings })
         };
         create().with_context(|| format!("making dataset {}", mounts::shown(&self.dataset)))?;
         Ok(EXIT_DONE)

@@ -32,6 +32,15 @@ pub struct NewName {
     pub name: String,
 }
 
+/// A property and its new value, as typed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The property.
+    pub property: String,
+    /// The value.
+    pub value: String,
+}
+
 /// One snapshot or a range of them, in the order in which they were taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -136,12 +145,40 @@ pub enum DatasetAct {
     Create {
         /// Where.
         at: NewName,
+        /// Properties that it has from the start.
+        #[serde(default)]
+        settings: Vec<Assignment>,
     },
     /// List them: an item each.
     List {
         /// Only this one; otherwise all.
         of: Option<DatasetName>,
         /// Those below it, too.
+        recursive: bool,
+    },
+    /// Say what properties some have, and where each comes from: an item each.
+    Get {
+        /// Only of this one; otherwise of all.
+        of: Option<DatasetName>,
+        /// Of those below it, too.
+        recursive: bool,
+        /// Which properties, by name; without any, all.
+        properties: Vec<String>,
+    },
+    /// Set properties of one, all of them or none.
+    Set {
+        /// Which.
+        dataset: DatasetName,
+        /// What.
+        settings: Vec<Assignment>,
+    },
+    /// Leave a property to what is inherited.
+    Inherit {
+        /// Which.
+        dataset: DatasetName,
+        /// What, by name.
+        property: String,
+        /// Of all datasets below, too.
         recursive: bool,
     },
     /// Destroy one: an item that says what goes and what becomes free.

@@ -20,6 +20,7 @@ mod datasets;
 mod destroy;
 mod diff;
 pub mod naming;
+mod properties;
 mod snapshots;
 
 use naming::Naming;

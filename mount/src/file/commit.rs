@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::BytesMut;
-use firn_tiering::encode::EncodeMemory;
+use firn_tiering::encode::{Compression, EncodeMemory};
 use parking_lot::Mutex;
 
 use super::extents::FileCommit;
@@ -66,6 +66,7 @@ struct Taken {
     times: PendingTimes,
     attr_seq: u64,
     inline: bool,
+    compression: Compression,
 }
 
 impl Files {
@@ -124,7 +125,7 @@ impl Files {
             if !self.fits_inline(node, &spans)? {
                 return Ok(false);
             }
-            Taken::of(node, &state, spans, true)
+            Taken::of(node, &state, spans, true, self.names.compression(node.ino))
         };
         self.make_permanent(std::slice::from_ref(&file)).map(|()| true)
     }
@@ -140,7 +141,8 @@ impl Files {
         if !inline && self.lift_inline(node, &mut state.overlay, &spans)? {
             spans = state.overlay.snapshot();
         }
-        Ok(Some(Taken::of(node, &state, spans, inline)))
+        let compression = self.names.compression(node.ino);
+        Ok(Some(Taken::of(node, &state, spans, inline, compression)))
     }
 
     /// Whether the namespace's log takes all of it, without a sync of segments.
@@ -191,8 +193,8 @@ impl Files {
     /// Hands all bytes that are not inline to the encoders.
     fn encode(&self, taken: &mut [Taken]) {
         let given_up = Arc::default();
-        let mut pack = Pack::default();
-        let pack_memory = Arc::clone(&self.pack_memory);
+        // Files that are compressed differently do not share a block.
+        let mut packs: BTreeMap<Compression, Pack> = BTreeMap::new();
         for file in 0..taken.len() {
             if taken[file].inline {
                 continue;
@@ -206,15 +208,23 @@ impl Files {
                     self.seal(own, memory, taken, &given_up);
                     continue;
                 }
+                let compression = taken[file].compression;
+                let pack = packs.entry(compression).or_default();
                 if pack.len.next_multiple_of(PACK_ALIGN) + len > SLOT_LEN {
-                    let full = std::mem::take(&mut pack);
-                    self.seal(full, Arc::clone(&pack_memory), taken, &given_up);
+                    let full = std::mem::take(pack);
+                    self.seal(full, self.pack_memory(compression), taken, &given_up);
                 }
                 pack.len = pack.len.next_multiple_of(PACK_ALIGN) + len;
                 pack.add(file, run);
             }
         }
-        self.seal(pack, pack_memory, taken, &given_up);
+        for (compression, pack) in packs {
+            self.seal(pack, self.pack_memory(compression), taken, &given_up);
+        }
+    }
+
+    fn pack_memory(&self, compression: Compression) -> Arc<Mutex<EncodeMemory>> {
+        Arc::clone(self.pack_memory.lock().entry(compression).or_default())
     }
 
     /// Makes a pack a job, points snapshots and overlays at it, and queues it.
@@ -226,6 +236,8 @@ impl Files {
         given_up: &Arc<AtomicBool>,
     ) {
         let Some(plain) = pack.bytes(taken) else { return };
+        let Some(&(first, _)) = pack.members.first() else { return };
+        let compression = taken[first].compression;
         let job = EncodeJob::new(plain);
         let mut at = 0_u32;
         let mut targets = Vec::new();
@@ -247,7 +259,7 @@ impl Files {
         }
         let patience = self.settings.write_deadline;
         let given_up = Arc::clone(given_up);
-        self.encoders.submit(Work { job, targets, memory, patience, given_up });
+        self.encoders.submit(Work { job, targets, memory, compression, patience, given_up });
     }
 
     /// Sync, then namespace, then the overlays. Tells each file that fails; when nobody knows any
@@ -402,7 +414,13 @@ impl Files {
 }
 
 impl Taken {
-    fn of(node: &Arc<FileNode>, state: &FileState, spans: Vec<(u64, Span)>, inline: bool) -> Self {
+    fn of(
+        node: &Arc<FileNode>,
+        state: &FileState,
+        spans: Vec<(u64, Span)>,
+        inline: bool,
+        compression: Compression,
+    ) -> Self {
         Self {
             node: Arc::clone(node),
             spans,
@@ -411,6 +429,7 @@ impl Taken {
             times: state.times,
             attr_seq: state.attr_seq,
             inline,
+            compression,
         }
     }
 

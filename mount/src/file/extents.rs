@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use firn_tiering::BlockId;
+use firn_tiering::encode::Compression;
 
 use super::piece::Piece;
 use crate::error::FsResult;
@@ -30,6 +31,10 @@ pub(crate) struct FileCommit {
 
 /// Committed extents.
 pub(crate) trait Extents: Send + Sync + 'static {
+    /// Fails where nothing may be changed.
+    fn check_changeable(&self, ino: Ino) -> FsResult<()>;
+    /// How the file's blocks are to be compressed from now on.
+    fn compression(&self, ino: Ino) -> Compression;
     /// Attributes as committed.
     fn attr(&self, ino: Ino) -> FsResult<Attr>;
     /// All pieces of a slot.

@@ -53,7 +53,9 @@ impl Files {
         let size = source.live_state()?.size;
         let len = len.min(size.saturating_sub(from)).min(MAX_SHARED);
         if len == 0 {
-            return Ok((0, self.gate.pass_as(wait)?));
+            let pass = self.gate.pass_as(wait)?;
+            self.names.check_changeable(target.ino)?;
+            return Ok((0, pass));
         }
         if source.ino == target.ino && from < to + len && to < from + len {
             return Err(FsError::Invalid("source and target overlap"));

@@ -44,7 +44,9 @@ impl Files {
     ) -> FsResult<(u32, Pass<'_>)> {
         self.health.check()?;
         if data.is_empty() {
-            return Ok((0, self.gate.pass_as(wait)?));
+            let pass = self.gate.pass_as(wait)?;
+            self.names.check_changeable(node.ino)?;
+            return Ok((0, pass));
         }
         if let Place::At(offset) = place {
             check_end(offset, data.len() as u64)?;
@@ -76,8 +78,8 @@ impl Files {
         Ok((data.len() as u32, pass))
     }
 
-    /// Locks a file's state once it holds memory for `bytes` more. Never waits for memory behind
-    /// the gate.
+    /// Locks the state of a file that may be changed, once it holds memory for `bytes` more. Never
+    /// waits for memory behind the gate.
     pub(super) fn lock_with_memory<'f, 'n>(
         &'f self,
         node: &'n FileNode,
@@ -85,6 +87,7 @@ impl Files {
         wait: Wait,
     ) -> FsResult<(Pass<'f>, RwLockWriteGuard<'n, FileState>)> {
         let mut pass = self.gate.pass_as(wait)?;
+        self.names.check_changeable(node.ino)?;
         let mut state = node.state.write();
         if state.gone {
             return Err(FsError::Stale);
@@ -103,6 +106,7 @@ impl Files {
                 self.bell.ring();
                 let charge = self.wait_for_memory(bytes, wait)?;
                 pass = self.gate.pass_as(wait)?;
+                self.names.check_changeable(node.ino)?;
                 state = node.state.write();
                 if state.gone {
                     return Err(FsError::Stale);
@@ -156,6 +160,7 @@ impl Files {
             job: Arc::clone(&job),
             targets: vec![(Arc::downgrade(node), range)],
             memory: Arc::clone(&node.encode_memory),
+            compression: self.names.compression(node.ino),
             patience: self.settings.write_deadline,
             given_up: Arc::default(),
         };

@@ -13,7 +13,7 @@ use super::key::{self, Dataset};
 use super::record::{Property, Setting, Settings};
 use super::store::Space;
 use super::tree::{Change, Tree, TreeError, TreeResult};
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::types::Ino;
 
 /// What holds for a dataset.
@@ -61,19 +61,22 @@ impl Properties {
 impl Tree {
     /// The value of a property, and where it comes from.
     pub(super) fn setting(&self, dataset: Dataset, property: Property) -> (Setting, Source) {
-        let mut at = Some(dataset);
-        while let Some(of) = at {
+        let levels = if property.is_inherited() { usize::MAX } else { 1 };
+        for of in self.way_up(dataset).take(levels) {
             let found = self.settings.get(&of).and_then(|settings| settings.get(property));
             if let Some(setting) = found {
                 let is_own = of == dataset;
                 let source = if is_own { Source::Local } else { Source::Inherited(of) };
                 return (setting.clone(), source);
             }
-            // A dataset lies in an older one, so this ends.
-            let above = self.datasets.get(&of).and_then(|record| record.place);
-            at = above.filter(|_| property.is_inherited()).map(|place| place.parent);
         }
         (property.default_setting(), Source::Default)
+    }
+
+    /// A dataset, and those that it lies in up to the root. Each lies in an older one, so this ends.
+    fn way_up(&self, dataset: Dataset) -> impl Iterator<Item = Dataset> {
+        let above = |of: &Dataset| Some(self.datasets.get(of)?.place?.parent);
+        std::iter::successors(Some(dataset), above)
     }
 
     /// Everything that holds for a dataset.
@@ -92,6 +95,15 @@ impl Namespace {
         self.tree.read().properties(dataset).ok_or(TreeError::NoDataset)
     }
 
+    /// Fails where programs can change nothing: in a snapshot and in a read-only dataset. What the
+    /// namespace does of its own accord, such as clearing away removed files, goes on there.
+    pub fn check_changeable(&self, ino: Ino) -> FsResult<()> {
+        match self.writable(ino)?.is_read_only {
+            true => Err(FsError::ReadOnlyDataset),
+            false => Ok(()),
+        }
+    }
+
     /// What holds where an inode is: in a snapshot, for its dataset as it is now.
     pub fn properties_of(&self, ino: Ino) -> FsResult<Arc<Properties>> {
         let view = self.view(ino)?;
@@ -105,6 +117,14 @@ impl Namespace {
             true => Ok(tree.setting(dataset, property)),
             false => Err(TreeError::NoDataset),
         }
+    }
+
+    /// The root directories of some datasets and of all below them.
+    pub fn roots_below(&self, datasets: &[Dataset]) -> Vec<Ino> {
+        let tree = self.tree.read();
+        let is_below = |&dataset: &Dataset| tree.way_up(dataset).any(|of| datasets.contains(&of));
+        let below = tree.datasets.keys().copied().filter(is_below);
+        below.filter_map(|dataset| Some(tree.live_view(dataset)?.root())).collect()
     }
 
     /// Sets properties of a dataset, all of them or none, durably.

@@ -176,7 +176,7 @@ pub(super) fn errno(error: &FsError) -> &'static str {
         FsError::NameTooLong => "ENAMETOOLONG",
         FsError::TooManyLinks => "EMLINK",
         FsError::NoSpace => "ENOSPC",
-        FsError::ReadOnly(_) | FsError::InSnapshot => "EROFS",
+        FsError::ReadOnly(_) | FsError::InSnapshot | FsError::ReadOnlyDataset => "EROFS",
         FsError::NoAttribute => "ENODATA",
         FsError::Range => "ERANGE",
         FsError::TooBig => "E2BIG",

@@ -53,6 +53,8 @@ pub(super) struct View {
     pub(super) has_junctions: bool,
     /// Its root directory shows as [`Ino::ROOT`].
     pub(super) is_mount: bool,
+    /// Programs can change nothing.
+    pub(super) is_read_only: bool,
 }
 
 impl View {
@@ -192,6 +194,7 @@ impl Tree {
             root: record.root,
             has_junctions: layer.node == Node::MAX && !self.children_of(dataset).is_empty(),
             is_mount: layer.node == Node::MAX && dataset == self.mount,
+            is_read_only: self.properties.get(&dataset).is_some_and(|own| own.read_only),
         }
     }
 

@@ -37,8 +37,7 @@ impl Core for Volume {
     }
 
     fn setattr(&self, caller: &Caller, ino: Ino, changes: &SetAttr, wait: Wait) -> FsResult<Attr> {
-        self.check_stored(ino)?;
-        let _pass = self.change_as(wait)?;
+        let _pass = self.change_as(ino, wait)?;
         self.change_attr(caller, ino, changes)
     }
 

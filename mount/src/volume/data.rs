@@ -62,9 +62,9 @@ impl Volume {
         }
         if mode.write || mode.truncate {
             self.check_writable()?;
-            self.check_live(ino)?;
+            self.names.check_changeable(ino)?;
         }
-        let _pass = if mode.truncate { Some(self.change_as(wait)?) } else { None };
+        let _pass = if mode.truncate { Some(self.change_as(ino, wait)?) } else { None };
         let node = self.table.open(ino, || self.regular(ino))?;
         if mode.truncate
             && let Err(error) = self.resize(caller, &node, 0)
@@ -278,7 +278,7 @@ impl Volume {
         {
             return Err(FsError::NoSpace);
         }
-        let _pass = self.change_as(wait)?;
+        let _pass = self.change_as(ino, wait)?;
         self.files.fallocate(&open.node, offset, len, what, self.now())?;
         self.drop_privileges(caller, &open.node, caller.uid != 0)
     }

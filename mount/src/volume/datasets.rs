@@ -16,6 +16,7 @@ impl Volume {
     ) -> TreeResult<(Dataset, Forget)> {
         self.check_writable()?;
         self.check_entry(parent, name)?;
+        self.names.check_changeable(parent)?;
         let made = self.names.create_dataset(caller, parent, name, perm, settings);
         let made = self.tree_changed(made)?;
         Ok((made, entry_changed(parent, name)))
@@ -31,6 +32,7 @@ impl Volume {
     ) -> TreeResult<(Dataset, Forget)> {
         self.check_writable()?;
         self.check_entry(parent, name)?;
+        self.names.check_changeable(parent)?;
         let made = self.names.clone_snapshot(caller, snapshot, parent, name);
         Ok((self.tree_changed(made)?, entry_changed(parent, name)))
     }
@@ -40,6 +42,9 @@ impl Volume {
     pub fn destroy_dataset(&self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Forget> {
         self.check_writable()?;
         let entry = self.names.dataset_entry(dataset)?;
+        if let Some((parent, _)) = &entry {
+            self.names.check_changeable(*parent)?;
+        }
         let origin = self.origin(dataset);
         // Nothing is opened meanwhile that would outlive the dataset.
         let shut = self.shut()?;
@@ -70,6 +75,7 @@ impl Volume {
     ) -> TreeResult<Forget> {
         self.check_writable()?;
         self.check_entry(new_parent, new_name)?;
+        self.names.check_changeable(new_parent)?;
         let entry = self.names.dataset_entry(dataset)?;
         self.tree_changed(self.names.rename_dataset(dataset, new_parent, new_name))?;
         let mut forget = entry_changed(new_parent, new_name);

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use firn_tiering::BlockId;
+use firn_tiering::encode::Compression;
 
 use crate::error::{FsError, FsResult};
 use crate::file::SLOT_LEN;
@@ -131,6 +132,15 @@ impl<'a> Staged<'a> {
 }
 
 impl Extents for NamespaceExtents {
+    fn check_changeable(&self, ino: Ino) -> FsResult<()> {
+        self.names.check_changeable(ino)
+    }
+
+    fn compression(&self, ino: Ino) -> Compression {
+        // Without a dataset there is nothing left to be written.
+        self.names.properties_of(ino).map_or_else(|_| Compression::AUTO, |own| own.compression)
+    }
+
     fn attr(&self, ino: Ino) -> FsResult<Attr> {
         self.names.getattr(ino)
     }

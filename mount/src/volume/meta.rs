@@ -57,7 +57,6 @@ impl Volume {
     ) -> FsResult<Attr> {
         let mut changes = *changes;
         if let Some(size) = changes.size.take() {
-            self.check_live(ino)?;
             let node = self.file(ino)?;
             self.resize(caller, &node, size)?;
         }
@@ -131,7 +130,8 @@ impl Volume {
         {
             self.commit_before_rename(source.ino, wait)?;
         }
-        let _pass = self.change_as(wait)?;
+        let _pass = self.change_as(from.0, wait)?;
+        self.names.check_changeable(to.0)?;
         let renamed = self.changed(self.names.rename(from.0, from.1, to.0, to.1, mode))?;
         if let Some(replaced) = &renamed.replaced {
             self.removed(replaced);

@@ -41,18 +41,8 @@ fn listed(name: &[u8], ino: Ino, cookie: u64) -> DirEntry {
 }
 
 impl Volume {
-    /// Has listings of a dataset's root show `.firn`, or not.
-    pub fn list_snapdir(&self, dataset: Dataset, is_listed: bool) {
-        let mut listed = self.listed_snapdirs.write();
-        if is_listed {
-            listed.insert(dataset);
-        } else {
-            listed.remove(&dataset);
-        }
-    }
-
     fn lists_snapdir(&self, dataset: Dataset) -> bool {
-        self.listed_snapdirs.read().contains(&dataset)
+        self.names.properties(dataset).is_ok_and(|own| own.lists_snapdir)
     }
 
     /// What a number stands for that is not stored.
@@ -73,11 +63,6 @@ impl Volume {
     /// Refuses to change what is not stored.
     pub(super) fn check_stored(&self, ino: Ino) -> FsResult<()> {
         if ino.object() < Ino::RESERVED { Ok(()) } else { Err(FsError::InSnapshot) }
-    }
-
-    /// Refuses to change what a snapshot shows.
-    pub(super) fn check_live(&self, ino: Ino) -> FsResult<()> {
-        if self.names.is_in_snapshot(ino) { Err(FsError::InSnapshot) } else { Ok(()) }
     }
 
     /// Refuses to change an entry that is not stored.

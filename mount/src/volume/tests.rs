@@ -6,6 +6,7 @@ mod durability;
 mod fake;
 mod faults;
 mod model;
+mod properties;
 mod snapdir;
 mod snapshots;
 mod threads;

@@ -5,9 +5,10 @@ use firn_mount::namespace::{Dataset, Snapshot};
 use firn_mount::types::Ino;
 
 use super::naming::{Naming, check_dataset_name};
+use super::properties::parse_all;
 use super::{TreeAnswers, while_saying};
 use crate::control::server::Outbox;
-use crate::control::tree::{DatasetAct, DatasetName, NewName};
+use crate::control::tree::{Assignment, DatasetAct, DatasetName, NewName};
 use crate::failure::Explain;
 use crate::report::datasets::DatasetLine;
 use crate::report::snapshots::Destroyed;
@@ -22,8 +23,15 @@ impl TreeAnswers<'_> {
         out: &mut Outbox,
     ) -> anyhow::Result<()> {
         match act {
-            DatasetAct::Create { at } => self.create(&at, out),
+            DatasetAct::Create { at, settings } => self.create(&at, &settings, out),
             DatasetAct::List { of, recursive } => self.list_datasets(of.as_ref(), recursive, out),
+            DatasetAct::Get { of, recursive, properties } => {
+                self.get(of.as_ref(), recursive, &properties, out)
+            }
+            DatasetAct::Set { dataset, settings } => self.set(&dataset, &settings, out),
+            DatasetAct::Inherit { dataset, property, recursive } => {
+                self.inherit(&dataset, &property, recursive, out)
+            }
             DatasetAct::Destroy { dataset, recursive, dry_run } => {
                 let destroyed = self.destroy_dataset(&dataset, recursive, dry_run)?;
                 Ok(out.item(&destroyed)?)
@@ -33,11 +41,12 @@ impl TreeAnswers<'_> {
         }
     }
 
-    fn create(&self, at: &NewName, out: &Outbox) -> anyhow::Result<()> {
+    fn create(&self, at: &NewName, settings: &[Assignment], out: &Outbox) -> anyhow::Result<()> {
         check_dataset_name(at)?;
+        let settings = parse_all(settings)?;
         let caller = Self::caller(out)?;
         let name = at.file.as_bytes();
-        let made = self.parts.volume.create_dataset(&caller, Ino(at.dir), name, PERM, &[]);
+        let made = self.parts.volume.create_dataset(&caller, Ino(at.dir), name, PERM, &settings);
         let (_, forget) = made.map_err(|error| self.naming().explain(error))?;
         self.forget(&forget)
     }

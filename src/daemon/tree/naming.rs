@@ -32,6 +32,11 @@ impl<'a> Naming<'a> {
         Self { names, prefix, known: names.datasets() }
     }
 
+    /// Whether the volume is mounted.
+    pub(super) fn is_mounted(&self) -> bool {
+        !self.prefix.ends_with(':')
+    }
+
     /// A path from the root of the mount, as people write it.
     pub(super) fn path(&self, path: &[u8]) -> String {
         let path = String::from_utf8_lossy(path);
@@ -78,7 +83,7 @@ impl<'a> Naming<'a> {
     }
 
     /// The dataset whose root directory is at a path from the root of the mount.
-    fn at(&self, path: &[u8]) -> anyhow::Result<Dataset> {
+    pub(super) fn at(&self, path: &[u8]) -> anyhow::Result<Dataset> {
         let trimmed = path.strip_suffix(b"/").filter(|path| !path.is_empty()).unwrap_or(path);
         let found = self.known.iter().find(|info| info.path == trimmed);
         found
@@ -259,6 +264,9 @@ fn advice(error: &TreeError) -> Option<&'static str> {
             "a dataset stays in the one that it lies in; clone a snapshot of it elsewhere"
         }
         TreeError::Fs(FsError::ReadOnly(_)) => "mount the volume writable; a snapshot never is",
+        TreeError::Fs(FsError::ReadOnlyDataset) => {
+            "let it be changed with `firn dataset set readonly=off <dataset>`"
+        }
         TreeError::Fs(FsError::InSnapshot | FsError::Stale) => {
             "name a path in a live dataset; `firn dataset list` lists all"
         }

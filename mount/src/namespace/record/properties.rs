@@ -84,6 +84,11 @@ impl Property {
         !matches!(self, Self::Quota)
     }
 
+    /// Whether a write that is under way must meet either the old or the new value throughout.
+    pub const fn concerns_writers(self) -> bool {
+        matches!(self, Self::Compression | Self::ReadOnly)
+    }
+
     /// What holds where nothing was set.
     pub const fn default_setting(self) -> Setting {
         match self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use firn_tiering::encode::EncodeMemory;
+use firn_tiering::encode::{Compression, EncodeMemory};
 use firn_tiering::{
     BlockDigest, BlockId, BlockRef, Blocks, Budget, Clock, Epoch, Error, ManualClock, Result, Wait,
 };
@@ -34,6 +34,7 @@ struct State {
     damaged: Vec<BlockId>,
     syncs: u64,
     append_lens: Vec<usize>,
+    asked: Vec<Compression>,
 }
 
 impl MemoryBlocks {
@@ -73,10 +74,15 @@ impl MemoryBlocks {
     pub(super) fn append_lens(&self) -> Vec<usize> {
         self.state.lock().append_lens.clone()
     }
+
+    /// How each append so far was to be compressed.
+    pub(super) fn asked(&self) -> Vec<Compression> {
+        self.state.lock().asked.clone()
+    }
 }
 
 impl Blocks for MemoryBlocks {
-    fn append(&self, plain: &[u8], _: &mut EncodeMemory, _: Wait) -> Result<BlockRef> {
+    fn append(&self, plain: &[u8], memory: &mut EncodeMemory, _: Wait) -> Result<BlockRef> {
         assert!((1..=firn_tiering::MAX_BLOCK_LEN).contains(&plain.len()), "{}", plain.len());
         let mut state = self.state.lock();
         if let Some(fail) = state.fail_appends {
@@ -85,6 +91,7 @@ impl Blocks for MemoryBlocks {
         state.next += 1;
         let id = BlockId::new(Epoch(1), state.next).unwrap();
         state.append_lens.push(plain.len());
+        state.asked.push(memory.compression());
         state.blocks.insert(id, (Bytes::copy_from_slice(plain), false));
         Ok(BlockRef { id, digest: BlockDigest::of(plain), len: plain.len() as u32 })
     }

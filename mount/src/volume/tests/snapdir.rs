@@ -3,7 +3,7 @@
 use super::fake::{READ_WRITE, ROOT, World};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
-use crate::namespace::Dataset;
+use crate::namespace::{Dataset, Setting};
 use crate::types::{Caller, DirEntry, FileKind, Handle, Ino, RenameMode, SetAttr, XattrMode};
 
 impl World {
@@ -93,11 +93,13 @@ fn listings_are_whole_and_lead_up_again() {
         assert_eq!(entry.attr.unwrap().ino, entry.ino);
         world.volume().forget(entry.ino, 1);
     }
-    world.volume().list_snapdir(Dataset::ROOT, true);
+    let forget = world.volume().set_properties(Dataset::ROOT, &[Setting::Snapdir(true)]);
+    assert!(forget.unwrap().inodes.contains(&Ino::ROOT));
     assert_eq!(world.names(Ino::ROOT), [".", "..", ".firn", "a"]);
     world.volume().unlink(Ino::ROOT, b"a").unwrap();
     assert_eq!(world.names(Ino::ROOT), [".", "..", ".firn"]);
-    world.volume().list_snapdir(Dataset::ROOT, false);
+    let forget = world.volume().set_properties(Dataset::ROOT, &[Setting::Snapdir(false)]);
+    assert!(forget.unwrap().inodes.contains(&Ino::ROOT));
     assert_eq!(world.names(Ino::ROOT), [".", ".."]);
 }
 

@@ -40,6 +40,11 @@ impl EncodeMemory {
         Self { compression, ..Self::default() }
     }
 
+    /// How the blocks to come are to be compressed.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
     /// Has the blocks to come compressed in this way; whatever was learnt of another is forgotten.
     pub fn set_compression(&mut self, compression: Compression) {
         if self.compression != compression {
