@@ -9,6 +9,7 @@ pub mod error;
 pub mod file;
 pub mod fuse;
 pub mod namespace;
+pub mod stream;
 pub mod types;
 pub mod volume;
 

@@ -50,6 +50,14 @@ impl Blocks for Stored {
         Ok(found.ok_or_else(lost)?.slice(range.start as usize..range.end as usize))
     }
 
+    fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
+        self.read(block, 0..block.len, wait)
+    }
+
+    fn import(&self, stored: &[u8], wait: Wait) -> Result<BlockRef> {
+        self.append(stored, &mut EncodeMemory::default(), wait)
+    }
+
     fn free(&self, blocks: &[BlockId]) {
         let mut stored = self.blocks.lock().unwrap();
         blocks.iter().for_each(|id| drop(stored.remove(id)));

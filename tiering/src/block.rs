@@ -6,6 +6,9 @@ use std::fmt;
 /// Plaintext bytes in the largest block: 1 MiB.
 pub const MAX_BLOCK_LEN: usize = 1 << 20;
 
+/// Most bytes of a block as stored, with its header: the longest frame and room to spare.
+pub const MAX_EXPORT_LEN: usize = 2 * MAX_BLOCK_LEN;
+
 /// Plaintext bytes in one cell, the unit that is decoded and verified alone: 64 KiB.
 pub const CELL_LEN: usize = 64 << 10;
 

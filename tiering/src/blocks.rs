@@ -52,6 +52,18 @@ pub trait Blocks: Send + Sync + 'static {
     /// Exactly the bytes `range` of the block's plaintext, verified against `block.digest`.
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes>;
 
+    /// The block as stored, for another store to [`Blocks::import`]: compressed as it is, verified
+    /// before it leaves, at most [`crate::MAX_EXPORT_LEN`] bytes. It says nothing of where the
+    /// block lies or what it is called here. Errors are those of [`Blocks::read`].
+    fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes>;
+
+    /// Appends a block that a store has exported, as it is stored, under a new id of this store.
+    /// Everything is verified first, down to decoding it and comparing it with its digest: an
+    /// export that is damaged is [`crate::Error::Damaged`], one of a later format
+    /// [`crate::Error::TooNew`], and neither leaves anything behind. Otherwise as
+    /// [`Blocks::append`], its order and its errors included.
+    fn import(&self, stored: &[u8], wait: Wait) -> Result<BlockRef>;
+
     /// Says that nothing durable refers to these blocks any more; their space may be reclaimed.
     /// Saying it again of a block does no harm: its id is never used for another.
     fn free(&self, blocks: &[BlockId]);

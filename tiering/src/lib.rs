@@ -15,7 +15,7 @@ pub mod segment;
 pub mod store;
 pub mod tier;
 
-pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN};
+pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN, MAX_EXPORT_LEN};
 pub use blocks::{Blocks, IdSource, Wait};
 pub use budget::{Budget, Permit};
 pub use clock::{Clock, ManualClock, SystemClock};

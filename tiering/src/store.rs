@@ -21,6 +21,7 @@ mod capacity;
 mod check;
 mod cold;
 mod config;
+mod exchange;
 mod gates;
 mod hotdir;
 mod idle;
@@ -405,6 +406,14 @@ impl Blocks for BlockStore {
 
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
         self.inner.read(block, range, wait)
+    }
+
+    fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
+        self.inner.export(block, wait)
+    }
+
+    fn import(&self, stored: &[u8], wait: Wait) -> Result<BlockRef> {
+        self.inner.import(stored, wait)
     }
 
     fn free(&self, blocks: &[BlockId]) {

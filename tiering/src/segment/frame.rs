@@ -116,6 +116,13 @@ impl Frame {
         Ok(Self { entry: header.entry, bytes: stored[..len].to_vec() })
     }
 
+    /// The same frame under another id. Its header is right again once it was stamped.
+    pub fn renamed(mut self, block: BlockId) -> Self {
+        put(&mut self.bytes, AT_BLOCK, &block.raw().to_le_bytes());
+        self.entry.id = block;
+        self
+    }
+
     /// The block, verified.
     pub fn plain(&self) -> Result<Verified> {
         let (payload, _) = split_frame(&self.entry, &self.bytes)?;

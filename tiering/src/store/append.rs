@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::segment::{Frame, IndexEntry, SegmentId, SegmentName, SegmentWriter, hash_block};
 
 use super::Inner;
+use super::capacity::Charge;
 
 /// The share of a frame that footer and parity add at sealing, as a divisor: 1/32 is above 2.3 %.
 const FOOTER_DIVISOR: u64 = 32;
@@ -99,8 +100,18 @@ impl Inner {
         let mut frame = Frame::build(self.ids.block()?, &hash, &encoded);
         drop(encoding);
         charge.shrink_to(charge_of(frame.len()));
+        self.append_charged(&mut frame, charge, wait)
+    }
+
+    /// Appends a frame whose bytes `charge` holds.
+    pub(super) fn append_charged<'a>(
+        &'a self,
+        frame: &mut Frame,
+        mut charge: Charge<'a>,
+        wait: Wait,
+    ) -> Result<BlockRef> {
         let entry = loop {
-            match self.append_frame(&mut frame) {
+            match self.append_frame(frame) {
                 Err(Error::NoSpace) => {
                     // The disk is fuller than it said: this is the bound, and it is waited for
                     // like any other.
@@ -113,12 +124,12 @@ impl Inner {
         };
         // From here on the segment's own count holds it.
         charge.keep();
-        self.counters.appended(plain.len() as u64, frame.len());
+        self.counters.appended(u64::from(entry.plain_len), frame.len());
         Ok(entry.block_ref())
     }
 
     /// What the load allows: writers that wait for memory wait for the encoders.
-    fn effort(&self) -> Effort {
+    pub(super) fn effort(&self) -> Effort {
         if self.config.budget.waiters() > 0 { Effort::Fast } else { Effort::Normal }
     }
 

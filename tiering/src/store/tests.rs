@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod evict;
+mod exchange;
 mod full;
 mod local;
 mod model;

@@ -122,6 +122,20 @@ impl Blocks for MemoryBlocks {
         Ok(bytes.slice(range.start as usize..range.end as usize))
     }
 
+    fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
+        let plain = self.read(block, 0..block.len, wait)?;
+        Ok([&block.digest.0[..], &plain].concat().into())
+    }
+
+    fn import(&self, stored: &[u8], wait: Wait) -> Result<BlockRef> {
+        let damaged = |reason: &str| Error::Damaged { what: "block", reason: reason.into() };
+        let (digest, plain) = stored.split_first_chunk().ok_or_else(|| damaged("too short"))?;
+        if BlockDigest::of(plain) != BlockDigest(*digest) {
+            return Err(damaged("digest differs"));
+        }
+        self.append(plain, &mut EncodeMemory::default(), wait)
+    }
+
     fn free(&self, blocks: &[BlockId]) {
         let mut state = self.state.lock();
         for id in blocks {

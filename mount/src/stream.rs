@@ -1,0 +1,121 @@
+//! Snapshots on their way to another volume and from one: what is asked for, what comes of it, and
+//! why it fails. `Volume::send` and `Volume::receive` are the two ends; FORMAT.md, "Send stream",
+//! says what travels in between.
+
+mod error;
+mod token;
+
+use crate::namespace::Dataset;
+use crate::types::{Forget, Ino};
+
+pub use error::{ReceiveError, SendError};
+pub use token::ResumeToken;
+
+/// Names one snapshot in all volumes that have it: it travels with the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guid(pub [u8; 16]);
+
+impl std::fmt::Display for Guid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub enum SendPlan {
+    /// A snapshot, or what is different from an older one.
+    Snapshot {
+        /// Whose snapshot.
+        dataset: Dataset,
+        /// Its name.
+        name: String,
+        /// The older one, from which it came: of the same dataset, or of the one that this is a
+        /// clone of.
+        from: Option<(Dataset, String)>,
+    },
+    /// What a cut stream did not bring; the token is the receiver's.
+    Rest(ResumeToken),
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the stream so far.
+    pub bytes: u64,
+    /// Of these, stored bytes of blocks.
+    pub block_bytes: u64,
+    /// Plaintext bytes of these blocks.
+    pub plain_bytes: u64,
+    /// Bytes of files that the snapshot refers to, where they were counted and all are sent.
+    pub estimated_bytes: Option<u64>,
+}
+
+/// What was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The snapshot.
+    pub guid: Guid,
+    /// Bytes.
+    pub progress: Progress,
+}
+
+/// Where a stream goes.
+#[derive(Clone, Debug)]
+pub enum ReceiveTarget {
+    /// A dataset that is made: the new directory `name` in `parent`.
+    New {
+        /// The directory above.
+        parent: Ino,
+        /// Its name there.
+        name: Vec<u8>,
+    },
+    /// A dataset that has the base already.
+    Existing(Dataset),
+}
+
+/// How a stream is received.
+#[derive(Clone, Debug, Default)]
+pub struct ReceiveOptions {
+    /// What was received stays when the stream is cut, to be continued or abandoned (`-s`).
+    pub resumable: bool,
+    /// What changed since the base is given up (`-F`).
+    pub force_rollback: bool,
+    /// The snapshot's name here; as it was sent if there is none.
+    pub snapshot_name: Option<String>,
+}
+
+/// What was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// The snapshot's name.
+    pub snapshot: String,
+    /// The snapshot.
+    pub guid: Guid,
+    /// Bytes.
+    pub progress: Progress,
+}
+
+/// Who follows a receive. Called on the receiving thread.
+pub trait ReceiveWatch {
+    /// Told every now and then; the receive is cut short when it returns `false`.
+    fn progress(&mut self, progress: &Progress) -> bool;
+
+    /// What the kernel must forget from now on.
+    fn forget(&mut self, forget: Forget);
+}
+
+/// A receive that was interrupted and waits to be continued or abandoned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The dataset that the stream goes into; of a full one it does not show yet.
+    pub dataset: Dataset,
+    /// Where a full stream is to show.
+    pub place: Option<(Ino, Vec<u8>)>,
+    /// The snapshot's name.
+    pub snapshot: String,
+    /// What [`SendPlan::Rest`] needs.
+    pub token: ResumeToken,
+}
