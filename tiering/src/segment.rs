@@ -21,6 +21,7 @@ mod locate;
 mod parity;
 mod repair;
 mod scan;
+mod travel;
 mod verified;
 mod writer;
 

@@ -21,7 +21,6 @@ mod capacity;
 mod check;
 mod cold;
 mod config;
-mod exchange;
 mod gates;
 mod hotdir;
 mod idle;

@@ -222,20 +222,26 @@ impl CellRead {
     /// Decodes the bytes of [`CellRead::stored`] and verifies them against `block`.
     /// [`crate::Error::Damaged`] when they, or the entry, are not that block's.
     pub fn open(&self, block: &BlockRef, stored: &[u8]) -> Result<Verified> {
+        let (entry, cells) = self.resolve(stored)?;
+        open_cells(&entry, block, self.cells.clone(), cells)
+    }
+
+    /// The entry with its cell lengths, and the cells that are read, out of the bytes of
+    /// [`CellRead::stored`].
+    pub(super) fn resolve<'a>(&self, stored: &'a [u8]) -> Result<(IndexEntry, &'a [u8])> {
         if !self.entry.cell_lens.is_empty() {
-            return open_cells(&self.entry, block, self.cells.clone(), stored);
+            return Ok((self.entry.clone(), stored));
         }
         let header = UnverifiedFrameHeader::read(stored)?;
         let entry = header.hint(self.entry.offset)?;
-        let read = Self { entry, cells: self.cells.clone() };
-        if read.entry.plain_len != self.entry.plain_len {
+        if entry.plain_len != self.entry.plain_len {
             return Err(damaged("frame", "plaintext length contradicts the index"));
         }
-        let within = read.stored();
+        let within = Self { entry: entry.clone(), cells: self.cells.clone() }.stored();
         let part = stored.get(
             (within.start - self.entry.offset) as usize..(within.end - self.entry.offset) as usize,
         );
         let part = part.ok_or_else(|| damaged("frame", "cells end past the frame"))?;
-        open_cells(&read.entry, block, read.cells, part)
+        Ok((entry, part))
     }
 }

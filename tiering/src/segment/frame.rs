@@ -78,14 +78,11 @@ impl Frame {
     pub fn build(block: BlockId, hash: &BlockHash, encoded: &EncodedBlock) -> Self {
         let cell_lens =
             CellLens::new(encoded.cell_lens.iter().copied()).expect("encoders keep to cell bounds");
-        debug_assert_eq!(cell_lens.len(), hash.cells.len());
-        let digest = hash.digest();
-        let header_len = align_up((FIXED_LEN + 2 * cell_lens.len()) as u64, FRAME_ALIGN as u64);
         let entry = IndexEntry {
             id: block,
-            digest,
+            digest: hash.digest(),
             offset: 0,
-            header_len: header_len as u16,
+            header_len: 0,
             plain_len: encoded.plain_len,
             stored_len: (encoded.payload.len() + cell_lens.len() * TAG_LEN) as u32,
             codec: encoded.codec,
@@ -94,19 +91,46 @@ impl Frame {
             flags: 0,
             cell_lens,
         };
+        let mut payload = encoded.payload.as_ref();
+        let cells = cell_lens.iter().map(|len| {
+            let (cell, rest) = payload.split_at(len as usize);
+            payload = rest;
+            cell
+        });
+        Self::assemble(entry, hash, cells)
+    }
+
+    /// Writes header, cells and tags. Header length and offset of `entry` are set here.
+    pub(super) fn assemble<'a>(
+        mut entry: IndexEntry,
+        hash: &BlockHash,
+        cells: impl Iterator<Item = &'a [u8]>,
+    ) -> Self {
+        let header_len = FIXED_LEN + 2 * entry.cell_lens.len();
+        entry.header_len = align_up(header_len as u64, FRAME_ALIGN as u64) as u16;
+        entry.offset = 0;
         debug_assert_eq!(entry.check(), Ok(()));
+        debug_assert_eq!(entry.cell_lens.len(), hash.cells.len());
         let mut bytes = Vec::with_capacity(entry.frame_len() as usize);
         bytes.resize(entry.header_len as usize, 0);
         write_header(&mut bytes, &entry, &hash.root);
-        let mut payload = encoded.payload.as_ref();
-        for (index, (len, cv)) in entry.cell_lens.iter().zip(&hash.cells).enumerate() {
-            let (cell, rest) = payload.split_at(len as usize);
+        for (index, (cell, cv)) in cells.zip(&hash.cells).enumerate() {
             bytes.extend_from_slice(cell);
-            bytes.extend_from_slice(&cell_tag(&digest, index, cv));
-            payload = rest;
+            bytes.extend_from_slice(&cell_tag(&entry.digest, index, cv));
         }
         bytes.resize(entry.frame_len() as usize, 0);
         Self { entry, bytes }
+    }
+
+    /// Gives the frame's block another id.
+    pub(super) fn set_id(&mut self, id: BlockId) {
+        self.entry.id = id;
+        put(&mut self.bytes, AT_BLOCK, &id.raw().to_le_bytes());
+    }
+
+    /// The frame's bytes as [`Frame::stamp`] left them.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Takes a frame out of the segment `name` to append it to another, verifying all of it.
@@ -114,13 +138,6 @@ impl Frame {
         let header = verify_frame(name, 0, stored)?;
         let len = header.entry.frame_len() as usize;
         Ok(Self { entry: header.entry, bytes: stored[..len].to_vec() })
-    }
-
-    /// The same frame under another id. Its header is right again once it was stamped.
-    pub fn renamed(mut self, block: BlockId) -> Self {
-        put(&mut self.bytes, AT_BLOCK, &block.raw().to_le_bytes());
-        self.entry.id = block;
-        self
     }
 
     /// The block, verified.
@@ -192,7 +209,7 @@ fn write_header(bytes: &mut [u8], entry: &IndexEntry, digest: &blake3::Hash) {
 }
 
 /// Checksum of a header: everything after the checksum, keyed with the segment's name.
-fn header_checksum(name: &SegmentName, header: &[u8]) -> [u8; 16] {
+pub(super) fn header_checksum(name: &SegmentName, header: &[u8]) -> [u8; 16] {
     super::short(&blake3::keyed_hash(&name.frame_key(), &header[AT_VERSION..]))
 }
 
@@ -285,12 +302,21 @@ pub struct FrameHeader {
 /// after it. `Ok` means that the block and each of its cells can be read.
 pub fn verify_frame(name: &SegmentName, offset: u64, bytes: &[u8]) -> Result<FrameHeader> {
     let header = UnverifiedFrameHeader::read(bytes)?.verify(name, offset)?;
+    verify_content(&header, bytes)?;
+    Ok(header)
+}
+
+/// As [`verify_frame`], behind the header; returns the cells with their tags, and their hashes.
+pub(super) fn verify_content<'a>(
+    header: &FrameHeader,
+    bytes: &'a [u8],
+) -> Result<(&'a [u8], BlockHash)> {
     let (payload, padding) = split_frame(&header.entry, bytes)?;
-    check_cells(&header.entry, &header.digest, payload)?;
+    let hash = check_cells(&header.entry, &header.digest, payload)?;
     if padding.iter().any(|&byte| byte != 0) {
         return Err(damaged("frame", "padding is not zero"));
     }
-    Ok(header)
+    Ok((payload, hash))
 }
 
 /// Which cells of the block can still be read, as a bit per cell.

@@ -65,6 +65,7 @@ mod damage;
 mod format;
 mod overhead;
 mod recovery;
+mod travel;
 
 /// A sealed segment in memory, with what its blocks must read as.
 pub(super) struct Sample {

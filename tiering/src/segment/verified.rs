@@ -12,7 +12,7 @@ use crate::encode::decode_cell_into;
 use crate::error::Result;
 
 use super::entry::IndexEntry;
-use super::hash::{cell_cv, cell_tag, root_of};
+use super::hash::{BlockHash, cell_cv, cell_tag, root_of};
 use super::{damaged, frame};
 
 /// Bytes of the tag behind each cell.
@@ -93,21 +93,36 @@ pub fn open_cells(
 
 /// Verifies a whole frame's cells: each tag, and the root. What a scrub reads; `Ok` means that
 /// every way of reading the block works.
-pub(super) fn check_cells(entry: &IndexEntry, digest: &blake3::Hash, payload: &[u8]) -> Result<()> {
+pub(super) fn check_cells(
+    entry: &IndexEntry,
+    digest: &blake3::Hash,
+    payload: &[u8],
+) -> Result<BlockHash> {
     let short = BlockDigest::from_hash(digest);
+    let hash = hash_cells(entry, payload, |index, cv, tag| cell_tag(&short, index, cv) == *tag)?;
+    if hash.root == *digest { Ok(hash) } else { Err(damaged("block", "digest differs")) }
+}
+
+/// Decodes all cells and hashes what comes out. `is_right` is asked of each cell's chaining value
+/// and the tag that stands behind it.
+pub(super) fn hash_cells(
+    entry: &IndexEntry,
+    payload: &[u8],
+    is_right: impl Fn(usize, &[u8; 32], &[u8; TAG_LEN]) -> bool,
+) -> Result<BlockHash> {
     let mut rest = payload;
-    let mut cvs = Vec::with_capacity(entry.cell_count());
+    let mut cells = Vec::with_capacity(entry.cell_count());
     let mut plain = Vec::new();
     for (index, len) in entry.cell_lens.iter().enumerate() {
         let (cell, tag) = split_cell(&mut rest, len as usize)?;
         plain.clear();
         let cv = cell_cv(index, entry.cell_count(), decode(entry, index, cell, &mut plain)?);
-        if cell_tag(&short, index, &cv) != tag {
+        if !is_right(index, &cv, &tag) {
             return Err(wrong_cell(index));
         }
-        cvs.push(cv);
+        cells.push(cv);
     }
-    if root_of(&cvs) == *digest { Ok(()) } else { Err(damaged("block", "digest differs")) }
+    Ok(BlockHash { root: root_of(&cells), cells })
 }
 
 /// Cells of the frame that can be read alone, as a bit per cell.
@@ -125,7 +140,7 @@ pub(super) fn good_cells(entry: &IndexEntry, payload: &[u8]) -> u32 {
     good
 }
 
-fn split_cell<'a>(rest: &mut &'a [u8], len: usize) -> Result<(&'a [u8], [u8; TAG_LEN])> {
+pub(super) fn split_cell<'a>(rest: &mut &'a [u8], len: usize) -> Result<(&'a [u8], [u8; TAG_LEN])> {
     let cut = || damaged("frame", "it ends within a cell");
     let cell = super::le::take(rest, len).ok_or_else(cut)?;
     let tag = super::le::take(rest, TAG_LEN).ok_or_else(cut)?;

@@ -103,8 +103,15 @@ impl Inner {
         self.append_charged(&mut frame, charge, wait)
     }
 
-    /// Appends a frame whose bytes `charge` holds.
-    pub(super) fn append_charged<'a>(
+    /// Appends a block that travelled here from another volume, as stored, under an id of its own.
+    pub(super) fn import(&self, stored: &[u8], wait: Wait) -> Result<BlockRef> {
+        self.check_writable()?;
+        let mut frame = Frame::import(stored, || self.ids.block())?;
+        let charge = self.capacity.charge(self, charge_of(frame.len()), wait)?;
+        self.append_charged(&mut frame, charge, wait)
+    }
+
+    fn append_charged<'a>(
         &'a self,
         frame: &mut Frame,
         mut charge: Charge<'a>,
@@ -129,7 +136,7 @@ impl Inner {
     }
 
     /// What the load allows: writers that wait for memory wait for the encoders.
-    pub(super) fn effort(&self) -> Effort {
+    fn effort(&self) -> Effort {
         if self.config.budget.waiters() > 0 { Effort::Fast } else { Effort::Normal }
     }
 

@@ -29,7 +29,7 @@ use crate::segment::{
     SegmentIndex, SegmentName, SegmentWriter, scan_frames,
 };
 
-use super::read::Tried;
+use super::read::{Tried, Want};
 use super::signals::add;
 use super::table::Segment;
 use super::{CLOCK_SLICE, Inner};
@@ -413,21 +413,21 @@ impl Inner {
     pub(super) fn search(
         &self,
         block: &BlockRef,
-        range: &Range<u32>,
+        want: &Want,
         wait: Wait,
         mut tried: Tried,
     ) -> Result<Bytes> {
         let deadline = self.cold_deadline(wait)?;
         let wait = Wait::Until(deadline);
         if let Some(record) = self.locate(block.id, wait)?
-            && let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)?
+            && let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)?
         {
             return Ok(bytes);
         }
         if self.cold_unlisted.load(Ordering::Relaxed) {
             self.list_cold(self.remaining(deadline)?)?;
         }
-        self.search_indexes(block, range, deadline, tried)
+        self.search_indexes(block, want, deadline, tried)
     }
 
     /// Segments whose index is still to be recorded and can be read as far as is known.
@@ -469,7 +469,7 @@ impl Inner {
     fn search_indexes(
         &self,
         block: &BlockRef,
-        range: &Range<u32>,
+        want: &Want,
         deadline: Instant,
         mut tried: Tried,
     ) -> Result<Bytes> {
@@ -485,18 +485,18 @@ impl Inner {
             };
             for entry in index.find(block.id) {
                 let record = BlockRecord { segment: id, entry: entry.clone() };
-                if let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)? {
+                if let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)? {
                     return Ok(bytes);
                 }
             }
         }
         // It may have been appended or moved while the indexes were read, and sealed since: then
         // the catalog knows it before it leaves the unsealed ones.
-        if let Some(bytes) = self.read_unsealed(block, range, &mut tried) {
+        if let Some(bytes) = self.read_unsealed(block, want, &mut tried) {
             return Ok(bytes);
         }
         if let Ok(Some(record)) = self.with_catalog(|catalog| catalog.lookup(block.id))
-            && let Some(bytes) = self.read_record(&record, block, range, wait, &mut tried)?
+            && let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)?
         {
             return Ok(bytes);
         }

@@ -1,7 +1,7 @@
 //! The way out: cache, unsealed segment, hot file, cold object, and at last everything there is.
 //!
-//! Every byte leaves through [`CellRead::open`], which verifies it against the digest in the
-//! caller's hand; whatever the maps say is a hint. Damage or absence in one place leads to the
+//! Every byte leaves through [`CellRead::open`] or, as stored, through [`CellRead::export`]; both
+//! verify it against the digest in the caller's hand; whatever the maps say is a hint. Damage or absence in one place leads to the
 //! next place; only when all were tried is a block [`Error::Lost`]. Nothing here changes state,
 //! so a crash or a cancelled read leaves nothing behind.
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::block::{BlockRef, CELL_LEN};
+use crate::block::{BlockRef, CELL_LEN, MAX_EXPORT_LEN};
 use crate::blocks::Wait;
 use crate::catalog::BlockRecord;
 use crate::error::{Error, Result};
@@ -71,6 +71,33 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What of a block is wanted.
+pub(super) enum Want {
+    /// These bytes of its plaintext.
+    Plain(Range<u32>),
+    /// All of it, as it is stored.
+    Stored,
+}
+
+impl Want {
+    fn plan(&self, entry: &IndexEntry) -> Result<CellRead> {
+        match self {
+            Self::Plain(range) => entry.cell_range(range.clone()),
+            Self::Stored => Ok(entry.whole()),
+        }
+    }
+}
+
+/// How much of what was decoded is kept for others.
+#[derive(Clone, Copy)]
+enum Keep {
+    /// The cells of which only a part was wanted: the rest is likely to be wanted next, while
+    /// whole cells go to the kernel's cache.
+    Partial,
+    /// Every cell: it was paid for with a request.
+    All,
+}
+
 impl Inner {
     pub(super) fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
         if range.start > range.end || range.end > block.len {
@@ -86,13 +113,23 @@ impl Inner {
             add(&self.counters.cache_hits, 1);
             return Ok(bytes);
         }
+        self.find(block, &Want::Plain(range), wait)
+    }
+
+    /// The block as stored, in the form in which it travels to another volume.
+    pub(super) fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
+        self.find(block, &Want::Stored, wait)
+    }
+
+    /// Reads from wherever the block is.
+    fn find(&self, block: &BlockRef, want: &Want, wait: Wait) -> Result<Bytes> {
         let mut tried = Tried::default();
-        if let Some(bytes) = self.read_unsealed(block, &range, &mut tried) {
+        if let Some(bytes) = self.read_unsealed(block, want, &mut tried) {
             return Ok(bytes);
         }
         match self.with_catalog(|catalog| catalog.lookup(block.id)) {
             Ok(Some(record)) => {
-                if let Some(bytes) = self.read_record(&record, block, &range, wait, &mut tried)? {
+                if let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)? {
                     return Ok(bytes);
                 }
             }
@@ -102,18 +139,18 @@ impl Inner {
         if matches!(wait, Wait::No) {
             return Err(Error::WouldWait);
         }
-        self.search(block, &range, wait, tried)
+        self.search(block, want, wait, tried)
     }
 
     /// Reads from a segment that is not sealed yet, if one holds the block.
     pub(super) fn read_unsealed(
         &self,
         block: &BlockRef,
-        range: &Range<u32>,
+        want: &Want,
         tried: &mut Tried,
     ) -> Option<Bytes> {
         let (file, segment, entry) = self.find_unsealed(block.id)?;
-        let result = self.read_file(&file, &entry, block, range);
+        let result = self.read_file(&file, &entry, block, want);
         result
             .map_err(|error| self.note_damage(tried, &format!("unsealed segment {segment}"), error))
             .ok()
@@ -124,7 +161,7 @@ impl Inner {
         &self,
         record: &BlockRecord,
         block: &BlockRef,
-        range: &Range<u32>,
+        want: &Want,
         wait: Wait,
         tried: &mut Tried,
     ) -> Result<Option<Bytes>> {
@@ -138,7 +175,7 @@ impl Inner {
             return Ok(None);
         };
         if places.hot {
-            match self.read_hot(segment, entry, block, range) {
+            match self.read_hot(segment, entry, block, want) {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(error) => self.note_damage(tried, &format!("hot segment {segment}"), error),
             }
@@ -149,7 +186,7 @@ impl Inner {
         if matches!(wait, Wait::No) {
             return Err(Error::WouldWait);
         }
-        match self.read_cold(segment, entry, block, range, wait) {
+        match self.read_cold(segment, entry, block, want, wait) {
             Ok(bytes) => {
                 if !places.cold {
                     self.found_in_cold(segment);
@@ -176,11 +213,11 @@ impl Inner {
         segment: SegmentId,
         entry: &IndexEntry,
         block: &BlockRef,
-        range: &Range<u32>,
+        want: &Want,
     ) -> Result<Bytes> {
         let file =
             self.hot.open_sealed(segment).map_err(Error::io(format!("open segment {segment}")))?;
-        self.read_file(&file, entry, block, range)
+        self.read_file(&file, entry, block, want)
     }
 
     fn read_file(
@@ -188,17 +225,16 @@ impl Inner {
         file: &Arc<File>,
         entry: &IndexEntry,
         block: &BlockRef,
-        range: &Range<u32>,
+        want: &Want,
     ) -> Result<Bytes> {
-        let read = entry.cell_range(range.clone())?;
+        let read = want.plan(entry)?;
         let stored = read.stored();
         let mut bytes = vec![0; bounded_len(&stored)?];
         file.read_exact_at(&mut bytes, stored.start)
             .map_err(Error::io(format!("read block {}", block.id)))?;
-        let verified = read.open(block, &bytes)?;
+        let taken = self.take(block, &read, want, &bytes, Keep::Partial)?;
         add(&self.counters.hot_reads, 1);
-        self.keep_partial_cells(block, &read, &verified, range);
-        slice(&verified, range)
+        Ok(taken)
     }
 
     fn read_cold(
@@ -206,13 +242,13 @@ impl Inner {
         segment: SegmentId,
         entry: &IndexEntry,
         block: &BlockRef,
-        range: &Range<u32>,
+        want: &Want,
         wait: Wait,
     ) -> Result<Bytes> {
         let Some(cold) = &self.cold else {
             return Err(Error::NotFound(segment.object_key()));
         };
-        let read = entry.cell_range(range.clone())?;
+        let read = want.plan(entry)?;
         let stored = read.stored();
         bounded_len(&stored)?;
         let len = self.table.with(segment, |s| s.record.len).unwrap_or(stored.end);
@@ -222,11 +258,10 @@ impl Inner {
         for attempt in 0..2 {
             let sequential = attempt == 0;
             let bytes = cold.fetch(segment, stored.clone(), len, sequential, deadline)?;
-            match read.open(block, &bytes) {
-                Ok(verified) => {
+            match self.take(block, &read, want, &bytes, Keep::All) {
+                Ok(taken) => {
                     add(&self.counters.cold_reads, 1);
-                    self.keep_all_cells(block, &read, &verified);
-                    return slice(&verified, range);
+                    return Ok(taken);
                 }
                 Err(error) => {
                     cold.forget(segment, &stored);
@@ -262,27 +297,24 @@ impl Inner {
         (out.len() == range.len()).then(|| out.freeze())
     }
 
-    /// Keeps the cells of which only a part was wanted: the rest is likely to be wanted next,
-    /// while whole cells go to the kernel's cache.
-    fn keep_partial_cells(
+    /// Verifies stored bytes and takes out of them what is wanted.
+    fn take(
         &self,
         block: &BlockRef,
         read: &CellRead,
-        verified: &Verified,
-        wanted: &Range<u32>,
-    ) {
+        want: &Want,
+        stored: &[u8],
+        keep: Keep,
+    ) -> Result<Bytes> {
+        let Want::Plain(wanted) = want else { return Ok(read.export(block, stored)?.into()) };
+        let verified = read.open(block, stored)?;
         for (cell, range) in cells_of(read, block) {
-            if range.start < wanted.start || range.end > wanted.end {
-                self.keep_cell(block, cell, verified, range);
+            let partial = range.start < wanted.start || range.end > wanted.end;
+            if partial || matches!(keep, Keep::All) {
+                self.keep_cell(block, cell, &verified, range);
             }
         }
-    }
-
-    /// Keeps every cell: it was paid for with a request.
-    fn keep_all_cells(&self, block: &BlockRef, read: &CellRead, verified: &Verified) {
-        for (cell, range) in cells_of(read, block) {
-            self.keep_cell(block, cell, verified, range);
-        }
+        slice(&verified, wanted)
     }
 
     fn keep_cell(&self, block: &BlockRef, cell: u32, verified: &Verified, range: Range<u32>) {
@@ -312,7 +344,7 @@ fn slice(verified: &Verified, range: &Range<u32>) -> Result<Bytes> {
 }
 
 /// Longest run of stored bytes one block can have, with room for headers.
-const MAX_STORED: u64 = 2 << 20;
+const MAX_STORED: u64 = MAX_EXPORT_LEN as u64;
 
 /// Entries are hints: a length that no block has is damage, not an allocation.
 pub(super) fn bounded_len(stored: &Range<u64>) -> Result<usize> {

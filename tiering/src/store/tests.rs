@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod evict;
-mod exchange;
 mod full;
 mod local;
 mod model;
@@ -11,3 +10,4 @@ mod strangers;
 mod sweep;
 mod tiers;
 mod waste;
+mod travel;
