@@ -28,6 +28,7 @@ mod sync;
 mod target;
 mod tier;
 mod umount;
+mod unmounted;
 
 /// A filesystem whose hot snow turns to cold ice: local speed, object-store capacity, verified
 /// throughout.

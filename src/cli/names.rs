@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::target;
+use super::unmounted::Unmounted;
 use crate::config;
 use crate::control::client::Client;
 use crate::control::tree::{DatasetName, NewName, SnapshotName, Which};
@@ -47,7 +48,7 @@ impl SnapshotPath {
         }
     }
 
-    /// The snapshot on the mount.
+    /// The snapshot, and who has its volume open.
     pub(super) fn find(&self) -> anyhow::Result<(Client, SnapshotName)> {
         let (client, dataset) = find_dataset(&self.dataset)?;
         Ok((client, SnapshotName { dataset, snapshot: self.snapshot.clone() }))
@@ -114,23 +115,18 @@ fn split_volume(path: &Path) -> Option<(&Path, &Path)> {
     splits.find(|(volume, _)| volume.join(config::FILE_NAME).symlink_metadata().is_ok())
 }
 
-/// The dataset at `path`, which must be mounted, and the daemon that has it.
+/// The dataset at `path`, and who has its volume open.
 pub(super) fn find_dataset(path: &Path) -> anyhow::Result<(Client, DatasetName)> {
-    let on_mount = place(path)?.mounted()?;
-    let found = target::find(&on_mount).hint("`firn dataset list` lists all datasets")?;
-    Ok((found.client, DatasetName { ino: found.ino, name: mounts::shown(path) }))
-}
-
-impl Place {
-    /// The path on the mount of what must be mounted.
-    fn mounted(self) -> anyhow::Result<PathBuf> {
-        match self {
-            Self::Mounted(path) => Ok(path),
-            Self::Unmounted(volume, _) => {
-                let name = mounts::shown(volume.root());
-                Err(anyhow!("volume {name} is not mounted"))
-                    .hint(format!("mount it with `firn mount {name} <mountpoint>`"))
-            }
+    let name = mounts::shown(path);
+    match place(path)? {
+        Place::Mounted(on_mount) => {
+            let found = target::find(&on_mount).hint("`firn dataset list` lists all datasets")?;
+            Ok((found.client, DatasetName { ino: found.ino, name }))
+        }
+        Place::Unmounted(volume, below) => {
+            let open = Unmounted::open(&volume)?;
+            let ino = open.dataset(&below)?.0;
+            Ok((Client::here(&volume, open), DatasetName { ino, name }))
         }
     }
 }
@@ -142,7 +138,7 @@ pub(super) fn for_each_mounted(
 ) -> anyhow::Result<()> {
     for mount in mounts::all()?.iter().filter(|entry| entry.is_firn()) {
         let asked = VolumeDir::open(&mount.source)
-            .and_then(|volume| Client::connect(&volume))
+            .and_then(|volume| Client::connect_briefly(&volume))
             .and_then(&mut ask);
         if let Err(error) = asked {
             let place = mounts::shown(&mount.mountpoint);
@@ -168,12 +164,20 @@ pub(super) fn find_new(path: &Path) -> anyhow::Result<(Client, NewName)> {
             place(parent(&absolute))?
         }
     };
-    let on_mount = parent.mounted()?;
+    let file = file.to_owned();
+    let on_mount = match parent {
+        Place::Mounted(on_mount) => on_mount,
+        Place::Unmounted(volume, below) => {
+            let open = Unmounted::open(&volume)?;
+            let dir = open.directory(&below)?.0;
+            return Ok((Client::here(&volume, open), NewName { dir, file, name }));
+        }
+    };
     rustix::fs::accessat(CWD, &on_mount, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
         .with_context(|| mounts::shown(&on_mount))
         .hint("name a path in a directory that exists and that you may write to")?;
     let dir = target::find(&on_mount)?;
-    Ok((dir.client, NewName { dir: dir.ino, file: file.to_owned(), name }))
+    Ok((dir.client, NewName { dir: dir.ino, file, name }))
 }
 
 fn parent(path: &Path) -> &Path {

@@ -2,18 +2,23 @@
 
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde::de::DeserializeOwned;
 
 use super::protocol::{self, Answer, MAX_ANSWER, Progress, Request, VERSION, Verb};
+use super::server::{self, Handler};
 use crate::failure::{self, Explain};
 use crate::mounts;
 use crate::volume_dir::{VolumeDir, lock};
 
 /// How long a daemon may say nothing at all. Work that takes longer says how far it is.
 const SILENCE: Duration = Duration::from_secs(300);
+
+/// As [`SILENCE`], where others are to be asked, too: longer than it takes to say that work goes on.
+const SHORT_SILENCE: Duration = Duration::from_secs(8);
 
 /// What happens along the way to an answer.
 pub trait Listener {
@@ -37,11 +42,21 @@ impl Listener for Silent {
     }
 }
 
-/// A connection to the daemon of a volume.
-#[derive(Debug)]
+/// A way to whoever has a volume open: its daemon, or this process.
 pub struct Client {
-    stream: UnixStream,
+    peer: Peer,
     name: String,
+}
+
+enum Peer {
+    Daemon(UnixStream),
+    Here(Arc<dyn Handler>),
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -53,10 +68,24 @@ impl Client {
             Ok(stream) => {
                 stream.set_read_timeout(Some(SILENCE)).context("control socket")?;
                 stream.set_write_timeout(Some(SILENCE)).context("control socket")?;
-                Ok(Self { stream, name })
+                Ok(Self { peer: Peer::Daemon(stream), name })
             }
             Err(error) => Err(explain_unreachable(volume, error)),
         }
+    }
+
+    /// A volume that this process has open itself: `handler` answers.
+    pub fn here(volume: &VolumeDir, handler: Arc<dyn Handler>) -> Self {
+        Self { peer: Peer::Here(handler), name: mounts::shown(volume.root()) }
+    }
+
+    /// As [`Client::connect`], for a daemon that is one of many: it must say something soon.
+    pub fn connect_briefly(volume: &VolumeDir) -> anyhow::Result<Self> {
+        let client = Self::connect(volume)?;
+        if let Peer::Daemon(stream) = &client.peer {
+            stream.set_read_timeout(Some(SHORT_SILENCE)).context("control socket")?;
+        }
+        Ok(client)
     }
 
     /// Whether `other` is connected to the daemon of the same volume.
@@ -66,24 +95,18 @@ impl Client {
 
     /// Asks, and hears the answer to its end.
     pub fn ask(self, verb: Verb, listener: &mut dyn Listener) -> anyhow::Result<()> {
-        let Self { mut stream, name } = self;
-        let daemon = || format!("daemon of volume {name}");
-        let request = protocol::to_line(&Request { version: VERSION, verb })?;
-        stream.write_all(&request).with_context(daemon)?;
-        let mut reader = BufReader::new(stream);
-        loop {
-            let line = protocol::read_line::<Answer>(&mut reader, MAX_ANSWER);
-            match line.map_err(silence).with_context(daemon)? {
-                Some(Answer::Progress(progress)) => listener.progress(&progress),
-                Some(Answer::Warning(text)) => listener.warning(&text),
-                Some(Answer::Item(item)) => listener.item(item)?,
-                Some(Answer::Done) => return Ok(()),
-                Some(Answer::Error(failure)) => return Err(failure.into_error()),
-                None => {
-                    return Err(anyhow!("ended before it had answered"))
-                        .with_context(daemon)
-                        .hint("its log is firn.log in the volume directory");
-                }
+        let Self { peer, name } = self;
+        match peer {
+            Peer::Daemon(stream) => {
+                let daemon = || format!("daemon of volume {name}");
+                converse(stream, verb, listener, &daemon)
+            }
+            Peer::Here(handler) => {
+                let (stream, answering) = server::answer_here(handler).context("answering")?;
+                let result = converse(stream, verb, listener, &|| format!("volume {name}"));
+                // It has closed the volume when it ends, also when nobody listened any more.
+                let ended = answering.join().map_err(|_| anyhow!("the thread that answers died"));
+                result.and(ended)
             }
         }
     }
@@ -106,9 +129,39 @@ impl Client {
     }
 }
 
-fn silence(error: io::Error) -> anyhow::Error {
-    let quiet = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-    if quiet { anyhow!("says nothing for {} s", SILENCE.as_secs()) } else { error.into() }
+/// Asks, and hears the answer to its end. `whose` says who answers.
+fn converse(
+    mut stream: UnixStream,
+    verb: Verb,
+    listener: &mut dyn Listener,
+    whose: &dyn Fn() -> String,
+) -> anyhow::Result<()> {
+    let request = protocol::to_line(&Request { version: VERSION, verb })?;
+    stream.write_all(&request).with_context(whose)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let line = protocol::read_line::<Answer>(&mut reader, MAX_ANSWER);
+        match line.map_err(|error| silence(&reader, error)).with_context(whose)? {
+            Some(Answer::Progress(progress)) => listener.progress(&progress),
+            Some(Answer::Warning(text)) => listener.warning(&text),
+            Some(Answer::Item(item)) => listener.item(item)?,
+            Some(Answer::Done) => return Ok(()),
+            Some(Answer::Error(failure)) => return Err(failure.into_error()),
+            None => {
+                return Err(anyhow!("ended before it had answered"))
+                    .with_context(whose)
+                    .hint("its log is firn.log in the volume directory");
+            }
+        }
+    }
+}
+
+fn silence(stream: &BufReader<UnixStream>, error: io::Error) -> anyhow::Error {
+    if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return error.into();
+    }
+    let patience = stream.get_ref().read_timeout().ok().flatten().unwrap_or_default();
+    anyhow!("says nothing for {} s", patience.as_secs())
 }
 
 fn explain_unreachable(volume: &VolumeDir, error: io::Error) -> anyhow::Error {

@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -124,6 +125,18 @@ impl ControlSocket {
 /// The socket's name; removed with this.
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
+
+/// Answers the one request that comes through the returned end, on a thread of this process.
+pub fn answer_here(handler: Arc<dyn Handler>) -> io::Result<(UnixStream, JoinHandle<()>)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut out = Outbox { stream: theirs, closed: false };
+    let thread = std::thread::Builder::new().name("firn-answer".into()).spawn(move || {
+        if let Err(error) = converse(&mut out, handler.as_ref()) {
+            tracing::debug!(error = format!("{error:#}"), "answering oneself");
+        }
+    })?;
+    Ok((ours, thread))
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {

@@ -346,10 +346,16 @@ impl Parts {
         store.and(namespace)
     }
 
+    /// Closes what was opened without a mount: everything is durable afterwards. Copies to cold and
+    /// backups are the next mount's.
+    pub fn close(&self) -> anyhow::Result<()> {
+        let volume = self.volume.close().context("writing back");
+        volume.and(self.close_databases(CLOSE_PATIENCE))
+    }
+
     /// Closes what was opened for a mount that failed.
     pub fn close_quietly(&self) {
-        let volume = self.volume.close().map_err(anyhow::Error::new);
-        if let Err(error) = volume.and(self.close_databases(CLOSE_PATIENCE)) {
+        if let Err(error) = self.close() {
             tracing::warn!("closing the volume: {error:#}");
         }
     }

@@ -56,7 +56,7 @@ impl Answers {
 
     fn tree(&self) -> TreeAnswers<'_> {
         let Self { parts, kernel, fixed, .. } = self;
-        TreeAnswers { parts, kernel, mountpoint: &fixed.mountpoint }
+        TreeAnswers::mounted(parts, kernel, &fixed.mountpoint)
     }
 
     fn explain(&self, ino: Ino, out: &mut Outbox) -> anyhow::Result<()> {

@@ -28,22 +28,34 @@ use naming::Naming;
 /// How often someone who waits hears that the work still goes on.
 const REPEAT: Duration = Duration::from_secs(5);
 
-/// Answers about datasets and snapshots of one mounted volume.
-pub(super) struct TreeAnswers<'a> {
-    pub(super) parts: &'a Parts,
-    pub(super) kernel: &'a KernelCache,
-    pub(super) mountpoint: &'a str,
+/// Answers about datasets and snapshots of one volume.
+pub struct TreeAnswers<'a> {
+    parts: &'a Parts,
+    kernel: Option<&'a KernelCache>,
+    prefix: &'a str,
 }
 
-impl TreeAnswers<'_> {
+impl<'a> TreeAnswers<'a> {
+    /// Of a volume that is mounted at `mountpoint`.
+    pub(super) fn mounted(parts: &'a Parts, kernel: &'a KernelCache, mountpoint: &'a str) -> Self {
+        Self { parts, kernel: Some(kernel), prefix: mountpoint }
+    }
+
+    /// Of a volume that is not mounted: no kernel remembers anything of it. `prefix` is what stands
+    /// before the paths in it: `<volume-dir>:`.
+    pub fn unmounted(parts: &'a Parts, prefix: &'a str) -> Self {
+        Self { parts, kernel: None, prefix }
+    }
+
     fn naming(&self) -> Naming<'_> {
-        Naming::new(&self.parts.namespace, self.mountpoint)
+        Naming::new(&self.parts.namespace, self.prefix)
     }
 
     /// Has the kernel write out what programs wrote; returns how long that took.
     fn drain(&self, out: &mut Outbox) -> anyhow::Result<Duration> {
+        let Some(kernel) = self.kernel else { return Ok(Duration::ZERO) };
         let since = self.now();
-        while_saying(out, "writing back what the kernel holds", || self.kernel.drain_all())?
+        while_saying(out, "writing back what the kernel holds", || kernel.drain_all())?
             .context("writing back what the kernel holds")?;
         Ok(self.now() - since)
     }
@@ -54,7 +66,8 @@ impl TreeAnswers<'_> {
 
     /// Has the kernel forget what is not true any more.
     fn forget(&self, forget: &Forget) -> anyhow::Result<()> {
-        self.kernel
+        let Some(kernel) = self.kernel else { return Ok(()) };
+        kernel
             .forget(self.parts.volume.as_ref(), forget)
             .context("it is done, but the kernel may still show the state before")
     }

@@ -17,11 +17,8 @@ use crate::report::snapshots::Destroyed;
 const PERM: u16 = 0o755;
 
 impl TreeAnswers<'_> {
-    pub(in crate::daemon) fn dataset(
-        &self,
-        act: DatasetAct,
-        out: &mut Outbox,
-    ) -> anyhow::Result<()> {
+    /// Answers a verb about datasets.
+    pub fn dataset(&self, act: DatasetAct, out: &mut Outbox) -> anyhow::Result<()> {
         match act {
             DatasetAct::Create { at, settings } => self.create(&at, &settings, out),
             DatasetAct::List { of, recursive } => self.list_datasets(of.as_ref(), recursive, out),

@@ -92,6 +92,13 @@ impl<'a> Naming<'a> {
             .hint("`firn dataset list <volume-dir>` lists all datasets")
     }
 
+    /// The root directory of the dataset at a path, in a volume that is not mounted.
+    pub fn root_at(&self, path: &[u8]) -> anyhow::Result<Ino> {
+        let root = self.info(self.at(path)?).and_then(|info| info.root);
+        root.ok_or_else(|| anyhow!("{} is being rolled back", self.path(path)))
+            .hint("mount the volume, or roll back again, to bring that to its end")
+    }
+
     /// A dataset and, if `recursive`, all below it; each behind the one that it lies in.
     pub(super) fn with_below(&self, dataset: Dataset, recursive: bool) -> Vec<Dataset> {
         let mut found = vec![dataset];

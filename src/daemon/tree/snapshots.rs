@@ -11,11 +11,8 @@ use crate::failure::Explain;
 use crate::report::snapshots::{HoldLine, RolledBack, SnapshotLine, Taken};
 
 impl TreeAnswers<'_> {
-    pub(in crate::daemon) fn snapshot(
-        &self,
-        act: SnapshotAct,
-        out: &mut Outbox,
-    ) -> anyhow::Result<()> {
+    /// Answers a verb about snapshots.
+    pub fn snapshot(&self, act: SnapshotAct, out: &mut Outbox) -> anyhow::Result<()> {
         match act {
             SnapshotAct::Create { of, message, recursive } => {
                 let taken = self.take(&of, &message, recursive, out)?;
