@@ -9,5 +9,5 @@ mod scale;
 mod strangers;
 mod sweep;
 mod tiers;
-mod waste;
 mod travel;
+mod waste;

@@ -94,7 +94,7 @@ fn what_lives_in_a_mostly_dead_cold_object_moves_to_another() {
     assert_eq!(volume.store().release(&all, &proof, patience(&volume)).unwrap().blocks, 32);
     let old = memory.keys();
     assert!(old.len() >= 4);
-    let lives = |index: usize| index % 4 == 0;
+    let lives = |index: usize| index.is_multiple_of(4);
     free(&volume, &chosen(&blocks, |index| !lives(index)));
     a_while();
     assert_eq!(memory.keys(), old);
@@ -103,7 +103,7 @@ fn what_lives_in_a_mostly_dead_cold_object_moves_to_another() {
     let living = chosen(&blocks, lives);
     eventually("fetched", || {
         let cold = volume.store().residence(&living);
-        !cold.iter().any(|residence| *residence == Residence::Cold)
+        !cold.contains(&Residence::Cold)
     });
     let compacted = old.len() as u64;
     eventually("counted", || volume.store().health().compacted_segments == compacted);
