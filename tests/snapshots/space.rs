@@ -156,7 +156,6 @@ fn stored_bytes_return_after_everything_was_disturbed_and_destroyed() {
     }
     let before = stored_bytes(&volume);
     let seed = std::env::var("FIRN_TEST_SEED").map_or(20_261_121, |seed| seed.parse().unwrap());
-    println!("FIRN_TEST_SEED={seed}");
     let mut dice = Dice(seed);
     let mut datasets = vec!["a".to_owned(), "b".to_owned()];
     datasets.iter().for_each(|dataset| make_dataset(&volume, dataset));
@@ -178,7 +177,10 @@ fn stored_bytes_return_after_everything_was_disturbed_and_destroyed() {
         if found.abs_diff(before) <= before / 50 {
             break;
         }
-        assert!(start.elapsed() < 2 * PATIENCE, "{found} bytes are stored, not {before}");
+        assert!(
+            start.elapsed() < 2 * PATIENCE,
+            "{found} bytes are stored, not {before}; FIRN_TEST_SEED={seed}"
+        );
         std::thread::sleep(Duration::from_millis(500));
     }
 }
