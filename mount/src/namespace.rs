@@ -36,6 +36,7 @@ mod gate;
 mod groups;
 mod ids;
 pub mod key;
+mod ledger;
 mod locks;
 mod names;
 mod orphans;
@@ -44,6 +45,7 @@ mod places;
 mod position;
 mod properties;
 mod prune;
+mod quota;
 pub mod record;
 mod remove;
 mod rename;
@@ -57,6 +59,7 @@ mod usage;
 mod view;
 mod xattr;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -78,6 +81,7 @@ pub use locks::InodeGuard;
 pub use owners::Owner;
 pub use position::{Position, Stage};
 pub use properties::{Properties, Source};
+pub use quota::Quota;
 pub(crate) use record::Reader;
 pub use record::{CLASS_MAX, Property, Setting, is_class_name};
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
@@ -93,13 +97,14 @@ pub use store::{
 pub use sweep::Swept;
 pub use tree::{TreeError, TreeResult};
 pub use txn::{Committed, Txn};
+pub use usage::DatasetSpace;
 
 use cache::InodeCache;
 use gate::Gate;
 use key::Kind;
 use locks::Locks;
 use names::NameHash;
-use record::{Leases, Version, VolumeRecord};
+use record::{Leases, Usage, Version, VolumeRecord};
 use tree::Tree;
 
 /// Settings of an open namespace.
@@ -140,6 +145,8 @@ pub struct Namespace {
     locks: Locks,
     ids: Arc<Ids>,
     sweeping: Mutex<Option<sweep::Cursor>>,
+    /// What only some snapshots hold, as it was found.
+    known_used: Mutex<HashMap<Node, usage::KnownUsed>>,
     /// Held while a directory moves to another parent, so that the tree stays a tree.
     moving: Mutex<()>,
 }
@@ -157,7 +164,8 @@ impl Namespace {
             return Err(FsError::Exists);
         }
         let (dataset, node) = (Dataset::ROOT, Node::FIRST);
-        let volume = VolumeRecord { name_seed, dataset, node, has_tree: false, features: 0 };
+        let features = VolumeRecord::USAGE;
+        let volume = VolumeRecord { name_seed, dataset, node, has_tree: true, features };
         let leases =
             Leases { clean: true, epoch: 1, blocks: 0, segments: 0, inodes: Ino::ROOT.0 + 1 };
         let now = Timestamp::from(clock.now());
@@ -174,6 +182,9 @@ impl Namespace {
         batch.put(Space::Meta, key::LEASES, leases.encode());
         let inode_key = key::head(volume.dataset, Ino::ROOT, Kind::Inode);
         batch.put(Space::Head, &inode_key, inode.encode());
+        let usage = Usage { charged: 0, referenced: Referenced { bytes: 0, files: 1 } };
+        let usage_key = key::usage(volume.dataset, Node::MAX);
+        batch.put(Space::Meta, &usage_key, usage.encode());
         store.commit(batch, Durability::Durable)?;
         Ok(())
     }
@@ -204,9 +215,11 @@ impl Namespace {
             locks: Locks::new(),
             ids,
             sweeping: Mutex::new(None),
+            known_used: Mutex::default(),
             moving: Mutex::new(()),
             gate,
         };
+        namespace.open_ledger(&volume, !options.read_only)?;
         if !options.read_only {
             namespace.finish_rollbacks()?;
             namespace.finish_truncations()?;

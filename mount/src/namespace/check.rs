@@ -40,6 +40,7 @@ impl Namespace {
         check.orphans()?;
         check.history()?;
         check.backrefs()?;
+        check.usage()?;
         Ok(check.report)
     }
 
@@ -523,6 +524,25 @@ impl<'a> Check<'a> {
         }
         let older = store.get(Space::History, &key::history(&key, node))?;
         Ok(older.and_then(|value| refers(&value, node, block)).unwrap_or(false))
+    }
+
+    /// The counters of space against what they count, where all of that is sound.
+    fn usage(&mut self) -> FsResult<()> {
+        if self.report.found > 0 {
+            return Ok(());
+        }
+        let stored = self.namespace.gate.ledger().parts();
+        let counted = self.namespace.recount()?;
+        for ((line, node), found) in counted {
+            let usage = stored.get(&(line, node)).copied().unwrap_or_default();
+            if usage != found {
+                let detail =
+                    format!("line {} up to {}: {usage:?}, found {found:?}", line.0, node.0);
+                let root = self.namespace.live_view(line).map_or(Ino(0), |view| view.root());
+                self.finding(FindingKind::Usage, root, detail);
+            }
+        }
+        Ok(())
     }
 
     /// Names of the inodes from number `base` on.

@@ -11,8 +11,8 @@ use super::create::NewFile;
 use super::key::{self, Dataset, Kind, Line, Node};
 use super::locks::TreeGuard;
 use super::record::{
-    DatasetRecord, Inode, LineRecord, Origin, Place, Setting, Settings, SweepRecord, Timestamp,
-    Version,
+    DatasetRecord, Inode, LineRecord, Origin, Place, Referenced, Setting, Settings, SweepRecord,
+    Timestamp, Version,
 };
 use super::store::{Durability, Space};
 use super::tree::{Change, TreeError, TreeResult, View};
@@ -43,6 +43,7 @@ struct Start {
     root: Option<u64>,
     origin: Option<Origin>,
     settings: Settings,
+    referenced: Referenced,
 }
 
 impl Namespace {
@@ -78,7 +79,9 @@ impl Namespace {
         perm: u16,
         settings: &[Setting],
     ) -> TreeResult<Dataset> {
-        let mut start = Start::default();
+        // Its root directory.
+        let referenced = Referenced { bytes: 0, files: 1 };
+        let mut start = Start { referenced, ..Start::default() };
         start.settings.add(settings)?;
         let (alone, change) = self.change_tree()?;
         let made = self.add_dataset(&alone, change, (caller, parent, name, perm), start)?;
@@ -95,11 +98,16 @@ impl Namespace {
         parent: Ino,
         name: &[u8],
     ) -> TreeResult<Dataset> {
+        // Snapshots of older volumes are counted now, without keeping anybody out.
+        self.referenced(dataset, snapshot)?;
         let (alone, change) = self.change_tree()?;
         let (node, record) = change.snapshot(dataset, snapshot)?;
         let origin = Origin { line: record.line, node };
         let root = change.dataset(dataset)?.root;
-        let start = Start { root: Some(root), origin: Some(origin), ..Start::default() };
+        // Only another one of the same name could not have been counted yet.
+        let referenced = record.referenced.ok_or(TreeError::Busy)?;
+        let (root, origin, settings) = (Some(root), Some(origin), Settings::default());
+        let start = Start { root, origin, settings, referenced };
         let made = self.add_dataset(&alone, change, (caller, parent, name, 0o755), start)?;
         drop(alone);
         self.gate.sync()?;
@@ -148,10 +156,11 @@ impl Namespace {
             created: self.now(),
         };
         change.put_line(dataset, LineRecord { first: node, origin: start.origin });
+        change.entries.begin(dataset, start.referenced);
         change.put_dataset(dataset, record);
         change.put_settings(dataset, start.settings);
-        let (tree, batch) = change.finish();
-        txn.append(batch);
+        let (tree, batch, entries) = change.finish();
+        txn.append(batch, entries);
         txn.commit(Durability::Buffered)?;
         self.replace_tree(alone, tree);
         Ok(dataset)
@@ -177,8 +186,8 @@ impl Namespace {
         }
         let place = record.place.ok_or(FsError::Busy)?;
         let (mut txn, inode) = self.stage_junction_removal(place)?;
-        let (tree, batch) = change.finish();
-        txn.append(batch);
+        let (tree, batch, entries) = change.finish();
+        txn.append(batch, entries);
         txn.commit(Durability::Buffered)?;
         self.replace_tree(&alone, tree);
         drop(alone);
@@ -376,6 +385,8 @@ impl Change {
         self.batch.delete(Space::Meta, &key::meta_number(key::DATASETS, dataset.0));
         self.tree.datasets.remove(&dataset);
         self.put_settings(dataset, Settings::default());
+        // Its line may stay for others.
+        self.entries.set_referenced(dataset, Referenced::default());
     }
 
     /// Lets a line be swept that somebody no longer reads up to a node. A line that nobody reads
@@ -391,6 +402,7 @@ impl Change {
         if self.tree.is_read(line) {
             return;
         }
+        self.entries.end(line);
         let Some(record) = self.tree.lines.get(&line).copied() else { return };
         if let Some(origin) = record.origin {
             self.put_line(line, LineRecord { origin: None, ..record });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use firn_tiering::BlockId;
 
-use super::key::{self, HeadKey, Kind};
-use super::record::{Inode, Piece, SLOT_LEN, SlotRecord};
+use super::key::{self, HeadKey, Kind, Line, Node};
+use super::record::{Inode, Origin, Piece, SLOT_LEN, SlotRecord};
 use super::store::{Durability, Space};
 use super::view::behind;
 use super::{Namespace, Txn};
@@ -36,6 +36,32 @@ impl Namespace {
         let found = self.read(&view, &key)?;
         let decode = |(version, record): (_, bytes::Bytes)| SlotRecord::decode(version, &record);
         Ok(found.map(decode).transpose()?)
+    }
+
+    /// The pieces of the version of a slot next older than the one that `node` wrote, by a head
+    /// key: on the same line, or where that began.
+    pub(super) fn pieces_below(&self, line: Line, node: Node, key: &[u8]) -> FsResult<Vec<Piece>> {
+        let older = match node.0.checked_sub(1) {
+            Some(before) => self.older(Origin { line, node: Node(before) }, key)?,
+            None => None,
+        };
+        match older {
+            Some((_, value)) => Ok(SlotRecord::decode_value(&value)?.pieces),
+            None => self.pieces_inherited(line, key),
+        }
+    }
+
+    /// The pieces of a slot, by a head key, that a line shows while it has no version of its own.
+    pub(super) fn pieces_inherited(&self, line: Line, key: &[u8]) -> FsResult<Vec<Piece>> {
+        let Some(origin) = self.origin(line) else { return Ok(Vec::new()) };
+        match self.visible(origin, key)? {
+            Some((_, value)) => Ok(SlotRecord::decode_value(&value)?.pieces),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn origin(&self, line: Line) -> Option<Origin> {
+        self.tree.read().origin(line)
     }
 
     /// Slots from `from` up to `to` (exclusive) that are not holes, at most `limit` at a time.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::ledger::{Entries, Ledger};
 use super::store::{Batch, Durability, NamespaceStore, StoreError};
 use crate::error::{FsError, FsResult};
 
@@ -15,16 +16,22 @@ impl From<StoreError> for FsError {
 #[derive(Debug)]
 pub(super) struct Gate {
     store: Arc<dyn NamespaceStore>,
+    ledger: Ledger,
     refused: OnceLock<String>,
 }
 
 impl Gate {
     pub(super) fn new(store: Arc<dyn NamespaceStore>) -> Self {
-        Self { store, refused: OnceLock::new() }
+        Self { store, ledger: Ledger::default(), refused: OnceLock::new() }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn NamespaceStore> {
         &self.store
+    }
+
+    /// The counters of space.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub(super) fn refused(&self) -> Option<String> {
@@ -46,6 +53,31 @@ impl Gate {
     pub(super) fn commit(&self, batch: Batch, durability: Durability) -> FsResult<()> {
         self.check()?;
         self.store.commit(batch, durability).map_err(|error| self.fail(error))
+    }
+
+    /// Commits a batch with what it changes in the counters.
+    pub(super) fn commit_counted(
+        &self,
+        mut batch: Batch,
+        entries: &Entries,
+        durability: Durability,
+    ) -> FsResult<()> {
+        if entries.is_empty() {
+            return self.commit(batch, durability);
+        }
+        self.check()?;
+        {
+            let _turn = self.ledger.turn();
+            let posting = self.ledger.post(entries, &mut batch);
+            let buffered = self.store.commit(batch, Durability::Buffered);
+            buffered.map_err(|error| self.fail(error))?;
+            self.ledger.settle(posting);
+        }
+        // Outside of the turn, so that syncs at the same time are one.
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Durable => self.store.sync().map_err(|error| self.fail(error)),
+        }
     }
 
     pub(super) fn sync(&self) -> FsResult<()> {

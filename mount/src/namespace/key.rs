@@ -290,6 +290,9 @@ pub const ROLLBACKS: u8 = b'r';
 /// Start of the keys of snapshots.
 pub const SNAPSHOTS: u8 = b's';
 
+/// Start of the keys of counters of space.
+pub const USAGE: u8 = b'u';
+
 /// Start of the keys of sweeps that are not done.
 pub const SWEEPS: u8 = b'w';
 
@@ -334,15 +337,24 @@ pub fn meta_number_decode(key: &[u8]) -> Result<u32, RecordError> {
 
 /// Meta key of a sweep: the line, and the snapshot's node whose end began it.
 pub fn sweep(line: Line, node: Node) -> [u8; 9] {
+    meta_layer(SWEEPS, line, node)
+}
+
+/// Meta key of counters: the line, and up to which node its versions are counted.
+pub fn usage(line: Line, node: Node) -> [u8; 9] {
+    meta_layer(USAGE, line, node)
+}
+
+fn meta_layer(start: u8, line: Line, node: Node) -> [u8; 9] {
     let mut key = [0; 9];
-    key[0] = SWEEPS;
+    key[0] = start;
     key[1..5].copy_from_slice(&line.0.to_be_bytes());
     key[5..].copy_from_slice(&node.0.to_be_bytes());
     key
 }
 
-/// Takes [`sweep`] apart.
-pub fn sweep_decode(key: &[u8]) -> Result<(Line, Node), RecordError> {
+/// Takes [`sweep`] or [`usage`] apart.
+pub fn meta_layer_decode(key: &[u8]) -> Result<(Line, Node), RecordError> {
     let mut reader = Reader::new("meta key", key);
     reader.u8()?;
     let line = Dataset(reader.u32_be()?);

@@ -74,7 +74,7 @@ impl Tree {
     }
 
     /// A dataset, and those that it lies in up to the root. Each lies in an older one, so this ends.
-    fn way_up(&self, dataset: Dataset) -> impl Iterator<Item = Dataset> {
+    pub(super) fn way_up(&self, dataset: Dataset) -> impl Iterator<Item = Dataset> {
         let above = |of: &Dataset| Some(self.datasets.get(of)?.place?.parent);
         std::iter::successors(Some(dataset), above)
     }

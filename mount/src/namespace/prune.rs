@@ -15,6 +15,7 @@ use firn_tiering::BlockId;
 
 use super::Namespace;
 use super::key::{self, Backref, HeadKey, Kind, Line, Node};
+use super::ledger::Entries;
 use super::record::{Origin, SlotRecord, Version};
 use super::store::{Batch, Durability, Space, prefix_end};
 use super::txn::block_ids;
@@ -36,6 +37,7 @@ pub(super) struct Pruner<'a> {
     readers: Arc<[Node]>,
     origin: Option<Origin>,
     batch: Batch,
+    entries: Entries,
     inodes: Vec<Ino>,
     dropped: Vec<BlockId>,
     unreferenced: Vec<BlockId>,
@@ -48,6 +50,14 @@ struct Stored {
     value: Bytes,
 }
 
+/// How far the versions of a record, by its head key, are settled, from the oldest on.
+struct Settled<'k> {
+    head_key: &'k [u8],
+    is_extent: bool,
+    /// The newest that stays, so far.
+    kept: Option<Bytes>,
+}
+
 impl<'a> Pruner<'a> {
     pub(super) fn new(namespace: &'a Namespace, line: Line) -> Self {
         let tree = namespace.tree.read();
@@ -57,6 +67,7 @@ impl<'a> Pruner<'a> {
             readers: tree.readers(line),
             origin: tree.origin(line),
             batch: Batch::new(),
+            entries: Entries::default(),
             inodes: Vec::new(),
             dropped: Vec::new(),
             unreferenced: Vec::new(),
@@ -111,7 +122,8 @@ impl<'a> Pruner<'a> {
             version: Version::split(&head)?.0,
             value: head,
         };
-        let mut is_bottom = true;
+        let is_extent = HeadKey::decode(head_key)?.kind == Kind::Extent;
+        let mut settled = Settled { head_key, is_extent, kept: None };
         let mut last: Option<Stored> = None;
         let mut from = key::history(head_key, Node(0));
         let end = behind(&key::history(head_key, Node::MAX));
@@ -123,10 +135,11 @@ impl<'a> Pruner<'a> {
                 if found != head_key || !self.is_ours(node) {
                     continue;
                 }
-                let version = Version::split(&value)?.0;
-                if let Some(older) = last.replace(Stored { key, version, value }) {
-                    is_bottom = self.settle(head_key, older, version.node, is_bottom)?;
+                let stored = Stored { key, version: Version::split(&value)?.0, value };
+                if let Some(older) = last.take() {
+                    self.settle(&mut settled, older, &stored)?;
                 }
+                last = Some(stored);
             }
             match next {
                 Some(next) => from = next,
@@ -134,47 +147,52 @@ impl<'a> Pruner<'a> {
             }
         }
         if let Some(older) = last {
-            is_bottom = self.settle(head_key, older, head.version.node, is_bottom)?;
+            self.settle(&mut settled, older, &head)?;
         }
-        self.settle_head(head, is_bottom)
+        self.settle_head(&settled, head)
     }
 
-    /// Keeps or drops a version in the history; returns whether nothing older is kept.
+    /// Keeps or drops a version in the history.
     fn settle(
         &mut self,
-        head_key: &[u8],
+        settled: &mut Settled<'_>,
         older: Stored,
-        successor: Node,
-        is_bottom: bool,
-    ) -> FsResult<bool> {
+        successor: &Stored,
+    ) -> FsResult<()> {
         // While this one is in the history, the key is found again.
         if self.batch.len() >= CHANGES_PER_BATCH {
             self.flush()?;
         }
         let Stored { key, version, value } = older;
-        let is_last = is_bottom && !self.is_below(head_key)?;
-        if !self.is_needed(version.node, Some(successor)) || is_last && version.whiteout {
-            self.drop_references(head_key, &value)?;
+        let is_last = settled.kept.is_none() && !self.is_below(settled.head_key)?;
+        let is_needed = self.is_needed(version.node, Some(successor.version.node));
+        if !is_needed || is_last && version.whiteout {
+            self.discharge(settled, &value, Some(&successor.value))?;
+            self.drop_references(settled.head_key, &value)?;
             self.batch.delete(Space::History, &key);
-            return Ok(is_bottom);
+            return Ok(());
         }
         if is_last && version.shadows {
             self.batch.put(Space::History, &key, without_shadows(&value)?);
         }
-        Ok(false)
+        settled.kept = Some(value);
+        Ok(())
     }
 
-    fn settle_head(&mut self, head: Stored, is_bottom: bool) -> FsResult<()> {
+    fn settle_head(&mut self, settled: &Settled<'_>, head: Stored) -> FsResult<()> {
         let Stored { key, version, value } = head;
+        let is_bottom = settled.kept.is_none();
         let is_needed = self.is_needed(version.node, None);
         let is_last = is_bottom && !self.is_below(&key)?;
         if is_needed && is_last && version.whiteout || !is_needed && is_bottom {
+            self.discharge(settled, &value, None)?;
             self.drop_references(&key, &value)?;
             self.batch.delete(Space::Head, &key);
         } else if is_needed && is_last && version.shadows {
             self.batch.put(Space::Head, &key, without_shadows(&value)?);
         } else if !is_needed && !version.whiteout {
             // What is kept in the history has a head.
+            self.discharge(settled, &value, None)?;
             self.drop_references(&key, &value)?;
             let mut whiteout = Vec::with_capacity(2);
             Version { shadows: true, whiteout: true, ..version }.put(&mut whiteout);
@@ -183,6 +201,23 @@ impl<'a> Pruner<'a> {
             return Ok(());
         }
         self.note_inode(&key)
+    }
+
+    /// Takes a version that goes out of the counters; its successor then follows what is kept.
+    fn discharge(
+        &mut self,
+        settled: &Settled<'_>,
+        value: &[u8],
+        successor: Option<&Bytes>,
+    ) -> FsResult<()> {
+        if !settled.is_extent || self.readers.is_empty() {
+            return Ok(());
+        }
+        let below = match &settled.kept {
+            Some(kept) => SlotRecord::decode_value(kept)?.pieces,
+            None => self.namespace.pieces_inherited(self.line, settled.head_key)?,
+        };
+        self.entries.discharge(self.line, &below, value, successor.map(|value| &value[..]))
     }
 
     /// The cached inode no longer is what is stored.
@@ -225,8 +260,9 @@ impl<'a> Pruner<'a> {
     /// Commits what is staged.
     fn flush(&mut self) -> FsResult<()> {
         let batch = std::mem::take(&mut self.batch);
+        let entries = std::mem::take(&mut self.entries);
         if !batch.is_empty() {
-            self.namespace.gate.commit(batch, Durability::Buffered)?;
+            self.namespace.gate.commit_counted(batch, &entries, Durability::Buffered)?;
         }
         for ino in self.inodes.drain(..) {
             self.namespace.cache.remove(ino);

@@ -7,6 +7,7 @@ mod meta;
 mod properties;
 mod slot;
 mod time;
+mod usage;
 mod version_tree;
 
 use super::key::Node;
@@ -17,8 +18,9 @@ pub use dentry::{BUCKET_BITS, Bucket, Entry, NAME_MAX};
 pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
 pub use meta::{Leases, VolumeRecord};
 pub use properties::{CLASS_MAX, Property, Setting, Settings, is_class_name};
-pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated};
+pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated, fresh};
 pub use time::Timestamp;
+pub use usage::Usage;
 pub use version_tree::{
     Counters, DatasetRecord, HOLDS_MAX, Hold, LineRecord, MESSAGE_MAX, Origin, Place, Referenced,
     RollbackRecord, SnapshotRecord, SweepRecord, TAG_MAX,

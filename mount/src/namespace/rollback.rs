@@ -16,9 +16,10 @@ use bytes::Bytes;
 use firn_tiering::BlockId;
 
 use super::Namespace;
-use super::key::{self, Dataset, Kind, Node};
+use super::key::{self, Dataset, HeadKey, Kind, Node};
+use super::ledger::Entries;
 use super::prune::drop_references;
-use super::record::{LineRecord, Origin, RollbackRecord, Version};
+use super::record::{LineRecord, Origin, Piece, RollbackRecord, Version};
 use super::store::{Batch, Durability, Space};
 use super::tree::{Change, TreeError, TreeResult, View};
 use super::view::behind;
@@ -103,6 +104,7 @@ impl Namespace {
             line: dataset,
             view,
             batch: Batch::new(),
+            entries: Entries::default(),
             dropped: Vec::new(),
             unreferenced: Vec::new(),
         };
@@ -112,8 +114,10 @@ impl Namespace {
             restorer.restore_node(node)?;
         }
         let unreferenced = restorer.unreferenced;
+        let referenced = self.referenced_at(&view, record.to.node)?;
         let (alone, mut change) = self.change_tree()?;
         change.end_rollback(dataset, record)?;
+        change.entries.set_referenced(dataset, referenced);
         self.commit_tree(&alone, change)?;
         drop(alone);
         self.gate.sync()?;
@@ -185,6 +189,7 @@ struct Restorer<'a> {
     /// What the snapshot shows.
     view: View,
     batch: Batch,
+    entries: Entries,
     dropped: Vec<BlockId>,
     unreferenced: Vec<BlockId>,
 }
@@ -270,7 +275,15 @@ impl Restorer<'_> {
         if Version::split(value)?.0.node <= limit {
             return Ok(());
         }
-        self.drop_younger(head_key, limit)?;
+        let below = match HeadKey::decode(head_key)?.kind {
+            // Of the newest version that stays.
+            Kind::Extent => {
+                Some(self.namespace.pieces_below(self.line, Node(limit.0 + 1), head_key)?)
+            }
+            _ => None,
+        };
+        self.drop_younger(head_key, limit, (below.as_deref(), value))?;
+        self.discharge(below.as_deref(), value, None)?;
         self.dropped.extend(drop_references(&mut self.batch, head_key, value)?);
         let layer = Origin { line: self.line, node: limit };
         match self.namespace.older(layer, head_key)? {
@@ -283,38 +296,75 @@ impl Restorer<'_> {
         Ok(())
     }
 
-    /// Drops the versions in the history that are younger than `limit`. While the head is, they
-    /// are found again.
-    fn drop_younger(&mut self, head_key: &[u8], limit: Node) -> FsResult<()> {
+    /// Drops the versions in the history that are younger than `limit`, between the pieces that
+    /// stay below and the head. While the head is, they are found again.
+    fn drop_younger(
+        &mut self,
+        head_key: &[u8],
+        limit: Node,
+        (below, head): (Option<&[Piece]>, &Bytes),
+    ) -> FsResult<()> {
         let mut from = behind(&key::history(head_key, limit));
         let end = behind(&key::history(head_key, Node::MAX));
+        let mut last: Option<(Bytes, Bytes)> = None;
         loop {
             let store = Arc::clone(self.namespace.gate.store());
             let page = store.page(Space::History, &from, Some(&end), PAGE)?;
-            for (key, value) in &page.items {
-                let (found, node) = key::history_decode(self.line, key)?;
+            let next = page.items.last().filter(|_| page.more).map(|(key, _)| behind(key));
+            for (key, value) in page.items {
+                let (found, node) = key::history_decode(self.line, &key)?;
                 if found != head_key || self.namespace.tree.read().line_of(node) != Some(self.line)
                 {
                     continue;
                 }
-                self.dropped.extend(drop_references(&mut self.batch, head_key, value)?);
-                self.batch.delete(Space::History, key);
+                if let Some(going) = last.take() {
+                    self.drop_version(head_key, going, (below, &value))?;
+                }
+                last = Some((key, value));
             }
-            if self.batch.len() >= CHANGES_PER_BATCH {
-                self.flush()?;
-            }
-            match page.items.last().filter(|_| page.more) {
-                Some((key, _)) => from = behind(key),
-                None => return Ok(()),
+            match next {
+                Some(next) => from = next,
+                None => break,
             }
         }
+        match last {
+            Some(going) => self.drop_version(head_key, going, (below, head)),
+            None => Ok(()),
+        }
+    }
+
+    fn drop_version(
+        &mut self,
+        head_key: &[u8],
+        (key, value): (Bytes, Bytes),
+        (below, successor): (Option<&[Piece]>, &Bytes),
+    ) -> FsResult<()> {
+        self.discharge(below, &value, Some(successor))?;
+        self.dropped.extend(drop_references(&mut self.batch, head_key, &value)?);
+        self.batch.delete(Space::History, &key);
+        if self.batch.len() >= CHANGES_PER_BATCH {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a version of a slot that goes out of the counters.
+    fn discharge(
+        &mut self,
+        below: Option<&[Piece]>,
+        value: &Bytes,
+        successor: Option<&Bytes>,
+    ) -> FsResult<()> {
+        let Some(below) = below else { return Ok(()) };
+        self.entries.discharge(self.line, below, value, successor.map(|value| &value[..]))
     }
 
     /// Commits what is staged.
     fn flush(&mut self) -> FsResult<()> {
         let batch = std::mem::take(&mut self.batch);
+        let entries = std::mem::take(&mut self.entries);
         if !batch.is_empty() {
-            self.namespace.gate.commit(batch, Durability::Buffered)?;
+            self.namespace.gate.commit_counted(batch, &entries, Durability::Buffered)?;
         }
         let dropped = std::mem::take(&mut self.dropped);
         self.unreferenced.extend(self.namespace.without_references(dropped)?);

@@ -49,8 +49,8 @@ impl Namespace {
 
     /// Stores a changed tree and goes on with it. Not durable before the next sync.
     pub(super) fn commit_tree(&self, alone: &TreeGuard<'_>, change: Change) -> TreeResult<()> {
-        let (tree, batch) = change.finish();
-        self.gate.commit(batch, Durability::Buffered)?;
+        let (tree, batch, entries) = change.finish();
+        self.gate.commit_counted(batch, &entries, Durability::Buffered)?;
         self.replace_tree(alone, tree);
         Ok(())
     }
@@ -58,6 +58,7 @@ impl Namespace {
     /// Goes on with a tree that was stored.
     pub(super) fn replace_tree(&self, _: &TreeGuard<'_>, tree: Tree) {
         let gone = self.tree.read().has_view_outside(&tree);
+        self.gate.ledger().adopt(&tree);
         *self.tree.write() = tree;
         if gone {
             self.cache.retain(|ino| self.tree.read().view(ino).is_some());
@@ -92,8 +93,9 @@ impl Namespace {
                 message: message.to_owned(),
                 holds: Vec::new(),
                 deferred: false,
-                referenced: None,
+                referenced: self.gate.ledger().part(dataset, Node::MAX).map(|part| part.referenced),
             };
+            change.entries.split(dataset, record.node);
             change.put_snapshot(record.node, snapshot);
             record.node = change.add_node(dataset)?;
             change.put_dataset(dataset, record);

@@ -234,6 +234,7 @@ impl Change {
     pub(super) fn remove_snapshot(&mut self, node: Node) {
         let Some(record) = self.tree.snapshots.remove(&node) else { return };
         self.batch.delete(Space::Meta, &key::meta_number(key::SNAPSHOTS, node.0));
+        self.entries.merge(record.line, node);
         self.reader_gone(record.line, node);
     }
 

@@ -11,6 +11,7 @@ mod operations;
 mod properties;
 mod rollback;
 mod snapshots;
+mod usage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -87,6 +88,21 @@ impl World {
         Self::open(Arc::new(self.store.reopened()), self.clock)
     }
 
+    /// As if an older version had written the volume.
+    pub(super) fn without_counters(self) -> Self {
+        let store = self.store.reopened();
+        let mut batch = Batch::new();
+        for (line, node) in self.ns.gate.ledger().parts().into_keys() {
+            batch.delete(Space::Meta, &key::usage(line, node));
+        }
+        let volume = store.get(Space::Meta, key::VOLUME).unwrap().unwrap();
+        let volume = VolumeRecord::decode(&volume).unwrap();
+        let volume = VolumeRecord { features: 0, ..volume };
+        batch.put(Space::Meta, key::VOLUME, volume.encode());
+        store.commit(batch, Durability::Durable).unwrap();
+        Self::open(Arc::new(store), self.clock)
+    }
+
     pub(super) fn power_loss(self) -> Self {
         Self::open(Arc::new(self.store.reopened_after_power_loss()), self.clock)
     }
@@ -126,6 +142,17 @@ impl World {
         names.sort();
         names.retain(|name| name != "." && name != "..");
         names
+    }
+
+    /// Fails the test when a counter of space is not what its records add up to, or what a dataset
+    /// uses not the sum of its parts.
+    pub(super) fn assert_counted(&self) {
+        assert_eq!(self.ns.gate.ledger().parts(), self.ns.recount().unwrap());
+        let datasets = self.ns.datasets();
+        let top = datasets.iter().find(|info| info.parent.is_none()).unwrap().dataset;
+        let parts = self.ns.gate.ledger().parts();
+        let all: u64 = parts.values().map(|usage| usage.charged).sum();
+        assert_eq!(self.ns.space_used(top), all);
     }
 
     /// Fails the test when the structure check finds anything.

@@ -14,7 +14,7 @@ mod change;
 mod error;
 mod load;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::key::{Dataset, Line, Node};
@@ -27,6 +27,7 @@ use crate::types::Ino;
 
 pub(super) use change::Change;
 pub use error::{TreeError, TreeResult};
+pub(super) use load::each;
 
 /// A state of a dataset that inode numbers name: its head, or a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,7 @@ pub(super) struct Tree {
     readers: HashMap<Line, Arc<[Node]>>,
     junctions: HashMap<(Line, u64), Dataset>,
     properties: HashMap<Dataset, Arc<Properties>>,
+    has_quotas: bool,
 }
 
 impl Tree {
@@ -133,6 +135,7 @@ impl Tree {
             readers: HashMap::new(),
             junctions: HashMap::new(),
             properties: HashMap::new(),
+            has_quotas: false,
         }
     }
 
@@ -141,6 +144,7 @@ impl Tree {
         self.readers = self.all_readers();
         let properties = self.datasets.keys().map(|&of| (of, Arc::new(self.all_settings(of))));
         self.properties = properties.collect();
+        self.has_quotas = self.properties.values().any(|own| own.quota.is_some());
         let places = self.datasets.iter().filter_map(|(of, record)| Some((*of, record.place?)));
         self.junctions = places.map(|(of, place)| ((place.parent, place.junction), of)).collect();
         let mut views = HashMap::new();
@@ -315,9 +319,39 @@ impl Tree {
         self.all_readers().contains_key(&line)
     }
 
+    /// Whether any dataset has a quota.
+    pub(super) fn has_quotas(&self) -> bool {
+        self.has_quotas
+    }
+
     /// What holds for a dataset.
     pub(super) fn properties(&self, dataset: Dataset) -> Option<Arc<Properties>> {
         self.properties.get(&dataset).cloned()
+    }
+
+    /// To whom what lies behind the last snapshot of a line belongs: to its own dataset, or to the
+    /// first one that began there when it is gone.
+    pub(super) fn heirs(&self) -> BTreeMap<Line, Dataset> {
+        let mut heirs = BTreeMap::new();
+        for &dataset in self.datasets.keys() {
+            heirs.insert(dataset, dataset);
+        }
+        for &dataset in self.datasets.keys() {
+            let mut at = dataset;
+            // An origin's line is older, so chains end.
+            while let Some(origin) = self.origin(at) {
+                at = origin.line;
+                heirs.entry(at).or_insert(dataset);
+            }
+        }
+        heirs
+    }
+
+    /// The parts in which the versions of lines are counted.
+    pub(super) fn parts(&self) -> BTreeSet<(Line, Node)> {
+        let snapshots = self.snapshots.iter().map(|(&node, record)| (record.line, node));
+        let lasts = self.all_readers().into_keys().map(|line| (line, Node::MAX));
+        snapshots.chain(lasts).collect()
     }
 
     /// Datasets that are clones of a snapshot.

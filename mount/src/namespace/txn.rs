@@ -11,7 +11,8 @@ use bytes::Bytes;
 use firn_tiering::BlockId;
 
 use super::key::{self, Backref, Kind};
-use super::record::{Bucket, Inode, Piece, SlotRecord, Version, allocated};
+use super::ledger::Entries;
+use super::record::{Bucket, Inode, Piece, Referenced, SlotRecord, Version, allocated, fresh};
 use super::store::{Batch, Durability, Space};
 use super::tree::View;
 use super::{Namespace, Timestamp};
@@ -34,6 +35,7 @@ pub struct Txn<'a> {
     inodes: Vec<(Ino, Option<Arc<Inode>>)>,
     slots: HashSet<(Ino, u64)>,
     dropped: Vec<BlockId>,
+    entries: Entries,
 }
 
 impl<'a> Txn<'a> {
@@ -44,6 +46,7 @@ impl<'a> Txn<'a> {
             inodes: Vec::new(),
             slots: HashSet::new(),
             dropped: Vec::new(),
+            entries: Entries::default(),
         }
     }
 
@@ -58,17 +61,18 @@ impl<'a> Txn<'a> {
     }
 
     /// Adds changes of other records.
-    pub(super) fn append(&mut self, batch: Batch) {
+    pub(super) fn append(&mut self, batch: Batch, entries: Entries) {
         self.batch.append(batch);
+        self.entries.append(entries);
     }
 
     /// Makes it happen; see [`Durability`].
     pub fn commit(self, durability: Durability) -> FsResult<Committed> {
-        let Self { namespace, batch, inodes, dropped, .. } = self;
+        let Self { namespace, batch, inodes, dropped, entries, .. } = self;
         if batch.is_empty() {
             namespace.gate.check()?;
         } else {
-            namespace.gate.commit(batch, durability)?;
+            namespace.gate.commit_counted(batch, &entries, durability)?;
         }
         for (ino, inode) in inodes {
             match inode {
@@ -86,6 +90,11 @@ impl<'a> Txn<'a> {
     pub fn put_inode(&mut self, mut inode: Inode) -> FsResult<Arc<Inode>> {
         let view = self.view(inode.ino)?;
         let key = key::head(view.line, inode.ino, Kind::Inode);
+        // A directory holds no bytes, and one without a name gets none again.
+        if !inode.is_dir() || inode.nlink == 0 {
+            let before = self.counted(inode.ino)?;
+            self.entries.refer(view.line, before, Referenced::of(&inode));
+        }
         inode.version = self.supersede(&view, &key, inode.ino, Kind::Inode, inode.version)?;
         self.batch.put(Space::Head, &key, inode.encode());
         Ok(self.stage(inode))
@@ -97,6 +106,7 @@ impl<'a> Txn<'a> {
         let key = key::head(view.line, inode.ino, Kind::Inode);
         self.batch.put(Space::Head, &key, inode.encode());
         self.put_born(&view, inode.ino, Kind::Inode);
+        self.entries.refer(view.line, Referenced::default(), Referenced::of(&inode));
         Ok(self.stage(inode))
     }
 
@@ -108,8 +118,20 @@ impl<'a> Txn<'a> {
         if born_here(&view, inode) {
             self.batch.delete(Space::Born, &key::born(view.node, inode.ino, Kind::Inode));
         }
+        let before = self.counted(inode.ino)?;
+        self.entries.refer(view.line, before, Referenced::default());
         self.inodes.push((inode.ino, None));
         Ok(())
+    }
+
+    /// What an inode counts for so far.
+    fn counted(&self, ino: Ino) -> FsResult<Referenced> {
+        let staged = self.inodes.iter().rev().find(|(of, _)| *of == ino);
+        let before = match staged {
+            Some((_, inode)) => inode.clone(),
+            None => self.namespace.find_inode(ino)?,
+        };
+        Ok(before.map_or_else(Referenced::default, |inode| Referenced::of(&inode)))
     }
 
     fn stage(&mut self, inode: Inode) -> Arc<Inode> {
@@ -162,6 +184,8 @@ impl<'a> Txn<'a> {
         for block in after.iter().filter(|&block| !stays(block)) {
             self.batch.put(Space::Backrefs, &backref(*block, node), Bytes::new());
         }
+        let charged = self.charged(&view, &key, old_version, &old_pieces, pieces)?;
+        self.entries.charge(view.line, node, charged);
         inode.allocated =
             inode.allocated.checked_sub(allocated(&old_pieces)).ok_or_else(|| {
                 FsError::io("namespace", "damaged inode: allocated bytes too few")
@@ -176,6 +200,27 @@ impl<'a> Txn<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// How much more the line holds once a slot is replaced.
+    fn charged(
+        &self,
+        view: &View,
+        key: &[u8],
+        old: Option<Version>,
+        old_pieces: &[Piece],
+        pieces: &[Piece],
+    ) -> FsResult<i64> {
+        let Some(old) = old else { return Ok(allocated(pieces) as i64) };
+        if is_kept(view, old) {
+            return Ok(fresh(pieces, old_pieces) as i64);
+        }
+        // What is older than the version that goes is older than the one that comes.
+        let below = match old.shadows {
+            true => self.namespace.pieces_below(view.line, old.node, key)?,
+            false => Vec::new(),
+        };
+        Ok(fresh(pieces, &below) as i64 - fresh(old_pieces, &below) as i64)
     }
 
     /// Stores a bucket of directory entries, or removes it when it is empty.

@@ -30,6 +30,8 @@ pub enum FindingKind {
     StaleBackref,
     /// An older version does not fit the newest one.
     Versions,
+    /// A counter of space is not what its records add up to.
+    Usage,
 }
 
 /// One thing that is wrong.

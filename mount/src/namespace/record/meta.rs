@@ -22,7 +22,8 @@ pub struct VolumeRecord {
     /// The version tree has records, which whoever opens the namespace must know: writing under
     /// `node` would change snapshots.
     pub has_tree: bool,
-    /// What else whoever opens the namespace must know: bits of [`VolumeRecord::PROPERTIES`].
+    /// What else whoever opens the namespace must know: [`VolumeRecord::PROPERTIES`] and
+    /// [`VolumeRecord::USAGE`].
     pub features: u64,
 }
 
@@ -30,7 +31,10 @@ impl VolumeRecord {
     /// Datasets have properties: who does not know them would write where nothing may be written.
     pub const PROPERTIES: u64 = 1;
 
-    const KNOWN: u64 = Self::PROPERTIES;
+    /// There are counters of space: who does not know them would leave them wrong.
+    pub const USAGE: u64 = 1 << 1;
+
+    const KNOWN: u64 = Self::PROPERTIES | Self::USAGE;
 
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {

@@ -60,6 +60,33 @@ impl Piece {
         }
     }
 
+    /// Length of what it has in common with a piece of another version: the same bytes of a block,
+    /// the same inline ones, or none at all in both, where the two overlap.
+    fn shared_with(&self, other: &Self) -> u32 {
+        let (start, end) = (self.start.max(other.start), self.end().min(other.end()));
+        if start >= end {
+            return 0;
+        }
+        let part = |piece: &Self| (start - piece.start) as usize..(end - piece.start) as usize;
+        let is_same = match (&self.content, &other.content) {
+            (
+                Content::Block { block, offset },
+                Content::Block { block: other_block, offset: other_offset },
+            ) => {
+                let at = |offset: &u32, piece: &Self| {
+                    u64::from(*offset) + u64::from(start - piece.start)
+                };
+                block.id == other_block.id && at(offset, self) == at(other_offset, other)
+            }
+            (Content::Inline(bytes), Content::Inline(others)) => {
+                bytes[part(self)] == others[part(other)]
+            }
+            (Content::Unwritten, Content::Unwritten) => true,
+            _ => false,
+        };
+        if is_same { end - start } else { 0 }
+    }
+
     /// The part of the piece before `end` (an offset within the slot); `None` when there is none.
     pub fn cut(&self, end: u32) -> Option<Self> {
         if end <= self.start {
@@ -86,6 +113,21 @@ pub struct SlotRecord {
 /// Bytes that the pieces cover.
 pub fn allocated(pieces: &[Piece]) -> u64 {
     pieces.iter().map(|piece| u64::from(piece.len)).sum()
+}
+
+/// Bytes of `pieces` that are not in `older` at the same place already.
+pub fn fresh(pieces: &[Piece], older: &[Piece]) -> u64 {
+    let mut sum = allocated(pieces);
+    let mut left = older;
+    for piece in pieces {
+        while left.first().is_some_and(|other| other.end() <= piece.start) {
+            left = &left[1..];
+        }
+        for other in left.iter().take_while(|other| other.start < piece.end()) {
+            sum -= u64::from(piece.shared_with(other));
+        }
+    }
+    sum
 }
 
 /// Whether pieces are in order, do not overlap and stay in the slot and in their blocks.

@@ -101,6 +101,13 @@ fn golden_bytes() {
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     volume.features = 1 << 40;
     assert!(VolumeRecord::decode(&volume.encode()).is_err());
+    volume.features = VolumeRecord::USAGE;
+    assert_eq!(hex(&volume.encode()), format!("03{}010102", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    let usage = Usage { charged: 300, referenced: Referenced { bytes: 128, files: 2 } };
+    assert_eq!(hex(&usage.encode()), "01ac02800102");
+    assert_eq!(Usage::decode(&usage.encode()).unwrap(), usage);
+    assert_eq!(hex(&key::usage(Dataset(1), Node(258))), "750000000100000102");
     let leases = Leases { clean: true, epoch: 2, blocks: 128, segments: 3, inodes: 4097 };
     assert_eq!(hex(&leases.encode()), "0101028001038120");
 }
@@ -177,7 +184,10 @@ fn golden_version_tree() {
     assert_eq!(RollbackRecord::decode(&rollback.encode()).unwrap(), rollback);
     assert_eq!(hex(&key::meta_number(key::SNAPSHOTS, 258)), "7300000102");
     assert_eq!(hex(&key::sweep(Dataset(1), Node(2))), "770000000100000002");
-    assert_eq!(key::sweep_decode(&key::sweep(Dataset(1), Node(2))).unwrap(), (Dataset(1), Node(2)));
+    assert_eq!(
+        key::meta_layer_decode(&key::sweep(Dataset(1), Node(2))).unwrap(),
+        (Dataset(1), Node(2))
+    );
 }
 
 #[test]
@@ -232,7 +242,8 @@ proptest! {
         let _ = RollbackRecord::decode(&bytes);
         let _ = Settings::decode(&bytes);
         let _ = key::meta_number_decode(&bytes);
-        let _ = key::sweep_decode(&bytes);
+        let _ = key::meta_layer_decode(&bytes);
+        let _ = Usage::decode(&bytes);
         let _ = key::born_decode(&bytes);
         let _ = key::history_decode(Dataset::ROOT, &bytes);
     }

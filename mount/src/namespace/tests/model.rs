@@ -783,6 +783,7 @@ impl Pair {
 
     /// Compares everything that can be seen.
     fn compare(&self) {
+        self.world.assert_counted();
         for branch in self.branches() {
             let view = self.world.ns.live_view(branch.dataset).unwrap();
             self.compare_view(&branch.tree, view, &branch.path);
@@ -972,6 +973,8 @@ proptest! {
         pair.world.assert_sound();
         pair.reopen(World::crash);
         pair.compare();
+        pair.reopen(World::without_counters);
+        pair.world.assert_counted();
         pair.end_all_but_the_root();
         pair.compare();
         pair.world.assert_sound();

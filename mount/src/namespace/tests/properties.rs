@@ -70,17 +70,19 @@ fn several_settings_are_changed_together_or_not_at_all() {
 #[test]
 fn who_does_not_know_properties_refuses_a_volume_that_has_some() {
     let world = World::new();
-    let volume =
-        |world: &World| world.ns.store().get(Space::Meta, key::VOLUME).unwrap().unwrap()[0];
+    let volume = |world: &World| {
+        let stored = world.ns.store().get(Space::Meta, key::VOLUME).unwrap().unwrap();
+        VolumeRecord::decode(&stored).unwrap().features & VolumeRecord::PROPERTIES
+    };
     let (a, _) = make(&world, Ino::ROOT, "a", &[]);
-    assert_eq!(volume(&world), 2);
+    assert_eq!(volume(&world), 0);
     world.ns.set(a, &[Setting::ReadOnly(true)]).unwrap();
-    assert_eq!(volume(&world), 3);
+    assert_eq!(volume(&world), VolumeRecord::PROPERTIES);
     world.ns.destroy_dataset(a, false).unwrap();
     let left = world.ns.store().page(Space::Meta, &[key::PROPERTIES], Some(b"q"), 9).unwrap();
     assert!(left.items.is_empty());
     let world = world.power_loss();
-    assert_eq!(volume(&world), 3);
+    assert_eq!(volume(&world), VolumeRecord::PROPERTIES);
     assert!(matches!(world.ns.properties(a), Err(TreeError::NoDataset)));
 }
 

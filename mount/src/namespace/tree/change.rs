@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Tree, TreeError, TreeResult};
 use crate::namespace::key::{self, Dataset, Line, Node};
+use crate::namespace::ledger::Entries;
 use crate::namespace::record::{DatasetRecord, SnapshotRecord, VolumeRecord};
 use crate::namespace::store::{Batch, Space};
 
@@ -18,15 +19,16 @@ pub(super) const NODE_VERSION: u8 = 1;
 pub(in crate::namespace) struct Change {
     pub(in crate::namespace) tree: Tree,
     pub(in crate::namespace) batch: Batch,
+    pub(in crate::namespace) entries: Entries,
 }
 
 impl Change {
     pub(in crate::namespace) fn new(tree: Tree) -> Self {
-        Self { tree, batch: Batch::new() }
+        Self { tree, batch: Batch::new(), entries: Entries::default() }
     }
 
-    /// The tree and its batch, to be committed together.
-    pub(in crate::namespace) fn finish(mut self) -> (Tree, Batch) {
+    /// The tree, its batch and what that changes in the counters, to be committed together.
+    pub(in crate::namespace) fn finish(mut self) -> (Tree, Batch, Entries) {
         self.batch.put(Space::Meta, key::COUNTERS, self.tree.counters.encode());
         let mut volume = self.tree.volume.clone();
         volume.has_tree = true;
@@ -38,7 +40,7 @@ impl Change {
             self.tree.volume = volume;
         }
         self.tree.derive();
-        (self.tree, self.batch)
+        (self.tree, self.batch, self.entries)
     }
 
     /// A live dataset that may be changed.

@@ -49,7 +49,7 @@ impl Tree {
             Ok(())
         })?;
         each(store, key::SWEEPS, &mut |key, value| {
-            tree.sweeps.insert(key::sweep_decode(key)?, SweepRecord::decode(value)?);
+            tree.sweeps.insert(key::meta_layer_decode(key)?, SweepRecord::decode(value)?);
             Ok(())
         })?;
         each(store, key::ROLLBACKS, &mut |key, value| {
@@ -112,7 +112,11 @@ impl Tree {
 /// Takes a record in.
 type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), RecordError> + 'a;
 
-fn each(store: &dyn NamespaceReader, start: u8, visit: &mut Visit<'_>) -> FsResult<()> {
+pub(in crate::namespace) fn each(
+    store: &dyn NamespaceReader,
+    start: u8,
+    visit: &mut Visit<'_>,
+) -> FsResult<()> {
     let mut from = vec![start];
     loop {
         let page = store.page(Space::Meta, &from, Some(&[start + 1]), PAGE)?;
