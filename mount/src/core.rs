@@ -144,8 +144,8 @@ pub trait Core: Send + Sync + 'static {
     fn fsyncdir(&self, ino: Ino, wait: Wait) -> FsResult<()>;
     /// Everything acknowledged before the call is durable when it returns.
     fn sync_all(&self, wait: Wait) -> FsResult<()>;
-    /// Capacity.
-    fn statfs(&self) -> FsResult<FsStats>;
+    /// Capacity, as programs in the dataset of `ino` see it.
+    fn statfs(&self, ino: Ino) -> FsResult<FsStats>;
 
     /// Sets an extended attribute; ACLs (`system.posix_acl_access`, `_default`) are validated and
     /// change the mode, and clear setgid where POSIX says.

@@ -21,6 +21,7 @@ pub(crate) mod job;
 pub(crate) mod memory;
 pub(crate) mod node;
 pub(crate) mod overlay;
+pub(crate) mod pending;
 pub(crate) mod piece;
 pub(crate) mod pins;
 pub(crate) mod read;
@@ -46,7 +47,8 @@ use group_sync::Durability;
 use health::Health;
 use job::{EncoderContext, Encoders};
 use memory::WriteMemory;
-use node::{FileNode, WriteFailure};
+use node::{FileNode, FileState, WriteFailure};
+use pending::Pending;
 use pins::Pins;
 use settle::SettleQueue;
 
@@ -90,6 +92,8 @@ pub(crate) struct Files {
     clock: Arc<dyn Clock>,
     settings: FileSettings,
     memory: WriteMemory,
+    /// What is not in the namespace yet.
+    pub(crate) pending: Pending,
     pins: Arc<Pins>,
     durability: Arc<Durability>,
     encoders: Encoders,
@@ -130,6 +134,7 @@ impl Files {
             settings,
             memory: WriteMemory::new(budget, Arc::clone(&clock)),
             clock,
+            pending: Pending::default(),
             pins,
             durability,
             encoders: Encoders::start(settings.encoders.max(1), context)?,
@@ -149,6 +154,13 @@ impl Files {
     /// Committed pieces of a slot. Called with the file's state locked, or its commits.
     fn slot(&self, node: &FileNode, slot: u64) -> FsResult<Arc<[piece::Piece]>> {
         node.slot(slot, || self.names.slot(node.ino, slot))
+    }
+
+    /// Makes memory and bytes that are held for a file what its overlay holds now.
+    fn settle_held(&self, node: &FileNode, state: &mut FileState) {
+        state.settle_charge(&self.memory);
+        let allocated = state.overlay.allocated();
+        self.pending.set(&mut state.pending, node.ino.view_index(), allocated);
     }
 
     /// Tells the flusher about `bytes` more in `node`.

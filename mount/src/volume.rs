@@ -19,6 +19,7 @@ mod liveness;
 mod meta;
 mod properties;
 mod purge;
+mod quota;
 mod rollback;
 mod snapdir;
 mod snapshots;

@@ -58,7 +58,7 @@ impl Files {
             state.size = range.end;
         }
         state.touch_content(now);
-        state.settle_charge(&self.memory);
+        self.settle_held(node, &mut state);
         drop(state);
         self.note_dirty(node, 0);
         Ok(())

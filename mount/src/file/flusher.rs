@@ -17,6 +17,7 @@ use super::Files;
 use super::commit::Mode;
 use super::node::{FileNode, WriteFailure};
 use crate::error::{FsError, FsResult};
+use crate::types::Ino;
 
 /// Most files in one group.
 const GROUP_FILES: usize = 4096;
@@ -175,6 +176,17 @@ impl Files {
         self.dirty.lock().extend(listed);
         *self.last_failure.lock() = outcome.as_ref().err().map(WriteFailure::of);
         outcome
+    }
+
+    /// Commits the files that `which` names and that are on the list, after the round that is
+    /// under way.
+    pub(crate) fn flush_some(&self, which: &dyn Fn(Ino) -> bool) -> FsResult<()> {
+        let _round = self.flushing.lock();
+        let listed: Vec<_> = self.dirty.lock().iter().filter(|n| which(n.ino)).cloned().collect();
+        for group in listed.chunks(GROUP_FILES) {
+            self.commit(group, Mode::Group)?;
+        }
+        Ok(())
     }
 
     /// [`Files::flush_all`], but not waited for longer than `patience`; it goes on then.

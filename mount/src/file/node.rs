@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use super::job::{EncodeJob, JobResult};
 use super::memory::{Charge, WriteMemory};
 use super::overlay::{Fill, Overlay};
+use super::pending::Share;
 use super::piece::Piece;
 use crate::error::{FsError, FsResult};
 use crate::types::{Attr, Ino};
@@ -45,6 +46,8 @@ pub(crate) struct PendingTimes {
 pub(crate) enum WriteFailure {
     /// `ENOSPC`
     NoSpace,
+    /// `EDQUOT`
+    QuotaExceeded,
     /// `EROFS`
     ReadOnly(String),
     /// `EIO`
@@ -56,6 +59,7 @@ impl WriteFailure {
     pub(crate) fn of(error: &FsError) -> Self {
         match error {
             FsError::NoSpace => Self::NoSpace,
+            FsError::QuotaExceeded => Self::QuotaExceeded,
             FsError::ReadOnly(reason) => Self::ReadOnly(reason.clone()),
             other => {
                 let mut text = other.to_string();
@@ -73,6 +77,7 @@ impl WriteFailure {
     pub(crate) fn to_error(&self) -> FsError {
         match self {
             Self::NoSpace => FsError::NoSpace,
+            Self::QuotaExceeded => FsError::QuotaExceeded,
             Self::ReadOnly(reason) => FsError::ReadOnly(reason.clone()),
             Self::Io(what) => FsError::io("writing back", what.clone()),
         }
@@ -98,6 +103,8 @@ pub(crate) struct FileState {
     pub(crate) attr_committed: u64,
     /// Memory held for the overlay.
     pub(crate) charge: Option<Charge>,
+    /// Bytes that count as written though nobody is charged for them yet.
+    pub(crate) pending: Share,
     /// The latest failure and how many there were.
     pub(crate) failure: Option<WriteFailure>,
     /// Failures so far.
@@ -159,6 +166,7 @@ impl FileState {
 
     /// Gives back memory that the overlay no longer needs.
     pub(super) fn release_charge(&mut self) {
+        self.pending.set(self.overlay.allocated());
         let weight = self.overlay.weight();
         if weight == 0 {
             self.charge = None;
@@ -240,6 +248,7 @@ impl FileNode {
                 attr_seq: 0,
                 attr_committed: 0,
                 charge: None,
+                pending: Share::default(),
                 failure: None,
                 failures: 0,
                 gone: false,

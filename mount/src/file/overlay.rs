@@ -133,6 +133,7 @@ pub(crate) struct Overlay {
     active: BTreeMap<u64, BytesMut>,
     seq: u64,
     weight: u64,
+    allocated: u64,
 }
 
 impl Overlay {
@@ -155,6 +156,11 @@ impl Overlay {
     /// Bytes of memory held.
     pub(crate) fn weight(&self) -> u64 {
         self.weight
+    }
+
+    /// Bytes that are not holes: most that a commit adds to the file.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated
     }
 
     /// All spans in file order.
@@ -225,6 +231,7 @@ impl Overlay {
 
     /// Adds an active span, or lengthens the one before it where both file and buffer continue.
     fn insert_active(&mut self, offset: u64, len: u64, at: u32) {
+        self.allocated += len;
         if let Some((start, span)) = self.spans.range_mut(..offset).next_back()
             && let Fill::Active { at: before } = span.fill
             && start + span.len == offset
@@ -280,12 +287,14 @@ impl Overlay {
 
     fn add(&mut self, start: u64, span: Span) {
         self.weight += span.fill.weight(span.len);
+        self.allocated += if span.fill.is_allocated() { span.len } else { 0 };
         self.spans.insert(start, span);
     }
 
     fn remove(&mut self, start: u64) -> Option<Span> {
         let span = self.spans.remove(&start)?;
         self.weight -= span.fill.weight(span.len);
+        self.allocated -= if span.fill.is_allocated() { span.len } else { 0 };
         Some(span)
     }
 
@@ -451,6 +460,12 @@ impl Overlay {
         }
         self.freeze(slot);
         Some(self.spans.range(range).map(|(start, span)| (*start, span.clone())).collect())
+    }
+
+    /// What `allocated` must be, counted anew.
+    #[cfg(test)]
+    pub(crate) fn recount_allocated(&self) -> u64 {
+        self.spans.values().filter(|span| span.fill.is_allocated()).map(|span| span.len).sum()
     }
 
     /// What `weight` must be, counted anew.

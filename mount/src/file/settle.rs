@@ -116,7 +116,7 @@ impl Files {
             lifted += bytes.len() as u64;
             state.overlay.fill_gaps(slot * SLOT_LEN + start, &bytes);
         }
-        state.settle_charge(&self.memory);
+        self.settle_held(node, &mut state);
         drop(state);
         if lifted > 0 && node.must_list() {
             self.dirty.lock().push(Arc::clone(node));

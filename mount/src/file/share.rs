@@ -81,7 +81,7 @@ impl Files {
         }
         state.size = state.size.max(to + len);
         state.touch_content(now);
-        state.settle_charge(&self.memory);
+        self.settle_held(target, &mut state);
         drop(state);
         self.note_dirty(target, memory + len.min(MAX_COPIED));
         Ok((len, pass))

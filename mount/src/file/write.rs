@@ -69,7 +69,7 @@ impl Files {
         if let Some(now) = stamp {
             state.touch_content(now);
         }
-        state.settle_charge(&self.memory);
+        self.settle_held(node, &mut state);
         for slot in full {
             self.encode_early(node, &mut state, slot);
         }
@@ -198,7 +198,7 @@ impl Files {
         }
         state.size = size;
         state.touch_content(now);
-        state.settle_charge(&self.memory);
+        self.settle_held(node, &mut state);
         drop(state);
         self.note_dirty(node, 0);
         Ok(())

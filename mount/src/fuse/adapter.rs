@@ -439,7 +439,8 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn statfs(&self, _: &Request, node: INodeNo, reply: ReplyStatfs) {
-        settle("statfs", ino(node), self.core.statfs(), reply);
+        let ino = ino(node);
+        settle("statfs", ino, self.core.statfs(ino), reply);
     }
 
     fn setxattr(

@@ -55,6 +55,7 @@ impl Core for Volume {
         rdev: u32,
     ) -> FsResult<Attr> {
         let _pass = self.change_entry(parent, name)?;
+        self.admit_entry(parent)?;
         let made = self.names.mknod(caller, parent, name, mode, umask, rdev);
         self.entry_attr(&*self.changed(made)?)
     }
@@ -68,6 +69,7 @@ impl Core for Volume {
         umask: u32,
     ) -> FsResult<Attr> {
         let _pass = self.change_entry(parent, name)?;
+        self.admit_entry(parent)?;
         let made = self.names.mkdir(caller, parent, name, mode, umask);
         self.entry_attr(&*self.changed(made)?)
     }
@@ -88,6 +90,7 @@ impl Core for Volume {
 
     fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> FsResult<Attr> {
         let _pass = self.change_entry(parent, name)?;
+        self.admit_entry(parent)?;
         let made = self.names.symlink(caller, parent, name, target);
         self.entry_attr(&*self.changed(made)?)
     }
@@ -125,6 +128,7 @@ impl Core for Volume {
         open: OpenMode,
     ) -> FsResult<(Attr, Handle)> {
         let _pass = self.change_entry(parent, name)?;
+        self.admit_entry(parent)?;
         let regular = mode & 0o7777;
         let made = self.names.mknod(caller, parent, name, regular, umask, 0);
         let inode = self.changed(made)?;
@@ -230,8 +234,8 @@ impl Core for Volume {
         self.changed(self.sync())
     }
 
-    fn statfs(&self) -> FsResult<FsStats> {
-        let space = self.storage.space()?;
+    fn statfs(&self, ino: Ino) -> FsResult<FsStats> {
+        let space = self.space_at(ino)?;
         Ok(FsStats {
             total_bytes: space.total_bytes,
             free_bytes: space.free_bytes,

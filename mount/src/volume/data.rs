@@ -125,6 +125,9 @@ impl Volume {
         if open.mode.sync {
             must_wait(wait)?;
         }
+        if !self.admit_write(&open, &write, wait)? {
+            return Ok(write.data.len() as u32);
+        }
         // The kernel's page cache has placed appended bytes itself.
         let place = match open.mode.append && !write.from_cache {
             true => Place::End,
@@ -278,6 +281,10 @@ impl Volume {
         {
             return Err(FsError::NoSpace);
         }
+        if matches!(what, Fallocate::Allocate { .. } | Fallocate::ZeroRange { .. }) {
+            let bytes = self.files.unallocated(&open.node, offset, len)?;
+            self.admit(ino, bytes, wait)?;
+        }
         let _pass = self.change_as(ino, wait)?;
         self.files.fallocate(&open.node, offset, len, what, self.now())?;
         self.drop_privileges(caller, &open.node, caller.uid != 0)
@@ -310,6 +317,8 @@ impl Volume {
         if target.mode.sync {
             must_wait(wait)?;
         }
+        let size = source.node.live_state()?.size;
+        self.admit(to.0, len.min(size.saturating_sub(from.2)), wait)?;
         let (copied, pass) = self.files.copy_range(
             (&source.node, from.2),
             (&target.node, to.2),

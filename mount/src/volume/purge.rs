@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
@@ -17,10 +18,19 @@ use crate::types::Ino;
 /// Files cleared away together.
 const GROUP: usize = 64;
 
+/// What the thread is told.
+#[derive(Debug)]
+enum Task {
+    /// To clear an orphan away.
+    Purge(Ino),
+    /// To say when everything before is done.
+    Tell(Sender<()>),
+}
+
 /// Clears away orphans.
 #[derive(Debug)]
 pub(super) struct Purger {
-    queue: Mutex<Option<Sender<Ino>>>,
+    queue: Mutex<Option<Sender<Task>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -38,7 +48,17 @@ impl Purger {
     pub(super) fn purge(&self, ino: Ino) {
         if let Some(queue) = &*self.queue.lock() {
             // After the end of the thread the next open does it.
-            let _ = queue.send(ino);
+            let _ = queue.send(Task::Purge(ino));
+        }
+    }
+
+    /// Waits until everything so far is done, or for `patience`.
+    pub(super) fn settle(&self, patience: Duration) {
+        let (sender, done) = crossbeam_channel::bounded(1);
+        let sent = self.queue.lock().as_ref().map(|queue| queue.send(Task::Tell(sender)));
+        if matches!(sent, Some(Ok(()))) {
+            // After that time what is left to do just goes on.
+            let _ = done.recv_timeout(patience);
         }
     }
 
@@ -58,11 +78,17 @@ impl Drop for Purger {
     }
 }
 
-fn work_off(orphans: &Receiver<Ino>, names: &Namespace, files: &Files) {
-    while let Ok(first) = orphans.recv() {
-        let mut group = vec![first];
-        group.extend(orphans.try_iter().take(GROUP - 1));
-        if files.health.check().is_err() {
+fn work_off(tasks: &Receiver<Task>, names: &Namespace, files: &Files) {
+    while let Ok(first) = tasks.recv() {
+        let (mut group, mut waiting) = (Vec::new(), Vec::new());
+        for task in std::iter::once(first).chain(tasks.try_iter().take(GROUP - 1)) {
+            match task {
+                Task::Purge(ino) => group.push(ino),
+                // Dropped at the end of the round, which tells.
+                Task::Tell(sender) => waiting.push(sender),
+            }
+        }
+        if group.is_empty() || files.health.check().is_err() {
             continue;
         }
         let cleared = AssertUnwindSafe(|| purge(&group, names, files));

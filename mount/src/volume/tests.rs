@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod model;
 mod properties;
+mod quota;
 mod snapdir;
 mod snapshots;
 mod threads;

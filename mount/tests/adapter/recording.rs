@@ -558,8 +558,8 @@ impl Core for Recording {
         Ok(())
     }
 
-    fn statfs(&self) -> FsResult<FsStats> {
-        self.saw("statfs".to_owned());
+    fn statfs(&self, ino: Ino) -> FsResult<FsStats> {
+        self.saw(format!("statfs {}", ino.0));
         Ok(FsStats {
             total_bytes: 1 << 50,
             free_bytes: 1 << 49,

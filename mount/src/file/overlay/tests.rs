@@ -102,6 +102,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(overlay.recount(), overlay.weight());
+            prop_assert_eq!(overlay.recount_allocated(), overlay.allocated());
         }
         prop_assert_eq!(seen(&overlay), model);
     }
@@ -125,6 +126,7 @@ proptest! {
         }
         overlay.drop_committed(seq);
         prop_assert_eq!(overlay.recount(), overlay.weight());
+            prop_assert_eq!(overlay.recount_allocated(), overlay.allocated());
         prop_assert_eq!(seen(&overlay), model);
     }
 }
