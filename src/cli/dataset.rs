@@ -91,9 +91,12 @@ impl Create {
 
 /// List datasets
 ///
-/// Without a dataset, those of all mounted volumes. With --json, an object whose field datasets
-/// lists dataset, created, origin (the snapshot that it is a clone of), snapshots (how many it has)
-/// and written_bytes (of files, since its newest snapshot); what is not known is null.
+/// Without a dataset, those of all mounted volumes. USED is what the dataset, its snapshots and all
+/// datasets below hold, AVAIL what can still be written, REFER what its files add up to, WRITTEN
+/// what was written since its newest snapshot, QUOTA the most that it may use: bytes of files,
+/// before compression. With --json, an object whose field datasets lists dataset, created, origin
+/// (the snapshot that it is a clone of), snapshots (how many it has), used_bytes, available_bytes,
+/// referenced_bytes, written_bytes and quota_bytes; what is not known is null.
 #[derive(Debug, Args)]
 struct List {
     /// The dataset: the path of its root directory, or <volume-dir>:/path

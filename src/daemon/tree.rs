@@ -48,7 +48,7 @@ impl<'a> TreeAnswers<'a> {
     }
 
     fn naming(&self) -> Naming<'_> {
-        Naming::new(&self.parts.namespace, self.prefix)
+        Naming::new(&self.parts.namespace, self.prefix).in_use(&self.parts.volume)
     }
 
     /// Has the kernel write out what programs wrote; returns how long that took.

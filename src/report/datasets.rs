@@ -20,6 +20,14 @@ pub struct DatasetLine {
     pub snapshots: u64,
     /// Bytes of files written since its newest snapshot; absent while it is rolled back.
     pub written_bytes: Option<u64>,
+    /// Bytes that it, its snapshots and all datasets below hold; a clone begins with none.
+    pub used_bytes: Option<u64>,
+    /// Bytes of the files that it shows; absent while it is rolled back.
+    pub referenced_bytes: Option<u64>,
+    /// Bytes that can still be written; absent when unknown.
+    pub available_bytes: Option<u64>,
+    /// Most that it may use; absent without a bound.
+    pub quota_bytes: Option<u64>,
 }
 
 /// Several datasets.
@@ -32,18 +40,32 @@ pub struct Listing {
 impl Listing {
     /// For people.
     pub fn text(&self) -> String {
-        let headings = ["name", "created", "written", "snapshots", "origin"];
+        let headings = [
+            "name",
+            "used",
+            "avail",
+            "refer",
+            "written",
+            "quota",
+            "snapshots",
+            "created",
+            "origin",
+        ];
         let mut rows = table::table(&headings);
         for line in &self.datasets {
             rows.add_row([
                 line.dataset.clone(),
-                line.created.as_deref().map_or_else(|| "-".to_owned(), utc::for_table),
+                bytes(line.used_bytes),
+                bytes(line.available_bytes),
+                bytes(line.referenced_bytes),
                 bytes(line.written_bytes),
+                bytes(line.quota_bytes),
                 line.snapshots.to_string(),
+                line.created.as_deref().map_or_else(|| "-".to_owned(), utc::for_table),
                 line.origin.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
         }
-        table::right(&mut rows, &[2, 3]);
+        table::right(&mut rows, &[1, 2, 3, 4, 5, 6]);
         table::text(&rows)
     }
 }

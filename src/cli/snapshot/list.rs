@@ -28,7 +28,7 @@ pub(super) struct List {
     /// Of all datasets below too
     #[arg(short, long)]
     recursive: bool,
-    /// Leave out used, refer and written: counting them takes long when much was written
+    /// Leave out used: counting it takes long when much was written
     #[arg(short, long)]
     quick: bool,
     /// Print one JSON object

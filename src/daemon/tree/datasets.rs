@@ -59,18 +59,7 @@ impl TreeAnswers<'_> {
             Some(of) => naming.with_below(naming.find(of)?, recursive),
             None => naming.all(),
         };
-        let lines = while_saying(out, "counting what was written", || {
-            let mut lines: Vec<DatasetLine> = Vec::new();
-            let listed = naming.for_each_dataset(&datasets, &mut |line| {
-                lines.push(line);
-                Ok(())
-            });
-            listed.map(|()| lines)
-        })?;
-        for line in lines? {
-            out.item(&line)?;
-        }
-        Ok(())
+        naming.for_each_dataset(&datasets, &mut |line| Ok(out.item(&line)?))
     }
 
     fn destroy_dataset(

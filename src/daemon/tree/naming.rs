@@ -7,6 +7,7 @@ use firn_mount::namespace::{
     Dataset, DatasetInfo, Namespace, Snapshot, Timestamp, TreeError, TreeResult,
 };
 use firn_mount::types::Ino;
+use firn_mount::volume::{Core as _, Volume};
 
 use crate::control::tree::{DatasetName, NewName};
 use crate::failure::{self, Explain};
@@ -23,13 +24,27 @@ pub struct Naming<'a> {
     pub(super) names: &'a Namespace,
     prefix: String,
     known: Vec<DatasetInfo>,
+    volume: Option<&'a Volume>,
 }
 
 impl<'a> Naming<'a> {
     /// `prefix` is the mountpoint, or `<volume-dir>:`.
     pub fn new(names: &'a Namespace, prefix: &str) -> Self {
         let prefix = prefix.trim_end_matches('/').to_owned();
-        Self { names, prefix, known: names.datasets() }
+        Self { names, prefix, known: names.datasets(), volume: None }
+    }
+
+    /// Says also what can still be written.
+    pub(super) fn in_use(self, volume: &'a Volume) -> Self {
+        Self { volume: Some(volume), ..self }
+    }
+
+    /// Bytes that can still be written in a dataset, if that is known.
+    fn available(&self, info: &DatasetInfo) -> Option<u64> {
+        match (self.volume, info.root) {
+            (Some(volume), Some(root)) => Some(volume.statfs(root).ok()?.free_bytes),
+            _ => None,
+        }
     }
 
     /// Whether the volume is mounted.
@@ -136,12 +151,9 @@ impl<'a> Naming<'a> {
             None if !quick => Some(self.names.referenced(dataset, name)?),
             _ => snapshot.referenced,
         };
-        let (used, written) = match quick {
-            true => (None, None),
-            false => {
-                let used = self.names.used(dataset, name)?;
-                (Some(used), Some(self.names.written(snapshot.root)?))
-            }
+        let used = match quick {
+            true => None,
+            false => Some(self.names.used(dataset, name)?),
         };
         Ok(SnapshotLine {
             snapshot: self.snapshot(dataset, name),
@@ -151,7 +163,7 @@ impl<'a> Naming<'a> {
             message: snapshot.message.clone(),
             used_bytes: used,
             referenced_bytes: referenced.map(|referenced| referenced.bytes),
-            written_bytes: written,
+            written_bytes: Some(self.names.written(snapshot.root)?),
             holds: snapshot.holds.iter().map(|hold| hold.tag.clone()).collect(),
             clones: snapshot.clones.iter().map(|clone| self.name(*clone)).collect(),
             deferred: snapshot.deferred,
@@ -168,17 +180,20 @@ impl<'a> Naming<'a> {
             let Some(info) = self.info(dataset) else { continue };
             let explain = |error| self.explain(error);
             let snapshots = self.names.snapshots(dataset).map_err(explain)?;
+            let space = self.names.dataset_space(dataset).map_err(explain)?;
+            // What it shows is being replaced while it is rolled back.
+            let shown = |bytes: u64| info.root.map(|_| bytes);
             let made = info.created != Timestamp::default();
             visit(DatasetLine {
                 dataset: self.path(&info.path),
                 created: made.then(|| when(info.created)),
                 origin: info.origin.as_ref().map(|(of, name)| self.snapshot(*of, name)),
                 snapshots: snapshots.len() as u64,
-                written_bytes: info
-                    .root
-                    .map(|root| self.names.written(root))
-                    .transpose()
-                    .map_err(explain)?,
+                written_bytes: shown(space.written),
+                used_bytes: Some(space.used),
+                referenced_bytes: shown(space.referenced.bytes),
+                available_bytes: self.available(info),
+                quota_bytes: self.names.quota_of(dataset),
             })?;
         }
         Ok(())
