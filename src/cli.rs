@@ -21,6 +21,7 @@ mod mount;
 mod mount_options;
 mod names;
 mod offline;
+mod policy;
 mod recover;
 mod snapshot;
 mod status;
@@ -58,6 +59,7 @@ enum Verb {
     Explain(explain::ExplainVerb),
     Dataset(dataset::Dataset),
     Snapshot(snapshot::Snapshot),
+    Policy(policy::PolicyVerb),
     Tier(tier::Tier),
     Check(check::CheckVerb),
     Recover(recover::Recover),
@@ -104,6 +106,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Explain(verb) => verb.run(),
         Verb::Dataset(verb) => verb.run(),
         Verb::Snapshot(verb) => verb.run(),
+        Verb::Policy(verb) => verb.run(),
         Verb::Tier(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Recover(verb) => verb.run(),

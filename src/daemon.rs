@@ -26,6 +26,7 @@ use crate::volume_dir::lock::{Owner, VolumeLock};
 use crate::volume_dir::{VolumeDir, create};
 
 pub mod assemble;
+mod automatic;
 mod closing;
 mod deaths;
 pub mod detach;
@@ -149,6 +150,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     let answers = Answers::new(job, &parts, &session, phase.clone());
     let socket = socket.serve(Arc::new(answers)).context("control socket")?;
     parts.start_schedule();
+    parts.start_snapshots(session.kernel_cache());
     Ok((Served { runtime, parts, phase, socket: Some(socket), lock }, session))
 }
 

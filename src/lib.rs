@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 pub mod failure;
 pub mod mounts;
+pub mod policy;
 pub mod report;
 pub mod units;
 pub mod utc;

@@ -2,7 +2,7 @@
 //! means. Paths only; the parts themselves are opened by the daemon.
 //!
 //! Layout: `firn.toml` (configuration), `lock` (who has it open), `control.sock`, `firn.log`,
-//! `backed-up` (how far backups reach), `namespace/` and `catalog/` (databases), `hot/` unless
+//! `policy.toml` (what it does of its own accord), `backed-up` (how far backups reach), `namespace/` and `catalog/` (databases), `hot/` unless
 //! configured elsewhere. A volume directory
 //! comes into being by one rename ([`create`]) and is held by one process at a time ([`lock`]).
 

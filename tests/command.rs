@@ -14,6 +14,10 @@ mod mount;
 mod mounted;
 #[path = "command/one_definition.rs"]
 mod one_definition;
+#[path = "command/policy.rs"]
+mod policy;
+#[path = "command/properties.rs"]
+mod properties;
 #[path = "command/run.rs"]
 mod run;
 #[path = "command/snapshots.rs"]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use firn_mount::backup::{Backup, BackupOptions, Tracked};
+use firn_mount::fuse::KernelCache;
 use firn_mount::namespace::{
     LocalStore, Namespace, NamespaceOptions, NamespaceStore, NewRoot, StoreOptions,
 };
@@ -18,6 +19,7 @@ use firn_tiering::{
 };
 use tokio::runtime::Handle;
 
+use super::automatic::Automatic;
 use super::gate::Gate;
 use super::schedule::Schedule;
 use super::storage::{BlockStorage, Frontier, disk_bytes};
@@ -61,6 +63,8 @@ pub struct Parts {
     tracked: Arc<Tracked>,
     frontier: Frontier,
     schedule: Schedule,
+    /// Takes the snapshots that come with time.
+    pub(super) automatic: Automatic,
     /// What the namespace's database takes of the budget for good.
     _database: Option<Permit>,
 }
@@ -224,6 +228,7 @@ pub fn open(
         tracked,
         frontier,
         schedule: Schedule::default(),
+        automatic: Automatic::default(),
         _database: permit,
     })
 }
@@ -308,12 +313,20 @@ impl Parts {
         }
     }
 
-    /// Lets no more of them begin.
-    pub fn end_schedule(&self) {
-        self.schedule.end();
+    /// Begins the snapshots that come with time.
+    pub fn start_snapshots(self: &Arc<Self>, kernel: KernelCache) {
+        if !self.read_only {
+            self.automatic.start(self, kernel);
+        }
     }
 
-    /// Ends them; one that runs is waited for.
+    /// Lets no more of both begin. A snapshot that is being taken is waited for.
+    pub fn end_schedule(&self) {
+        self.schedule.end();
+        self.automatic.stop();
+    }
+
+    /// Ends the backups; one that runs is waited for.
     pub fn stop_schedule(&self) {
         self.schedule.stop();
     }

@@ -15,19 +15,31 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Runs backups until it is stopped.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    shared: Arc<Shared>,
+    shared: Arc<Stop>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Ends the sleep of a thread that works from time to time.
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Stop {
     stopping: Mutex<bool>,
     stopped: Condvar,
 }
 
-impl Shared {
+impl Stop {
+    /// Has whoever sleeps wake up and stop.
+    pub(super) fn stop(&self) {
+        *self.stopping.lock() = true;
+        self.stopped.notify_all();
+    }
+
+    /// Whether it is time to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.lock()
+    }
+
     /// Sleeps; `false` when it is time to stop.
-    fn sleep(&self, pause: Duration) -> bool {
+    pub(super) fn sleep(&self, pause: Duration) -> bool {
         let mut stopping = self.stopping.lock();
         if !*stopping {
             self.stopped.wait_while_for(&mut stopping, |stopping| !*stopping, pause);
@@ -53,8 +65,7 @@ impl Schedule {
 
     /// Lets no backup begin any more.
     pub(super) fn end(&self) {
-        *self.shared.stopping.lock() = true;
-        self.shared.stopped.notify_all();
+        self.shared.stop();
     }
 
     /// Ends the thread; a backup that runs is waited for.
@@ -68,7 +79,7 @@ impl Schedule {
     }
 }
 
-fn run(shared: &Shared, interval: Duration, parts: &Weak<Parts>) {
+fn run(shared: &Stop, interval: Duration, parts: &Weak<Parts>) {
     let mut pause = interval;
     while shared.sleep(pause) {
         let Some(parts) = parts.upgrade() else { return };

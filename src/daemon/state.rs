@@ -1,5 +1,6 @@
 //! The daemon's part of `firn status`: numbers of all parts in one object.
 
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Instant, SystemTime};
 
 use firn_mount::backup::BackupStatus;
@@ -8,7 +9,8 @@ use firn_tiering::store::{Health, Usage};
 use super::assemble::Parts;
 use crate::mounts;
 use crate::report::status::{
-    BackupState, ColdStatus, Counters, DataStatus, HotStatus, MemoryStatus, MountStatus, Status,
+    AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus, MemoryStatus,
+    MountStatus, Status,
 };
 
 /// What stays the same as long as a volume is mounted.
@@ -25,7 +27,13 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
     let health = parts.store.health();
     let backup = parts.backup.as_ref().map(|backup| backup.status());
     let uptime = parts.clock.instant().saturating_duration_since(fixed.since);
-    let warnings = warnings(parts, &usage, &health, backup.as_ref());
+    let mut warnings = warnings(parts, &usage, &health, backup.as_ref());
+    let automatic = parts.automatic.status(|path| {
+        let below = std::path::Path::new(std::ffi::OsStr::from_bytes(path)).strip_prefix("/");
+        let mountpoint = std::path::Path::new(&fixed.mountpoint);
+        mounts::shown(&below.map_or_else(|_| mountpoint.to_owned(), |below| mountpoint.join(below)))
+    });
+    warnings.extend(automatic.iter().flat_map(automatic_warnings));
     let read_only = parts.volume.read_only_reason().is_some();
     Status {
         volume: mounts::shown(parts.dir.root()),
@@ -59,6 +67,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
             resident_bytes: resident_bytes(),
         }),
         backup: backup.map(|backup| backup_state(parts, &backup, parts.clock.now())),
+        snapshots: automatic,
         counters: Some(counters(&health)),
         jobs: jobs(&health),
         health: match (read_only && !parts.read_only, warnings.is_empty()) {
@@ -151,6 +160,26 @@ fn warnings(
     let used = usage.hot_bytes.saturating_add(usage.other_bytes);
     if used >= hot_capacity(parts, usage) / 20 * 19 && health.waiting_for_space > 0 {
         warnings.push("the hot tier is full".to_owned());
+    }
+    warnings
+}
+
+/// Most datasets of which failed snapshots are told in words.
+const TOLD: usize = 8;
+
+fn automatic_warnings(snapshots: &AutomaticSnapshots) -> Vec<String> {
+    let mut warnings: Vec<String> = snapshots.policy_failure.iter().cloned().collect();
+    let failed: Vec<String> = snapshots
+        .datasets
+        .iter()
+        .filter_map(|state| {
+            let failure = state.failure.as_ref()?;
+            Some(format!("automatic snapshots of {}: {failure}", state.dataset))
+        })
+        .collect();
+    warnings.extend(failed.iter().take(TOLD).cloned());
+    if let Some(more) = failed.len().checked_sub(TOLD).filter(|more| *more > 0) {
+        warnings.push(format!("automatic snapshots of {more} more datasets failed"));
     }
     warnings
 }

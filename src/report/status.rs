@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::table;
+use crate::policy::cycle::Turn;
 use crate::units::{rounded_bytes, rounded_duration};
 
 /// The state of a volume.
@@ -30,6 +31,9 @@ pub struct Status {
     pub memory: Option<MemoryStatus>,
     /// Backups of the namespace; absent without a cold tier or when not mounted.
     pub backup: Option<BackupState>,
+    /// Automatic snapshots; absent without a policy for any or when not mounted.
+    #[serde(default)]
+    pub snapshots: Option<AutomaticSnapshots>,
     /// Counters since the mount, from which `--watch` makes rates; absent when not mounted.
     pub counters: Option<Counters>,
     /// What goes on in the background, in words.
@@ -124,6 +128,28 @@ pub struct BackupState {
     pub failure: Option<String>,
 }
 
+/// Automatic snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutomaticSnapshots {
+    /// Why the policy file is not the one that holds.
+    pub policy_failure: Option<String>,
+    /// Each dataset with a rule.
+    pub datasets: Vec<AutomaticState>,
+}
+
+/// Automatic snapshots of a dataset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutomaticState {
+    /// Path of its root directory.
+    pub dataset: String,
+    /// The name of its newest automatic snapshot; absent when there is none.
+    pub last: Option<String>,
+    /// When the next is due: RFC 3339, UTC; absent when none is.
+    pub next_due: Option<String>,
+    /// Why what was due could not be done.
+    pub failure: Option<String>,
+}
+
 /// Counters since the mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
@@ -163,6 +189,9 @@ impl Status {
         }
         if let Some(backup) = &self.backup {
             row("backup", text_of_backup(backup));
+        }
+        if let Some(snapshots) = &self.snapshots {
+            row("snapshots", text_of_snapshots(snapshots));
         }
         if let Some(memory) = &self.memory {
             row("memory", text_of_memory(memory));
@@ -250,6 +279,21 @@ fn text_of_backup(backup: &BackupState) -> String {
     }
     if let Some(failure) = &backup.failure {
         let _ = write!(text, ", the last attempt failed: {failure}");
+    }
+    text
+}
+
+fn text_of_snapshots(snapshots: &AutomaticSnapshots) -> String {
+    let count = snapshots.datasets.len();
+    let mut text = format!("automatic for {count} dataset{}", if count == 1 { "" } else { "s" });
+    let last = snapshots.datasets.iter().filter_map(|state| state.last.as_ref());
+    let last = last.max_by_key(|name| Turn::of_snapshot(name).map(Turn::start));
+    if let Some(last) = last {
+        let _ = write!(text, ", last {last}");
+    }
+    if let Some(next) = snapshots.datasets.iter().filter_map(|state| state.next_due.as_ref()).min()
+    {
+        let _ = write!(text, ", next due {}", crate::utc::for_table(next));
     }
     text
 }
