@@ -24,6 +24,7 @@ use crate::segment::{Frame, IndexEntry, SegmentId, SegmentName, SegmentWriter, h
 
 use super::Inner;
 use super::capacity::Charge;
+use super::status::Usage;
 
 /// The share of a frame that footer and parity add at sealing, as a divisor: 1/32 is above 2.3 %.
 const FOOTER_DIVISOR: u64 = 32;
@@ -393,10 +394,15 @@ impl Inner {
         true
     }
 
-    /// Bytes of unsealed segments and how many there are.
-    pub(super) fn unsealed_usage(&self) -> (u64, usize) {
+    /// Unsealed segments as far as `usage` goes: their bytes, the dead ones, and how many there are.
+    pub(super) fn unsealed_usage(&self) -> Usage {
         let unsealed = self.unsealed.read();
-        (unsealed.files.values().map(|file| file.charged).sum(), unsealed.files.len())
+        let mut usage = Usage { open_segments: unsealed.files.len() as u64, ..Usage::default() };
+        for file in unsealed.files.values() {
+            usage.stored_bytes += file.charged;
+            usage.dead_bytes += file.dead_bytes;
+        }
+        usage
     }
 
     /// Whether any of these segments still waits for sealing.

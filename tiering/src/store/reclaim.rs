@@ -108,7 +108,8 @@ impl Inner {
         Ok(self.reclaim_all(&all, self.thrift()))
     }
 
-    fn save_dead_bytes(&self) {
+    /// Lets the catalog know how much of each segment is dead.
+    pub(super) fn save_dead_bytes(&self) {
         for id in self.table.ids(|segment| segment.unsaved) {
             self.table.update(id, |segment| segment.unsaved = false);
             self.record_state(id);

@@ -124,6 +124,7 @@ impl Inner {
             self.capacity.sub(file.charged);
             self.table.update(id, |segment| {
                 segment.record.dead_bytes += file.dead_bytes;
+                segment.unsaved |= file.dead_bytes > 0;
                 segment.freed.extend(file.freed);
             });
         }

@@ -90,16 +90,13 @@ pub struct Health {
 
 impl Inner {
     pub(super) fn usage(&self) -> Usage {
-        let (unsealed_bytes, open_segments) = self.unsealed_usage();
         let start = Usage {
             hot_bytes: self.capacity.used_bytes(),
             other_bytes: self.capacity.other_bytes(),
             hot_capacity: self.capacity.limit(),
             cold_capacity: self.config.cold_capacity,
             has_cold: self.cold.is_some(),
-            stored_bytes: unsealed_bytes,
-            open_segments: open_segments as u64,
-            ..Usage::default()
+            ..self.unsealed_usage()
         };
         self.table.fold(start, |mut usage, segment| {
             let record = &segment.record;

@@ -47,6 +47,23 @@ fn what_was_appended_is_read_at_once_after_sealing_and_after_reopening() {
 }
 
 #[test]
+fn what_died_before_its_segment_was_sealed_is_remembered() {
+    let mut volume = Volume::new();
+    let dead = volume.append(&noise(1, 20_000));
+    volume.append(&noise(2, 100_000));
+    let dead_bytes = |volume: &Volume| volume.store().usage().dead_bytes;
+    assert_eq!(dead_bytes(&volume), 0);
+    volume.store().free(&[dead.id]);
+    eventually("an open segment tells its dead bytes", || dead_bytes(&volume) >= 20_000);
+    let expected = dead_bytes(&volume);
+    volume.seal();
+    assert_eq!(dead_bytes(&volume), expected);
+    volume.close();
+    volume.open();
+    assert_eq!(dead_bytes(&volume), expected);
+}
+
+#[test]
 fn ranges_are_exact_with_and_without_the_cache() {
     let volume = Volume::new();
     let plain = noise(1, MAX_BLOCK_LEN - 13);
