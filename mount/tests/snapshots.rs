@@ -133,7 +133,7 @@ impl Mounted {
     }
 
     fn destroy(&self, dataset: Dataset, name: &str) {
-        self.around(|volume| volume.destroy_snapshots(dataset, &[name], false).unwrap());
+        self.around(|volume| volume.destroy_snapshots(&[(dataset, name)], false).unwrap());
     }
 
     fn rollback(&self, dataset: Dataset, name: &str) {
@@ -297,7 +297,7 @@ fn nothing_of_the_future_stays_after_a_rollback_below() {
     let above = fs::metadata(path.join("..")).unwrap().ino();
     assert_eq!(above, fs::metadata(mounted.dir.path()).unwrap().ino());
     let held = File::open(path.join("a")).unwrap();
-    mounted.around(|volume| volume.destroy_dataset(dataset, true).unwrap());
+    mounted.around(|volume| volume.destroy_datasets(&[dataset], true).unwrap());
     assert!(!path.exists());
     assert_eq!(names(mounted.dir.path()), ["other"]);
     assert_eq!(errno(held.read_at(&mut [0; 4], 0)), Some(Errno::STALE));

@@ -65,7 +65,7 @@ fn properties_are_inherited_shown_with_their_source_and_kept() {
     assert_eq!(scene.property("compression", &b), pair("auto", "default"));
     let table = scene.firn(&["dataset", "get", "tier,quota", &b]).done().out;
     assert!(table.contains("NAME") && table.contains("fast") && table.contains("none"), "{table}");
-    scene.umount().done();
+    assert_eq!(scene.umount().code, 0);
     let offline = format!("{}:/a/b", scene.vol());
     assert_eq!(scene.property("tier", &offline), pair("fast", "local"));
     assert_eq!(scene.property("mounted", &offline), pair("no", "-"));
@@ -111,7 +111,7 @@ fn a_read_only_dataset_keeps_what_was_written_and_takes_no_more() {
         Some(rofs())
     );
     scene.firn(&["snapshot", "create", &format!("{}@s", scene.mnt())]).done();
-    scene.umount().done();
+    assert_eq!(scene.umount().code, 0);
     scene.mount().done();
     assert_eq!(fs::read(&path).unwrap(), b"before");
     assert!(fs::write(&path, "x").is_err());
@@ -134,7 +134,7 @@ fn snapdir_shows_the_way_to_snapshots_in_listings() {
     assert!(names().is_empty());
     scene.set_property("snapdir=visible", scene.mnt());
     assert_eq!(names(), [".firn"]);
-    scene.umount().done();
+    assert_eq!(scene.umount().code, 0);
     scene.mount().done();
     assert_eq!(names(), [".firn"]);
     scene.firn(&["dataset", "inherit", "snapdir", scene.mnt()]).done();

@@ -234,6 +234,10 @@ impl BlockStore {
     pub fn close(&self) -> Result<()> {
         let sealed = if self.inner.config.read_only { Ok(()) } else { self.seal_all() };
         self.stop();
+        if sealed.is_ok() && !self.inner.config.read_only {
+            self.inner.count_freed();
+            self.inner.save_dead_bytes();
+        }
         let catalog = self.inner.catalog.write().take();
         let closed = catalog.map_or(Ok(()), Catalog::close);
         self.inner.discard_empty();

@@ -169,22 +169,26 @@ impl Namespace {
     /// Destroys a dataset below another, and its snapshots if `with_snapshots`. What it held is
     /// left to [`Namespace::sweep_some`]. Returns its junction, an orphan to be purged.
     pub fn destroy_dataset(&self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Removed> {
+        self.destroy_datasets(&[dataset], with_snapshots)
+    }
+
+    /// Destroys a dataset, which comes last, with some that lie below it, all or none. Each comes
+    /// behind those that lie in it, and those that are clones of its snapshots.
+    pub fn destroy_datasets(
+        &self,
+        datasets: &[Dataset],
+        with_snapshots: bool,
+    ) -> TreeResult<Removed> {
         let (alone, mut change) = self.change_tree()?;
-        let record = change.dataset(dataset)?;
-        let children = change.tree.children_of(dataset);
-        if !children.is_empty() {
-            return Err(TreeError::Children(children));
+        let mut places = Vec::with_capacity(datasets.len());
+        for &dataset in datasets {
+            places.push(change.destroy_dataset(dataset, with_snapshots)?);
         }
-        let nodes = change.remove_snapshots_of(dataset, with_snapshots)?;
-        change.remove_dataset(dataset);
-        for node in nodes {
-            change.remove_snapshot(node);
-        }
-        change.reader_gone(dataset, Node::MAX);
-        if let Some(origin) = record.origin {
-            change.end_deferred(origin);
-        }
-        let place = record.place.ok_or(FsError::Busy)?;
+        // What lay in a dataset that goes as well goes with it.
+        places.retain(|place| change.tree.datasets.contains_key(&place.parent));
+        let [place] = places[..] else {
+            return Err(FsError::Invalid("datasets that do not lie in one of them").into());
+        };
         let (mut txn, inode) = self.stage_junction_removal(place)?;
         let (tree, batch, entries) = change.finish();
         txn.append(batch, entries);
@@ -362,6 +366,25 @@ impl Change {
         let number = self.tree.counters.dataset;
         self.tree.counters.dataset = number.checked_add(1).ok_or(TreeError::TooMany)?;
         Ok(Dataset(number))
+    }
+
+    /// Removes a dataset without any below; returns where it lay.
+    fn destroy_dataset(&mut self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Place> {
+        let record = self.dataset(dataset)?;
+        let children = self.tree.children_of(dataset);
+        if !children.is_empty() {
+            return Err(TreeError::Children(children));
+        }
+        let nodes = self.remove_snapshots_of(dataset, with_snapshots)?;
+        self.remove_dataset(dataset);
+        for node in nodes {
+            self.remove_snapshot(node);
+        }
+        self.reader_gone(dataset, Node::MAX);
+        if let Some(origin) = record.origin {
+            self.end_deferred(origin);
+        }
+        Ok(record.place.ok_or(FsError::Busy)?)
     }
 
     fn remove_snapshots_of(&self, dataset: Dataset, destroy: bool) -> TreeResult<Vec<Node>> {

@@ -159,16 +159,21 @@ impl Namespace {
         self.view(ino).is_ok_and(|view| !view.is_live())
     }
 
-    /// Gives a snapshot another name.
-    pub fn rename_snapshot(&self, dataset: Dataset, name: &str, new: &str) -> TreeResult<()> {
+    /// Gives the snapshot of this name of each dataset another one, all or none.
+    pub fn rename_snapshots(&self, datasets: &[Dataset], name: &str, new: &str) -> TreeResult<()> {
         check_snapshot_name(new)?;
-        self.edit_snapshot(dataset, name, |change, record| {
+        let (alone, mut change) = self.change_tree()?;
+        for &dataset in datasets {
+            let (node, mut record) = change.snapshot(dataset, name)?;
             if name != new && change.tree.snapshots_of(dataset).any(|(_, r)| r.name == new) {
                 return Err(TreeError::Exists(new.to_owned()));
             }
             record.name = new.to_owned();
-            Ok(())
-        })
+            change.put_snapshot(node, record);
+        }
+        self.commit_tree(&alone, change)?;
+        drop(alone);
+        Ok(self.gate.sync()?)
     }
 
     /// Keeps a snapshot from being destroyed.

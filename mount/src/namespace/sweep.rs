@@ -39,18 +39,17 @@ pub(super) struct Cursor {
 }
 
 impl Namespace {
-    /// Destroys snapshots of a dataset, all or none; what only they saw is left to
-    /// [`Namespace::sweep_some`]. One that is held or has clones is refused or, if `deferred`,
-    /// destroyed with the last of them.
+    /// Destroys snapshots, each named by its dataset and its name, all or none; what only they saw
+    /// is left to [`Namespace::sweep_some`]. One that is held or has clones is refused or, if
+    /// `deferred`, destroyed with the last of them.
     pub fn destroy_snapshots(
         &self,
-        dataset: Dataset,
-        names: &[&str],
+        snapshots: &[(Dataset, &str)],
         deferred: bool,
     ) -> TreeResult<()> {
         let (alone, mut change) = self.change_tree()?;
-        for name in names {
-            let (node, mut record) = change.snapshot(dataset, name)?;
+        for (dataset, name) in snapshots {
+            let (node, mut record) = change.snapshot(*dataset, name)?;
             match change.check_unused(node) {
                 Ok(()) => change.remove_snapshot(node),
                 Err(_) if deferred => {

@@ -37,19 +37,26 @@ impl Volume {
         Ok((self.tree_changed(made)?, entry_changed(parent, name)))
     }
 
-    /// Destroys a dataset, with its snapshots if `with_snapshots`; what only they held is freed in
-    /// the background. Handles of its files are stale.
-    pub fn destroy_dataset(&self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Forget> {
+    /// Destroys a dataset, which comes last, with some that lie below it, all or none, and their
+    /// snapshots if `with_snapshots`; what only they held is freed in the background. Each comes
+    /// behind those that lie in it, and those that are clones of its snapshots. Handles of their
+    /// files are stale.
+    pub fn destroy_datasets(
+        &self,
+        datasets: &[Dataset],
+        with_snapshots: bool,
+    ) -> TreeResult<Forget> {
         self.check_writable()?;
-        let entry = self.names.dataset_entry(dataset)?;
+        let Some(&top) = datasets.last() else { return Ok(Forget::default()) };
+        let entry = self.names.dataset_entry(top)?;
         if let Some((parent, _)) = &entry {
             self.names.check_changeable(*parent)?;
         }
-        let origin = self.origin(dataset);
-        // Nothing is opened meanwhile that would outlive the dataset.
+        let origins: Vec<_> = datasets.iter().filter_map(|of| self.origin(*of)).collect();
+        // Nothing is opened meanwhile that would outlive a dataset.
         let shut = self.shut()?;
         let still = self.sweeper.still();
-        let removed = self.tree_changed(self.names.destroy_dataset(dataset, with_snapshots))?;
+        let removed = self.tree_changed(self.names.destroy_datasets(datasets, with_snapshots))?;
         let inodes = self.drop_gone();
         drop((shut, still));
         self.removed(&removed);
@@ -58,7 +65,7 @@ impl Volume {
         if let Some((parent, name)) = entry {
             forget.add(entry_changed(parent, &name));
         }
-        if let Some((origin, snapshot)) = origin {
+        for (origin, snapshot) in origins {
             // Its end may have been deferred until now.
             forget.add(self.snapdir_changed(origin, &[&snapshot]));
         }

@@ -38,26 +38,34 @@ impl Volume {
         Ok(Taken { snapshots, held, forget })
     }
 
-    /// Destroys snapshots of a dataset, all or none; what only they held is freed in the
-    /// background. One that is held or has clones is refused or, if `deferred`, destroyed with
-    /// the last of them.
+    /// Destroys snapshots, each named by its dataset and its name, all or none; what only they held
+    /// is freed in the background. One that is held or has clones is refused or, if `deferred`,
+    /// destroyed with the last of them.
     pub fn destroy_snapshots(
         &self,
-        dataset: Dataset,
-        names: &[&str],
+        snapshots: &[(Dataset, &str)],
         deferred: bool,
     ) -> TreeResult<Forget> {
         self.check_writable()?;
         let still = self.sweeper.still();
-        self.tree_changed(self.names.destroy_snapshots(dataset, names, deferred))?;
-        Ok(self.snapshots_went(dataset, names, still))
+        self.tree_changed(self.names.destroy_snapshots(snapshots, deferred))?;
+        Ok(self.snapshots_went(snapshots, still))
     }
 
-    /// Gives a snapshot another name.
-    pub fn rename_snapshot(&self, dataset: Dataset, name: &str, new: &str) -> TreeResult<Forget> {
+    /// Gives the snapshot of this name of each dataset another one, all or none.
+    pub fn rename_snapshots(
+        &self,
+        datasets: &[Dataset],
+        name: &str,
+        new: &str,
+    ) -> TreeResult<Forget> {
         self.check_writable()?;
-        self.tree_changed(self.names.rename_snapshot(dataset, name, new))?;
-        Ok(self.snapdir_changed(dataset, &[name, new]))
+        self.tree_changed(self.names.rename_snapshots(datasets, name, new))?;
+        let mut forget = Forget::default();
+        for &dataset in datasets {
+            forget.add(self.snapdir_changed(dataset, &[name, new]));
+        }
+        Ok(forget)
     }
 
     /// Keeps a snapshot from being destroyed.
@@ -71,17 +79,15 @@ impl Volume {
         self.check_writable()?;
         let still = self.sweeper.still();
         self.tree_changed(self.names.release(dataset, name, tag))?;
-        Ok(self.snapshots_went(dataset, &[name], still))
+        Ok(self.snapshots_went(&[(dataset, name)], still))
     }
 
     /// Gives up what is in memory of snapshots that are gone, and clears away the rest.
-    fn snapshots_went(
-        &self,
-        dataset: Dataset,
-        names: &[&str],
-        still: MutexGuard<'_, ()>,
-    ) -> Forget {
-        let mut forget = self.snapdir_changed(dataset, names);
+    fn snapshots_went(&self, snapshots: &[(Dataset, &str)], still: MutexGuard<'_, ()>) -> Forget {
+        let mut forget = Forget::default();
+        for &(dataset, name) in snapshots {
+            forget.add(self.snapdir_changed(dataset, &[name]));
+        }
         forget.inodes.extend(self.drop_gone());
         drop(still);
         self.sweeper.wake();

@@ -37,8 +37,8 @@ impl Tree for LiveTree<'_> {
     }
 
     fn destroy(&self, dataset: Dataset, names: &[String]) -> anyhow::Result<()> {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let forget = self.parts.volume.destroy_snapshots(dataset, &names, false)?;
+        let snapshots: Vec<_> = names.iter().map(|name| (dataset, name.as_str())).collect();
+        let forget = self.parts.volume.destroy_snapshots(&snapshots, false)?;
         self.forget(&forget)
     }
 }

@@ -84,10 +84,9 @@ impl TreeAnswers<'_> {
         if dry_run {
             return Ok(destroyed);
         }
-        for (dataset, _) in going {
-            let gone = self.parts.volume.destroy_dataset(dataset, recursive);
-            self.forget(&gone.map_err(|error| naming.explain(error))?)?;
-        }
+        let going: Vec<Dataset> = going.into_iter().map(|(dataset, _)| dataset).collect();
+        let gone = self.parts.volume.destroy_datasets(&going, recursive);
+        self.forget(&gone.map_err(|error| naming.explain(error))?)?;
         Ok(destroyed)
     }
 

@@ -48,11 +48,10 @@ impl TreeAnswers<'_> {
         })?;
         destroyed.freed_bytes = Some(freed.map_err(|error| naming.explain(error))?);
         if !how.dry_run {
-            for (dataset, snapshots) in &chosen {
-                let names: Vec<&str> = snapshots.iter().map(|found| found.name.as_str()).collect();
-                let gone = self.parts.volume.destroy_snapshots(*dataset, &names, how.deferred);
-                self.forget(&gone.map_err(|error| naming.explain(error))?)?;
-            }
+            let names: Vec<(Dataset, &str)> =
+                all().map(|snapshot| (snapshot.dataset, snapshot.name.as_str())).collect();
+            let gone = self.parts.volume.destroy_snapshots(&names, how.deferred);
+            self.forget(&gone.map_err(|error| naming.explain(error))?)?;
         }
         Ok(destroyed)
     }

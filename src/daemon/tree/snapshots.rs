@@ -121,11 +121,8 @@ impl TreeAnswers<'_> {
             }
             datasets.push(dataset);
         }
-        for dataset in datasets {
-            let renamed = self.parts.volume.rename_snapshot(dataset, &of.snapshot, to);
-            self.forget(&renamed.map_err(|error| naming.explain(error))?)?;
-        }
-        Ok(())
+        let renamed = self.parts.volume.rename_snapshots(&datasets, &of.snapshot, to);
+        self.forget(&renamed.map_err(|error| naming.explain(error))?)
     }
 
     fn release(&self, of: &SnapshotName, tag: &str) -> anyhow::Result<()> {

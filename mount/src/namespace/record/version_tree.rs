@@ -13,14 +13,14 @@ pub const TAG_MAX: usize = 255;
 /// Most holds of one snapshot.
 pub const HOLDS_MAX: usize = 1024;
 
-/// The first numbers that were never given away.
+/// The next numbers to be given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Of datasets and lines.
     pub dataset: u32,
     /// Of nodes.
     pub node: u32,
-    /// Of views; 65,536 when all were used once.
+    /// Of views, the one behind that given away last: those below may be free again.
     pub view: u32,
 }
 

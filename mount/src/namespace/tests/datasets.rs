@@ -1,6 +1,8 @@
 //! Datasets below others, and clones.
 
 use super::*;
+use crate::namespace::record::DatasetRecord;
+use crate::namespace::tree::Change;
 use crate::types::RenameMode;
 
 fn make(world: &World, parent: Ino, name: &str) -> (Dataset, Ino) {
@@ -159,9 +161,9 @@ fn a_clone_shares_until_it_differs() {
     assert_eq!(ns.getxattr(original, b"user.x").unwrap(), b"1");
     assert!(ns.listxattr(changed).unwrap().is_empty());
     world.assert_sound();
-    let refused = ns.destroy_snapshots(Dataset::ROOT, &["s"], false);
+    let refused = ns.destroy_snapshots(&[(Dataset::ROOT, "s")], false);
     assert!(matches!(refused, Err(TreeError::Cloned(clones)) if clones == [clone]));
-    ns.destroy_snapshots(Dataset::ROOT, &["s"], true).unwrap();
+    ns.destroy_snapshots(&[(Dataset::ROOT, "s")], true).unwrap();
     assert_eq!(ns.getattr(snapshot).unwrap().ino, snapshot);
     let junction = ns.destroy_dataset(clone, false).unwrap().inode.ino;
     ns.purge(&[junction]).unwrap();
@@ -186,7 +188,7 @@ fn a_promoted_clone_outlives_its_origin() {
     assert!(matches!(ns.promote(first), Err(TreeError::NotAClone)));
     ns.snapshot(&[second], "s", "").unwrap();
     assert!(matches!(ns.promote(second), Err(TreeError::Exists(name)) if name == "s"));
-    ns.destroy_snapshots(second, &["s"], false).unwrap();
+    ns.destroy_snapshots(&[(second, "s")], false).unwrap();
     ns.promote(second).unwrap();
     assert_eq!(ns.snapshots(first).unwrap(), []);
     assert_eq!(ns.find_snapshot(second, "s").unwrap().clones, [first]);
@@ -232,8 +234,85 @@ fn a_clone_that_goes_leaves_its_snapshot_to_a_sweep_of_its_own() {
     for _ in 0..3 {
         ns.sweep_some(5).unwrap();
     }
-    ns.destroy_snapshots(Dataset::ROOT, &["s"], false).unwrap();
+    ns.destroy_snapshots(&[(Dataset::ROOT, "s")], false).unwrap();
     let freed: Vec<BlockId> = (1..=200).map(|number| block(number).id).collect();
     assert_eq!(sweep(&world), freed);
     world.assert_sound();
+}
+
+#[test]
+fn a_dataset_goes_with_everything_below_in_one_batch_or_not_at_all() {
+    let world = World::new();
+    let ns = &world.ns;
+    let (a, at) = make(&world, Ino::ROOT, "a");
+    let (b, bt) = make(&world, at, "b");
+    let (c, ct) = make(&world, bt, "c");
+    world.file(ct, "f");
+    ns.snapshot(&[a, b, c], "s", "").unwrap();
+    // A clone inside of it goes before what it was made from.
+    let clone = ns.clone_snapshot(&ROOT_CALLER, (c, "s"), at, b"clone").unwrap();
+    ns.hold(b, "s", "tag").unwrap();
+    let order = [clone, c, b, a];
+    assert!(matches!(ns.destroy_datasets(&order, true), Err(TreeError::Held(_))));
+    assert!(matches!(ns.destroy_datasets(&[c, b, a], true), Err(TreeError::Cloned(_))));
+    assert!(matches!(ns.destroy_datasets(&[b, a], true), Err(TreeError::Children(_))));
+    assert_eq!(ns.datasets().len(), 5);
+    let world = world.power_loss();
+    assert_eq!(world.ns.datasets().len(), 5, "nothing of a refusal was kept");
+    world.ns.release(b, "s", "tag").unwrap();
+    let removed = world.ns.destroy_datasets(&order, true).unwrap();
+    assert_eq!(fails(world.ns.lookup(Ino::ROOT, b"a")), "ENOENT");
+    world.ns.purge(&[removed.inode.ino]).unwrap();
+    sweep(&world);
+    world.assert_sound();
+    let world = world.power_loss();
+    assert_eq!(world.ns.datasets().len(), 1);
+    world.assert_sound();
+}
+
+#[test]
+fn snapshots_of_several_datasets_are_renamed_and_destroyed_together() {
+    let world = World::new();
+    let (a, at) = make(&world, Ino::ROOT, "a");
+    let (b, _) = make(&world, at, "b");
+    let ns = &world.ns;
+    ns.snapshot(&[a, b], "s", "").unwrap();
+    ns.snapshot(&[b], "taken", "").unwrap();
+    let names = |of| -> Vec<String> {
+        ns.snapshots(of).unwrap().into_iter().map(|snapshot| snapshot.name).collect()
+    };
+    assert!(matches!(ns.rename_snapshots(&[a, b], "s", "taken"), Err(TreeError::Exists(_))));
+    assert_eq!((names(a), names(b)), (vec!["s".into()], vec!["s".into(), "taken".into()]));
+    ns.rename_snapshots(&[a, b], "s", "t").unwrap();
+    ns.hold(b, "t", "tag").unwrap();
+    assert!(matches!(ns.destroy_snapshots(&[(a, "t"), (b, "t")], false), Err(TreeError::Held(_))));
+    assert_eq!(names(a), ["t"]);
+    ns.release(b, "t", "tag").unwrap();
+    ns.destroy_snapshots(&[(a, "t"), (b, "t")], false).unwrap();
+    assert_eq!((names(a), names(b)), (vec![], vec!["taken".to_owned()]));
+    sweep(&world);
+    world.assert_sound();
+}
+
+#[test]
+fn an_index_of_a_view_rests_until_all_others_had_their_turn() {
+    let world = World::new();
+    let mut change = Change::new(world.ns.tree.read().clone());
+    let last = u32::from(u16::MAX) - 1;
+    change.tree.counters.view = last - 1;
+    let record = DatasetRecord::clone(&change.tree.datasets[&Dataset::ROOT]);
+    let mut give = |number: u32| {
+        let view = change.add_view().unwrap();
+        change.put_dataset(Dataset(number), DatasetRecord { view, ..record.clone() });
+        (u32::from(view), change.tree.counters.view)
+    };
+    assert_eq!(give(2).0, last - 1);
+    assert_eq!(give(3), (last, last + 1));
+    assert_eq!(give(4).0, 1, "0 is the mount's");
+    // The one that was given up just now is not the next one.
+    assert_eq!(give(4).0, 2);
+    assert_eq!(give(5).0, 3);
+    change.tree.counters.view = last - 1;
+    let view = change.add_view().unwrap();
+    assert_eq!(view, 1, "those in use are passed over");
 }

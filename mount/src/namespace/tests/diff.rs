@@ -137,7 +137,7 @@ fn a_snapshot_knows_what_it_refers_to_holds_alone_and_brought() {
     assert_eq!(ns.written(Ino::ROOT).unwrap(), 3 * whole);
     assert_eq!(ns.used(Dataset::ROOT, "1").unwrap(), whole);
     assert_eq!(ns.used(Dataset::ROOT, "2").unwrap(), whole);
-    ns.destroy_snapshots(Dataset::ROOT, &["2"], false).unwrap();
+    ns.destroy_snapshots(&[(Dataset::ROOT, "2")], false).unwrap();
     assert_eq!(ns.sweep_some(1000).unwrap().unreferenced, [block(10).id]);
     assert_eq!(ns.used(Dataset::ROOT, "1").unwrap(), whole);
 }

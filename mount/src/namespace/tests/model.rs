@@ -602,13 +602,13 @@ impl Pair {
         let which = which % self.branch.snapshots.len();
         let name = self.branch.snapshots[which].0.clone();
         if self.is_origin(&name) {
-            let refused = self.world.ns.destroy_snapshots(self.branch.dataset, &[&name], false);
+            let refused = self.world.ns.destroy_snapshots(&[(self.branch.dataset, &name)], false);
             assert!(matches!(refused, Err(TreeError::Cloned(_))));
             return;
         }
         self.branch.snapshots.remove(which);
         let root = self.world.ns.snapshot_root(self.branch.dataset, &name).unwrap();
-        self.world.ns.destroy_snapshots(self.branch.dataset, &[&name], false).unwrap();
+        self.world.ns.destroy_snapshots(&[(self.branch.dataset, &name)], false).unwrap();
         assert_eq!(fails(self.world.ns.getattr(root)), "ESTALE");
         self.is_swept = false;
     }

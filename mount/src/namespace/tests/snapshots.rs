@@ -73,9 +73,12 @@ fn snapshots_are_listed_named_and_held() {
         assert!(matches!(taken, Err(TreeError::InvalidName(_))), "{bad}");
     }
     assert!(matches!(ns.snapshot(&[Dataset(9)], "c", ""), Err(TreeError::NoDataset)));
-    ns.rename_snapshot(Dataset::ROOT, "a", "c").unwrap();
-    assert!(matches!(ns.rename_snapshot(Dataset::ROOT, "b", "c"), Err(TreeError::Exists(_))));
-    assert!(matches!(ns.rename_snapshot(Dataset::ROOT, "a", "d"), Err(TreeError::NoSnapshot(_))));
+    ns.rename_snapshots(&[Dataset::ROOT], "a", "c").unwrap();
+    assert!(matches!(ns.rename_snapshots(&[Dataset::ROOT], "b", "c"), Err(TreeError::Exists(_))));
+    assert!(matches!(
+        ns.rename_snapshots(&[Dataset::ROOT], "a", "d"),
+        Err(TreeError::NoSnapshot(_))
+    ));
     ns.hold(Dataset::ROOT, "c", "keep").unwrap();
     assert!(matches!(ns.hold(Dataset::ROOT, "c", "keep"), Err(TreeError::Exists(_))));
     let world = world.power_loss();
@@ -96,11 +99,11 @@ fn what_is_held_stays_until_it_is_released() {
     for tag in ["one", "two"] {
         ns.hold(Dataset::ROOT, "s", tag).unwrap();
     }
-    let refused = ns.destroy_snapshots(Dataset::ROOT, &["s"], false);
+    let refused = ns.destroy_snapshots(&[(Dataset::ROOT, "s")], false);
     assert!(matches!(refused, Err(TreeError::Held(tags)) if tags == ["one", "two"]));
     assert!(matches!(ns.release(Dataset::ROOT, "s", "none"), Err(TreeError::NoHold(_))));
     ns.release(Dataset::ROOT, "s", "one").unwrap();
-    ns.destroy_snapshots(Dataset::ROOT, &["s"], true).unwrap();
+    ns.destroy_snapshots(&[(Dataset::ROOT, "s")], true).unwrap();
     assert!(ns.find_snapshot(Dataset::ROOT, "s").unwrap().deferred);
     assert_eq!(ns.sweep_some(100).unwrap(), Swept::default());
     ns.release(Dataset::ROOT, "s", "two").unwrap();
@@ -115,10 +118,10 @@ fn snapshots_are_destroyed_all_or_none() {
     for name in ["a", "b", "c"] {
         take(&world, name);
     }
-    let refused = world.ns.destroy_snapshots(Dataset::ROOT, &["a", "x"], false);
+    let refused = world.ns.destroy_snapshots(&[(Dataset::ROOT, "a"), (Dataset::ROOT, "x")], false);
     assert!(matches!(refused, Err(TreeError::NoSnapshot(name)) if name == "x"));
     assert_eq!(world.ns.snapshots(Dataset::ROOT).unwrap().len(), 3);
-    world.ns.destroy_snapshots(Dataset::ROOT, &["a", "c"], false).unwrap();
+    world.ns.destroy_snapshots(&[(Dataset::ROOT, "a"), (Dataset::ROOT, "c")], false).unwrap();
     assert_eq!(world.ns.snapshots(Dataset::ROOT).unwrap()[0].name, "b");
 }
 
@@ -134,7 +137,7 @@ fn a_sweep_goes_on_after_a_crash() {
     for &file in &files {
         world.write(file, 0, &[piece(0, 10, 1000)]);
     }
-    world.ns.destroy_snapshots(Dataset::ROOT, &["s"], false).unwrap();
+    world.ns.destroy_snapshots(&[(Dataset::ROOT, "s")], false).unwrap();
     let mut freed = Vec::new();
     for _ in 0..3 {
         let swept = world.ns.sweep_some(1).unwrap();

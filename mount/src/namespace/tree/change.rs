@@ -88,19 +88,19 @@ impl Change {
         self.batch.delete(Space::Meta, &key::meta_number(key::NODES, node.0));
     }
 
-    /// An index for a new view: one that was never used while there are any, so that handles of
-    /// what is gone stay stale.
+    /// An index for a new view: the next one round that is free, so that one that was given up rests
+    /// as long as possible and handles of what is gone stay stale.
     pub(in crate::namespace) fn add_view(&mut self) -> TreeResult<u16> {
-        let next = self.tree.counters.view;
-        if next < VIEWS_END {
-            self.tree.counters.view += 1;
-            return Ok(next as u16);
-        }
         let datasets = self.tree.datasets.values().map(|record| record.view);
         let snapshots = self.tree.snapshots.values().map(|record| record.view);
         let used: std::collections::HashSet<u16> = datasets.chain(snapshots).collect();
         // Index 0 would give another root the number of the mount's.
-        (1..u16::MAX).find(|index| !used.contains(index)).ok_or(TreeError::TooMany)
+        let first = self.tree.counters.view.clamp(1, VIEWS_END);
+        let mut round = (first..VIEWS_END).chain(1..first);
+        let free = round.find(|index| !used.contains(&(*index as u16)));
+        let index = free.ok_or(TreeError::TooMany)?;
+        self.tree.counters.view = index + 1;
+        Ok(index as u16)
     }
 
     pub(in crate::namespace) fn put_dataset(&mut self, dataset: Dataset, record: DatasetRecord) {

@@ -85,7 +85,7 @@ fn nothing_changes_in_a_read_only_dataset_whatever_is_open() {
     assert_eq!(&world.read(file, 0, 99)[..], b"written before");
     // A snapshot changes no file; nor does clearing away what has no name any more.
     let _ = volume.snapshot(&[dataset], "s", "").unwrap();
-    let _ = volume.destroy_snapshots(dataset, &["s"], false).unwrap();
+    let _ = volume.destroy_snapshots(&[(dataset, "s")], false).unwrap();
     volume.release(orphan.0, orphan.1);
     volume.forget(orphan.0, 1);
     world.remount();
@@ -111,10 +111,10 @@ fn a_dataset_in_a_read_only_one_is_neither_made_nor_moved_nor_destroyed() {
     let volume = world.volume();
     assert!(volume.create_dataset(&ROOT, Ino::ROOT, b"x", 0o755, &[]).is_err());
     assert!(volume.rename_dataset(dataset, Ino::ROOT, b"x").is_err());
-    assert!(volume.destroy_dataset(dataset, false).is_err());
+    assert!(volume.destroy_datasets(&[dataset], false).is_err());
     world.set(Dataset::ROOT, Setting::ReadOnly(false));
     let _ = volume.rename_dataset(dataset, Ino::ROOT, b"x").unwrap();
-    let _ = volume.destroy_dataset(dataset, false).unwrap();
+    let _ = volume.destroy_datasets(&[dataset], false).unwrap();
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn the_kernel_learns_which_names_changed() {
     assert_eq!(taken.forget.entries, [entry("s")]);
     assert!(taken.forget.inodes.contains(&snapshots));
     let root = world.look(".firn/snapshot/s");
-    let renamed = world.volume().rename_snapshot(Dataset::ROOT, "s", "t").unwrap();
+    let renamed = world.volume().rename_snapshots(&[Dataset::ROOT], "s", "t").unwrap();
     assert_eq!(renamed.entries, [entry("s"), entry("t")]);
     let destroyed = world.destroy("t");
     assert_eq!(destroyed.entries, [entry("t")]);
@@ -230,9 +230,9 @@ fn a_destroyed_dataset_in_use_is_stale() {
     world.write(file, 0, &vec![2; 1 << 20]);
     let (clone, _) = volume.clone_snapshot(&ROOT, (child, "s"), Ino::ROOT, b"k").unwrap();
     assert_eq!(world.content_in(world.look("k"), "f"), vec![1; 1 << 20]);
-    assert!(volume.destroy_dataset(child, true).is_err());
-    drop(volume.destroy_dataset(clone, false).unwrap());
-    let forget = volume.destroy_dataset(child, true).unwrap();
+    assert!(volume.destroy_datasets(&[child], true).is_err());
+    drop(volume.destroy_datasets(&[clone], false).unwrap());
+    let forget = volume.destroy_datasets(&[child], true).unwrap();
     assert!(forget.inodes.contains(&file.0) && forget.inodes.contains(&dir), "{forget:?}");
     assert!(forget.entries.contains(&(Ino::ROOT, b"c".to_vec())));
     let late = volume.write(&ROOT, file.0, file.1, 0, b"late", true, false, world.wait());

@@ -23,7 +23,7 @@ impl World {
     }
 
     pub(super) fn destroy(&self, name: &str) -> Forget {
-        self.volume().destroy_snapshots(Dataset::ROOT, &[name], false).unwrap()
+        self.volume().destroy_snapshots(&[(Dataset::ROOT, name)], false).unwrap()
     }
 
     pub(super) fn open_in(&self, dir: Ino, name: &str) -> (Ino, Handle) {
@@ -246,15 +246,15 @@ fn what_is_not_there_is_refused_by_its_name() {
     assert!(matches!(snapshot, Err(TreeError::NoDataset)), "{snapshot:?}");
     let rollback = volume.rollback(nobody, "s", false);
     assert!(matches!(rollback, Err(TreeError::NoDataset)), "{rollback:?}");
-    let destroy = volume.destroy_dataset(nobody, true);
+    let destroy = volume.destroy_datasets(&[nobody], true);
     assert!(matches!(destroy, Err(TreeError::NoDataset)), "{destroy:?}");
     let rollback = volume.rollback(Dataset::ROOT, "s", false);
     assert!(matches!(rollback, Err(TreeError::NoSnapshot(_))), "{rollback:?}");
-    let destroy = volume.destroy_snapshots(Dataset::ROOT, &["s"], false);
+    let destroy = volume.destroy_snapshots(&[(Dataset::ROOT, "s")], false);
     assert!(matches!(destroy, Err(TreeError::NoSnapshot(_))), "{destroy:?}");
     // The root dataset cannot go; its files stay in use.
     let file = world.create("a");
-    assert!(volume.destroy_dataset(Dataset::ROOT, true).is_err());
+    assert!(volume.destroy_datasets(&[Dataset::ROOT], true).is_err());
     world.write(file, 0, b"x");
     assert_eq!(world.content("a"), b"x");
 }

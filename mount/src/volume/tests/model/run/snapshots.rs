@@ -49,7 +49,7 @@ impl<S: Subject> Runner<'_, S> {
             return;
         }
         let Saved { name, .. } = self.saved.remove(which % self.saved.len());
-        drop(self.volume().destroy_snapshots(Dataset::ROOT, &[&name], false).unwrap());
+        drop(self.volume().destroy_snapshots(&[(Dataset::ROOT, &name)], false).unwrap());
         self.reference.namespace_synced();
     }
 
