@@ -166,6 +166,12 @@ impl Policy {
         Ok(())
     }
 
+    /// Datasets that have a rule and are not among these.
+    pub fn missing(&self, paths: &[&[u8]]) -> Vec<String> {
+        let is_missing = |rule: &&SnapshotRule| !paths.contains(&rule.dataset.as_bytes());
+        self.snapshots.iter().filter(is_missing).map(|rule| rule.dataset.clone()).collect()
+    }
+
     /// What is kept of a dataset at a path from the root of the volume; `None` where no rule is.
     pub fn keep(&self, path: &[u8]) -> Option<Keep> {
         let covering = self.snapshots.iter().filter_map(|rule| Some((rule.covers(path)?, rule)));

@@ -164,7 +164,7 @@ impl Files {
     }
 
     /// Tells the flusher about `bytes` more in `node`.
-    fn note_dirty(&self, node: &Arc<FileNode>, bytes: u64) {
+    pub(crate) fn note_dirty(&self, node: &Arc<FileNode>, bytes: u64) {
         if node.must_list() {
             self.dirty.lock().push(Arc::clone(node));
         }

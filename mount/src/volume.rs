@@ -9,6 +9,7 @@
 //! away after the next open. *Failure*: after a failed sync or namespace commit every change is
 //! `EROFS` until the volume is opened again; reads go on.
 
+mod access;
 mod calls;
 mod data;
 mod datasets;

@@ -41,6 +41,8 @@ pub(super) struct Automatic {
 struct State {
     /// Why the policy file is not the one that holds.
     policy_failure: Option<String>,
+    /// Datasets that have a rule and do not exist.
+    missing: Vec<String>,
     datasets: Vec<DatasetState>,
 }
 
@@ -88,7 +90,7 @@ impl Automatic {
 
     /// What `status` says; `None` without a policy for snapshots.
     pub(super) fn status(&self, shown: impl Fn(&[u8]) -> String) -> Option<AutomaticSnapshots> {
-        let State { policy_failure, datasets } = self.state.lock().clone();
+        let State { policy_failure, missing, datasets } = self.state.lock().clone();
         let datasets: Vec<AutomaticState> = datasets
             .into_iter()
             .map(|dataset| AutomaticState {
@@ -98,8 +100,8 @@ impl Automatic {
                 failure: dataset.failure,
             })
             .collect();
-        let is_nothing = policy_failure.is_none() && datasets.is_empty();
-        (!is_nothing).then_some(AutomaticSnapshots { policy_failure, datasets })
+        let is_nothing = policy_failure.is_none() && missing.is_empty() && datasets.is_empty();
+        (!is_nothing).then_some(AutomaticSnapshots { policy_failure, missing, datasets })
     }
 }
 

@@ -169,6 +169,10 @@ const TOLD: usize = 8;
 
 fn automatic_warnings(snapshots: &AutomaticSnapshots) -> Vec<String> {
     let mut warnings: Vec<String> = snapshots.policy_failure.iter().cloned().collect();
+    if !snapshots.missing.is_empty() {
+        let missing = snapshots.missing.join(", ");
+        warnings.push(format!("policy.toml names datasets that do not exist: {missing}"));
+    }
     let failed: Vec<String> = snapshots
         .datasets
         .iter()

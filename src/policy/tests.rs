@@ -36,6 +36,7 @@ fn the_nearest_rule_holds() {
     assert_eq!((alone.keep(b"/"), alone.keep(b"/ab")), (None, None));
     assert!(alone.keep(b"/a/b").is_some());
     assert_eq!(Policy::parse("").unwrap(), Policy::default());
+    assert_eq!(policy.missing(&[b"/", b"/projA", b"/x"]), ["/projA/raw"]);
 }
 
 #[test]

@@ -133,6 +133,8 @@ pub struct BackupState {
 pub struct AutomaticSnapshots {
     /// Why the policy file is not the one that holds.
     pub policy_failure: Option<String>,
+    /// Datasets that have a rule and do not exist: paths from the root of the volume.
+    pub missing: Vec<String>,
     /// Each dataset with a rule.
     pub datasets: Vec<AutomaticState>,
 }

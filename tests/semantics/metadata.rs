@@ -152,7 +152,7 @@ fn times() {
 /// "Access times"
 #[test]
 fn access_times() {
-    let volume = Volume::mounted();
+    let mut volume = Volume::mounted();
     let path = volume.path("file");
     fs::write(&path, "content").unwrap();
     let long_ago = UNIX_EPOCH + Duration::from_secs(1000);
@@ -160,6 +160,22 @@ fn access_times() {
     file.set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"content");
     assert_eq!(fs::metadata(&path).unwrap().accessed().unwrap(), long_ago);
+    let mount = volume.path("");
+    volume.run(&["dataset", "set", "atime=on", mount.to_str().unwrap()]);
+    // A file that the kernel does not hold, so that it asks for content and for times again.
+    let other = volume.path("other");
+    fs::write(&other, "content").unwrap();
+    let file = File::options().write(true).open(&other).unwrap();
+    file.set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
+    drop(file);
+    assert_eq!(fs::read(&other).unwrap(), b"content");
+    volume.umount();
+    volume.mount();
+    let accessed = || fs::metadata(volume.path("other")).unwrap().accessed().unwrap();
+    let first = accessed();
+    assert!(first > long_ago);
+    assert_eq!(fs::read(volume.path("other")).unwrap(), b"content");
+    assert_eq!(accessed(), first);
 }
 
 /// "Birth time"

@@ -127,3 +127,60 @@ fn rollback() {
     assert_eq!(number(""), before.0);
     assert_ne!(number("file"), before.1);
 }
+
+/// "Read-only datasets"
+#[test]
+fn read_only_datasets() {
+    let volume = Volume::mounted();
+    make_dataset(&volume, "a");
+    make_dataset(&volume, "a/b");
+    let name = |path: &str| volume.path(path).to_str().unwrap().to_owned();
+    let file = File::options().create_new(true).write(true).open(volume.path("a/b/file")).unwrap();
+    file.write_all_at(b"unsynced", 0).unwrap();
+    volume.run(&["dataset", "set", "readonly=on", &name("a")]);
+    let late = file.write_all_at(b"too late", 0).and_then(|()| file.sync_all());
+    failed_with(late, Errno::ROFS);
+    failed_with(fs::write(volume.path("a/b/other"), "x"), Errno::ROFS);
+    failed_with(fs::remove_file(volume.path("a/b/file")), Errno::ROFS);
+    failed_with(fs::rename(volume.path("a/b/file"), volume.path("a/b/other")), Errno::ROFS);
+    failed_with(File::options().write(true).open(volume.path("a/b/file")).map(drop), Errno::ROFS);
+    for args in [["create", &name("a/c")], ["destroy", &name("a/b")]] {
+        let refused = volume.firn().arg("dataset").args(args).output().unwrap();
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && error.contains("read-only"), "{error}");
+    }
+    take(&volume, "a/b", "s");
+    assert_eq!(fs::read(shown(&volume, "a/b", "s", "file")).unwrap(), b"unsynced");
+    volume.run(&["snapshot", "rollback", &at(&volume, "a/b", "s")]);
+    volume.run(&["snapshot", "destroy", &at(&volume, "a/b", "s")]);
+    fs::write(volume.path("elsewhere"), "x").unwrap();
+    volume.run(&["dataset", "set", "readonly=off", &name("a")]);
+    assert_eq!(fs::read(volume.path("a/b/file")).unwrap(), b"unsynced");
+    fs::write(volume.path("a/b/file"), "x").unwrap();
+}
+
+/// "Compression of datasets"
+#[test]
+fn compression_of_datasets() {
+    let volume = Volume::mounted();
+    make_dataset(&volume, "a");
+    let dataset = volume.path("a").to_str().unwrap().to_owned();
+    let text = "the same again and again ".repeat(50_000);
+    let stored = |name: &str| {
+        let path = volume.path(name);
+        fs::write(&path, &text).unwrap();
+        File::options().write(true).open(&path).unwrap().sync_all().unwrap();
+        let found = volume.run(&["explain", "--json", path.to_str().unwrap()]);
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let runs = found["runs"].as_array().unwrap().clone();
+        runs.iter().map(|run| run["block"]["stored"]["stored_bytes"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert!(stored("a/auto") < text.len() as u64 / 10);
+    volume.run(&["dataset", "set", "compression=off", &dataset]);
+    assert!(stored("a/off") >= text.len() as u64);
+    volume.run(&["dataset", "set", "compression=zstd-3", &dataset]);
+    assert!(stored("a/zstd") < text.len() as u64 / 10);
+    for name in ["a/auto", "a/off", "a/zstd"] {
+        assert_eq!(fs::read(volume.path(name)).unwrap(), text.as_bytes());
+    }
+}

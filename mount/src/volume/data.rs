@@ -72,6 +72,12 @@ impl Volume {
             self.after_close(ino);
             return Err(error);
         }
+        if mode.read
+            && let Err(error) = self.note_access(&node)
+        {
+            self.after_close(ino);
+            return Err(error);
+        }
         Ok(self.handles.add(node, mode))
     }
 

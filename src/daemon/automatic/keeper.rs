@@ -44,6 +44,7 @@ pub(super) struct Keeper {
     stamp: Option<Option<Stamp>>,
     policy: Policy,
     policy_failure: Option<String>,
+    missing: Vec<String>,
     states: BTreeMap<Dataset, DatasetState>,
     /// When there is something to be done next, and when that was found out.
     next: Option<(i64, i64)>,
@@ -56,6 +57,7 @@ impl Keeper {
             stamp: None,
             policy: Policy::default(),
             policy_failure: None,
+            missing: Vec::new(),
             states: BTreeMap::new(),
             next: None,
         }
@@ -81,7 +83,8 @@ impl Keeper {
 
     pub(super) fn state(&self) -> State {
         let datasets = self.states.values().cloned().collect();
-        State { policy_failure: self.policy_failure.clone(), datasets }
+        let (policy_failure, missing) = (self.policy_failure.clone(), self.missing.clone());
+        State { policy_failure, missing, datasets }
     }
 
     /// Reads the policy again when its file is another one; whether it was.
@@ -116,7 +119,10 @@ impl Keeper {
         self.states.clear();
         let mut kept: Vec<(Dataset, Keep)> = Vec::new();
         let mut due: BTreeMap<Turn, Vec<Dataset>> = BTreeMap::new();
-        for (dataset, path) in tree.datasets() {
+        let datasets = tree.datasets();
+        let paths: Vec<&[u8]> = datasets.iter().map(|(_, path)| path.as_slice()).collect();
+        self.missing = self.policy.missing(&paths);
+        for (dataset, path) in datasets {
             let Some(keep) = self.policy.keep(&path) else { continue };
             kept.push((dataset, keep));
             let state = DatasetState { path, last: None, next_due: None, failure: None };

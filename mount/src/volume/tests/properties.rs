@@ -1,5 +1,8 @@
 //! Properties of datasets in use: what each has programs meet.
 
+use std::time::Duration;
+
+use firn_tiering::Clock;
 use firn_tiering::encode::Compression;
 
 use super::fake::{READ_WRITE, ROOT, World};
@@ -115,6 +118,39 @@ fn a_dataset_in_a_read_only_one_is_neither_made_nor_moved_nor_destroyed() {
     world.set(Dataset::ROOT, Setting::ReadOnly(false));
     let _ = volume.rename_dataset(dataset, Ino::ROOT, b"x").unwrap();
     let _ = volume.destroy_datasets(&[dataset], false).unwrap();
+}
+
+#[test]
+fn opening_for_reading_changes_the_access_time_where_it_is_kept_and_worth_it() {
+    let mut world = World::new();
+    let file = world.create("f");
+    world.write(file, 0, b"content");
+    world.fsync(file).unwrap();
+    let atime = |world: &World| world.volume().getattr(file.0).unwrap().atime;
+    let made = atime(&world);
+    let read = |world: &World| {
+        world.clock.advance(Duration::from_secs(60));
+        world.content("f");
+        atime(world)
+    };
+    assert_eq!(read(&world), made);
+    world.set(Dataset::ROOT, Setting::AccessTime(true));
+    let first = read(&world);
+    assert_eq!(first, world.clock.now());
+    assert_eq!(read(&world), first, "once is enough");
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    let later = read(&world);
+    assert_eq!(later, world.clock.now());
+    // Reading is no change of the file, and does not last longer than it has to.
+    let attr = world.volume().getattr(file.0).unwrap();
+    assert!(attr.mtime < later && attr.ctime < later);
+    world.volume().sync().unwrap();
+    world.lose_power();
+    assert_eq!(world.volume().getattr(file.0).unwrap().atime, later);
+    world.clock.advance(Duration::from_secs(48 * 3600));
+    world.set(Dataset::ROOT, Setting::ReadOnly(true));
+    assert_eq!(read(&world), later);
+    assert_eq!(world.volume().dirty_files(), 0);
 }
 
 #[test]

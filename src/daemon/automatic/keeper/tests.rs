@@ -101,6 +101,7 @@ fn snapshots_come_and_go_as_the_policy_says() {
     world.policy(RULE);
     assert!(world.tick() && !world.tick());
     assert_eq!(*world.tree.taken.borrow(), 1, "both of the same instant");
+    assert!(world.keeper.state().missing.is_empty());
     let first = world.names(2);
     assert_eq!((first.len(), world.names(3), world.names(1)), (1, first.clone(), vec![]));
     let state = world.state(2);
@@ -154,6 +155,9 @@ fn a_policy_that_is_wrong_leaves_the_last_good_one_and_says_so() {
     let before = world.names(2).len();
     world.pass(HOUR);
     assert_eq!(world.names(2).len(), before + 1, "the old policy holds");
+    world.policy("[[snapshots]]\ndataset = \"/no\"\ndaily = 1");
+    world.tick();
+    assert_eq!(world.keeper.state().missing, ["/no"]);
     world.policy("");
     world.tick();
     assert!(world.keeper.state().policy_failure.is_none());
