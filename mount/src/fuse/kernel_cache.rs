@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
@@ -78,7 +79,12 @@ impl KernelCache {
             return Ok(());
         }
         match File::open(&self.shared.mountpoint) {
-            Ok(root) => rustix::fs::syncfs(&root)?,
+            Ok(root) => match rustix::fs::syncfs(&root) {
+                // What was written to a read-only dataset or to an abandoned state is part of no
+                // state; who wrote it is told.
+                Err(Errno::ROFS | Errno::STALE) => {}
+                done => done?,
+            },
             // The mountpoint may be out of reach, as after a lazy unmount; only slower then.
             Err(error) => tracing::debug!(%error, "draining page by page"),
         }
