@@ -69,6 +69,11 @@ fn properties_are_inherited_shown_with_their_source_and_kept() {
     let offline = format!("{}:/a/b", scene.vol());
     assert_eq!(scene.property("tier", &offline), pair("fast", "local"));
     assert_eq!(scene.property("mounted", &offline), pair("no", "-"));
+    scene.set_property("tier=slow", &offline);
+    scene.firn(&["dataset", "inherit", "quota", &format!("{}:/a", scene.vol())]).done();
+    scene.mount().done();
+    assert_eq!(scene.property("tier", &b), pair("slow", "local"));
+    assert_eq!(scene.property("quota", &a), pair("none", "default"));
 }
 
 #[test]

@@ -121,7 +121,7 @@ pub(super) struct Set {
     /// <property>=<value>, one or several
     #[arg(required = true, value_name = "PROPERTY=VALUE")]
     settings: Vec<String>,
-    /// The dataset: the path of its root directory
+    /// The dataset: the path of its root directory, or <volume-dir>:/path
     dataset: PathBuf,
 }
 
@@ -145,7 +145,7 @@ pub(super) struct Inherit {
     recursive: bool,
     /// The property
     property: String,
-    /// The dataset: the path of its root directory
+    /// The dataset: the path of its root directory, or <volume-dir>:/path
     dataset: PathBuf,
 }
 
