@@ -76,7 +76,9 @@ impl Keeper {
             return false;
         }
         self.keep(now, tree, is_stopping);
-        let due = self.states.values().filter_map(|state| state.next_due).min();
+        // What is still due failed, and is not to be tried at every tick.
+        let later = self.states.values().filter_map(|state| state.next_due.filter(|due| *due > now));
+        let due = later.min();
         self.next = Some((due.map_or(now + AGAIN, |due| due.clamp(now + 1, now + AGAIN)), now));
         true
     }

@@ -176,6 +176,8 @@ fn one_that_fails_holds_up_no_other_and_is_tried_again() {
     let failure = world.state(3).failure.unwrap();
     assert!(failure.starts_with("taking auto-hourly-") && failure.ends_with(": out of order"));
     assert_eq!(world.state(2).failure, None);
+    world.clock.advance(Duration::from_secs(2));
+    assert!(!world.tick(), "not at once");
     world.tree.broken.borrow_mut().clear();
     world.pass(Duration::from_secs(AGAIN as u64));
     assert_eq!((world.names(3).len(), world.state(3).failure), (1, None));
