@@ -77,7 +77,8 @@ impl Keeper {
         }
         self.keep(now, tree, is_stopping);
         // What is still due failed, and is not to be tried at every tick.
-        let later = self.states.values().filter_map(|state| state.next_due.filter(|due| *due > now));
+        let later =
+            self.states.values().filter_map(|state| state.next_due.filter(|due| *due > now));
         let due = later.min();
         self.next = Some((due.map_or(now + AGAIN, |due| due.clamp(now + 1, now + AGAIN)), now));
         true

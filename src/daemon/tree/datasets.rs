@@ -4,13 +4,12 @@ use anyhow::{Context, anyhow};
 use firn_mount::namespace::{Dataset, Snapshot};
 use firn_mount::types::Ino;
 
+use super::TreeAnswers;
 use super::naming::{Naming, check_dataset_name};
 use super::properties::parse_all;
-use super::{TreeAnswers, while_saying};
 use crate::control::server::Outbox;
 use crate::control::tree::{Assignment, DatasetAct, DatasetName, NewName};
 use crate::failure::Explain;
-use crate::report::datasets::DatasetLine;
 use crate::report::snapshots::Destroyed;
 
 /// Permission bits of a new dataset's root directory.

@@ -66,7 +66,7 @@ fn what_a_snapshot_keeps_counts_until_it_is_swept() {
     let snapshot = world.ns.find_snapshot(Dataset::ROOT, "a").unwrap();
     assert_eq!(snapshot.referenced, Some(Referenced { bytes: 2 * WHOLE, files: 2 }));
     assert_eq!(world.ns.written(snapshot.root).unwrap(), 2 * WHOLE);
-    world.ns.destroy_snapshots(Dataset::ROOT, &["a"], false).unwrap();
+    world.ns.destroy_snapshots(&[(Dataset::ROOT, "a")], false).unwrap();
     sweep(&world);
     assert_eq!(space(&world, Dataset::ROOT), (0, 0, 0));
 }
@@ -85,11 +85,11 @@ fn a_destroyed_snapshot_leaves_what_was_written_to_the_next() {
         world.ns.written(root).unwrap() / WHOLE
     };
     assert_eq!((written("a"), written("b"), written("c")), (2, 2, 2));
-    world.ns.destroy_snapshots(Dataset::ROOT, &["b"], false).unwrap();
+    world.ns.destroy_snapshots(&[(Dataset::ROOT, "b")], false).unwrap();
     sweep(&world);
     // Slot 9 as it was in "b" is gone.
     assert_eq!((written("a"), written("c")), (2, 3));
-    world.ns.destroy_snapshots(Dataset::ROOT, &["c"], false).unwrap();
+    world.ns.destroy_snapshots(&[(Dataset::ROOT, "c")], false).unwrap();
     sweep(&world);
     assert_eq!(space(&world, Dataset::ROOT), (5, 3, 4));
 }
@@ -119,7 +119,7 @@ fn a_clone_begins_with_nothing_and_takes_the_snapshots_when_promoted() {
     sweep(&world);
     assert_eq!((space(&world, clone).0, space(&world, Dataset::ROOT).0), (2, 2));
     // What lies behind the clone's origin is the clone's, too, without the snapshot.
-    ns.destroy_snapshots(clone, &["a"], false).unwrap();
+    ns.destroy_snapshots(&[(clone, "a")], false).unwrap();
     sweep(&world);
     world.assert_sound();
     assert_eq!(space(&world, clone), (2, 1, 1));

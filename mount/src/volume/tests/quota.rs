@@ -152,7 +152,7 @@ fn removing_always_works_and_makes_room_unless_a_snapshot_keeps_it() {
     let c = scene.create("c").unwrap();
     scene.write(c, 0, 2 * MIB).unwrap();
     assert!(is_over(&scene.write(c, 2 * MIB, 1)), "the snapshot holds the other half");
-    let _ = volume.destroy_snapshots(scene.dataset, &["s"], false).unwrap();
+    let _ = volume.destroy_snapshots(&[(scene.dataset, "s")], false).unwrap();
     volume.sweeper.rest();
     scene.write(c, 2 * MIB, 2 * MIB).unwrap();
     assert!(is_over(&scene.write(c, 4 * MIB, 1)));
