@@ -12,6 +12,7 @@
 
 pub(crate) mod allocate;
 pub(crate) mod commit;
+pub(crate) mod exchange;
 pub(crate) mod extents;
 pub(crate) mod flusher;
 pub(crate) mod gate;

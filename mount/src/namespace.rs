@@ -46,10 +46,12 @@ mod position;
 mod properties;
 mod prune;
 mod quota;
+mod receive;
 pub mod record;
 mod remove;
 mod rename;
 mod rollback;
+mod send;
 mod snapshots;
 pub mod store;
 mod sweep;
@@ -82,13 +84,15 @@ pub use owners::Owner;
 pub use position::{Position, Stage};
 pub use properties::{Properties, Source};
 pub use quota::Quota;
-pub(crate) use record::Reader;
+pub(crate) use receive::{ApplyError, Beginning, Incoming, OBJECTS_END, Receiving, Start, Undone};
 pub use record::{CLASS_MAX, Property, Setting, is_class_name};
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
 pub use record::{Hold, Referenced};
+pub(crate) use record::{Reader, RecordError, kind_of_mode, mode_of_kind, put_varint};
 pub use remove::Removed;
 pub use rename::Renamed;
 pub use rollback::RolledBack;
+pub(crate) use send::{SendSource, SlotRange, Step};
 pub use snapshots::Snapshot;
 pub use store::{
     Batch, Durability, LocalStore, MemoryStore, NamespaceReader, NamespaceStore, Space,
@@ -104,7 +108,8 @@ use gate::Gate;
 use key::Kind;
 use locks::Locks;
 use names::NameHash;
-use record::{Leases, Usage, Version, VolumeRecord};
+pub(crate) use record::Version;
+use record::{Leases, Usage, VolumeRecord};
 use tree::Tree;
 
 /// Settings of an open namespace.
@@ -221,6 +226,7 @@ impl Namespace {
         };
         namespace.open_ledger(&volume, !options.read_only)?;
         if !options.read_only {
+            namespace.undo_interrupted()?;
             namespace.finish_rollbacks()?;
             namespace.finish_truncations()?;
         } else if !namespace.tree.read().rollbacks.is_empty() {

@@ -2,24 +2,29 @@
 //! why it fails. `Volume::send` and `Volume::receive` are the two ends; FORMAT.md, "Send stream",
 //! says what travels in between.
 
+mod chain;
 mod error;
+mod format;
+mod header;
+mod order;
+mod receiver;
+mod sender;
 mod token;
+mod window;
 
 use crate::namespace::Dataset;
 use crate::types::{Forget, Ino};
 
+pub use crate::types::Guid;
+
 pub use error::{ReceiveError, SendError};
-pub use token::ResumeToken;
+pub use token::{ResumeToken, TokenError};
 
-/// Names one snapshot in all volumes that have it: it travels with the snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Guid(pub [u8; 16]);
-
-impl std::fmt::Display for Guid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
+pub(crate) use header::Header;
+pub(crate) use receiver::{Receiver, apply_error, begin};
+pub(crate) use sender::Sender;
+#[cfg(test)]
+pub(crate) use sender::{Forged, forge};
 
 /// What to send.
 #[derive(Clone, Debug)]

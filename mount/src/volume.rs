@@ -25,6 +25,7 @@ mod rollback;
 mod snapdir;
 mod snapshots;
 mod storage;
+mod stream;
 mod sweeper;
 mod table;
 mod virtual_xattr;
@@ -88,6 +89,7 @@ pub struct Volume {
     /// Free bytes, and when they were asked for.
     known_free: Mutex<Option<(Instant, u64)>>,
     sweeper: Sweeper,
+    receiving: stream::Busy,
 }
 
 impl std::fmt::Debug for Volume {
@@ -126,6 +128,7 @@ impl Volume {
             small_sync: Mutex::default(),
             known_free: Mutex::default(),
             sweeper,
+            receiving: stream::Busy::default(),
         };
         volume.purge_orphans()?;
         Ok(volume)

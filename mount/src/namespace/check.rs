@@ -125,10 +125,9 @@ impl<'a> Check<'a> {
     fn view(mut self) -> FsResult<Report> {
         self.objects()?;
         let window = self.options.window.max(1);
-        let mut base = 0;
-        while base <= self.highest {
-            self.links(base, window)?;
-            base += window as u64;
+        let mut next = Some(0);
+        while let Some(base) = next {
+            next = self.links(base, window)?;
         }
         Ok(self.report)
     }
@@ -545,9 +544,10 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Names of the inodes from number `base` on.
-    fn links(&mut self, base: u64, window: usize) -> FsResult<()> {
+    /// Names of the inodes from number `base` on; returns the first number behind the window.
+    fn links(&mut self, base: u64, window: usize) -> FsResult<Option<u64>> {
         let window = window.min((self.highest - base + 1) as usize);
+        let mut next: Option<u64> = None;
         let mut names = vec![0_u32; window];
         let mut expected = vec![None; window];
         Self::for_each(self.namespace, &self.view, &mut |key, value| {
@@ -563,6 +563,11 @@ impl<'a> Check<'a> {
             };
             match head.kind {
                 Kind::Inode => {
+                    let object = head.object.object();
+                    if (base + window as u64..=self.highest).contains(&object) {
+                        // Numbers that were received may be far apart.
+                        next = Some(next.map_or(object, |next| next.min(object)));
+                    }
                     if let (Some(at), Ok(inode)) =
                         (at(head.object), Inode::decode(head.object, version, record))
                     {
@@ -586,7 +591,7 @@ impl<'a> Check<'a> {
                 self.finding(FindingKind::LinkCount, ino, detail);
             }
         }
-        Ok(())
+        Ok(next)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::types::{Caller, FileKind, Ino};
 pub(super) const MAX_LINKS: u32 = i32::MAX as u32;
 
 /// Longest target of a symbolic link in bytes.
-const SYMLINK_MAX: usize = 4095;
+pub(super) const SYMLINK_MAX: usize = 4095;
 
 /// What to create.
 #[derive(Clone, Copy, Debug)]

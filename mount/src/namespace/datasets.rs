@@ -53,6 +53,7 @@ impl Namespace {
         let mut found: Vec<_> = tree
             .datasets
             .iter()
+            .filter(|(dataset, _)| !tree.is_hidden(**dataset))
             .map(|(&dataset, record)| {
                 let view = tree.live_view(dataset);
                 let snapshot = record.origin.and_then(|node| tree.snapshots.get(&node));
@@ -287,7 +288,7 @@ impl Namespace {
     /// The junction of the dataset whose root directory `ino` is.
     pub(super) fn junction_above(&self, ino: Ino) -> FsResult<Option<Ino>> {
         let view = self.view(ino)?;
-        if !view.is_live() || ino != view.root() {
+        if !view.is_head || ino != view.root() {
             return Ok(None);
         }
         let tree = self.tree.read();
@@ -362,7 +363,7 @@ impl Namespace {
 }
 
 impl Change {
-    fn add_number(&mut self) -> TreeResult<Dataset> {
+    pub(super) fn add_number(&mut self) -> TreeResult<Dataset> {
         let number = self.tree.counters.dataset;
         self.tree.counters.dataset = number.checked_add(1).ok_or(TreeError::TooMany)?;
         Ok(Dataset(number))
@@ -404,7 +405,7 @@ impl Change {
         self.tree.lines.insert(line, record);
     }
 
-    fn remove_dataset(&mut self, dataset: Dataset) {
+    pub(super) fn remove_dataset(&mut self, dataset: Dataset) {
         self.batch.delete(Space::Meta, &key::meta_number(key::DATASETS, dataset.0));
         self.tree.datasets.remove(&dataset);
         self.put_settings(dataset, Settings::default());

@@ -54,6 +54,9 @@ pub struct Difference {
 pub(super) struct Kinds(u8);
 
 impl Kinds {
+    /// Every kind.
+    pub(super) const ALL: Self = Self(u8::MAX);
+
     fn add(&mut self, kind: Kind) {
         self.0 |= 1 << kind as u8;
     }
@@ -92,9 +95,20 @@ impl Namespace {
         newer: &View,
         visit: &mut dyn FnMut(Ino, Kinds) -> FsResult<bool>,
     ) -> TreeResult<()> {
+        self.changed_objects_from(older, newer, 0, visit)
+    }
+
+    /// [`Namespace::changed_objects`] from the object `first` on.
+    pub(super) fn changed_objects_from(
+        &self,
+        older: &View,
+        newer: &View,
+        first: u64,
+        visit: &mut dyn FnMut(Ino, Kinds) -> FsResult<bool>,
+    ) -> TreeResult<()> {
         let nodes = self.nodes_between(older, newer)?;
         let per_node = (ENTRIES / nodes.len().max(1)).max(ENTRIES_PER_NODE);
-        let mut from = Some(0);
+        let mut from = Some(first);
         while let Some(first) = from {
             let mut found: BTreeMap<u64, Kinds> = BTreeMap::new();
             let mut horizon = None;
@@ -122,6 +136,11 @@ impl Namespace {
             from = horizon;
         }
         Ok(())
+    }
+
+    /// Fails unless `newer` came from `older`.
+    pub(super) fn check_earlier(&self, older: &View, newer: &View) -> TreeResult<()> {
+        self.nodes_between(older, newer).map(drop)
     }
 
     /// The nodes behind one state up to another that came from it.

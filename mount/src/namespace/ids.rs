@@ -87,6 +87,20 @@ impl Ids {
         Ok(ino)
     }
 
+    /// Numbers below `end` are in use by inodes that were received, and are never handed out.
+    pub(super) fn reserve_inodes(&self, end: u64) -> FsResult<()> {
+        let mut state = self.state.lock();
+        if state.stored.inodes < end {
+            let leases = Leases { inodes: end, ..state.stored };
+            self.gate.commit(stored(leases), Durability::Durable)?;
+            state.stored = leases;
+            state.inodes = end..end;
+        } else if state.inodes.start < end {
+            state.inodes.start = end.min(state.inodes.end);
+        }
+        Ok(())
+    }
+
     /// Inode numbers from this one on were never handed out.
     pub(super) fn inodes_end(&self) -> u64 {
         self.state.lock().stored.inodes

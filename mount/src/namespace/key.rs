@@ -257,6 +257,12 @@ pub fn backrefs_of(block: BlockId) -> [u8; 8] {
     block.raw().to_be_bytes()
 }
 
+/// Start of the keys of what is being received.
+pub const RECEIVES: u8 = b'a';
+
+/// Start of the keys that say how far receives are.
+pub const RECEIVED: u8 = b'b';
+
 /// Key of the volume record.
 pub const VOLUME: &[u8] = b"v";
 

@@ -14,18 +14,18 @@ impl Namespace {
     /// The dataset whose live root directory `ino` is.
     pub fn live_root_of(&self, ino: Ino) -> Option<Dataset> {
         let view = self.view(ino).ok()?;
-        (view.is_live() && ino == view.root()).then_some(view.dataset)
+        (view.is_head && ino == view.root()).then_some(view.dataset)
     }
 
     /// The dataset of the snapshot whose root directory `ino` is.
     pub fn snapshot_root_of(&self, ino: Ino) -> Option<Dataset> {
         let view = self.view(ino).ok()?;
-        (!view.is_live() && ino == view.root()).then_some(view.dataset)
+        (!view.is_head && ino == view.root()).then_some(view.dataset)
     }
 
     /// The snapshot that an inode is in: its dataset and its name.
     pub fn snapshot_with(&self, ino: Ino) -> Option<(Dataset, String)> {
-        let view = self.view(ino).ok().filter(|view| !view.is_live())?;
+        let view = self.view(ino).ok().filter(|view| !view.is_head)?;
         let tree = self.tree.read();
         let record = tree.snapshots.get(&view.limit)?;
         Some((view.dataset, record.name.clone()))

@@ -223,10 +223,9 @@ impl<'a> Pruner<'a> {
     /// The cached inode no longer is what is stored.
     fn note_inode(&mut self, head_key: &[u8]) -> FsResult<()> {
         let head = HeadKey::decode(head_key)?;
-        if head.kind == Kind::Inode
-            && let Some(view) = self.namespace.tree.read().live_view(self.line)
-        {
-            self.inodes.push(view.lift(head.object));
+        if head.kind == Kind::Inode {
+            let tree = self.namespace.tree.read();
+            self.inodes.extend(tree.writable_view(self.line).map(|view| view.lift(head.object)));
         }
         Ok(())
     }

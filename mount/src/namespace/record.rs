@@ -5,6 +5,7 @@ mod dentry;
 mod inode;
 mod meta;
 mod properties;
+mod receive;
 mod slot;
 mod time;
 mod usage;
@@ -18,7 +19,8 @@ pub use dentry::{BUCKET_BITS, Bucket, Entry, NAME_MAX};
 pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
 pub use meta::{Leases, VolumeRecord};
 pub use properties::{CLASS_MAX, Property, Setting, Settings, is_class_name};
-pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated, fresh};
+pub use receive::{Base, NewPlace, ReceiveProgress, ReceiveRecord};
+pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated, check_pieces, fresh};
 pub use time::Timestamp;
 pub use usage::Usage;
 pub use version_tree::{

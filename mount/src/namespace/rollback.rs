@@ -153,7 +153,7 @@ impl Change {
         Ok(())
     }
 
-    fn put_rollback(&mut self, dataset: Dataset, record: RollbackRecord) {
+    pub(super) fn put_rollback(&mut self, dataset: Dataset, record: RollbackRecord) {
         let key = key::meta_number(key::ROLLBACKS, dataset.0);
         self.batch.put(Space::Meta, &key, record.encode());
         self.tree.rollbacks.insert(dataset, record);

@@ -11,7 +11,7 @@ use super::locks::TreeGuard;
 use super::record::{HOLDS_MAX, Hold, MESSAGE_MAX, Referenced, SnapshotRecord, TAG_MAX, Timestamp};
 use super::store::Durability;
 use super::tree::{Change, Tree, TreeError, TreeResult};
-use crate::types::Ino;
+use crate::types::{Guid, Ino};
 
 /// A snapshot, as people know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub deferred: bool,
     /// What it refers to, if that was counted.
     pub referenced: Option<Referenced>,
+    /// Its name in all volumes that have it.
+    pub guid: Guid,
 }
 
 impl Namespace {
@@ -57,11 +59,17 @@ impl Namespace {
 
     /// Goes on with a tree that was stored.
     pub(super) fn replace_tree(&self, _: &TreeGuard<'_>, tree: Tree) {
-        let gone = self.tree.read().has_view_outside(&tree);
+        let (gone, root_changed) = {
+            let old = self.tree.read();
+            let shown = |tree: &Tree| tree.view(Ino::ROOT).map(|view| view.index);
+            (old.has_view_outside(&tree), shown(&old) != shown(&tree))
+        };
         self.gate.ledger().adopt(&tree);
         *self.tree.write() = tree;
         if gone {
-            self.cache.retain(|ino| self.tree.read().view(ino).is_some());
+            // The root of the mount keeps its number, whatever it shows.
+            let keep = |ino| self.tree.read().view(ino).is_some();
+            self.cache.retain(|ino| keep(ino) && !(root_changed && ino == Ino::ROOT));
         }
     }
 
@@ -94,6 +102,7 @@ impl Namespace {
                 holds: Vec::new(),
                 deferred: false,
                 referenced: self.gate.ledger().part(dataset, Node::MAX).map(|part| part.referenced),
+                guid: None,
             };
             change.entries.split(dataset, record.node);
             change.put_snapshot(record.node, snapshot);
@@ -125,7 +134,7 @@ impl Namespace {
         self.snapshot_of(found.ok_or_else(|| TreeError::NoSnapshot(name.to_owned()))?)
     }
 
-    fn snapshot_of(&self, node: Node) -> TreeResult<Snapshot> {
+    pub(super) fn snapshot_of(&self, node: Node) -> TreeResult<Snapshot> {
         let tree = self.tree.read();
         let missing = || TreeError::NoSnapshot(format!("node {}", node.0));
         let record: &Arc<SnapshotRecord> = tree.snapshots.get(&node).ok_or_else(missing)?;
@@ -141,6 +150,7 @@ impl Namespace {
             clones: tree.clones_of(node),
             deferred: record.deferred,
             referenced: record.referenced,
+            guid: tree.guid(node, record),
         })
     }
 
@@ -209,7 +219,7 @@ impl Namespace {
 }
 
 /// Fails unless a snapshot or a hold can have this name.
-fn check_snapshot_name(name: &str) -> TreeResult<()> {
+pub(super) fn check_snapshot_name(name: &str) -> TreeResult<()> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.: ".contains(&byte);
     if name.is_empty() || name.len() > TAG_MAX {
         return Err(TreeError::InvalidName("1 to 255 bytes"));

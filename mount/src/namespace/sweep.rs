@@ -52,7 +52,7 @@ impl Namespace {
             let (node, mut record) = change.snapshot(*dataset, name)?;
             match change.check_unused(node) {
                 Ok(()) => change.remove_snapshot(node),
-                Err(_) if deferred => {
+                Err(TreeError::Held(_) | TreeError::Cloned(_)) if deferred => {
                     record.deferred = true;
                     change.put_snapshot(node, record);
                 }
@@ -225,6 +225,10 @@ impl Change {
         let clones = self.tree.clones_of(node);
         if !clones.is_empty() {
             return Err(TreeError::Cloned(clones));
+        }
+        if self.tree.sending.lock().contains_key(&node) {
+            let name = self.tree.snapshots.get(&node).map(|record| record.name.clone());
+            return Err(TreeError::Sending(name.unwrap_or_default()));
         }
         Ok(())
     }

@@ -17,13 +17,15 @@ mod load;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::key::{Dataset, Line, Node};
 use super::properties::Properties;
 use super::record::{
-    Counters, DatasetRecord, LineRecord, Origin, RollbackRecord, Settings, SnapshotRecord,
-    SweepRecord, VolumeRecord,
+    Counters, DatasetRecord, LineRecord, Origin, ReceiveRecord, RollbackRecord, Settings,
+    SnapshotRecord, SweepRecord, VolumeRecord,
 };
-use crate::types::Ino;
+use crate::types::{Guid, Ino};
 
 pub(super) use change::Change;
 pub use error::{TreeError, TreeResult};
@@ -50,6 +52,9 @@ pub(super) struct View {
     pub(super) has_origin: bool,
     /// The object of its root directory.
     pub(super) root: u64,
+    /// It is what a dataset shows at its place; while a stream is being received into the
+    /// dataset, that is the stream's base.
+    pub(super) is_head: bool,
     /// Datasets lie in it.
     pub(super) has_junctions: bool,
     /// Its root directory shows as [`Ino::ROOT`].
@@ -72,7 +77,7 @@ impl View {
         self.lift(Ino(self.root))
     }
 
-    /// Whether it is the head of a dataset.
+    /// Whether it sees all of a dataset's line, which makes it the one that may be changed.
     pub(super) fn is_live(&self) -> bool {
         self.limit == Node::MAX
     }
@@ -101,6 +106,10 @@ pub(super) struct Tree {
     pub(super) sweeps: BTreeMap<(Line, Node), SweepRecord>,
     pub(super) rollbacks: BTreeMap<Dataset, RollbackRecord>,
     pub(super) settings: BTreeMap<Dataset, Arc<Settings>>,
+    pub(super) receives: BTreeMap<Dataset, Arc<ReceiveRecord>>,
+    /// Snapshots that are being sent, each with how often. Nobody else's copy of the tree has
+    /// another, and nothing of it is stored.
+    pub(super) sending: Arc<Mutex<HashMap<Node, usize>>>,
     // What follows from the rest.
     views: HashMap<u16, View>,
     readers: HashMap<Line, Arc<[Node]>>,
@@ -131,6 +140,8 @@ impl Tree {
             sweeps: BTreeMap::new(),
             rollbacks: BTreeMap::new(),
             settings: BTreeMap::new(),
+            receives: BTreeMap::new(),
+            sending: Arc::default(),
             views: HashMap::new(),
             readers: HashMap::new(),
             junctions: HashMap::new(),
@@ -149,9 +160,18 @@ impl Tree {
         self.junctions = places.map(|(of, place)| ((place.parent, place.junction), of)).collect();
         let mut views = HashMap::new();
         for (&dataset, record) in &self.datasets {
-            if !self.rollbacks.contains_key(&dataset) {
-                let layer = Origin { line: dataset, node: Node::MAX };
-                views.insert(record.view, self.view_of(dataset, record, record.view, layer));
+            if self.rollbacks.contains_key(&dataset) {
+                continue;
+            }
+            let receive = self.receives.get(&dataset);
+            let all = Origin { line: dataset, node: Node::MAX };
+            let shown = match receive.and_then(|receive| receive.base) {
+                Some(base) => base.at,
+                None => all,
+            };
+            views.insert(record.view, self.head_of(dataset, record, shown));
+            if let Some(receive) = receive {
+                views.insert(receive.view, self.view_of(dataset, record, receive.view, all));
             }
         }
         for (&node, snapshot) in &self.snapshots {
@@ -183,6 +203,16 @@ impl Tree {
         readers.into_iter().map(|(line, nodes)| (line, sorted(nodes))).collect()
     }
 
+    /// What a dataset shows at its place.
+    fn head_of(&self, dataset: Dataset, record: &DatasetRecord, layer: Origin) -> View {
+        View {
+            is_head: true,
+            has_junctions: !self.children_of(dataset).is_empty(),
+            is_mount: dataset == self.mount,
+            ..self.view_of(dataset, record, record.view, layer)
+        }
+    }
+
     fn view_of(&self, dataset: Dataset, record: &DatasetRecord, index: u16, layer: Origin) -> View {
         let readers = self.readers(layer.line);
         let last_reader = readers.iter().rev().find(|&&reader| reader != Node::MAX);
@@ -196,8 +226,9 @@ impl Tree {
             last_reader: last_reader.copied().unwrap_or(Node(0)),
             has_origin: self.origin(layer.line).is_some(),
             root: record.root,
-            has_junctions: layer.node == Node::MAX && !self.children_of(dataset).is_empty(),
-            is_mount: layer.node == Node::MAX && dataset == self.mount,
+            is_head: false,
+            has_junctions: false,
+            is_mount: false,
             is_read_only: self.properties.get(&dataset).is_some_and(|own| own.read_only),
         }
     }
@@ -205,7 +236,7 @@ impl Tree {
     /// A state of a dataset that no number names.
     pub(super) fn view_at(&self, dataset: Dataset, layer: Origin) -> Option<View> {
         let record = self.datasets.get(&dataset)?;
-        Some(View { is_mount: false, ..self.view_of(dataset, record, u16::MAX, layer) })
+        Some(self.view_of(dataset, record, u16::MAX, layer))
     }
 
     /// The view that a number belongs to; `None` when there is none any more.
@@ -226,9 +257,37 @@ impl Tree {
         self.views.iter().any(|(index, view)| !is_same(index, view))
     }
 
-    /// The live views.
+    /// The live views of all datasets that show.
     pub(super) fn live_views(&self) -> Vec<View> {
-        self.datasets.keys().filter_map(|&dataset| self.live_view(dataset)).collect()
+        let shown = self.datasets.keys().filter(|&&dataset| !self.is_hidden(dataset));
+        shown.filter_map(|&dataset| self.live_view(dataset)).collect()
+    }
+
+    /// Whether a dataset is still being made from a stream.
+    pub(super) fn is_hidden(&self, dataset: Dataset) -> bool {
+        self.receives.get(&dataset).is_some_and(|receive| receive.place.is_some())
+    }
+
+    /// The view that sees all of a line and may be changed.
+    pub(super) fn writable_view(&self, line: Line) -> Option<View> {
+        match self.receives.get(&line) {
+            Some(receive) => self.views.get(&receive.view).copied(),
+            None => self.live_view(line),
+        }
+    }
+
+    /// A snapshot's name in all volumes: its own, or one that follows from this volume's secret.
+    pub(super) fn guid(&self, node: Node, record: &SnapshotRecord) -> Guid {
+        record.guid.unwrap_or_else(|| {
+            let mut hasher = blake3::Hasher::new_keyed(&self.volume.name_seed);
+            hasher.update(b"guid of a snapshot");
+            hasher.update(&node.0.to_be_bytes());
+            hasher.update(&record.created.secs.to_be_bytes());
+            hasher.update(&record.created.nanos.to_be_bytes());
+            let mut guid = [0; 16];
+            guid.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+            Guid(guid)
+        })
     }
 
     /// The live view of a dataset, which is that of its line.
@@ -290,8 +349,8 @@ impl Tree {
 
     /// The dataset that an empty directory of a live view shows.
     pub(super) fn junction(&self, view: &View, object: u64) -> Option<Dataset> {
-        match view.is_live() {
-            true => self.junctions.get(&(view.line, object)).copied(),
+        match view.is_head {
+            true => self.junctions.get(&(view.dataset, object)).copied(),
             false => None,
         }
     }

@@ -12,13 +12,13 @@ use crate::types::{Caller, FileKind, Ino, XattrMode};
 /// Longest attribute name in bytes.
 const XATTR_NAME_MAX: usize = 255;
 /// Longest attribute value in bytes.
-const XATTR_SIZE_MAX: usize = 65_536;
+pub(super) const XATTR_SIZE_MAX: usize = 65_536;
 /// Longest list of names, each with a terminator, in bytes.
 const XATTR_LIST_MAX: u32 = 65_536;
 
 const NAMES_PER_PAGE: usize = 64;
 
-fn check_name(name: &[u8]) -> FsResult<()> {
+pub(super) fn check_name(name: &[u8]) -> FsResult<()> {
     if name.is_empty() || name.len() > XATTR_NAME_MAX {
         return Err(FsError::Range);
     }
@@ -36,11 +36,11 @@ fn check_name(name: &[u8]) -> FsResult<()> {
     Err(FsError::NotSupported("attribute namespace"))
 }
 
-fn is_acl(name: &[u8]) -> bool {
+pub(super) fn is_acl(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT
 }
 
-fn check_owner(name: &[u8], kind: FileKind) -> FsResult<()> {
+pub(super) fn check_owner(name: &[u8], kind: FileKind) -> FsResult<()> {
     let fits = matches!(kind, FileKind::File | FileKind::Directory);
     if name.starts_with(b"user.") && !fits { Err(FsError::NotPermitted) } else { Ok(()) }
 }

@@ -11,8 +11,8 @@ pub enum SendError {
     #[error("the base is not an earlier state of the snapshot")]
     NotABase,
     /// A token names a snapshot that is not here (any more).
-    #[error("no snapshot with guid {0}")]
-    NoSnapshot(Guid),
+    #[error("no snapshot with guid {}", .0.to)]
+    NoSnapshot(ResumeToken),
     /// Whoever followed it wanted it to end.
     #[error("stopped")]
     Stopped,

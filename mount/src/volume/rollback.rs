@@ -32,22 +32,37 @@ impl Volume {
         self.tree_changed(begun)?;
         forget.inodes.extend(self.drop_gone());
         drop((shut, still));
+        self.end_rollback(dataset, forget)
+    }
+
+    /// The part of a rollback during which everything else goes on.
+    pub(super) fn end_rollback(&self, dataset: Dataset, mut forget: Forget) -> TreeResult<Forget> {
         let done = self.tree_changed(self.names.finish_rollback(dataset))?;
         self.files.report_unreferenced(done.unreferenced);
         self.sweeper.wake();
+        self.clear_orphans();
+        self.root_changed(dataset, &mut forget);
+        Ok(forget)
+    }
+
+    /// Clears away what has no name in the state that a dataset shows now.
+    pub(super) fn clear_orphans(&self) {
         if let Err(error) = self.purge_orphans() {
             // The dataset is as it was all the same; the next open clears them away.
             tracing::error!(error = chain(&error), "clearing away removed files");
         }
-        if done.root == Ino::ROOT {
+    }
+
+    /// The root of the mount keeps its number whatever state it shows.
+    pub(super) fn root_changed(&self, dataset: Dataset, forget: &mut Forget) {
+        if self.names.live_root(dataset).is_ok_and(|root| root == Ino::ROOT) {
             forget.listings.push(Ino::ROOT);
             forget.inodes.push(Ino::ROOT);
         }
-        Ok(forget)
     }
 
     /// The names by which the kernel may reach a dataset's live state.
-    fn names_of_root(&self, dataset: Dataset) -> TreeResult<Forget> {
+    pub(super) fn names_of_root(&self, dataset: Dataset) -> TreeResult<Forget> {
         let mut forget = Forget::default();
         if let Some(entry) = self.names.dataset_entry(dataset)? {
             forget.entries.push(entry);

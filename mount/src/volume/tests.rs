@@ -10,4 +10,5 @@ mod properties;
 mod quota;
 mod snapdir;
 mod snapshots;
+mod stream;
 mod threads;

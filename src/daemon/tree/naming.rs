@@ -279,7 +279,10 @@ fn advice(error: &TreeError) -> Option<&'static str> {
         TreeError::InTheWay(_) => "destroy them with it: add -r",
         TreeError::NotAClone => "only a clone can be promoted; `firn dataset list` shows origins",
         TreeError::Unrelated => "name two snapshots of one dataset, the older one first",
-        TreeError::Busy => "try again when that is over",
+        TreeError::Busy | TreeError::Sending(_) => "try again when that is over",
+        TreeError::Receiving => {
+            "wait for its end; one that was interrupted must be continued or abandoned"
+        }
         TreeError::TooMany => "destroy snapshots that nobody needs",
         TreeError::Fs(FsError::Busy) => "end what uses it, and try again",
         TreeError::Fs(FsError::CrossesDatasets) => {

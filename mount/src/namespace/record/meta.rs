@@ -22,8 +22,8 @@ pub struct VolumeRecord {
     /// The version tree has records, which whoever opens the namespace must know: writing under
     /// `node` would change snapshots.
     pub has_tree: bool,
-    /// What else whoever opens the namespace must know: [`VolumeRecord::PROPERTIES`] and
-    /// [`VolumeRecord::USAGE`].
+    /// What else whoever opens the namespace must know: [`VolumeRecord::PROPERTIES`],
+    /// [`VolumeRecord::USAGE`] and [`VolumeRecord::RECEIVES`].
     pub features: u64,
 }
 
@@ -34,7 +34,11 @@ impl VolumeRecord {
     /// There are counters of space: who does not know them would leave them wrong.
     pub const USAGE: u64 = 1 << 1;
 
-    const KNOWN: u64 = Self::PROPERTIES | Self::USAGE;
+    /// There may be records of receives: who does not know them would take what a dataset shows for
+    /// all that its line holds.
+    pub const RECEIVES: u64 = 1 << 2;
+
+    const KNOWN: u64 = Self::PROPERTIES | Self::USAGE | Self::RECEIVES;
 
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {

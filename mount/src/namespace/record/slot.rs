@@ -131,7 +131,7 @@ pub fn fresh(pieces: &[Piece], older: &[Piece]) -> u64 {
 }
 
 /// Whether pieces are in order, do not overlap and stay in the slot and in their blocks.
-fn check(pieces: &[Piece]) -> Result<(), &'static str> {
+pub fn check_pieces(pieces: &[Piece]) -> Result<(), &'static str> {
     let mut at = 0;
     for piece in pieces {
         if piece.len == 0 {
@@ -165,7 +165,7 @@ fn check(pieces: &[Piece]) -> Result<(), &'static str> {
 impl SlotRecord {
     /// The stored value, version included; an error when the pieces make no sense.
     pub fn encode(version: Version, pieces: &[Piece]) -> Result<Vec<u8>, RecordError> {
-        check(pieces).map_err(|reason| RecordError::new(WHAT, reason))?;
+        check_pieces(pieces).map_err(|reason| RecordError::new(WHAT, reason))?;
         let mut out = Vec::with_capacity(8 + pieces.len() * 32);
         version.put(&mut out);
         out.push(VERSION);
@@ -219,7 +219,7 @@ impl SlotRecord {
             at = start.checked_add(len).ok_or_else(|| reader.error("piece too long"))?;
             pieces.push(Piece { start, len, content });
         }
-        check(&pieces).map_err(|reason| RecordError::new(WHAT, reason))?;
+        check_pieces(&pieces).map_err(|reason| RecordError::new(WHAT, reason))?;
         Ok(Self { version, pieces })
     }
 }

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::namespace::key::{self, Backref, Dataset, HeadKey, Kind};
-use crate::types::{FileKind, Ino};
+use crate::namespace::{Position, Stage};
+use crate::types::{FileKind, Guid, Ino};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -104,6 +105,9 @@ fn golden_bytes() {
     volume.features = VolumeRecord::USAGE;
     assert_eq!(hex(&volume.encode()), format!("03{}010102", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    volume.features = VolumeRecord::RECEIVES;
+    assert_eq!(hex(&volume.encode()), format!("03{}010104", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     let usage = Usage { charged: 300, referenced: Referenced { bytes: 128, files: 2 } };
     assert_eq!(hex(&usage.encode()), "01ac02800102");
     assert_eq!(Usage::decode(&usage.encode()).unwrap(), usage);
@@ -172,10 +176,16 @@ fn golden_version_tree() {
         holds: vec![Hold { tag: "t".to_owned(), created: time }],
         deferred: true,
         referenced: Some(Referenced { bytes: 300, files: 2 }),
+        guid: None,
     };
     let stored = "010302010580a8d6b907010000000173037768790101 7480a8d6b90701000000ac0202";
     assert_eq!(hex(&snapshot.encode()), stored.replace(' ', ""));
     assert_eq!(SnapshotRecord::decode(&snapshot.encode()).unwrap(), snapshot);
+    let received =
+        SnapshotRecord { guid: Some(Guid([7; 16])), deferred: false, holds: vec![], ..snapshot };
+    let stored = "010602010580a8d6b9070100000001730377687900ac0202".to_owned();
+    assert_eq!(hex(&received.encode()), stored + &"07".repeat(16));
+    assert_eq!(SnapshotRecord::decode(&received.encode()).unwrap(), received);
     let sweep = SweepRecord { next: Node(9), whole: true };
     assert_eq!(hex(&sweep.encode()), "010109");
     assert_eq!(SweepRecord::decode(&sweep.encode()).unwrap(), sweep);
@@ -225,6 +235,43 @@ fn properties_that_are_not_known_are_refused() {
     assert_eq!(refused(&[1, 1, 7, 65]), "name of a class too long");
 }
 
+#[test]
+fn golden_receives() {
+    let time = Timestamp { secs: 1_000_000_000, nanos: 1 };
+    let place = NewPlace { parent: Dataset(1), dir: 300, name: b"d".to_vec() };
+    let whole = ReceiveRecord {
+        resumable: true,
+        view: 300,
+        to: Guid([1; 16]),
+        created: time,
+        name: "s".to_owned(),
+        message: "why".to_owned(),
+        base: None,
+        place: Some(place),
+    };
+    let to = "01".repeat(16);
+    assert_eq!(
+        hex(&whole.encode()),
+        format!("0105ac02{to}80a8d6b9070100000001730377687901ac020164")
+    );
+    assert_eq!(ReceiveRecord::decode(&whole.encode()).unwrap(), whole);
+    let at = Origin { line: Dataset(2), node: Node(9) };
+    let base = Some(Base { guid: Guid([2; 16]), at });
+    let changes = ReceiveRecord { resumable: false, base, place: None, ..whole.clone() };
+    let from = "02".repeat(16);
+    assert_eq!(
+        hex(&changes.encode()),
+        format!("0102ac02{to}80a8d6b90701000000017303776879{from}0209")
+    );
+    assert_eq!(ReceiveRecord::decode(&changes.encode()).unwrap(), changes);
+    let neither = ReceiveRecord { base: None, place: None, ..whole };
+    ReceiveRecord::decode(&neither.encode()).unwrap_err();
+    let position = Position { stage: Stage::Links, object: 300, sub: 2 };
+    let progress = ReceiveProgress { position };
+    assert_eq!(hex(&progress.encode()), "0102ac0202");
+    assert_eq!(ReceiveProgress::decode(&progress.encode()).unwrap(), progress);
+}
+
 proptest! {
     #[test]
     fn damaged_records_of_the_version_tree_are_refused_without_a_panic(
@@ -234,6 +281,8 @@ proptest! {
         if let Some(first) = bytes.first_mut() {
             *first = 1;
         }
+        let _ = ReceiveRecord::decode(&bytes);
+        let _ = ReceiveProgress::decode(&bytes);
         let _ = Counters::decode(&bytes);
         let _ = DatasetRecord::decode(&bytes);
         let _ = LineRecord::decode(&bytes);

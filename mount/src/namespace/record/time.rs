@@ -17,12 +17,12 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    pub(super) fn put(self, out: &mut Vec<u8>) {
+    pub(crate) fn put(self, out: &mut Vec<u8>) {
         put_signed(out, self.secs);
         out.extend_from_slice(&self.nanos.to_le_bytes());
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
         let secs = reader.signed()?;
         let nanos = reader.u32_le()?;
         if nanos >= NANOS_PER_SEC {

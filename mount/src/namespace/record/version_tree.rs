@@ -3,6 +3,7 @@
 
 use super::{Reader, RecordError, Timestamp, put_varint};
 use crate::namespace::key::{Dataset, Line, Node};
+use crate::types::Guid;
 
 const VERSION: u8 = 1;
 
@@ -107,6 +108,8 @@ pub struct SnapshotRecord {
     pub deferred: bool,
     /// What it refers to, once that was counted.
     pub referenced: Option<Referenced>,
+    /// Its name in all volumes, where it was received; of others it follows from the volume.
+    pub guid: Option<Guid>,
 }
 
 /// Versions that only a destroyed snapshot saw are still there; its key names line and snapshot.
@@ -146,22 +149,22 @@ impl Counters {
 }
 
 impl Origin {
-    fn put(self, out: &mut Vec<u8>) {
+    pub(super) fn put(self, out: &mut Vec<u8>) {
         put_varint(out, u64::from(self.line.0));
         put_varint(out, u64::from(self.node.0));
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, RecordError> {
         Ok(Self { line: Dataset(reader.varint32()?), node: Node(reader.varint32()?) })
     }
 }
 
 /// 0 stands for what is not there; nodes and datasets begin at 1.
-fn present(number: u32) -> Option<u32> {
+pub(super) fn present(number: u32) -> Option<u32> {
     (number != 0).then_some(number)
 }
 
-fn view_index(reader: &mut Reader<'_>) -> Result<u16, RecordError> {
+pub(super) fn view_index(reader: &mut Reader<'_>) -> Result<u16, RecordError> {
     u16::try_from(reader.varint()?).map_err(|_| reader.error("view index too large"))
 }
 
@@ -217,12 +220,18 @@ impl LineRecord {
     }
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn guid(reader: &mut Reader<'_>) -> Result<Guid, RecordError> {
+    let mut guid = [0; 16];
+    guid.copy_from_slice(reader.bytes(16)?);
+    Ok(Guid(guid))
+}
+
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     put_varint(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
-fn text(reader: &mut Reader<'_>, max: usize) -> Result<String, RecordError> {
+pub(super) fn text(reader: &mut Reader<'_>, max: usize) -> Result<String, RecordError> {
     let len = reader.varint()? as usize;
     if len > max {
         return Err(reader.error("text too long"));
@@ -233,6 +242,7 @@ fn text(reader: &mut Reader<'_>, max: usize) -> Result<String, RecordError> {
 
 const DEFERRED: u8 = 1;
 const COUNTED: u8 = 1 << 1;
+const RECEIVED: u8 = 1 << 2;
 
 impl SnapshotRecord {
     /// The stored value.
@@ -240,6 +250,7 @@ impl SnapshotRecord {
         let mut out = vec![VERSION];
         let mut flags = if self.deferred { DEFERRED } else { 0 };
         flags |= if self.referenced.is_some() { COUNTED } else { 0 };
+        flags |= if self.guid.is_some() { RECEIVED } else { 0 };
         out.push(flags);
         put_varint(&mut out, u64::from(self.dataset.0));
         put_varint(&mut out, u64::from(self.line.0));
@@ -256,6 +267,7 @@ impl SnapshotRecord {
             put_varint(&mut out, referenced.bytes);
             put_varint(&mut out, referenced.files);
         }
+        out.extend(self.guid.iter().flat_map(|guid| guid.0));
         out
     }
 
@@ -264,7 +276,7 @@ impl SnapshotRecord {
         let mut reader = Reader::new("snapshot", value);
         reader.version(VERSION)?;
         let flags = reader.u8()?;
-        if flags & !(DEFERRED | COUNTED) != 0 {
+        if flags & !(DEFERRED | COUNTED | RECEIVED) != 0 {
             return Err(reader.error("unknown flags"));
         }
         let dataset = Dataset(reader.varint32()?);
@@ -286,9 +298,10 @@ impl SnapshotRecord {
             true => Some(Referenced { bytes: reader.varint()?, files: reader.varint()? }),
             false => None,
         };
+        let guid = (flags & RECEIVED != 0).then(|| guid(&mut reader)).transpose()?;
         reader.end()?;
         let deferred = flags & DEFERRED != 0;
-        Ok(Self { dataset, line, view, created, name, message, holds, deferred, referenced })
+        Ok(Self { dataset, line, view, created, name, message, holds, deferred, referenced, guid })
     }
 }
 

@@ -35,6 +35,9 @@ impl Change {
         if !self.tree.settings.is_empty() {
             volume.features |= VolumeRecord::PROPERTIES;
         }
+        if !self.tree.receives.is_empty() {
+            volume.features |= VolumeRecord::RECEIVES;
+        }
         if volume != self.tree.volume {
             self.batch.put(Space::Meta, key::VOLUME, volume.encode());
             self.tree.volume = volume;
@@ -47,6 +50,9 @@ impl Change {
     pub(in crate::namespace) fn dataset(&self, dataset: Dataset) -> TreeResult<DatasetRecord> {
         if self.tree.rollbacks.contains_key(&dataset) {
             return Err(TreeError::Busy);
+        }
+        if self.tree.receives.contains_key(&dataset) {
+            return Err(TreeError::Receiving);
         }
         self.tree
             .datasets
@@ -93,7 +99,9 @@ impl Change {
     pub(in crate::namespace) fn add_view(&mut self) -> TreeResult<u16> {
         let datasets = self.tree.datasets.values().map(|record| record.view);
         let snapshots = self.tree.snapshots.values().map(|record| record.view);
-        let used: std::collections::HashSet<u16> = datasets.chain(snapshots).collect();
+        let receives = self.tree.receives.values().map(|record| record.view);
+        let used: std::collections::HashSet<u16> =
+            datasets.chain(snapshots).chain(receives).collect();
         // Index 0 would give another root the number of the mount's.
         let first = self.tree.counters.view.clamp(1, VIEWS_END);
         let mut round = (first..VIEWS_END).chain(1..first);

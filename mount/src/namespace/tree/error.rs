@@ -50,6 +50,12 @@ pub enum TreeError {
     /// A rollback of the dataset is under way.
     #[error("the dataset is being rolled back")]
     Busy,
+    /// A stream is being received into the dataset, or was interrupted and may go on.
+    #[error("a stream is being received into the dataset")]
+    Receiving,
+    /// The snapshot is being sent, or is the base of what is.
+    #[error("being sent: {0}")]
+    Sending(String),
     /// No number is left for another dataset, snapshot or node.
     #[error("too many datasets and snapshots")]
     TooMany,

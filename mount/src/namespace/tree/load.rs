@@ -7,8 +7,8 @@ use super::change::NODE_VERSION;
 use crate::error::{FsError, FsResult};
 use crate::namespace::key::{self, Dataset, Node};
 use crate::namespace::record::{
-    Counters, DatasetRecord, LineRecord, Reader, RecordError, RollbackRecord, Settings,
-    SnapshotRecord, SweepRecord, VolumeRecord,
+    Counters, DatasetRecord, LineRecord, Reader, ReceiveRecord, RecordError, RollbackRecord,
+    Settings, SnapshotRecord, SweepRecord, VolumeRecord,
 };
 use crate::namespace::store::{NamespaceReader, Space};
 use crate::namespace::view::behind;
@@ -62,6 +62,11 @@ impl Tree {
             tree.settings.insert(dataset, Arc::new(Settings::decode(value)?));
             Ok(())
         })?;
+        each(store, key::RECEIVES, &mut |key, value| {
+            let dataset = Dataset(key::meta_number_decode(key)?);
+            tree.receives.insert(dataset, Arc::new(ReceiveRecord::decode(value)?));
+            Ok(())
+        })?;
         tree.check().map_err(|reason| FsError::from(RecordError::new("version tree", reason)))?;
         tree.derive();
         Ok(tree)
@@ -74,7 +79,8 @@ impl Tree {
             if !on_line(&record.node, dataset) {
                 return Err("a dataset's node is not on its line");
             }
-            if record.place.is_none() != (*dataset == self.mount) {
+            let is_placeless = *dataset == self.mount || self.is_hidden(*dataset);
+            if record.place.is_none() != is_placeless {
                 return Err("a dataset without a place");
             }
             if record.place.is_some_and(|place| !self.datasets.contains_key(&place.parent)) {
@@ -97,6 +103,14 @@ impl Tree {
             // A younger line never is the origin of an older one, so chains end.
             if record.origin.is_some_and(|o| o.line >= *line || !on_line(&o.node, &o.line)) {
                 return Err("a line without its origin");
+            }
+        }
+        for (dataset, record) in &self.receives {
+            if !self.datasets.contains_key(dataset) || self.rollbacks.contains_key(dataset) {
+                return Err("a receive without its dataset");
+            }
+            if record.base.is_some_and(|base| !self.snapshots.contains_key(&base.at.node)) {
+                return Err("a receive without its base");
             }
         }
         if self.nodes.keys().next_back().is_some_and(|node| node.0 >= self.counters.node) {

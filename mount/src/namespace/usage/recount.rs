@@ -97,7 +97,9 @@ impl Namespace {
     pub(in crate::namespace) fn recount(&self) -> FsResult<Parts> {
         let (wanted, views) = {
             let tree = self.tree.read();
-            (tree.parts(), tree.live_views())
+            let lines = tree.datasets.keys();
+            let views: Vec<View> = lines.filter_map(|&line| tree.writable_view(line)).collect();
+            (tree.parts(), views)
         };
         let mut parts: Parts = wanted.into_iter().map(|part| (part, Usage::default())).collect();
         let lines: Vec<Line> =

@@ -202,10 +202,15 @@ impl World {
     }
 
     pub(super) fn with(bytes: u64, settings: FileSettings) -> Self {
+        Self::seeded(bytes, settings, 7)
+    }
+
+    /// Another volume than those with other seeds.
+    pub(super) fn seeded(bytes: u64, settings: FileSettings, seed: u8) -> Self {
         let clock = Arc::new(ManualClock::new());
         let store = Arc::new(MemoryStore::new());
         let root = NewRoot { uid: 0, gid: 0, perm: 0o755 };
-        Namespace::create(&*store, &*clock, root, [7; 32]).unwrap();
+        Namespace::create(&*store, &*clock, root, [seed; 32]).unwrap();
         let budget = Budget::new(bytes, clock.clone());
         let blocks = Arc::default();
         let mut world = Self { clock, store, blocks, budget, settings, volume: None };
@@ -226,6 +231,13 @@ impl World {
     pub(super) fn crash(&mut self) {
         self.volume = None;
         self.store = Arc::new(self.store.reopened());
+        self.open();
+    }
+
+    /// As after another mount of what a store held at some moment.
+    pub(super) fn reopen(&mut self, store: MemoryStore) {
+        self.volume = None;
+        self.store = Arc::new(store);
         self.open();
     }
 
