@@ -45,11 +45,15 @@ impl BackupGate for AlwaysBackedUp {
 
 impl DiskWorld {
     pub(super) fn new() -> Self {
+        Self::seeded(7)
+    }
+
+    fn seeded(seed: u8) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
         let store = LocalStore::open(&dir.path().join("namespace"), options()).unwrap();
         let root = NewRoot { uid: 0, gid: 0, perm: 0o755 };
-        Namespace::create(&store, &*clock, root, [7; 32]).unwrap();
+        Namespace::create(&store, &*clock, root, [seed; 32]).unwrap();
         drop(store);
         let mut world = Self { dir, clock, cold: Arc::new(Memory::new()), open: None };
         world.open();
@@ -102,6 +106,10 @@ fn options() -> StoreOptions {
 }
 
 impl Subject for DiskWorld {
+    fn another() -> Self {
+        Self::seeded(8)
+    }
+
     fn volume(&self) -> &Volume {
         &self.open.as_ref().unwrap().volume
     }

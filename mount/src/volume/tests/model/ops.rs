@@ -59,6 +59,7 @@ pub(super) enum Op {
     Snapshot,
     Destroy(usize),
     Rollback(usize),
+    Mirror(usize, u8),
 }
 
 fn at() -> impl Strategy<Value = At> {
@@ -147,6 +148,7 @@ fn volume_op() -> impl Strategy<Value = Op> {
         6 => Just(Op::Snapshot),
         3 => (0..SNAPSHOTS).prop_map(Op::Destroy),
         3 => (0..SNAPSHOTS).prop_map(Op::Rollback),
+        3 => (0..SNAPSHOTS, 0_u8..24).prop_map(|(which, cut)| Op::Mirror(which, cut)),
     ]
 }
 

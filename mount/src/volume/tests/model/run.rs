@@ -2,6 +2,7 @@
 //! whole here, content in `content`.
 
 mod content;
+mod mirror;
 mod snapshots;
 
 use std::sync::Arc;
@@ -10,17 +11,20 @@ use std::time::Duration;
 use firn_tiering::{Clock, Error as TieringError, ManualClock, Wait};
 
 use super::super::super::Volume;
-use super::super::fake::{READ_WRITE, ROOT, World, forever};
+use super::super::fake::{READ_WRITE, ROOT, World, forever, quiet};
 use super::observe::{TARGET, XATTR, observe};
 use super::ops::{At, OPEN, Op, Slot};
 use super::reference::{Meta, Reference};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
 use crate::types::{Attr, FileKind, Handle, Ino, RenameMode, SetAttr, XattrMode};
+use mirror::Mirror;
 use snapshots::Saved;
 
 /// A stack of stores below a volume.
-pub(super) trait Subject {
+pub(super) trait Subject: Sized {
+    /// Another of the same kind, with nothing in it.
+    fn another() -> Self;
     fn volume(&self) -> &Volume;
     fn clock(&self) -> &Arc<ManualClock>;
     fn crash(&mut self);
@@ -32,6 +36,10 @@ pub(super) trait Subject {
 }
 
 impl Subject for World {
+    fn another() -> Self {
+        Self::seeded(1 << 30, quiet(), 8)
+    }
+
     fn volume(&self) -> &Volume {
         self.volume()
     }
@@ -67,6 +75,7 @@ pub(super) fn run(subject: &mut impl Subject, ops: &[Op]) {
         byte: 0,
         saved: Vec::new(),
         taken: 0,
+        mirror: None,
     };
     for op in ops {
         runner.subject.clock().advance(Duration::from_secs(1));
@@ -86,6 +95,7 @@ struct Runner<'s, S> {
     /// What each snapshot shows for ever.
     saved: Vec<Saved>,
     taken: usize,
+    mirror: Option<Mirror<S>>,
 }
 
 /// Same outcome, errors by their kind?
@@ -202,6 +212,7 @@ impl<S: Subject> Runner<'_, S> {
             Op::Snapshot => self.snapshot(),
             Op::Destroy(which) => self.destroy(which),
             Op::Rollback(which) => self.rollback(which),
+            Op::Mirror(which, cut) => self.mirror(which, cut),
             ref other => panic!("{other:?} is no such call"),
         }
     }

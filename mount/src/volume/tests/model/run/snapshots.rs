@@ -13,16 +13,16 @@ use crate::types::{FileKind, Ino};
 
 /// What a snapshot shows. Numbers are objects, without a view.
 pub(super) struct Saved {
-    name: String,
-    tree: Tree,
-    files: BTreeMap<Ino, FileState>,
+    pub(super) name: String,
+    pub(super) tree: Tree,
+    pub(super) files: BTreeMap<Ino, FileState>,
 }
 
-fn object(ino: Ino) -> Ino {
+pub(super) fn object(ino: Ino) -> Ino {
     Ino(ino.object())
 }
 
-fn objects(listing: BTreeMap<String, Meta>) -> BTreeMap<String, Meta> {
+pub(super) fn objects(listing: BTreeMap<String, Meta>) -> BTreeMap<String, Meta> {
     let known = listing.into_iter();
     known.map(|(path, meta)| (path, Meta { ino: object(meta.ino), ..meta })).collect()
 }
