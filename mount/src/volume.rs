@@ -217,7 +217,7 @@ impl Volume {
         self.change(parent)
     }
 
-    /// Begins a change of an inode.
+    /// Begins a change of an inode. Waits for a moment while a snapshot is taken.
     fn change(&self, ino: Ino) -> FsResult<Pass<'_>> {
         self.change_as(ino, Wait::Progress(Duration::ZERO))
     }

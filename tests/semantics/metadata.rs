@@ -160,6 +160,7 @@ fn access_times() {
     file.set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"content");
     assert_eq!(fs::metadata(&path).unwrap().accessed().unwrap(), long_ago);
+    drop(file);
     let mount = volume.path("");
     volume.run(&["dataset", "set", "atime=on", mount.to_str().unwrap()]);
     // A file that the kernel does not hold, so that it asks for content and for times again.

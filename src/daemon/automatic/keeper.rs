@@ -105,9 +105,11 @@ impl Keeper {
             .and_then(|text| Ok(Policy::parse(text.as_deref().unwrap_or_default())?));
         match read {
             Ok(policy) => {
+                if policy != self.policy {
+                    tracing::info!(rules = policy.snapshots.len(), "there is another policy");
+                }
                 self.policy = policy;
                 self.policy_failure = None;
-                tracing::info!(rules = self.policy.snapshots.len(), "the policy was read");
             }
             Err(error) => {
                 let failure = format!("{}: {}", policy::FILE_NAME, Failure::new(&error).message);
