@@ -31,7 +31,9 @@ pub use directory::Directory;
 pub use failure::{FailureKind, TierFailure, is_retriable};
 pub use faulty::{Fault, Faulty, Op};
 pub use memory::Memory;
-pub use object::{Access, open_tier, open_tier_with, prepare_tier, probe_tier};
+pub use object::{
+    Access, ObjectReader, ObjectWriter, open_tier, open_tier_with, prepare_tier, probe_tier,
+};
 pub use retry::{Jitter, Retry};
 
 /// Key of the object that says whose tier it is. A local tier also knows its directory again by it,

@@ -9,6 +9,7 @@
 
 mod leftovers;
 mod open;
+mod single;
 
 use std::ops::Range;
 use std::path::Path;
@@ -36,6 +37,7 @@ use crate::error::{Error, Result};
 use leftovers::Leftovers;
 
 pub use open::{Access, open_tier, open_tier_with, prepare_tier, probe_tier};
+pub use single::{ObjectReader, ObjectWriter};
 
 /// Files up to this length are one request; longer ones are uploaded in parts of it.
 const PART_LEN: u64 = CHUNK_LEN;

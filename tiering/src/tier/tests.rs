@@ -5,6 +5,7 @@ mod cloud;
 mod decorators;
 mod rooted;
 mod s3;
+mod single;
 mod wire;
 
 use std::io::Write;

@@ -16,6 +16,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::leftovers::Leftovers;
+use super::single::Located;
 use super::{ObjectTier, Secrets, explain};
 use crate::error::{Error, Result};
 use crate::tier::failure::{FailureKind, TierFailure};
@@ -250,6 +251,60 @@ fn open_bucket(
     })
 }
 
+/// One object at a URL that names it, in a store that is more patient than a tier's: nobody repeats
+/// what it gives up.
+pub(super) fn locate(
+    url: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Located> {
+    let missing = |tier: &str| Error::Unusable {
+        tier: tier.to_owned(),
+        reason: "the URL names no object".to_owned(),
+        hint: "add a name: s3://bucket/name, file:///dir/name".to_owned(),
+    };
+    let (scheme, bucket, path) = match Place::parse(url)? {
+        Place::Directory(path) | Place::Files(path) => return locate_file(&path),
+        Place::Bucket { scheme, bucket, prefix } => (scheme, bucket, prefix),
+    };
+    let described = format!("{}://{bucket}/{path}", scheme.name());
+    if path.as_ref().is_empty() || url.ends_with('/') {
+        return Err(missing(&described));
+    }
+    let env = Environment(variables.into_iter().collect());
+    env.check_credentials(scheme, &described)?;
+    let secrets = env.secrets();
+    let failed = |error: object_store::Error| unusable(&described, &secrets, &error);
+    let store: Arc<dyn ObjectStore> = match scheme {
+        Scheme::S3 => {
+            Arc::new(env.s3(&bucket).with_retry(patient_retries()).build().map_err(failed)?)
+        }
+        Scheme::Gs => {
+            Arc::new(env.gs(&bucket).with_retry(patient_retries()).build().map_err(failed)?)
+        }
+        Scheme::Az => {
+            Arc::new(env.az(&bucket).with_retry(patient_retries()).build().map_err(failed)?)
+        }
+    };
+    Ok(Located { store, path, described, secrets })
+}
+
+fn locate_file(path: &Path) -> Result<Located> {
+    let described = format!("file://{}", path.display());
+    let unusable = |reason: String| Error::Unusable {
+        tier: described.clone(),
+        reason,
+        hint: "name a file in a directory that exists: file:///dir/name".to_owned(),
+    };
+    let name = path.file_name().ok_or_else(|| unusable("it names no file".to_owned()))?;
+    let dir = path.parent().unwrap_or(path);
+    // The store resolves links once, and would make directories that are missing.
+    let dir = dir.canonicalize().map_err(|error| unusable(error.to_string()))?;
+    let location = StorePath::from_absolute_path(dir.join(name))
+        .map_err(|error| unusable(error.to_string()))?;
+    let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+    Ok(Located { store, path: location, described, secrets: Secrets::default() })
+}
+
 fn unusable(described: &str, secrets: &Secrets, error: &object_store::Error) -> Error {
     match TierFailure::of(&explain(secrets, "open", described, error)) {
         Some(failure) => Error::Unusable {
@@ -282,6 +337,11 @@ fn quick_retries() -> RetryConfig {
         max_retries: 2,
         retry_timeout: Duration::from_secs(30),
     }
+}
+
+/// For uploads of which no part can be repeated from outside.
+fn patient_retries() -> RetryConfig {
+    RetryConfig { max_retries: 12, retry_timeout: Duration::from_secs(300), ..quick_retries() }
 }
 
 /// The variables that concern object stores.
