@@ -315,8 +315,50 @@ fn an_unmounted_volume_is_looked_into_but_not_changed() {
     let list = json(scene.dataset(&["list", "--json", &at("/proj")]));
     assert_eq!(list["datasets"][0]["snapshots"], 1, "{list}");
     scene.snapshot(&["list", &at("/nothing")]).refused(1, &["no dataset"]);
-    scene.snapshot(&["create", &at("/proj@t")]).refused(1, &["is not mounted"]);
-    scene.dataset(&["create", &at("/new")]).refused(1, &["is not mounted"]);
     scene.mount().done();
     assert_eq!(scene.names(scene.mnt()), ["@s", "/proj@s"]);
+}
+
+#[test]
+fn a_volume_that_is_not_mounted_does_what_its_daemon_would() {
+    let scene = Scene::mounted();
+    fs::write(scene.file("file"), "first").unwrap();
+    scene.take("@s");
+    fs::write(scene.file("file"), "second").unwrap();
+    scene.umount_done();
+    let at = |path: &str| format!("{}:{path}", scene.vol());
+    scene.dataset(&["create", &at("/proj")]).done();
+    scene.dataset(&["create", &at("/proj/sub")]).done();
+    scene.dataset(&["create", &at("/proj")]).refused(1, &["/proj", "exists already"]);
+    scene.dataset(&["create", &at("/no/such")]).refused(1, &["/no", "no such file"]);
+    scene.dataset(&["create", &at("/file/new")]).refused(1, &["/file", "no directory"]);
+    scene.snapshot(&["create", "-r", &at("/@t"), "-m", "later"]).done();
+    scene.snapshot(&["create", &at("/@t")]).refused(1, &[":/@t", "exists already"]);
+    scene.snapshot(&["create", &at("/nothing@t")]).refused(1, &["no dataset"]);
+    let changes = json(scene.snapshot(&["diff", "--json", &at("/@s"), "@t"]));
+    let changed: Vec<&Value> =
+        changes["changes"].as_array().unwrap().iter().map(|change| &change["path"]).collect();
+    assert_eq!(changed, [&at("/"), &at("/file"), &at("/proj")]);
+    scene.snapshot(&["hold", "mine", &at("/@s"), &at("/proj@t")]).done();
+    scene.snapshot(&["destroy", &at("/@s")]).refused(1, &["held: mine"]);
+    scene.snapshot(&["release", "mine", &at("/@s"), &at("/proj@t")]).done();
+    scene.snapshot(&["rename", &at("/proj@t"), &at("/proj@u")]).done();
+    scene.snapshot(&["rename", &at("/proj@u"), &at("/@v")]).refused(2, &["another dataset"]);
+    scene.dataset(&["rename", &at("/proj"), &at("/moved")]).done();
+    scene.snapshot(&["clone", &at("/@s"), &at("/moved/copy")]).done();
+    scene.snapshot(&["create", &at("/moved/sub@w")]).done();
+    let back = at("/moved/sub@t");
+    scene.snapshot(&["rollback", &back]).refused(1, &[":/moved/sub@w", "add -r"]);
+    scene.snapshot(&["rollback", "-r", &back]).done();
+    scene.dataset(&["promote", &at("/moved/copy")]).done();
+    scene.dataset(&["destroy", &at("/moved/sub")]).refused(1, &["has snapshots", "/sub@t"]);
+    scene.dataset(&["destroy", "-r", &at("/moved/sub")]).done();
+    let names: Vec<String> =
+        scene.names(&at("/")).iter().map(|name| name.replace(scene.vol(), "")).collect();
+    assert_eq!(names, [":/@t", ":/moved@u", ":/moved/copy@s"]);
+    scene.mount().done();
+    assert_eq!(fs::read(scene.file("file")).unwrap(), b"second");
+    assert_eq!(fs::read(scene.file("moved/copy/file")).unwrap(), b"first");
+    assert!(!scene.file("moved/sub").exists());
+    assert_eq!(scene.names(scene.mnt()), ["@t", "/moved@u", "/moved/copy@s"]);
 }
