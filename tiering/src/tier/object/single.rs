@@ -5,8 +5,8 @@
 //! *Writing*: parts of a multipart upload, a bounded number of them in memory. The object appears
 //! whole when [`ObjectWriter::finish`] returns; dropped before, the upload is aborted. A killed
 //! process leaves an unfinished upload, which no listing shows, or in a directory a file `name#1`.
-//! *Reading*: ranges, one ahead. A range that is cut off is asked for again, of the same version of
-//! the object where the store can tell, so a lost connection costs time only.
+//! *Reading*: ranges, one ahead. What is missing of one that is cut off is asked for again, of the same
+//! version of the object where the store can tell, so a lost connection costs time only.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -14,7 +14,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use object_store::path::Path as StorePath;
 use object_store::{
     GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
@@ -37,11 +38,12 @@ const DOUBLINGS: usize = 5;
 const PARTS_IN_FLIGHT: usize = 2;
 /// Bytes of one ranged request.
 const RANGE_LEN: u64 = 8 << 20;
-/// Attempts for one range.
+/// Attempts in a row that may bring nothing.
 const ATTEMPTS: u32 = 12;
-/// Longest time for one attempt at a range.
-const ATTEMPT_DEADLINE: Duration = Duration::from_secs(120);
-/// Longest pause between attempts.
+/// How long a store may send nothing.
+const SILENCE: Duration = Duration::from_secs(60);
+/// First and longest pause between attempts.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long giving up may take.
 const ABORT_DEADLINE: Duration = Duration::from_secs(10);
@@ -322,54 +324,73 @@ impl Drop for ObjectReader {
     }
 }
 
+/// Asks for what is missing of a range until all of it is there, or several attempts in a row have
+/// brought nothing.
 async fn fetch_patiently(
     object: &Located,
     range: Range<u64>,
     version: Option<String>,
 ) -> Result<Bytes> {
-    let mut pause = Duration::from_millis(100);
+    let mut found = BytesMut::with_capacity((range.end - range.start) as usize);
+    let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     loop {
-        let fetching = fetch(object, range.clone(), version.clone());
-        let fetched = match tokio::time::timeout(ATTEMPT_DEADLINE, fetching).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(Error::TimedOut("reading an object")),
-        };
-        match fetched {
-            Err(error) if is_retriable(&error) && attempt < ATTEMPTS => {
-                tracing::debug!(attempt, %error, "reading an object failed, may pass");
+        let before = found.len();
+        let rest = range.start + before as u64..range.end;
+        match fetch(object, rest, version.clone(), &mut found).await {
+            Ok(()) => return Ok(found.freeze()),
+            Err(error) if !is_retriable(&error) => return Err(error),
+            Err(_) if found.len() > before => {
+                attempt = 1;
+                pause = FIRST_PAUSE;
             }
-            done => return done,
+            Err(error) if attempt == ATTEMPTS => return Err(error),
+            Err(error) => {
+                tracing::debug!(attempt, %error, "reading an object failed, may pass");
+                attempt += 1;
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-        attempt += 1;
     }
 }
 
-async fn fetch(object: &Located, range: Range<u64>, version: Option<String>) -> Result<Bytes> {
-    let wanted = range.end - range.start;
+/// Adds what arrives of a range to `found`, also when not all of it does.
+async fn fetch(
+    object: &Located,
+    range: Range<u64>,
+    version: Option<String>,
+    found: &mut BytesMut,
+) -> Result<()> {
+    let bad = |kind, message: &str| {
+        TierFailure::error(kind, "read", &object.described, message.to_owned())
+    };
+    let wanted = found.len() as u64 + (range.end - range.start);
     let mut options = GetOptions::new().with_range(Some(GetRange::Bounded(range)));
     options.if_match = version;
     let answer = match object.store.get_opts(&object.path, options).await {
         Ok(answer) => answer,
         Err(object_store::Error::Precondition { .. }) => {
             let message = "the object was replaced while it was being read";
-            return Err(TierFailure::error(
-                FailureKind::Rejected,
-                "read",
-                &object.described,
-                message,
-            ));
+            return Err(bad(FailureKind::Rejected, message));
         }
         Err(error) => return Err(object.fail("read", &error)),
     };
-    let bytes = answer.bytes().await.map_err(|error| object.fail("read", &error))?;
-    if bytes.len() as u64 == wanted {
-        return Ok(bytes);
+    let mut body = answer.into_stream();
+    while (found.len() as u64) < wanted {
+        match tokio::time::timeout(SILENCE, body.next()).await {
+            Err(_) => return Err(Error::TimedOut("reading an object")),
+            Ok(None) => {
+                return Err(bad(FailureKind::BadBody, "fewer bytes came than were asked for"));
+            }
+            Ok(Some(Err(error))) => return Err(object.fail("read", &error)),
+            Ok(Some(Ok(bytes))) if found.len() as u64 + bytes.len() as u64 > wanted => {
+                return Err(bad(FailureKind::Rejected, "more bytes came than were asked for"));
+            }
+            Ok(Some(Ok(bytes))) => found.extend_from_slice(&bytes),
+        }
     }
-    let message = format!("{} bytes came instead of {wanted}", bytes.len());
-    Err(TierFailure::error(FailureKind::BadBody, "read", &object.described, message))
+    Ok(())
 }
 
 fn runtime(runtime: &Option<Runtime>) -> Result<&Runtime> {

@@ -127,3 +127,39 @@ fn nonsense_is_explained_and_secrets_stay_secret() {
     let text = format!("{error:?}");
     assert!(!text.contains(SECRET_KEY), "{text}");
 }
+
+/// A way to a server on which every connection is cut after so many bytes of answers.
+fn cutting(server: std::net::SocketAddr, after: usize) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let upstream = std::net::TcpStream::connect(server).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            std::thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+            std::thread::spawn(move || {
+                let mut answers = (&upstream).take(after as u64);
+                drop(std::io::copy(&mut answers, &mut &client));
+                drop(client.shutdown(std::net::Shutdown::Both));
+                drop(upstream.shutdown(std::net::Shutdown::Both));
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_connection_that_is_cut_again_and_again_costs_time_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path()).unwrap();
+    let url = format!("s3://{BUCKET}/o");
+    let mut writer = ObjectWriter::create_with(&url, server.variables()).unwrap();
+    writer.write_all(&bytes(20 << 20)).unwrap();
+    writer.finish().unwrap();
+    // Less than a range at a time.
+    let way = cutting(server.address(), 3 << 20);
+    let mut reader = ObjectReader::open_with(&url, firn_tests::variables(way)).unwrap();
+    let mut back = Vec::new();
+    reader.read_to_end(&mut back).unwrap();
+    assert!(back == bytes(20 << 20), "other bytes came back");
+}
