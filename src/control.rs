@@ -3,13 +3,15 @@
 //! `<volume>/control.sock` is a Unix stream socket, mode 0600, and the daemon looks at the peer's
 //! user besides. A connection carries one request and its answer, a JSON object per line:
 //! the request, then any number of progress and item lines, then one `done` or `error`. Lines are
-//! bounded, a request of another protocol version is refused with a hint.
+//! bounded, a request of another protocol version is refused with a hint. What is no text, a stream
+//! of a snapshot, goes through a descriptor that comes along with the request.
 //!
 //! *Cancellation*: a client that goes away cancels what only it waits for; what was begun for the
 //! volume (an unmount, a copy to cold) goes on. *Crash*: a socket without a listener is left over
 //! from a dead daemon and is replaced by the next.
 
 pub mod client;
+mod passing;
 pub mod protocol;
 pub mod server;
 pub mod tree;

@@ -43,6 +43,7 @@ mod place;
 mod schedule;
 mod state;
 pub mod storage;
+pub mod transfers;
 pub mod tree;
 
 use assemble::Parts;

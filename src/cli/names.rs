@@ -148,6 +148,17 @@ pub(super) fn for_each_mounted(
     Ok(())
 }
 
+/// Whether a path of a volume is there, mounted or not.
+pub(super) fn exists(path: &Path) -> anyhow::Result<bool> {
+    match split_volume(path) {
+        None => Ok(path.symlink_metadata().is_ok()),
+        Some((volume, below)) => match inside(VolumeDir::open(volume)?, below)? {
+            Place::Mounted(on_mount) => Ok(on_mount.symlink_metadata().is_ok()),
+            Place::Unmounted(volume, below) => Unmounted::open(&volume)?.exists(&below),
+        },
+    }
+}
+
 /// A path that is to be made: its directory is there, and the user may write to it.
 pub(super) fn find_new(path: &Path) -> anyhow::Result<(Client, NewName)> {
     let name = mounts::shown(path);

@@ -20,6 +20,9 @@ mod destroy;
 mod diff;
 mod holds;
 mod list;
+mod pump;
+mod receive;
+mod send;
 
 /// Take, list, compare and destroy snapshots, clone them and roll back to them
 ///
@@ -44,6 +47,8 @@ enum SnapshotVerb {
     Rollback(Rollback),
     Clone(CloneVerb),
     Diff(diff::Diff),
+    Send(send::Send),
+    Receive(receive::Receive),
 }
 
 impl Snapshot {
@@ -59,6 +64,8 @@ impl Snapshot {
             SnapshotVerb::Rollback(verb) => verb.run(),
             SnapshotVerb::Clone(verb) => verb.run(),
             SnapshotVerb::Diff(verb) => verb.run(),
+            SnapshotVerb::Send(verb) => verb.run(),
+            SnapshotVerb::Receive(verb) => verb.run(),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use firn_mount::core::Core;
 use firn_mount::types::{FileKind, Ino};
+use firn_mount::{FsError, FsResult};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
@@ -56,7 +57,9 @@ impl Unmounted {
 
     fn open_anew(volume: &VolumeDir) -> anyhow::Result<Self> {
         let config = volume.config()?;
-        let owner = Owner::this("dataset or snapshot", None);
+        // What the user typed behind `firn`, for whoever is refused meanwhile.
+        let verb = std::env::args().nth(1).unwrap_or_default();
+        let owner = Owner::this(&verb, None);
         let lock = VolumeLock::acquire(volume, owner, Duration::ZERO)?;
         create::check_hot(&config, volume, false)?;
         let runtime = Runtime::new().context("starting threads")?;
@@ -74,18 +77,31 @@ impl Unmounted {
     /// The directory at `path`.
     pub(super) fn directory(&self, path: &[u8]) -> anyhow::Result<Ino> {
         let shown = || format!("{}{}", self.prefix, String::from_utf8_lossy(path));
-        let volume = &self.parts.volume;
-        let mut ino = Ino::ROOT;
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            let attr = volume.lookup(ino, name).with_context(shown);
-            let attr = attr.hint("name a path in a directory that exists")?;
-            volume.forget(attr.ino, 1);
-            if attr.kind != FileKind::Directory {
-                return Err(anyhow!("is no directory")).with_context(shown);
-            }
-            ino = attr.ino;
+        let found = self.walk(path).map_err(anyhow::Error::new).and_then(|found| match found {
+            (ino, FileKind::Directory) => Ok(ino),
+            _ => Err(anyhow!("is no directory")),
+        });
+        found.with_context(shown).hint("name a path in a directory that exists")
+    }
+
+    /// Whether there is something at `path`.
+    pub(super) fn exists(&self, path: &[u8]) -> anyhow::Result<bool> {
+        match self.walk(path) {
+            Ok(_) => Ok(true),
+            Err(FsError::NotFound | FsError::NotDirectory) => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        Ok(ino)
+    }
+
+    fn walk(&self, path: &[u8]) -> FsResult<(Ino, FileKind)> {
+        let volume = &self.parts.volume;
+        let mut found = (Ino::ROOT, FileKind::Directory);
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let attr = volume.lookup(found.0, name)?;
+            volume.forget(attr.ino, 1);
+            found = (attr.ino, attr.kind);
+        }
+        Ok(found)
     }
 
     fn close(&self) -> anyhow::Result<()> {

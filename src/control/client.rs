@@ -1,6 +1,7 @@
 //! The command's side of the control socket.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde::de::DeserializeOwned;
 
+use super::passing;
 use super::protocol::{self, Answer, MAX_ANSWER, Progress, Request, VERSION, Verb};
 use super::server::{self, Handler};
 use crate::failure::{self, Explain};
@@ -95,15 +97,26 @@ impl Client {
 
     /// Asks, and hears the answer to its end.
     pub fn ask(self, verb: Verb, listener: &mut dyn Listener) -> anyhow::Result<()> {
+        self.ask_along(verb, None, listener)
+    }
+
+    /// As [`Client::ask`]; `along` is the end of a stream that goes with the request.
+    pub fn ask_along(
+        self,
+        verb: Verb,
+        along: Option<OwnedFd>,
+        listener: &mut dyn Listener,
+    ) -> anyhow::Result<()> {
         let Self { peer, name } = self;
+        let request = Asking { verb, along };
         match peer {
             Peer::Daemon(stream) => {
                 let daemon = || format!("daemon of volume {name}");
-                converse(stream, verb, listener, &daemon)
+                request.of(stream, listener, &daemon)
             }
             Peer::Here(handler) => {
                 let (stream, answering) = server::answer_here(handler).context("answering")?;
-                let result = converse(stream, verb, listener, &|| format!("volume {name}"));
+                let result = request.of(stream, listener, &|| format!("volume {name}"));
                 // It has closed the volume when it ends, also when nobody listened any more.
                 let ended = answering.join().map_err(|_| anyhow!("the thread that answers died"));
                 result.and(ended)
@@ -129,31 +142,50 @@ impl Client {
     }
 }
 
-/// Asks, and hears the answer to its end. `whose` says who answers.
-fn converse(
-    mut stream: UnixStream,
+/// A request that is about to be made.
+struct Asking {
     verb: Verb,
-    listener: &mut dyn Listener,
-    whose: &dyn Fn() -> String,
-) -> anyhow::Result<()> {
-    let request = protocol::to_line(&Request { version: VERSION, verb })?;
-    stream.write_all(&request).with_context(whose)?;
-    let mut reader = BufReader::new(stream);
-    loop {
-        let line = protocol::read_line::<Answer>(&mut reader, MAX_ANSWER);
-        match line.map_err(|error| silence(&reader, error)).with_context(whose)? {
-            Some(Answer::Progress(progress)) => listener.progress(&progress),
-            Some(Answer::Warning(text)) => listener.warning(&text),
-            Some(Answer::Item(item)) => listener.item(item)?,
-            Some(Answer::Done) => return Ok(()),
-            Some(Answer::Error(failure)) => return Err(failure.into_error()),
-            None => {
-                return Err(anyhow!("ended before it had answered"))
-                    .with_context(whose)
-                    .hint("its log is firn.log in the volume directory");
+    along: Option<OwnedFd>,
+}
+
+impl Asking {
+    /// Asks, and hears the answer to its end. `whose` says who answers.
+    fn of(
+        self,
+        stream: UnixStream,
+        listener: &mut dyn Listener,
+        whose: &dyn Fn() -> String,
+    ) -> anyhow::Result<()> {
+        let request = protocol::to_line(&Request { version: VERSION, verb: self.verb })?;
+        let along = self.along.as_ref().map(AsFd::as_fd);
+        passing::send(&stream, &request, along).with_context(whose)?;
+        // Only the other side has it now, so that its end is seen.
+        drop(self.along);
+        let mut reader = BufReader::new(stream);
+        loop {
+            let line = protocol::read_line::<Answer>(&mut reader, MAX_ANSWER);
+            match line.map_err(|error| silence(&reader, error)).with_context(whose)? {
+                Some(Answer::Progress(progress)) => listener.progress(&progress),
+                Some(Answer::Warning(text)) => listener.warning(&text),
+                Some(Answer::Item(item)) => listener.item(item)?,
+                Some(Answer::Done) => return Ok(()),
+                Some(Answer::Error(failure)) => return Err(failure.into_error()),
+                None => {
+                    return Err(anyhow!("ended before it had answered"))
+                        .with_context(whose)
+                        .hint("its log is firn.log in the volume directory");
+                }
             }
         }
     }
+}
+
+/// Asks, and goes away before there is an answer.
+#[cfg(test)]
+pub(crate) fn ask_and_leave(stream: UnixStream, verb: Verb, along: OwnedFd) {
+    let request = protocol::to_line(&Request { version: VERSION, verb }).expect("it is text");
+    passing::send(&stream, &request, Some(along.as_fd())).expect("somebody answers");
+    drop((stream, along));
 }
 
 fn silence(stream: &BufReader<UnixStream>, error: io::Error) -> anyhow::Error {

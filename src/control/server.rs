@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use rustix::net::UCred;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, UCred};
 use serde::Serialize;
 
+use super::passing::Receiving;
 use super::protocol::{self, Answer, MAX_REQUEST, Progress, Request, VERSION, Verb};
 use crate::failure::{Explain, Failure};
 use crate::mounts;
@@ -32,10 +35,12 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, verb: Verb, out: &mut Outbox) -> anyhow::Result<()>;
 }
 
-/// Where an answer goes. Writing fails when the asker is gone.
+/// Where an answer goes, and what came along with the question. Writing fails when the asker is
+/// gone.
 #[derive(Debug)]
 pub struct Outbox {
     stream: UnixStream,
+    passed: Option<OwnedFd>,
     closed: bool,
 }
 
@@ -53,6 +58,21 @@ impl Outbox {
     /// Says what went wrong without stopping the rest.
     pub fn warning(&mut self, text: impl Into<String>) -> io::Result<()> {
         self.send(&Answer::Warning(text.into()))
+    }
+
+    /// The stream that came along.
+    pub fn take_passed(&mut self) -> anyhow::Result<UnixStream> {
+        let passed = self.passed.take().context("no stream came with the request")?;
+        Ok(UnixStream::from(passed))
+    }
+
+    /// Whether the asker is gone; it says nothing more after its request.
+    pub fn is_gone(&self) -> bool {
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.stream, &mut [0_u8; 1], peek) {
+            Ok((_, len)) => len == 0,
+            Err(errno) => errno != Errno::AGAIN && errno != Errno::INTR,
+        }
     }
 
     /// The process that asks.
@@ -129,7 +149,7 @@ pub struct SocketFile(PathBuf);
 /// Answers the one request that comes through the returned end, on a thread of this process.
 pub fn answer_here(handler: Arc<dyn Handler>) -> io::Result<(UnixStream, JoinHandle<()>)> {
     let (ours, theirs) = UnixStream::pair()?;
-    let mut out = Outbox { stream: theirs, closed: false };
+    let mut out = Outbox { stream: theirs, passed: None, closed: false };
     let thread = std::thread::Builder::new().name("firn-answer".into()).spawn(move || {
         if let Err(error) = converse(&mut out, handler.as_ref()) {
             tracing::debug!(error = format!("{error:#}"), "answering oneself");
@@ -157,7 +177,7 @@ fn accept(stream: UnixStream, handler: &Arc<dyn Handler>, running: &Arc<AtomicUs
     let before = running.fetch_add(1, Ordering::Relaxed);
     let counted = Running(Arc::clone(running));
     let handler = Arc::clone(handler);
-    let mut out = Outbox { stream, closed: false };
+    let mut out = Outbox { stream, passed: None, closed: false };
     if before >= MAX_CONNECTIONS {
         let failure = Failure::new(&anyhow!("the daemon answers too many requests at once"));
         let _ = out.send(&Answer::Error(failure));
@@ -183,10 +203,12 @@ fn converse(out: &mut Outbox, handler: &dyn Handler) -> anyhow::Result<()> {
 
 fn answer(out: &mut Outbox, handler: &dyn Handler) -> anyhow::Result<()> {
     check_peer(&out.stream)?;
-    let mut reader = BufReader::new(out.stream.try_clone()?);
+    let mut reader = BufReader::new(Receiving::new(&out.stream));
     let value: serde_json::Value = protocol::read_line(&mut reader, MAX_REQUEST)
         .context("reading the request")?
         .ok_or_else(|| anyhow!("the request is empty"))?;
+    let passed = reader.into_inner().passed();
+    out.passed = passed;
     let version = value.get("version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(VERSION)) {
         return Err(anyhow!("the daemon speaks control protocol {VERSION}, this command another"))

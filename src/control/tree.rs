@@ -51,6 +51,31 @@ pub enum Which {
     Range(Option<String>, Option<String>),
 }
 
+/// What is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sending {
+    /// A snapshot of the dataset.
+    Snapshot {
+        /// Its name.
+        snapshot: String,
+        /// Only what is different from this one.
+        from: Option<SnapshotName>,
+    },
+    /// What a cut stream did not bring: the receiver's token.
+    Rest(String),
+}
+
+/// Where a stream goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Receiving {
+    /// Into a dataset that is there.
+    Existing(DatasetName),
+    /// Into one that is to be made.
+    New(NewName),
+}
+
 /// What is asked about snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "act", rename_all = "kebab-case")]
@@ -127,6 +152,31 @@ pub enum SnapshotAct {
         of: SnapshotName,
         /// Where.
         at: NewName,
+    },
+    /// Send one into the stream that comes along: progress, then an item.
+    Send {
+        /// Which; with a token only its dataset counts, to say which volume is meant.
+        dataset: DatasetName,
+        /// What of it.
+        what: Sending,
+        /// Only say how much it would be.
+        dry_run: bool,
+    },
+    /// Receive one from the stream that comes along: progress, then an item.
+    Receive {
+        /// The dataset that it goes into.
+        into: Receiving,
+        /// The snapshot's name; otherwise as it was sent.
+        snapshot: Option<String>,
+        /// Keep what was received when the stream is cut.
+        resumable: bool,
+        /// Give up what changed since the base.
+        force: bool,
+    },
+    /// Throw away what was received of a stream that was cut.
+    Abandon {
+        /// The dataset that it went into.
+        into: Receiving,
     },
     /// What changed: an item each.
     Diff {

@@ -23,6 +23,7 @@ use super::automatic::Automatic;
 use super::gate::Gate;
 use super::schedule::Schedule;
 use super::storage::{BlockStorage, Frontier, disk_bytes};
+use super::transfers::Transfers;
 use crate::config::Config;
 use crate::failure::Explain;
 use crate::volume_dir::VolumeDir;
@@ -65,6 +66,8 @@ pub struct Parts {
     schedule: Schedule,
     /// Takes the snapshots that come with time.
     pub(super) automatic: Automatic,
+    /// Snapshots on their way.
+    pub transfers: Transfers,
     /// What the namespace's database takes of the budget for good.
     _database: Option<Permit>,
 }
@@ -229,6 +232,7 @@ pub fn open(
         frontier,
         schedule: Schedule::default(),
         automatic: Automatic::default(),
+        transfers: Transfers::default(),
         _database: permit,
     })
 }

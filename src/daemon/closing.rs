@@ -26,6 +26,11 @@ const IDLE_FACTOR: u32 = 5;
 /// Closes the parts of a volume whose mount is gone.
 pub(super) fn close(parts: &Arc<Parts>, phase: &Phase) {
     parts.end_schedule();
+    phase.doing("ending sends and receives");
+    let left = parts.transfers.end(CLOSE_PATIENCE);
+    if left > 0 {
+        tracing::warn!("{left} sends or receives still wait for a tier; they will fail");
+    }
     phase.doing("writing what is in memory to the hot tier");
     let mut failure = parts.volume.close().err().map(|error| chain(&error));
     // At least as long as sealing may take on a slow disk.

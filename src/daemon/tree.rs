@@ -21,7 +21,10 @@ mod destroy;
 mod diff;
 pub mod naming;
 mod properties;
+mod receive;
+mod send;
 mod snapshots;
+mod wire;
 
 use naming::Naming;
 

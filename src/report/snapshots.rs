@@ -170,6 +170,60 @@ impl RolledBack {
     }
 }
 
+/// What was sent, or would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Nothing was sent.
+    pub dry_run: bool,
+    /// `dataset@name`; absent for the rest of a stream that was cut.
+    pub snapshot: Option<String>,
+    /// The snapshot that the receiver must have.
+    pub from: Option<String>,
+    /// Bytes of files, before compression, that the snapshot refers to or that were written since
+    /// the other one; absent when unknown.
+    pub estimated_bytes: Option<u64>,
+    /// Length of the stream; absent when nothing was sent.
+    pub stream_bytes: Option<u64>,
+}
+
+impl Sent {
+    /// For people.
+    pub fn text(&self) -> String {
+        let what = match (&self.snapshot, &self.from) {
+            (Some(snapshot), Some(from)) => format!("{snapshot} from {from}"),
+            (Some(snapshot), None) => snapshot.clone(),
+            (None, _) => "the rest of an interrupted receive".to_owned(),
+        };
+        let estimate = match self.estimated_bytes {
+            Some(bytes) => format!("about {} before compression", rounded_bytes(bytes)),
+            None => "an unknown number of bytes".to_owned(),
+        };
+        match self.stream_bytes {
+            Some(bytes) => format!("{what}: sent {}, {estimate}", rounded_bytes(bytes)),
+            None => format!("{what}: would send {estimate}"),
+        }
+    }
+}
+
+/// What was received.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// `dataset@name`.
+    pub snapshot: String,
+    /// Length of the stream.
+    pub stream_bytes: u64,
+    /// Bytes of files in it, before compression.
+    pub plain_bytes: u64,
+}
+
+impl Received {
+    /// For people.
+    pub fn text(&self) -> String {
+        let (stream, plain) = (rounded_bytes(self.stream_bytes), rounded_bytes(self.plain_bytes));
+        format!("{}: received {stream}, {plain} before compression", self.snapshot)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

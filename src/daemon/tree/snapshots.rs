@@ -37,6 +37,14 @@ impl TreeAnswers<'_> {
                 Ok(out.item(&done)?)
             }
             SnapshotAct::Clone { of, at } => self.clone_snapshot(&of, &at, out),
+            SnapshotAct::Send { dataset, what, dry_run } => {
+                self.send(&dataset, &what, dry_run, out)
+            }
+            SnapshotAct::Receive { into, snapshot, resumable, force } => {
+                let how = super::receive::How { snapshot, resumable, force };
+                self.receive(&into, how, out)
+            }
+            SnapshotAct::Abandon { into } => self.abandon(&into),
             SnapshotAct::Diff { from, to } => self.diff(&from, to.as_deref(), out),
         }
     }

@@ -1,0 +1,123 @@
+//! `firn snapshot send`: the daemon writes the stream into one end of a socket pair, and this
+//! process pumps it from the other to standard output or into an object. So the user's own
+//! descriptors keep their flags, and the daemon never waits for a reader that nobody asked for.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+
+use super::pump::{self, Sink};
+use crate::cli::heard::Heard;
+use crate::cli::names::{self, SnapshotPath};
+use crate::control::client::Client;
+use crate::control::protocol::Verb;
+use crate::control::tree::{DatasetName, Sending, SnapshotAct, SnapshotName};
+use crate::failure::{EXIT_DONE, Explain};
+use crate::mounts;
+use crate::report;
+use crate::report::snapshots::Sent;
+
+/// Write a snapshot as a stream, for `firn snapshot receive`
+///
+/// The stream goes to standard output, or with --to straight into an object store. It holds blocks
+/// as they are stored, without compressing them again, and is checked throughout when it is
+/// received. With -i it holds only what is different from an older snapshot, which the receiver
+/// must have.
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    /// The snapshot: <dataset>@<name>; with -t, the dataset or any snapshot of it
+    snapshot: PathBuf,
+    /// Only what is different from this older snapshot: @<name>, or <dataset>@<name> of the one
+    /// that the dataset was cloned from
+    #[arg(short = 'i', long, value_name = "SNAPSHOT", conflicts_with = "token")]
+    from: Option<PathBuf>,
+    /// Go on where an interrupted `firn snapshot receive -s` stopped: the token that it printed
+    #[arg(short, long)]
+    token: Option<String>,
+    /// Write an object instead of standard output: file:///path, s3://bucket/name, gs://..., az://...
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// Send nothing; say how much it would be
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Say how much was sent
+    #[arg(short, long)]
+    verbose: bool,
+    /// With -n, print one JSON object with the fields dry_run, snapshot, from, estimated_bytes and
+    /// stream_bytes
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+}
+
+impl Send {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        let shown = mounts::shown(&self.snapshot);
+        let sent = self.send().with_context(|| format!("sending {shown}"))?;
+        if self.json {
+            report::print_json(&sent)?;
+        } else if self.dry_run {
+            report::print(&sent.text())?;
+        } else if self.verbose {
+            report::note(&sent.text());
+        }
+        Ok(EXIT_DONE)
+    }
+
+    fn send(&self) -> anyhow::Result<Sent> {
+        if !self.dry_run && self.to.is_none() && io::stdout().is_terminal() {
+            return Err(anyhow!("the stream would go to a terminal"))
+                .hint("redirect it (> file), pipe it to `firn snapshot receive`, or use --to <url>")
+                .wrong_usage();
+        }
+        let (client, dataset, what) = self.what()?;
+        let dry_run = self.dry_run;
+        let verb = Verb::Snapshot(SnapshotAct::Send { dataset, what, dry_run });
+        let mut heard = Heard::<Sent>::new();
+        if dry_run {
+            client.ask(verb, &mut heard)?;
+        } else {
+            let sink = match &self.to {
+                Some(url) => Sink::object(url)?,
+                None => Sink::output()?,
+            };
+            pump::out(sink, |along| client.ask_along(verb, Some(along), &mut heard))?;
+        }
+        heard.items.pop().context("nothing was answered")
+    }
+
+    fn what(&self) -> anyhow::Result<(Client, DatasetName, Sending)> {
+        if let Some(token) = &self.token {
+            let dataset = match SnapshotPath::parse(&self.snapshot) {
+                Ok(path) => path.dataset,
+                Err(_) => self.snapshot.clone(),
+            };
+            let (client, dataset) = names::find_dataset(&dataset)?;
+            return Ok((client, dataset, Sending::Rest(token.clone())));
+        }
+        let path = SnapshotPath::parse(&self.snapshot)?;
+        let (client, of) = path.find()?;
+        let from = self.from.as_deref().map(|from| base(from, &client, &of.dataset)).transpose()?;
+        Ok((client, of.dataset, Sending::Snapshot { snapshot: of.snapshot, from }))
+    }
+}
+
+/// The older snapshot: `@name` and `name` are of the same dataset.
+fn base(from: &Path, client: &Client, dataset: &DatasetName) -> anyhow::Result<SnapshotName> {
+    let text = mounts::shown(from);
+    let same = match text.strip_prefix('@') {
+        Some(name) => Some(name),
+        None => (!text.contains(['@', '/'])).then_some(text.as_str()),
+    };
+    if let Some(name) = same {
+        return Ok(SnapshotName { dataset: dataset.clone(), snapshot: name.to_owned() });
+    }
+    let (other, found) = SnapshotPath::parse(from)?.find()?;
+    if client.is_same(&other) {
+        return Ok(found);
+    }
+    Err(anyhow!("{text} is on another volume"))
+        .hint("name an older snapshot of the same dataset: -i @<name>")
+        .wrong_usage()
+}
