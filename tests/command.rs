@@ -22,5 +22,7 @@ mod properties;
 mod run;
 #[path = "command/snapshots.rs"]
 mod snapshots;
+#[path = "command/streams.rs"]
+mod streams;
 #[path = "command/systemd.rs"]
 mod systemd;

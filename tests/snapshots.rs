@@ -4,6 +4,7 @@ mod keeping;
 mod programs;
 mod rollback;
 mod space;
+pub mod streams;
 
 use std::path::PathBuf;
 

@@ -1,13 +1,14 @@
 //! Datasets and snapshots.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
 use crate::harness::{Volume, shell};
+use crate::snapshots::streams::{failed, half_received, receiver, stream};
 use crate::snapshots::{at, make_dataset, shown, take};
 
 fn failed_with<T: std::fmt::Debug>(result: io::Result<T>, errno: Errno) {
@@ -183,4 +184,43 @@ fn compression_of_datasets() {
     for name in ["a/auto", "a/off", "a/zstd"] {
         assert_eq!(fs::read(volume.path(name)).unwrap(), text.as_bytes());
     }
+}
+
+/// "Receiving"
+#[test]
+fn receiving() {
+    let (one, two) = (Volume::mounted(), Volume::mounted());
+    fs::write(one.path("file"), "base").unwrap();
+    take(&one, "", "a");
+    shell("head -c 24M /dev/urandom >\"$1\"", &[&one.path("big")]);
+    fs::write(one.path("file"), "newer").unwrap();
+    take(&one, "", "b");
+    let (full, later) = (stream(&one, &[], "a"), stream(&one, &["-i", "@a"], "b"));
+    let receive = |bytes: &[u8]| {
+        let mut child = receiver(&two, &[]);
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        assert!(child.wait().unwrap().success());
+    };
+    receive(&full);
+    let file = two.path("copy/file");
+    for resumable in [false, true] {
+        let open = File::open(&file).unwrap();
+        let child = half_received(&two, if resumable { &["-s"] } else { &[] }, &later);
+        assert_eq!(fs::read(&file).unwrap(), b"base");
+        failed_with(fs::write(&file, "changed"), Errno::ROFS);
+        failed_with(open.read_exact_at(&mut [0; 4], 0), Errno::STALE);
+        failed(child);
+        assert_eq!(fs::read(&file).unwrap(), b"base");
+        assert!(!two.path("copy/big").exists());
+        let changed = fs::write(two.path("copy/new"), "");
+        if resumable {
+            failed_with(changed, Errno::ROFS);
+            two.run(&["snapshot", "receive", "-A", two.path("copy").to_str().unwrap()]);
+        } else {
+            changed.unwrap();
+            two.run(&["snapshot", "rollback", &at(&two, "copy", "a")]);
+        }
+    }
+    receive(&later);
+    assert_eq!(fs::read(&file).unwrap(), b"newer");
 }

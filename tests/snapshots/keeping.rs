@@ -123,9 +123,9 @@ impl Versions {
 
     /// Each snapshot against the version of which it was taken: content, times, owners, modes,
     /// extended attributes and hard links.
-    fn assert_kept(&self, volume: &Volume, when: &str) {
+    fn assert_kept(&self, volume: &Volume, dataset: &str, when: &str) {
         for number in 1..=VERSIONS {
-            let kept = shown(volume, "", &format!("v{number}"), "tree");
+            let kept = shown(volume, dataset, &format!("v{number}"), "tree");
             let compare = "rsync -aHAXnci --delete \"$1/\" \"$2/\"";
             let difference = shell(compare, &[&self.version(number), &kept]);
             assert!(difference.is_empty(), "{when}, version {number}:\n{difference}");
@@ -147,10 +147,15 @@ fn ten_versions_stay_through_crash_remount_and_release_to_cold() {
         shell(update, &[&source, &volume.path("tree")]);
         take(&volume, "", &format!("v{number}"));
     }
-    versions.assert_kept(&volume, "live");
+    versions.assert_kept(&volume, "", "live");
     volume.kill();
     volume.mount();
-    versions.assert_kept(&volume, "after kill -9");
+    versions.assert_kept(&volume, "", "after kill -9");
+    let mut other = Volume::mounted();
+    for number in 1..=VERSIONS {
+        send(&volume, number, &other);
+    }
+    versions.assert_kept(&other, "received", "received");
     let root = volume.mountpoint.to_str().unwrap().to_owned();
     // What only snapshots hold is moved by way of them.
     let kept = format!("{root}/.firn/snapshot");
@@ -158,7 +163,27 @@ fn ten_versions_stay_through_crash_remount_and_release_to_cold() {
     volume.run(&["tier", "release", "-r", &root, &kept]);
     volume.umount();
     volume.mount();
-    versions.assert_kept(&volume, "after release and remount");
-    volume.umount();
-    volume.run(&["check", volume.dir.to_str().unwrap()]);
+    versions.assert_kept(&volume, "", "after release and remount");
+    other.kill();
+    other.mount();
+    versions.assert_kept(&other, "received", "received, after kill -9");
+    for volume in [&mut volume, &mut other] {
+        volume.umount();
+        volume.run(&["check", volume.dir.to_str().unwrap()]);
+    }
+}
+
+/// Sends a version to another volume through a pipe, from the one before it.
+fn send(from: &Volume, number: usize, to: &Volume) {
+    let (firn, source, received) = (Path::new(FIRN), &from.mountpoint, to.path("received"));
+    let version = format!("v{number}");
+    let base = format!("@v{}", number - 1);
+    let script = r#"
+        set -o pipefail
+        "$1" snapshot send ${5:+-i "$5"} "$2@$4" | "$1" snapshot receive "$3""#;
+    let (version, base) = (Path::new(&version), Path::new(&base));
+    match number {
+        1 => shell(script, &[firn, source, &received, version]),
+        _ => shell(script, &[firn, source, &received, version, base]),
+    };
 }
