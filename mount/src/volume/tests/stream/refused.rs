@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::Core;
-use crate::namespace::TreeError;
+use crate::namespace::{Setting, TreeError};
 use firn_tiering::Error as TieringError;
 
 /// A volume with two snapshots, and another that has the first.
@@ -146,6 +146,32 @@ fn a_full_tier_leaves_no_trace() {
     }
     to.blocks.fail_appends(None);
     for (target, stream) in &streams {
+        to.receive(target, &PLAIN, stream).unwrap();
+    }
+    to.assert_sound();
+}
+
+#[test]
+fn what_exceeds_a_quota_leaves_no_trace() {
+    let (from, to, dataset) = both_have_the_first();
+    let before = to.state();
+    let names = to.volume().names();
+    let streams = [
+        (new("x"), Dataset::ROOT, from.stream(Dataset::ROOT, "b", None)),
+        (ReceiveTarget::Existing(dataset), dataset, from.stream(Dataset::ROOT, "b", Some("a"))),
+    ];
+    for (target, whose, stream) in &streams {
+        let quota = |bytes| names.set(*whose, &[Setting::Quota(bytes)]).unwrap();
+        quota(Some(names.space_used(*whose) + 1));
+        let error = to.receive(target, &PLAIN, stream).unwrap_err();
+        let is_full =
+            matches!(error, ReceiveError::Tree(TreeError::Fs(crate::FsError::QuotaExceeded)));
+        assert!(is_full, "{error}");
+        assert_eq!(to.state(), before);
+        quota(None);
+        to.assert_sound();
+    }
+    for (target, _, stream) in &streams {
         to.receive(target, &PLAIN, stream).unwrap();
     }
     to.assert_sound();

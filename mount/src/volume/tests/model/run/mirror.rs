@@ -49,7 +49,7 @@ impl<S: Subject> Runner<'_, S> {
             Some((dataset, _)) => ReceiveTarget::Existing(*dataset),
             None => {
                 if let Some((old, _)) = mirror.newest.take() {
-                    drop(mirror.subject.volume().destroy_dataset(old, true).unwrap());
+                    drop(mirror.subject.volume().destroy_datasets(&[old], true).unwrap());
                 }
                 mirror.made += 1;
                 let name = format!("m{}", mirror.made).into_bytes();
