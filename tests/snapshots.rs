@@ -2,6 +2,7 @@
 
 mod keeping;
 mod programs;
+mod quota;
 mod rollback;
 mod space;
 pub mod streams;

@@ -108,6 +108,36 @@ fn clones() {
     assert_eq!(fs::read(shown(&volume, "", "s", "file")).unwrap(), b"same");
 }
 
+/// "Quotas"
+#[test]
+fn quotas() {
+    let volume = Volume::mounted();
+    make_dataset(&volume, "a");
+    volume.run(&["dataset", "set", "quota=2MiB", volume.path("a").to_str().unwrap()]);
+    let room = || rustix::fs::statvfs(volume.path("a")).unwrap();
+    assert_eq!(room().f_blocks * room().f_frsize, 2 << 20);
+    let file = File::create(volume.path("a/file")).unwrap();
+    let full = file.write_all_at(&vec![1; 4 << 20], 0).and_then(|()| file.sync_all());
+    failed_with(full, Errno::DQUOT);
+    file.set_len(0).unwrap();
+    file.write_all_at(&vec![1; 2 << 20], 0).and_then(|()| file.sync_all()).unwrap();
+    failed_with(File::create(volume.path("a/other")), Errno::DQUOT);
+    take(&volume, "a", "s");
+    let clone = volume.path("a/clone");
+    failed_with(fs::create_dir(&clone), Errno::DQUOT);
+    let elsewhere = volume.path("clone");
+    volume.run(&["snapshot", "clone", &at(&volume, "a", "s"), elsewhere.to_str().unwrap()]);
+    let listed = |dataset: &str| {
+        let path = volume.path(dataset);
+        let list = volume.run(&["dataset", "list", "--json", path.to_str().unwrap()]);
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        list["datasets"][0]["used_bytes"].as_u64().unwrap()
+    };
+    assert_eq!((listed("a"), listed("clone")), (2 << 20, 0));
+    volume.run(&["dataset", "promote", elsewhere.to_str().unwrap()]);
+    assert_eq!((listed("a"), listed("clone")), (0, 2 << 20));
+}
+
 /// "Rollback"
 #[test]
 fn rollback() {
