@@ -71,6 +71,28 @@ fn operation() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What changes how many bytes are whose, on few slots, so that they have many versions.
+fn operation_on_content() -> impl Strategy<Value = Op> {
+    let (file, which) = (0..4_usize, 0..4_usize);
+    prop_oneof![
+        8 => (file.clone(), 0..2_u64, 0..4_u64)
+            .prop_map(|(file, slot, block)| Op::Write { file, slot, block }),
+        1 => (file, 0..4_u64 * 500_000).prop_map(|(file, size)| Op::Truncate { file, size }),
+        1 => (0..2_usize).prop_map(|name| Op::Unlink { dir: 0, name }),
+        1 => (0..2_usize).prop_map(|name| Op::Create { dir: 0, name, kind: 0 }),
+        4 => Just(Op::Snapshot),
+        2 => which.clone().prop_map(|which| Op::Destroy { which }),
+        2 => (1..4_usize).prop_map(|limit| Op::Sweep { limit }),
+        1 => which.clone().prop_map(|which| Op::Rollback { which }),
+        1 => which.clone().prop_map(|which| Op::Clone { which }),
+        1 => which.prop_map(|which| Op::Switch { which }),
+        1 => Just(Op::DestroyClone),
+        1 => Just(Op::Promote),
+        1 => Just(Op::Purge),
+        1 => Just(Op::Crash),
+    ]
+}
+
 #[derive(Clone, Debug)]
 struct Node {
     kind: FileKind,
@@ -1001,5 +1023,27 @@ proptest! {
             keys.map(|key| Backref { node: Dot::FIRST, ..Backref::decode(&key).unwrap() }.encode()).collect()
         };
         prop_assert_eq!(backrefs(&pair.world), backrefs(&plain.world));
+    }
+
+    #[test]
+    fn counters_of_space_follow_whatever_happens(
+        ops in proptest::collection::vec(operation_on_content(), 1..80),
+        has_clones in any::<bool>(),
+    ) {
+        let mut pair = Pair::new(u64::MAX, has_clones);
+        for name in 0..2 {
+            pair.apply(&Op::Create { dir: 0, name, kind: 0 });
+        }
+        for op in &ops {
+            pair.apply(op);
+            pair.world.assert_counted();
+        }
+        pair.world.assert_sound();
+        pair.end_all_but_the_root();
+        pair.world.assert_counted();
+        // Without snapshots, what is used is what is referred to, and what orphans hold.
+        pair.purge();
+        let space = pair.world.ns.dataset_space(Dataset::ROOT).unwrap();
+        prop_assert_eq!(space.used, space.referenced.bytes);
     }
 }
