@@ -55,6 +55,7 @@ pub use storage::{Placement, Space, Storage};
 use extents::NamespaceExtents;
 use handles::Handles;
 use purge::Purger;
+use quota::QuotaGate;
 use sweeper::Sweeper;
 use table::{Last, Table};
 
@@ -90,6 +91,7 @@ pub struct Volume {
     known_free: Mutex<Option<(Instant, u64)>>,
     sweeper: Sweeper,
     receiving: stream::Busy,
+    quota_gate: QuotaGate,
 }
 
 impl std::fmt::Debug for Volume {
@@ -129,6 +131,7 @@ impl Volume {
             known_free: Mutex::default(),
             sweeper,
             receiving: stream::Busy::default(),
+            quota_gate: QuotaGate::default(),
         };
         volume.purge_orphans()?;
         Ok(volume)

@@ -34,6 +34,13 @@ impl Pending {
         found.map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 
+    /// Counts `bytes` for a view until the share is dropped.
+    pub(crate) fn reserve(&self, view: u16, bytes: u64) -> Share {
+        let mut share = Share::default();
+        self.set(&mut share, view, bytes);
+        share
+    }
+
     /// Counts `bytes` for a file of a view from now on.
     pub(crate) fn set(&self, share: &mut Share, view: u16, bytes: u64) {
         if share.counters.is_none() && bytes > 0 {

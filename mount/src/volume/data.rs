@@ -131,9 +131,9 @@ impl Volume {
         if open.mode.sync {
             must_wait(wait)?;
         }
-        if !self.admit_write(&open, &write, wait)? {
+        let Some(admitted) = self.admit_write(&open, &write, wait)? else {
             return Ok(write.data.len() as u32);
-        }
+        };
         // The kernel's page cache has placed appended bytes itself.
         let place = match open.mode.append && !write.from_cache {
             true => Place::End,
@@ -141,6 +141,7 @@ impl Volume {
         };
         let stamp = (!write.from_cache).then(|| self.now());
         let (written, pass) = self.files.write(&open.node, place, write.data, stamp, wait)?;
+        drop(admitted);
         self.drop_privileges(caller, &open.node, write.kill_privileges)?;
         drop(pass);
         if open.mode.sync {
@@ -287,10 +288,13 @@ impl Volume {
         {
             return Err(FsError::NoSpace);
         }
-        if matches!(what, Fallocate::Allocate { .. } | Fallocate::ZeroRange { .. }) {
-            let bytes = self.files.unallocated(&open.node, offset, len)?;
-            self.admit(ino, bytes, wait)?;
-        }
+        let _admitted = match what {
+            Fallocate::PunchHole => None,
+            Fallocate::Allocate { .. } | Fallocate::ZeroRange { .. } => {
+                let bytes = self.files.unallocated(&open.node, offset, len)?;
+                Some(self.admit(ino, bytes, wait)?)
+            }
+        };
         let _pass = self.change_as(ino, wait)?;
         self.files.fallocate(&open.node, offset, len, what, self.now())?;
         self.drop_privileges(caller, &open.node, caller.uid != 0)
@@ -324,7 +328,7 @@ impl Volume {
             must_wait(wait)?;
         }
         let size = source.node.live_state()?.size;
-        self.admit(to.0, len.min(size.saturating_sub(from.2)), wait)?;
+        let admitted = self.admit(to.0, len.min(size.saturating_sub(from.2)), wait)?;
         let (copied, pass) = self.files.copy_range(
             (&source.node, from.2),
             (&target.node, to.2),
@@ -332,6 +336,7 @@ impl Volume {
             self.now(),
             wait,
         )?;
+        drop(admitted);
         self.drop_privileges(caller, &target.node, caller.uid != 0)?;
         drop(pass);
         if target.mode.sync {
