@@ -42,6 +42,13 @@ fn properties_are_inherited_shown_with_their_source_and_kept() {
     assert_eq!(scene.property("type", &b), pair("filesystem", "-"));
     assert_eq!(scene.property("mountpoint", &b), pair(&b, "-"));
     assert_eq!(scene.property("receive_resume_token", &b), pair("-", "-"));
+    fs::write(scene.mountpoint.join("a/b/file"), vec![1; 100_000]).unwrap();
+    scene.firn(&["sync", scene.mnt()]).done();
+    for property in ["used", "referenced", "written"] {
+        assert_eq!(scene.property(property, &b), pair("100000", "-"), "{property}");
+    }
+    let (available, _) = scene.property("available", &a);
+    assert!(available.parse::<u64>().unwrap() < 1 << 30, "{available}");
     scene.firn(&["dataset", "set", "tier=fast", "compression=lz4", &b]).done();
     assert_eq!(scene.property("compression", &b), pair("lz4", "local"));
     let out =

@@ -40,7 +40,7 @@ impl<'a> Naming<'a> {
     }
 
     /// Bytes that can still be written in a dataset, if that is known.
-    fn available(&self, info: &DatasetInfo) -> Option<u64> {
+    pub(super) fn available(&self, info: &DatasetInfo) -> Option<u64> {
         match (self.volume, info.root) {
             (Some(volume), Some(root)) => Some(volume.statfs(root).ok()?.free_bytes),
             _ => None,

@@ -3,7 +3,7 @@
 
 use anyhow::anyhow;
 use firn_mount::namespace::{
-    Dataset, DatasetInfo, Property, Setting, Source, Timestamp, is_class_name,
+    Dataset, DatasetInfo, DatasetSpace, Property, Setting, Source, Timestamp, is_class_name,
 };
 
 use super::naming::{Naming, when};
@@ -51,10 +51,7 @@ impl TreeAnswers<'_> {
             Some(of) => naming.with_below(naming.find(of)?, recursive),
             None => naming.all(),
         };
-        let lines = while_saying(out, "counting what was written", || {
-            naming.properties(&datasets, properties)
-        })?;
-        for line in lines? {
+        for line in naming.properties(&datasets, properties)? {
             out.item(&line)?;
         }
         Ok(())
@@ -146,6 +143,10 @@ impl Naming<'_> {
         }
     }
 
+    fn space(&self, info: &DatasetInfo) -> anyhow::Result<DatasetSpace> {
+        self.names.dataset_space(info.dataset).map_err(|error| self.explain(error))
+    }
+
     /// What is known of a dataset; `None` for what is not.
     fn fact(&self, info: &DatasetInfo, name: &str) -> anyhow::Result<Option<Value>> {
         let text = |text: &str| Some((text.to_owned(), None));
@@ -155,10 +156,11 @@ impl Naming<'_> {
             "origin" => info.origin.as_ref().and_then(|(of, name)| text(&self.snapshot(*of, name))),
             "mounted" => text(if self.is_mounted() { "yes" } else { "no" }),
             "mountpoint" if self.is_mounted() => text(&self.path(&info.path)),
-            "written" => {
-                let written = info.root.map(|root| self.names.written(root)).transpose();
-                written.map_err(|error| self.explain(error))?.map(size)
-            }
+            "used" => Some(size(self.space(info)?.used)),
+            "available" => self.available(info).map(size),
+            // What it shows is being replaced while it is rolled back.
+            "referenced" if info.root.is_some() => Some(size(self.space(info)?.referenced.bytes)),
+            "written" if info.root.is_some() => Some(size(self.space(info)?.written)),
             _ => None,
         })
     }
