@@ -75,7 +75,8 @@ impl<S: Subject> Runner<'_, S> {
             stream
         };
         let mut stream = send(plan);
-        let options = ReceiveOptions { resumable: cut.is_multiple_of(2), ..ReceiveOptions::default() };
+        let options =
+            ReceiveOptions { resumable: cut.is_multiple_of(2), ..ReceiveOptions::default() };
         let end = stream.len() * usize::from(cut) / 16;
         if end < stream.len() {
             let volume = mirror.subject.volume();
