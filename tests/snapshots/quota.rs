@@ -20,7 +20,7 @@ fn set_quota(volume: &Volume, dataset: &str, quota: &str) {
 /// Writes noise through the kernel's cache, and says how that ended at the latest.
 fn fill(volume: &Volume, name: &str, bytes: u64) -> io::Result<()> {
     let mut file = fs::File::create(volume.path(name))?;
-    let noise: Vec<u8> = (0..MIB).map(|n| (n * n >> 7) as u8).collect();
+    let noise: Vec<u8> = (0..MIB).map(|n| ((n * n) >> 7) as u8).collect();
     for number in 0..bytes / MIB {
         file.write_all(&number.to_le_bytes())?;
         file.write_all(&noise[8..])?;
