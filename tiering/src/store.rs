@@ -39,7 +39,7 @@ mod status;
 mod sweep;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upload;

@@ -219,9 +219,17 @@ impl Drop for ObjectWriter {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
         if let Some(mut upload) = self.upload.take() {
-            self.sending.iter().for_each(JoinHandle::abort);
-            let aborted = runtime
-                .block_on(async { tokio::time::timeout(ABORT_DEADLINE, upload.abort()).await });
+            let sending = std::mem::take(&mut self.sending);
+            let give_up = async {
+                // A part that arrives behind the end of its upload would stay.
+                for part in sending {
+                    part.abort();
+                    let _ = part.await;
+                }
+                upload.abort().await
+            };
+            let aborted =
+                runtime.block_on(async { tokio::time::timeout(ABORT_DEADLINE, give_up).await });
             if !matches!(aborted, Ok(Ok(()))) {
                 tracing::warn!(object = self.object.described, "an upload stays unfinished");
             }
