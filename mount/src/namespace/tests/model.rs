@@ -28,7 +28,7 @@ fn same(real: FsResult<()>, model: Outcome<()>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn operations_do_what_the_reference_does(
