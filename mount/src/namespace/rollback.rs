@@ -178,6 +178,7 @@ impl Change {
         record.node = self.add_node(dataset)?;
         record.view = self.add_view()?;
         self.put_dataset(dataset, record);
+        self.end_deferred(rollback.to.node);
         Ok(())
     }
 }

@@ -215,7 +215,7 @@ impl Namespace {
 }
 
 impl Change {
-    /// Fails while holds or clones need a snapshot.
+    /// Fails while holds, clones, sends, receives or rollbacks need a snapshot.
     pub(super) fn check_unused(&self, node: Node) -> TreeResult<()> {
         let holds = self.tree.snapshots.get(&node).map(|record| &record.holds[..]);
         let holds = holds.unwrap_or_default();
@@ -225,6 +225,13 @@ impl Change {
         let clones = self.tree.clones_of(node);
         if !clones.is_empty() {
             return Err(TreeError::Cloned(clones));
+        }
+        // What goes on from it must find all that it shows until the end.
+        if self.tree.receives.values().any(|receive| receive.is_from(node)) {
+            return Err(TreeError::Receiving);
+        }
+        if self.tree.rollbacks.values().any(|rollback| rollback.to.node == node) {
+            return Err(TreeError::Busy);
         }
         if self.tree.sending.lock().contains_key(&node) {
             let name = self.tree.snapshots.get(&node).map(|record| record.name.clone());

@@ -259,6 +259,8 @@ impl Volume {
         forget.add(self.snapdir_changed(dataset, &[&snapshot.name]));
         self.root_changed(dataset, &mut forget);
         self.clear_orphans();
+        // The end of the base may have been put off until now.
+        self.sweeper.wake();
         watch.forget(forget);
         Ok(snapshot)
     }

@@ -67,6 +67,9 @@ impl Namespace {
             record.place = Some(Place { parent: place.parent, junction: junction.ino.object() });
         }
         change.put_dataset(dataset, record);
+        if let Some(base) = receive.base {
+            change.end_deferred(base.at.node);
+        }
         let (tree, batch, entries) = change.finish();
         txn.append(batch, entries);
         txn.commit(Durability::Buffered)?;

@@ -3,7 +3,7 @@
 use super::version_tree::{guid, put_text, text, view_index};
 use super::{MESSAGE_MAX, NAME_MAX, Origin, Reader, RecordError, TAG_MAX, Timestamp, put_varint};
 use crate::namespace::Position;
-use crate::namespace::key::Dataset;
+use crate::namespace::key::{Dataset, Node};
 use crate::types::Guid;
 
 const VERSION: u8 = 1;
@@ -61,6 +61,11 @@ pub struct ReceiveProgress {
 }
 
 impl ReceiveRecord {
+    /// Whether it builds on the snapshot at a node.
+    pub(in crate::namespace) fn is_from(&self, node: Node) -> bool {
+        self.base.is_some_and(|base| base.at.node == node)
+    }
+
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };

@@ -94,3 +94,29 @@ fn a_rollback_that_a_crash_interrupts_is_finished_by_the_next_open() {
     }
     panic!("the rollback never ended");
 }
+
+#[test]
+fn the_snapshot_that_a_rollback_goes_to_stays_until_its_end() {
+    let world = World::new();
+    let ns = &world.ns;
+    let dataset = ns.create_dataset(&ROOT_CALLER, Ino::ROOT, b"d", 0o755, &[]).unwrap();
+    let root = ns.live_root(dataset).unwrap();
+    let file = world.file(root, "f");
+    world.write(file, 0, &[piece(0, 10, 1)]);
+    ns.snapshot(&[dataset], "s", "").unwrap();
+    world.write(file, 0, &[piece(0, 10, 2)]);
+    let clone = ns.clone_snapshot(&ROOT_CALLER, (dataset, "s"), Ino::ROOT, b"c").unwrap();
+    ns.destroy_snapshots(&[(dataset, "s")], true).unwrap();
+    ns.begin_rollback(dataset, "s", false).unwrap();
+    ns.destroy_dataset(clone, true).unwrap();
+    while ns.sweep_some(100).unwrap().more {}
+    assert_eq!(ns.snapshots(dataset).unwrap().len(), 1, "the rollback reads it");
+    // It is finished by the next open.
+    let world = world.crash();
+    let ns = &world.ns;
+    assert_eq!(ns.snapshots(dataset).unwrap(), [], "nothing needs it any more");
+    while ns.sweep_some(100).unwrap().more {}
+    let file = ns.lookup(ns.live_root(dataset).unwrap(), b"f").unwrap().ino;
+    assert_eq!(ns.slot(file, 0).unwrap(), [piece(0, 10, 1)]);
+    world.assert_sound();
+}

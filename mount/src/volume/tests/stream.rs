@@ -1,6 +1,7 @@
 //! Snapshots from one volume to another: what arrives, what a cut, a change or a crash on the way
 //! leaves, and what is refused.
 
+mod beside;
 mod cut;
 mod hostile;
 mod refused;

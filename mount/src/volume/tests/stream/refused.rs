@@ -6,7 +6,7 @@ use crate::namespace::{Setting, TreeError};
 use firn_tiering::Error as TieringError;
 
 /// A volume with two snapshots, and another that has the first.
-fn both_have_the_first() -> (World, World, Dataset) {
+pub(super) fn both_have_the_first() -> (World, World, Dataset) {
     let (from, to) = pair();
     let mut grower = Grower::new(Ino::ROOT, 2);
     for name in ["a", "b"] {

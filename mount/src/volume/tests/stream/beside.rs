@@ -1,0 +1,75 @@
+//! What is done to a volume while something is received into it, or waits to be continued.
+
+use super::refused::both_have_the_first;
+use super::*;
+
+/// Begins to receive `stream` and lets it be cut near its end.
+fn begin(to: &World, target: &ReceiveTarget, stream: &[u8]) -> ResumeToken {
+    let ends = boundaries(stream);
+    token(to.receive(target, &RESUMABLE, &stream[..ends[ends.len() - 3]]).unwrap_err())
+}
+
+fn is_there(world: &World, dataset: Dataset, name: &str) -> bool {
+    world.volume().names().find_snapshot(dataset, name).is_ok()
+}
+
+#[test]
+fn a_base_whose_end_was_deferred_stays_until_its_receive_is_over() {
+    for is_finished in [true, false] {
+        let (from, mut to, dataset) = both_have_the_first();
+        let expected = to.snapshot_tree(dataset, "a");
+        let made = to.volume().clone_snapshot(&ROOT, (dataset, "a"), Ino::ROOT, b"clone");
+        let clone = made.unwrap().0;
+        drop(to.volume().destroy_snapshots(&[(dataset, "a")], true).unwrap());
+        let target = ReceiveTarget::Existing(dataset);
+        let token = begin(&to, &target, &from.stream(Dataset::ROOT, "b", Some("a")));
+        drop(to.volume().destroy_datasets(&[clone], true).unwrap());
+        to.assert_sound();
+        shown::assert_same(&to.snapshot_tree(dataset, "a"), &expected, "");
+        to.crash();
+        shown::assert_same(&to.snapshot_tree(dataset, "a"), &expected, "");
+        if is_finished {
+            to.receive(&target, &PLAIN, &from.send(&SendPlan::Rest(token))).unwrap();
+            let sent = from.snapshot_tree(Dataset::ROOT, "b");
+            shown::assert_same(&sent, &to.snapshot_tree(dataset, "b"), "");
+        } else {
+            drop(to.volume().abandon_receive(dataset).unwrap());
+            let root = to.volume().names().live_root(dataset).unwrap();
+            shown::assert_same(&to.shown(root), &expected, "");
+        }
+        assert!(!is_there(&to, dataset, "a"), "nothing needs it any more");
+        to.assert_sound();
+        to.crash();
+        to.assert_sound();
+    }
+}
+
+#[test]
+fn a_base_stays_when_a_send_of_it_ends_first() {
+    let (from, to, dataset) = both_have_the_first();
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    let target = ReceiveTarget::Existing(dataset);
+    let volume = to.volume();
+    let mut begun = None;
+    let mut watch = |_: &Progress| {
+        begun.get_or_insert_with(|| {
+            volume.hold_snapshot(dataset, "a", "h").unwrap();
+            drop(volume.destroy_snapshots(&[(dataset, "a")], true).unwrap());
+            drop(volume.release_snapshot(dataset, "a", "h").unwrap());
+            begin(&to, &target, &changes)
+        });
+        true
+    };
+    let plan = SendPlan::Snapshot { dataset, name: "a".to_owned(), from: None };
+    volume.send(&plan, &mut std::io::sink(), &mut watch).unwrap();
+    assert!(is_there(&to, dataset, "a"), "the receive builds on it");
+    let rest = from.send(&SendPlan::Rest(begun.unwrap()));
+    to.receive(&target, &PLAIN, &rest).unwrap();
+    assert!(!is_there(&to, dataset, "a"));
+    shown::assert_same(
+        &from.snapshot_tree(Dataset::ROOT, "b"),
+        &to.snapshot_tree(dataset, "b"),
+        "",
+    );
+    to.assert_sound();
+}
