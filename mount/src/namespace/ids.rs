@@ -87,14 +87,17 @@ impl Ids {
         Ok(ino)
     }
 
-    /// Numbers below `end` are in use by inodes that were received, and are never handed out.
+    /// Numbers below `end` are in use by inodes that are being received, and are never handed out,
+    /// whatever happens next.
     pub(super) fn reserve_inodes(&self, end: u64) -> FsResult<()> {
         let mut state = self.state.lock();
         if state.stored.inodes < end {
-            let leases = Leases { inodes: end, ..state.stored };
+            // With room for those that come next.
+            let lease_end = end.saturating_add(INODES_PER_LEASE).min(INODE_END);
+            let leases = Leases { inodes: lease_end.max(end), ..state.stored };
             self.gate.commit(stored(leases), Durability::Durable)?;
             state.stored = leases;
-            state.inodes = end..end;
+            state.inodes = end..leases.inodes;
         } else if state.inodes.start < end {
             state.inodes.start = end.min(state.inodes.end);
         }
@@ -102,7 +105,7 @@ impl Ids {
     }
 
     /// Inode numbers from this one on were never handed out.
-    pub(super) fn inodes_end(&self) -> u64 {
+    pub(crate) fn inodes_end(&self) -> u64 {
         self.state.lock().stored.inodes
     }
 

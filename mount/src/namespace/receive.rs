@@ -11,7 +11,7 @@
 //! *Crash*: [`Namespace::open`] undoes a receive that is not resumable: the new dataset is destroyed,
 //! or the old one rolled back to the base. A resumable one stays as it is, and what is applied
 //! again changes nothing. *Order*: blocks are durable before [`Namespace::apply`] is called with
-//! them. *Others*: until its end a receive keeps everything but reading off its dataset, and its
+//! them, and inode numbers are durably taken before what has them is applied. *Others*: until its end a receive keeps everything but reading off its dataset, and its
 //! base from being destroyed.
 
 mod begin;
@@ -115,6 +115,11 @@ impl Namespace {
         for step in steps {
             objects.extend(step.objects().into_iter().flatten().map(Ino));
         }
+        let numbers = steps.iter().filter_map(|step| match step {
+            Step::Object(inode) => Some(inode.ino.0.saturating_add(1)),
+            _ => None,
+        });
+        self.ids.reserve_inodes(numbers.max().unwrap_or(0))?;
         let guard = self.lock(&objects);
         let mut group = Group::new(self, receiving);
         steps.iter().try_for_each(|step| group.step(step))?;

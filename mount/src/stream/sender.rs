@@ -92,8 +92,9 @@ impl<'a> Sender<'a> {
 
     fn header(&self) -> Result<Header, SendError> {
         let snapshot = &self.source.snapshot;
-        let objects_end = self.source.objects_end();
-        if objects_end > OBJECTS_END {
+        // Where larger numbers are in use, what is sent may still have none of them.
+        let objects_end = self.source.objects_end().min(OBJECTS_END);
+        if self.source.root() >= objects_end {
             return Err(SendError::NumbersTooLarge(OBJECTS_END));
         }
         let from = self.source.base.as_ref().map(|base| From {
@@ -119,6 +120,9 @@ impl<'a> Sender<'a> {
 
 impl Stream<'_> {
     fn step(&mut self, step: Step) -> Result<(), SendError> {
+        if step.position().object >= OBJECTS_END {
+            return Err(SendError::NumbersTooLarge(OBJECTS_END));
+        }
         let Step::Slot { object, slot, mut ranges } = step else { return self.record(&step) };
         let blocks = self.bound(&mut ranges)?;
         // What is sent may push out what was there; then that comes again, once.

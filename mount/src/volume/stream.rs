@@ -138,7 +138,6 @@ impl Volume {
         if !is_same {
             return Err(ReceiveError::NotPending);
         }
-        self.names.reserve_objects(header.objects_end)?;
         Ok((claim, receiving))
     }
 
@@ -155,7 +154,6 @@ impl Volume {
             name: options.snapshot_name.clone().unwrap_or_else(|| header.name.clone()),
             message: header.message.clone(),
             root: header.root,
-            objects_end: header.objects_end,
         };
         let missing = || match &header.from {
             Some(from) => ReceiveError::BaseMissing { guid: from.guid, name: from.name.clone() },

@@ -30,8 +30,6 @@ pub(crate) struct Incoming {
     pub(crate) message: String,
     /// The object of its root directory.
     pub(crate) root: u64,
-    /// No object is that large.
-    pub(crate) objects_end: u64,
 }
 
 /// Where it goes.
@@ -83,7 +81,6 @@ impl Namespace {
         if incoming.message.len() > MESSAGE_MAX {
             return Err(TreeError::InvalidName("the message is too long"));
         }
-        self.ids.reserve_inodes(incoming.objects_end)?;
         if let Beginning::New { base: Some(guid), .. } = *to
             && let Some(base) = self.snapshot_with_guid(guid)?
         {
@@ -200,11 +197,6 @@ impl Namespace {
         };
         let (root, position) = (own.root, self.received_to(dataset)?);
         Ok(Receiving { dataset, root, position, view, base, record })
-    }
-
-    /// Inode numbers below `end` are never handed out here.
-    pub(crate) fn reserve_objects(&self, end: u64) -> FsResult<()> {
-        self.ids.reserve_inodes(end)
     }
 
     fn received_to(&self, dataset: Dataset) -> FsResult<Position> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::core::Core;
 use crate::namespace::{
     Content, Inode, Node, Position, SlotRange, Stage, Step, Timestamp, Version,
 };
@@ -216,11 +217,62 @@ fn numbers_do_not_run_out() {
     let greedy = Forged { objects_end: u64::MAX >> 16, ..forged(&steps) };
     let error = to.receive(&new("x"), &PLAIN, &forge(&greedy)).unwrap_err();
     assert!(matches!(error, ReceiveError::Invalid { .. }), "{error}");
+    let free = || to.volume().names().ids().inodes_end();
+    let before = free();
     let most = Forged { objects_end: 1 << 47, ..forged(&steps) };
-    to.receive_new("x", &forge(&most));
-    // There are as many left as were taken.
+    let most = forge(&most);
+    to.receive_new("x", &most);
+    to.receive(&new("x"), &PLAIN, &most).unwrap_err();
+    assert!(free() < before + (1 << 20), "only what came is taken");
     Grower::new(Ino::ROOT, 1).grow(&to, 30);
     to.assert_sound();
+}
+
+/// One file more, of a number above the others.
+fn with(number: u64) -> Vec<Step> {
+    let mut steps = sound();
+    steps.insert(9, object(number, FILE));
+    steps.insert(12, link(1, b"last", number, FILE));
+    steps
+}
+
+#[test]
+fn a_number_that_was_received_is_not_handed_out_again() {
+    for is_kept in [false, true] {
+        let mut to = World::seeded(1 << 30, quiet(), 2);
+        let far = 1 << 20;
+        let steps = with(far);
+        let stream = forge(&Forged { objects_end: far + 1, ..forged(&steps) });
+        if is_kept {
+            let ends = boundaries(&stream);
+            token(to.receive(&new("x"), &RESUMABLE, &stream[..ends[ends.len() - 3]]).unwrap_err());
+            to.lose_power();
+        } else {
+            to.receive_new("x", &stream);
+        }
+        let made = to.volume().mkdir(&ROOT, Ino::ROOT, b"mine", 0o755, 0).unwrap();
+        assert!(made.ino.object() > far, "{}", made.ino.object());
+    }
+}
+
+#[test]
+fn large_numbers_leave_what_has_small_ones_to_be_sent() {
+    let to = World::seeded(1 << 30, quiet(), 2);
+    Grower::new(Ino::ROOT, 1).grow(&to, 30);
+    to.take(Dataset::ROOT, "small");
+    let steps = with((1 << 47) - 1);
+    to.receive_new("x", &forge(&Forged { objects_end: 1 << 47, ..forged(&steps) }));
+    to.assert_sound();
+    let other = World::seeded(1 << 30, quiet(), 3);
+    let copy = other.receive_new("copy", &to.stream(Dataset::ROOT, "small", None));
+    let sent = to.snapshot_tree(Dataset::ROOT, "small");
+    shown::assert_same(&sent, &other.snapshot_tree(copy, "small"), "");
+    // What was made since then has larger ones than any stream may.
+    to.volume().mkdir(&ROOT, Ino::ROOT, b"mine", 0o755, 0).unwrap();
+    to.take(Dataset::ROOT, "large");
+    let plan = SendPlan::Snapshot { dataset: Dataset::ROOT, name: "large".to_owned(), from: None };
+    let error = to.volume().send(&plan, &mut std::io::sink(), &mut |_| true).unwrap_err();
+    assert!(matches!(error, crate::stream::SendError::NumbersTooLarge(_)), "{error}");
 }
 
 #[test]
