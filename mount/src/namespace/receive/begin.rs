@@ -128,17 +128,14 @@ impl Namespace {
                 if change.tree.receives.contains_key(&dataset) {
                     return Ok(Start::Pending(dataset));
                 }
-                if let Err(start) = self.check_base(&mut change, dataset, base, &mut record)? {
-                    return Ok(start);
-                }
-                if change.tree.snapshots_of(dataset).any(|(_, other)| other.name == record.name) {
-                    return Err(TreeError::Exists(record.name));
-                }
                 let mut shown = change.dataset(dataset)?;
                 // Handles that may write are stale from now on.
                 shown.view = change.add_view()?;
                 if shown.view == record.view {
                     return Err(TreeError::TooMany);
+                }
+                if let Err(start) = self.check_base(&change, dataset, base, &mut record)? {
+                    return Ok(start);
                 }
                 change.put_dataset(dataset, shown);
                 dataset
@@ -151,15 +148,15 @@ impl Namespace {
         Ok(Start::Begun(self.receiving(dataset)?))
     }
 
-    /// Whether a dataset is as its newest snapshot, which is `guid`.
+    /// Whether a dataset is as its newest snapshot, which is `guid`. That it changed is said last:
+    /// the changes may be given up for what nothing else forbids.
     fn check_base(
         &self,
-        change: &mut Change,
+        change: &Change,
         dataset: Dataset,
         guid: Guid,
         record: &mut ReceiveRecord,
     ) -> TreeResult<Result<(), Start>> {
-        change.dataset(dataset)?;
         let all: Vec<_> = change.tree.snapshots_of(dataset).collect();
         let Some(found) = all.iter().position(|(node, own)| change.tree.guid(*node, own) == guid)
         else {
@@ -168,6 +165,9 @@ impl Namespace {
         if found + 1 < all.len() {
             let newer = all[found + 1..].iter().map(|(_, record)| record.name.clone());
             return Ok(Err(Start::Newer(newer.collect())));
+        }
+        if all.iter().any(|(_, other)| other.name == record.name) {
+            return Err(TreeError::Exists(record.name.clone()));
         }
         let (node, base) = all[found];
         let at = Origin { line: base.line, node };

@@ -67,6 +67,21 @@ fn a_base_that_changed_is_given_up_only_when_asked() {
 }
 
 #[test]
+fn what_cannot_be_received_costs_no_changes() {
+    let (from, to, dataset) = both_have_the_first();
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    let root = to.volume().names().live_root(dataset).unwrap();
+    to.volume().mkdir(&ROOT, root, b"mine", 0o755, 0).unwrap();
+    let before = to.state();
+    let target = ReceiveTarget::Existing(dataset);
+    let taken = Some("a".to_owned());
+    let force = ReceiveOptions { force_rollback: true, snapshot_name: taken, ..PLAIN };
+    let error = to.receive(&target, &force, &changes).unwrap_err();
+    assert!(matches!(&error, ReceiveError::Tree(TreeError::Exists(name)) if name == "a"));
+    assert_eq!(to.state(), before);
+}
+
+#[test]
 fn a_snapshot_that_is_sent_stays_until_it_was() {
     let (from, to, _) = both_have_the_first();
     let volume = from.volume();
