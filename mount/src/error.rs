@@ -57,6 +57,9 @@ pub enum FsError {
     #[error("a snapshot never changes")]
     InSnapshot,
     /// `EROFS`
+    #[error("a stream is being received into the dataset")]
+    Receiving,
+    /// `EROFS`
     #[error("the dataset is read-only")]
     ReadOnlyDataset,
     /// `ENODATA`

@@ -78,7 +78,10 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::TooManyLinks => Errno::EMLINK,
         FsError::NoSpace => Errno::ENOSPC,
         FsError::QuotaExceeded => Errno::from_i32(libc::EDQUOT),
-        FsError::ReadOnly(_) | FsError::InSnapshot | FsError::ReadOnlyDataset => Errno::EROFS,
+        FsError::ReadOnly(_)
+        | FsError::InSnapshot
+        | FsError::Receiving
+        | FsError::ReadOnlyDataset => Errno::EROFS,
         FsError::NoAttribute => Errno::NO_XATTR,
         FsError::Range => Errno::ERANGE,
         FsError::TooBig => Errno::E2BIG,

@@ -203,7 +203,10 @@ pub(super) fn errno(error: &FsError) -> &'static str {
         FsError::NameTooLong => "ENAMETOOLONG",
         FsError::TooManyLinks => "EMLINK",
         FsError::NoSpace => "ENOSPC",
-        FsError::ReadOnly(_) | FsError::InSnapshot | FsError::ReadOnlyDataset => "EROFS",
+        FsError::ReadOnly(_)
+        | FsError::InSnapshot
+        | FsError::Receiving
+        | FsError::ReadOnlyDataset => "EROFS",
         FsError::NoAttribute => "ENODATA",
         FsError::Range => "ERANGE",
         FsError::TooBig => "E2BIG",

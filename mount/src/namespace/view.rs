@@ -51,11 +51,13 @@ impl Namespace {
         view.ok_or(if ino == Ino::ROOT { FsError::Busy } else { FsError::Stale })
     }
 
-    /// The view in which `ino` may be changed; [`FsError::ReadOnly`] in a snapshot.
+    /// The view in which `ino` may be changed; [`FsError::InSnapshot`] in a snapshot,
+    /// [`FsError::Receiving`] in a dataset that shows the base of what it is to become.
     pub(super) fn writable(&self, ino: Ino) -> FsResult<View> {
         let view = self.view(ino)?;
         match view.is_live() {
             true => Ok(view),
+            false if view.is_head => Err(FsError::Receiving),
             false => Err(FsError::InSnapshot),
         }
     }

@@ -217,6 +217,7 @@ pub fn errors() -> Vec<(FsError, i32)> {
         (FsError::QuotaExceeded, libc::EDQUOT),
         (FsError::ReadOnly("test".to_owned()), libc::EROFS),
         (FsError::InSnapshot, libc::EROFS),
+        (FsError::Receiving, libc::EROFS),
         (FsError::ReadOnlyDataset, libc::EROFS),
         (FsError::NoAttribute, libc::ENODATA),
         (FsError::Range, libc::ERANGE),
