@@ -196,7 +196,10 @@ impl Ledger {
     pub(super) fn adopt(&self, tree: &Tree) {
         let mut state = self.state.write();
         let above = tree.datasets.iter().filter_map(|(of, r)| Some((*of, r.place?.parent)));
-        state.above = above.collect();
+        // What is being received takes room where it will show.
+        let awaited = tree.receives.iter();
+        let awaited = awaited.filter_map(|(of, r)| Some((*of, r.place.as_ref()?.parent)));
+        state.above = above.chain(awaited).collect();
         let heirs = tree.heirs();
         let owner = |&(line, node): &Part| match tree.snapshots.get(&node) {
             Some(snapshot) => Some(((line, node), snapshot.dataset)),

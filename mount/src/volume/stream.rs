@@ -265,14 +265,11 @@ impl Volume {
 
     /// Fails when a quota does not allow what was received so far.
     fn admit_received(&self, receiving: &Receiving) -> FsResult<()> {
-        let dataset = receiving.dataset;
-        let (at, hidden) = match self.names.place_of_receive(receiving) {
-            Some((parent, _)) => (parent, self.names.space_used(dataset)),
-            None => (self.names.live_root(dataset)?, 0),
+        let at = match self.names.place_of_receive(receiving) {
+            Some((parent, _)) => parent,
+            None => self.names.live_root(receiving.dataset)?,
         };
-        let exceeds = |quota: &Quota| {
-            self.names.space_used(quota.dataset).saturating_add(hidden) > quota.bytes
-        };
+        let exceeds = |quota: &Quota| self.names.space_used(quota.dataset) > quota.bytes;
         match self.names.quotas_of(at)?.iter().any(exceeds) {
             true => Err(FsError::QuotaExceeded),
             false => Ok(()),

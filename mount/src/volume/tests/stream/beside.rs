@@ -2,6 +2,8 @@
 
 use super::refused::both_have_the_first;
 use super::*;
+use crate::FsError;
+use crate::namespace::{Setting, TreeError};
 
 /// Begins to receive `stream` and lets it be cut near its end.
 fn begin(to: &World, target: &ReceiveTarget, stream: &[u8]) -> ResumeToken {
@@ -71,5 +73,26 @@ fn a_base_stays_when_a_send_of_it_ends_first() {
         &to.snapshot_tree(dataset, "b"),
         "",
     );
+    to.assert_sound();
+}
+
+#[test]
+fn a_quota_counts_all_that_is_being_received() {
+    let (from, to, _) = both_have_the_first();
+    let names = to.volume().names();
+    let whole = from.stream(Dataset::ROOT, "a", None);
+    let used = names.space_used(Dataset::ROOT);
+    begin(&to, &new("x"), &whole);
+    let one = names.space_used(Dataset::ROOT) - used;
+    assert!(one > 0);
+    names.set(Dataset::ROOT, &[Setting::Quota(Some(used + one + one / 2))]).unwrap();
+    let error = to.receive(&new("y"), &PLAIN, &whole).unwrap_err();
+    assert!(matches!(error, ReceiveError::Tree(TreeError::Fs(FsError::QuotaExceeded))), "{error}");
+    assert_eq!(names.space_used(Dataset::ROOT), used + one, "the other one goes on");
+    let waiting = to.volume().interrupted_receives().unwrap().remove(0);
+    drop(to.volume().abandon_receive(waiting.dataset).unwrap());
+    to.assert_sound();
+    assert_eq!(names.space_used(Dataset::ROOT), used);
+    to.receive_new("y", &whole);
     to.assert_sound();
 }
