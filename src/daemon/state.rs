@@ -4,13 +4,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Instant, SystemTime};
 
 use firn_mount::backup::BackupStatus;
+use firn_mount::namespace::TreeResult;
 use firn_tiering::store::{Health, Usage};
 
 use super::assemble::Parts;
+use super::tree::naming::Naming;
 use crate::mounts;
 use crate::report::status::{
-    AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus, MemoryStatus,
-    MountStatus, Status,
+    AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus,
+    InterruptedReceive, MemoryStatus, MountStatus, Status,
 };
 
 /// What stays the same as long as a volume is mounted.
@@ -34,6 +36,10 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         mounts::shown(&below.map_or_else(|_| mountpoint.to_owned(), |below| mountpoint.join(below)))
     });
     warnings.extend(automatic.iter().flat_map(automatic_warnings));
+    let receives = receives(parts, fixed).unwrap_or_else(|error| {
+        warnings.push(format!("interrupted receives are not known: {error}"));
+        Vec::new()
+    });
     let read_only = parts.volume.read_only_reason().is_some();
     Status {
         volume: mounts::shown(parts.dir.root()),
@@ -68,6 +74,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         }),
         backup: backup.map(|backup| backup_state(parts, &backup, parts.clock.now())),
         snapshots: automatic,
+        receives,
         counters: Some(counters(&health)),
         jobs: jobs(&health),
         health: match (read_only && !parts.read_only, warnings.is_empty()) {
@@ -78,6 +85,15 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         .to_owned(),
         warnings,
     }
+}
+
+fn receives(parts: &Parts, fixed: &Fixed) -> TreeResult<Vec<InterruptedReceive>> {
+    let waiting = parts.volume.interrupted_receives()?;
+    // Names cost a look at all datasets.
+    Ok(match waiting.is_empty() {
+        true => Vec::new(),
+        false => Naming::new(&parts.namespace, &fixed.mountpoint).interrupted(&waiting),
+    })
 }
 
 /// What may be used locally: as configured, or less when the disk has less.

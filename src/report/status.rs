@@ -34,6 +34,9 @@ pub struct Status {
     /// Automatic snapshots; absent without a policy for any or when not mounted.
     #[serde(default)]
     pub snapshots: Option<AutomaticSnapshots>,
+    /// Receives that were interrupted and wait to go on; empty when not mounted.
+    #[serde(default)]
+    pub receives: Vec<InterruptedReceive>,
     /// Counters since the mount, from which `--watch` makes rates; absent when not mounted.
     pub counters: Option<Counters>,
     /// What goes on in the background, in words.
@@ -152,6 +155,17 @@ pub struct AutomaticState {
     pub failure: Option<String>,
 }
 
+/// A receive that was interrupted and waits to go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterruptedReceive {
+    /// Path of the dataset, which may not show yet.
+    pub dataset: String,
+    /// The name of the snapshot.
+    pub snapshot: String,
+    /// What `firn snapshot send -t` goes on with.
+    pub token: String,
+}
+
 /// Counters since the mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
@@ -194,6 +208,9 @@ impl Status {
         }
         if let Some(snapshots) = &self.snapshots {
             row("snapshots", text_of_snapshots(snapshots));
+        }
+        for InterruptedReceive { dataset, snapshot, token } in &self.receives {
+            row("receive", format!("{dataset}@{snapshot} was interrupted, token {token}"));
         }
         if let Some(memory) = &self.memory {
             row("memory", text_of_memory(memory));

@@ -188,6 +188,11 @@ fn a_torn_stream_leaves_nothing_or_goes_on_from_its_token() {
     assert_eq!(two.everything(), [""], "it does not show yet");
     two.receive(&[&copy], &full).refused(1, &["interrupted receive", "send -t "]);
     let token = cut.err.split("send -t ").nth(1).unwrap().split(' ').next().unwrap();
+    let status: Value =
+        serde_json::from_str(&two.firn(&["status", "--json", two.mnt()]).done().out).unwrap();
+    let waiting = serde_json::json!([{ "dataset": &copy, "snapshot": "a", "token": token }]);
+    assert_eq!(status["receives"], waiting);
+    assert!(two.firn(&["status", two.mnt()]).done().out.contains(token));
     let rest = stream(&["snapshot", "send", "-t", token, one.mnt()]);
     assert!(rest.len() < full.len() * 3 / 4, "{} of {}", rest.len(), full.len());
     two.receive(&["-s", &copy], &rest).done();
@@ -241,4 +246,33 @@ fn a_stream_goes_straight_into_an_object_and_back() {
     }
     drop(server);
     assert!(!one.log().contains(firn_tests::SECRET_KEY) && !two.log().contains("firn-test"));
+}
+
+#[test]
+fn what_waits_to_go_on_is_named_to_those_in_whose_way_it_is() {
+    let (one, two) = (Scene::mounted(), Scene::mounted());
+    one.write("file", b"one");
+    one.take_snapshot("@a");
+    let noise: Vec<u8> = (0..1_500_000_u32).flat_map(|i| i.wrapping_mul(i).to_le_bytes()).collect();
+    one.write("file", &noise);
+    one.take_snapshot("@b");
+    let (full, later) = (one.full("@a"), one.incremental("@a", "@b"));
+    let copy = two.at("/copy");
+    two.receive(&[&copy], &full).done();
+    let get = || two.firn(&["dataset", "get", "receive_resume_token", &copy, "--json"]).done().out;
+    let before = get();
+    let cut = two.receive(&["-s", &copy], &later[..later.len() - 9]).refused(1, &["send -t "]);
+    let token = cut.err.split("send -t ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(!before.contains(token) && get().contains(token), "{}", get());
+    let into = format!("received into {copy}");
+    let every = two.firn(&["snapshot", "create", "-r", &two.at("@all")]);
+    every.refused(1, &[&into, "firn snapshot receive -A"]);
+    let made = fs::create_dir(two.mountpoint.join("copy/new")).unwrap_err();
+    assert_eq!(made.raw_os_error(), Some(libc::EROFS));
+    two.firn(&["dataset", "set", "compression=off", &copy]).done();
+    two.firn(&["snapshot", "hold", "kept", &two.at("/copy@a")]).done();
+    let rest = stream(&["snapshot", "send", "-t", token, one.mnt()]);
+    two.receive(&[&copy], &rest).done();
+    assert!(two.read("copy/file") == noise);
+    assert!(!get().contains(token));
 }

@@ -372,6 +372,7 @@ impl Change {
     /// Removes a dataset without any below; returns where it lay.
     fn destroy_dataset(&mut self, dataset: Dataset, with_snapshots: bool) -> TreeResult<Place> {
         let record = self.dataset(dataset)?;
+        self.check_awaits_none(dataset)?;
         let children = self.tree.children_of(dataset);
         if !children.is_empty() {
             return Err(TreeError::Children(children));

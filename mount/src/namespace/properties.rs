@@ -147,7 +147,7 @@ impl Namespace {
     ) -> TreeResult<()> {
         let (alone, mut change) = self.change_tree()?;
         for &dataset in datasets {
-            change.dataset(dataset)?;
+            change.check_shown(dataset)?;
             let own = change.tree.settings.get(&dataset);
             let mut own = own.map(|settings| Settings::clone(settings)).unwrap_or_default();
             edit(&mut own)?;

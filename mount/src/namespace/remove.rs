@@ -51,6 +51,7 @@ impl Namespace {
         if found.child.size != 0 {
             return Err(FsError::NotEmpty);
         }
+        self.check_awaits_no_entry(found.child.ino)?;
         self.remove_entry(found, name)
     }
 

@@ -92,6 +92,10 @@ impl Namespace {
         match (mode, &scene.target) {
             (RenameMode::Exchange, None) => Err(FsError::NotFound),
             (RenameMode::Exchange, Some(_)) => self.exchange(scene, from, to),
+            (_, Some(target)) if target.is_dir() => {
+                self.check_awaits_no_entry(target.ino)?;
+                self.replace(scene, from, to)
+            }
             _ => self.replace(scene, from, to),
         }
     }

@@ -71,6 +71,7 @@ impl Namespace {
         let (alone, mut change) = self.change_tree()?;
         let (node, record) = change.snapshot(dataset, name)?;
         let to = Origin { line: record.line, node };
+        change.check_awaits_none(dataset)?;
         change.remove_newer(dataset, node, destroy_newer)?;
         self.check_junctions(&change, dataset, to)?;
         change.put_rollback(dataset, RollbackRecord { to });

@@ -209,7 +209,7 @@ impl Namespace {
         edit: impl FnOnce(&Change, &mut SnapshotRecord) -> TreeResult<()>,
     ) -> TreeResult<()> {
         let (alone, mut change) = self.change_tree()?;
-        let (node, mut record) = change.snapshot(dataset, name)?;
+        let (node, mut record) = change.shown_snapshot(dataset, name)?;
         edit(&change, &mut record)?;
         change.put_snapshot(node, record);
         self.commit_tree(&alone, change)?;

@@ -67,7 +67,7 @@ impl Namespace {
     /// Takes a hold back. The last one of a snapshot whose end was deferred ends it.
     pub fn release(&self, dataset: Dataset, name: &str, tag: &str) -> TreeResult<()> {
         let (alone, mut change) = self.change_tree()?;
-        let (node, mut record) = change.snapshot(dataset, name)?;
+        let (node, mut record) = change.shown_snapshot(dataset, name)?;
         let held = record.holds.len();
         record.holds.retain(|hold| hold.tag != tag);
         if record.holds.len() == held {
@@ -227,8 +227,8 @@ impl Change {
             return Err(TreeError::Cloned(clones));
         }
         // What goes on from it must find all that it shows until the end.
-        if self.tree.receives.values().any(|receive| receive.is_from(node)) {
-            return Err(TreeError::Receiving);
+        if let Some((&into, _)) = self.tree.receives.iter().find(|(_, own)| own.is_from(node)) {
+            return Err(TreeError::Receiving(into));
         }
         if self.tree.rollbacks.values().any(|rollback| rollback.to.node == node) {
             return Err(TreeError::Busy);

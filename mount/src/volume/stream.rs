@@ -358,7 +358,7 @@ impl Volume {
     fn claim(&self, dataset: Dataset) -> TreeResult<Claim<'_>> {
         match self.receiving.lock().insert(dataset) {
             true => Ok(Claim { busy: &self.receiving, dataset }),
-            false => Err(TreeError::Receiving),
+            false => Err(TreeError::Receiving(dataset)),
         }
     }
 }

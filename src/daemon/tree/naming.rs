@@ -6,6 +6,7 @@ use firn_mount::FsError;
 use firn_mount::namespace::{
     Dataset, DatasetInfo, Namespace, Snapshot, Timestamp, TreeError, TreeResult,
 };
+use firn_mount::stream::Interrupted;
 use firn_mount::types::Ino;
 use firn_mount::volume::{Core as _, Volume};
 
@@ -13,6 +14,7 @@ use crate::control::tree::{DatasetName, NewName};
 use crate::failure::{self, Explain};
 use crate::report::datasets::DatasetLine;
 use crate::report::snapshots::SnapshotLine;
+use crate::report::status::InterruptedReceive;
 use crate::utc;
 
 /// What no dataset can be called: it shows the snapshots of the dataset above.
@@ -47,6 +49,23 @@ impl<'a> Naming<'a> {
         }
     }
 
+    /// What goes on with an interrupted receive into a dataset.
+    pub(super) fn resume_token(&self, dataset: Dataset) -> Option<String> {
+        let waiting = self.volume?.interrupted_receives().ok()?;
+        let found = waiting.iter().find(|found| found.dataset == dataset)?;
+        Some(found.token.to_string())
+    }
+
+    /// Receives that were interrupted, as `firn status` shows them.
+    pub fn interrupted(&self, waiting: &[Interrupted]) -> Vec<InterruptedReceive> {
+        let state = |found: &Interrupted| InterruptedReceive {
+            dataset: self.name(found.dataset),
+            snapshot: found.snapshot.clone(),
+            token: found.token.to_string(),
+        };
+        waiting.iter().map(state).collect()
+    }
+
     /// Whether the volume is mounted.
     pub(super) fn is_mounted(&self) -> bool {
         !self.prefix.ends_with(':')
@@ -65,7 +84,10 @@ impl<'a> Naming<'a> {
     pub(super) fn name(&self, dataset: Dataset) -> String {
         match self.info(dataset) {
             Some(info) => self.path(&info.path),
-            None => format!("dataset {}", dataset.0),
+            None => match self.names.awaited_path(dataset) {
+                Some(path) => self.path(&path),
+                None => format!("dataset {}", dataset.0),
+            },
         }
     }
 
@@ -231,6 +253,7 @@ impl<'a> Naming<'a> {
         let advice = match &error {
             TreeError::Cloned(clones) => return self.explain_clones(clones),
             TreeError::Children(children) => return self.explain_children(children),
+            TreeError::Receiving(dataset) => return self.explain_receiving(*dataset),
             other => advice(other),
         };
         let is_usage = matches!(error, TreeError::InvalidName(_));
@@ -245,6 +268,14 @@ impl<'a> Naming<'a> {
         let names: Vec<String> = clones.iter().map(|clone| self.name(*clone)).collect();
         let hint = "promote a clone with `firn dataset promote`, or destroy the clones first";
         failure::hinted(anyhow!("has clones: {}", names.join(", ")), hint)
+    }
+
+    fn explain_receiving(&self, dataset: Dataset) -> anyhow::Error {
+        let name = self.name(dataset);
+        let hint = format!(
+            "wait for its end; one that was interrupted goes on with the token that `firn status`              shows, or is given up with `firn snapshot receive -A {name}`"
+        );
+        failure::hinted(anyhow!("a stream is being received into {name}"), hint)
     }
 
     pub(super) fn explain_children(&self, children: &[Dataset]) -> anyhow::Error {
@@ -280,7 +311,7 @@ fn advice(error: &TreeError) -> Option<&'static str> {
         TreeError::NotAClone => "only a clone can be promoted; `firn dataset list` shows origins",
         TreeError::Unrelated => "name two snapshots of one dataset, the older one first",
         TreeError::Busy | TreeError::Sending(_) => "try again when that is over",
-        TreeError::Receiving => {
+        TreeError::Fs(FsError::Receiving) => {
             "wait for its end; one that was interrupted must be continued or abandoned"
         }
         TreeError::TooMany => "destroy snapshots that nobody needs",
@@ -296,7 +327,10 @@ fn advice(error: &TreeError) -> Option<&'static str> {
             "name a path in a live dataset; `firn dataset list` lists all"
         }
         TreeError::InvalidSetting(_) => "`firn dataset set --help` lists properties and values",
-        TreeError::Cloned(_) | TreeError::Children(_) | TreeError::Fs(_) => return None,
+        TreeError::Cloned(_)
+        | TreeError::Children(_)
+        | TreeError::Receiving(_)
+        | TreeError::Fs(_) => return None,
     })
 }
 

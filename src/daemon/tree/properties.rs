@@ -158,6 +158,7 @@ impl Naming<'_> {
             "mountpoint" if self.is_mounted() => text(&self.path(&info.path)),
             "used" => Some(size(self.space(info)?.used)),
             "available" => self.available(info).map(size),
+            "receive_resume_token" => self.resume_token(info.dataset).map(|token| (token, None)),
             // What it shows is being replaced while it is rolled back.
             "referenced" if info.root.is_some() => Some(size(self.space(info)?.referenced.bytes)),
             "written" if info.root.is_some() => Some(size(self.space(info)?.written)),

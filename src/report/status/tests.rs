@@ -25,6 +25,11 @@ fn sample() -> Status {
             waiting_segments: 3,
             ..ColdStatus::default()
         }),
+        receives: vec![InterruptedReceive {
+            dataset: "/data/x".to_owned(),
+            snapshot: "s".to_owned(),
+            token: "01ab".to_owned(),
+        }],
         counters: Some(Counters { written_bytes: 1 << 20, ..Counters::default() }),
         health: "ok".to_owned(),
         ..Status::default()
@@ -37,6 +42,7 @@ fn people_see_what_matters() {
     assert!(text.contains("at /data, since 3m12s, process 7"), "{text}");
     assert!(text.contains("1.00 GiB of 4.00 GiB (25 %), /srv/vol/hot"), "{text}");
     assert!(text.contains("s3://b/p, 3 segments to be copied"), "{text}");
+    assert!(text.contains("/data/x@s was interrupted, token 01ab"), "{text}");
     assert!(!text.contains("rates"), "{text}");
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Base, NewPlace, Receiving};
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::namespace::Namespace;
 use crate::namespace::key::{self, Dataset};
 use crate::namespace::names::check_name;
@@ -102,6 +102,7 @@ impl Namespace {
             Beginning::New { parent, name, base } => {
                 let above = self.writable(parent)?;
                 check_name(name)?;
+                self.directory(parent)?;
                 let place = NewPlace {
                     parent: above.dataset,
                     dir: parent.object_in(above.root),
@@ -129,6 +130,7 @@ impl Namespace {
                     return Ok(Start::Pending(dataset));
                 }
                 let mut shown = change.dataset(dataset)?;
+                change.check_awaits_none(dataset)?;
                 // Handles that may write are stale from now on.
                 shown.view = change.add_view()?;
                 if shown.view == record.view {
@@ -217,6 +219,29 @@ impl Namespace {
         let dir = parent.object_in(above.root);
         let place = NewPlace { parent: above.dataset, dir, name: name.to_vec() };
         Change::new(self.tree.read().clone()).receive_at(&place)
+    }
+
+    /// Fails where a dataset that is being received will show: its directory must stay.
+    pub(in crate::namespace) fn check_awaits_no_entry(&self, dir: Ino) -> FsResult<()> {
+        let view = self.view(dir)?;
+        let tree = self.tree.read();
+        let mut places = tree.receives.values().filter_map(|receive| receive.place.as_ref());
+        let object = dir.object_in(view.root);
+        match places.any(|place| place.parent == view.dataset && place.dir == object) {
+            true => Err(FsError::Busy),
+            false => Ok(()),
+        }
+    }
+
+    /// Where a dataset that does not show yet will, from the root of the mount: `/a/b`.
+    pub fn awaited_path(&self, dataset: Dataset) -> Option<Vec<u8>> {
+        let (parent, name) = self.place_of_receive(&self.receiving(dataset).ok()?)?;
+        let mut path = self.path(parent);
+        if !path.ends_with(b"/") {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&name);
+        Some(path)
     }
 
     /// Where the dataset of a receive will show.

@@ -66,6 +66,11 @@ impl ReceiveRecord {
         self.base.is_some_and(|base| base.at.node == node)
     }
 
+    /// Whether it makes a dataset that will lie in this one.
+    pub(in crate::namespace) fn is_into(&self, dataset: Dataset) -> bool {
+        self.place.as_ref().is_some_and(|place| place.parent == dataset)
+    }
+
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };

@@ -52,7 +52,7 @@ impl Change {
             return Err(TreeError::Busy);
         }
         if self.tree.receives.contains_key(&dataset) {
-            return Err(TreeError::Receiving);
+            return Err(TreeError::Receiving(dataset));
         }
         self.tree
             .datasets
@@ -61,13 +61,38 @@ impl Change {
             .ok_or(TreeError::NoDataset)
     }
 
-    /// A snapshot of a dataset by its name.
+    /// Fails unless a dataset shows, whether or not a stream is being received into it.
+    pub(in crate::namespace) fn check_shown(&self, dataset: Dataset) -> TreeResult<()> {
+        match self.dataset(dataset) {
+            Err(TreeError::Receiving(_)) if !self.tree.is_hidden(dataset) => Ok(()),
+            found => found.map(drop),
+        }
+    }
+
+    /// Fails while a dataset is being received that will lie in this one: its place must stay.
+    pub(in crate::namespace) fn check_awaits_none(&self, dataset: Dataset) -> TreeResult<()> {
+        let mut receives = self.tree.receives.iter();
+        let awaited = receives.find(|(_, receive)| receive.is_into(dataset));
+        awaited.map_or(Ok(()), |(&awaited, _)| Err(TreeError::Receiving(awaited)))
+    }
+
+    /// A snapshot by its name, of a dataset that may be changed.
     pub(in crate::namespace) fn snapshot(
         &self,
         dataset: Dataset,
         name: &str,
     ) -> TreeResult<(Node, SnapshotRecord)> {
         self.dataset(dataset)?;
+        self.shown_snapshot(dataset, name)
+    }
+
+    /// A snapshot by its name, of a dataset that shows.
+    pub(in crate::namespace) fn shown_snapshot(
+        &self,
+        dataset: Dataset,
+        name: &str,
+    ) -> TreeResult<(Node, SnapshotRecord)> {
+        self.check_shown(dataset)?;
         self.tree
             .snapshots_of(dataset)
             .find(|(_, record)| record.name == name)

@@ -50,9 +50,10 @@ pub enum TreeError {
     /// A rollback of the dataset is under way.
     #[error("the dataset is being rolled back")]
     Busy,
-    /// A stream is being received into the dataset, or was interrupted and may go on.
+    /// A stream is being received into this dataset, which may be one that is still being made, or
+    /// was interrupted and may go on.
     #[error("a stream is being received into the dataset")]
-    Receiving,
+    Receiving(Dataset),
     /// The snapshot is being sent, or is the base of what is.
     #[error("being sent: {0}")]
     Sending(String),

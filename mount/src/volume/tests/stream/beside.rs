@@ -3,7 +3,9 @@
 use super::refused::both_have_the_first;
 use super::*;
 use crate::FsError;
+use crate::core::Core;
 use crate::namespace::{Setting, TreeError};
+use crate::types::RenameMode;
 
 /// Begins to receive `stream` and lets it be cut near its end.
 fn begin(to: &World, target: &ReceiveTarget, stream: &[u8]) -> ResumeToken {
@@ -68,6 +70,66 @@ fn a_base_stays_when_a_send_of_it_ends_first() {
     let rest = from.send(&SendPlan::Rest(begun.unwrap()));
     to.receive(&target, &PLAIN, &rest).unwrap();
     assert!(!is_there(&to, dataset, "a"));
+    shown::assert_same(
+        &from.snapshot_tree(Dataset::ROOT, "b"),
+        &to.snapshot_tree(dataset, "b"),
+        "",
+    );
+    to.assert_sound();
+}
+
+#[test]
+fn the_place_of_what_is_received_stays() {
+    let (from, mut to, dataset) = both_have_the_first();
+    let root = to.volume().names().live_root(dataset).unwrap();
+    to.volume().mkdir(&ROOT, root, b"dir", 0o755, 0).unwrap();
+    to.take(dataset, "later");
+    drop(to.volume().destroy_snapshots(&[(dataset, "later")], false).unwrap());
+    let dir = to.volume().lookup(root, b"dir").unwrap().ino;
+    let target = ReceiveTarget::New { parent: dir, name: b"x".to_vec() };
+    let token = begin(&to, &target, &from.stream(Dataset::ROOT, "a", None));
+    to.crash();
+    let volume = to.volume();
+    let waiting = volume.interrupted_receives().unwrap().remove(0);
+    assert_eq!((waiting.token, waiting.place), (token, Some((dir, b"x".to_vec()))));
+    let refused = [
+        volume.destroy_datasets(&[dataset], true).map(drop).unwrap_err(),
+        volume.rollback(dataset, "a", true).map(drop).unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, TreeError::Receiving(of) if of == waiting.dataset), "{error}");
+    }
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    let force = ReceiveOptions { force_rollback: true, ..PLAIN };
+    let error = to.receive(&ReceiveTarget::Existing(dataset), &force, &changes).unwrap_err();
+    let is_named = |of: &Dataset| *of == waiting.dataset;
+    assert!(matches!(&error, ReceiveError::Tree(TreeError::Receiving(of)) if is_named(of)));
+    assert!(matches!(volume.rmdir(root, b"dir"), Err(FsError::Busy)));
+    volume.mkdir(&ROOT, root, b"other", 0o755, 0).unwrap();
+    let over = volume.rename(root, b"other", root, b"dir", RenameMode::Replace, to.wait());
+    assert!(matches!(over, Err(FsError::Busy)));
+    // Its directory may have another name.
+    volume.rename(root, b"dir", root, b"moved", RenameMode::Replace, to.wait()).unwrap();
+    to.receive(&target, &PLAIN, &from.send(&SendPlan::Rest(token))).unwrap();
+    assert!(volume.lookup(dir, b"x").is_ok());
+    to.assert_sound();
+}
+
+#[test]
+fn properties_and_holds_change_while_something_is_received() {
+    let (from, to, dataset) = both_have_the_first();
+    let names = to.volume().names();
+    let target = ReceiveTarget::Existing(dataset);
+    names.set(dataset, &[Setting::Quota(Some(names.space_used(dataset) + 1))]).unwrap();
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    let error = to.receive(&target, &RESUMABLE, &changes).unwrap_err();
+    let token = token(error);
+    let rest = from.send(&SendPlan::Rest(token));
+    names.set(dataset, &[Setting::Quota(None)]).unwrap();
+    to.volume().hold_snapshot(dataset, "a", "h").unwrap();
+    drop(to.volume().release_snapshot(dataset, "a", "h").unwrap());
+    assert!(is_there(&to, dataset, "a"));
+    to.receive(&target, &RESUMABLE, &rest).unwrap();
     shown::assert_same(
         &from.snapshot_tree(Dataset::ROOT, "b"),
         &to.snapshot_tree(dataset, "b"),

@@ -220,7 +220,10 @@ fn what_waits_to_be_continued_keeps_its_dataset_as_it_was() {
         volume.promote(dataset).map(drop).unwrap_err(),
     ];
     for error in refused {
-        assert!(matches!(error, crate::namespace::TreeError::Receiving), "{error}");
+        assert!(
+            matches!(error, crate::namespace::TreeError::Receiving(of) if of == dataset),
+            "{error}"
+        );
     }
     let made = volume.mkdir(&ROOT, root, b"no", 0o755, 0).unwrap_err();
     assert!(matches!(made, crate::FsError::Receiving), "{made}");
