@@ -24,6 +24,8 @@ use crate::namespace::{ApplyError, Namespace, Position, Receiving, RecordError, 
 const BATCH_STEPS: usize = 512;
 /// Bytes of records in one batch.
 const BATCH_BYTES: usize = 4 << 20;
+/// Stored bytes of blocks that came with one batch: what a crash costs a receive that goes on.
+const BATCH_STORED: usize = 64 << 20;
 /// References to blocks in one batch.
 const BATCH_BLOCKS: usize = 16 << 10;
 
@@ -49,6 +51,7 @@ pub(crate) type Admit<'a> = dyn Fn(&Receiving) -> FsResult<()> + 'a;
 struct Batch {
     steps: Vec<Step>,
     bytes: usize,
+    stored: usize,
     held: Vec<Arc<StoredBlock>>,
     behind: Option<Position>,
 }
@@ -57,6 +60,7 @@ impl Batch {
     fn is_full(&self) -> bool {
         self.steps.len() >= BATCH_STEPS
             || self.bytes >= BATCH_BYTES
+            || self.stored >= BATCH_STORED
             || self.held.len() >= BATCH_BLOCKS
     }
 }
@@ -144,6 +148,7 @@ impl<'a> Receiver<'a> {
         if (held.block.digest, held.block.len) != (digest, len) {
             return Err(invalid(record.at, "a block is another one"));
         }
+        self.batch.stored += stored.len();
         self.progress.block_bytes += stored.len() as u64;
         self.progress.plain_bytes += u64::from(len);
         self.blocks.push(held);

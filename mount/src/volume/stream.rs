@@ -167,6 +167,7 @@ impl Volume {
                         return Err(missing());
                     }
                     self.check_entry(*parent, name)?;
+                    self.names.check_changeable(*parent)?;
                     let base = from.as_ref().map(|from| from.guid);
                     let to = Beginning::New { parent: *parent, name, base };
                     self.begin_new(&incoming, &to, options.resumable)?

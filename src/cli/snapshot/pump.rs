@@ -142,7 +142,8 @@ pub(super) fn out(
     match (join(pumping)?, answered) {
         (Ok(sink), Ok(())) => sink.finish(),
         // What stopped the pump is why the other side had to stop.
-        (Err(error), _) => Err(error).context(name),
+        // Not as an error of its kind: of a listing, a reader may have had enough; of this never.
+        (Err(error), _) => Err(anyhow!("{error}")).context(name),
         (Ok(_), Err(error)) => Err(error),
     }
 }

@@ -9,7 +9,7 @@ use super::naming::{Naming, check_dataset_name};
 use super::properties::parse_all;
 use crate::control::server::Outbox;
 use crate::control::tree::{Assignment, DatasetAct, DatasetName, NewName};
-use crate::failure::Explain;
+use crate::failure::{self, Explain};
 use crate::report::snapshots::Destroyed;
 
 /// Permission bits of a new dataset's root directory.
@@ -163,6 +163,7 @@ impl Naming<'_> {
                 return error;
             }
         }
-        anyhow!("its datasets are clones of each other's snapshots; destroy them one by one")
+        let error = anyhow!("a dataset below is what another one is a clone of");
+        failure::hinted(error, "turn that round with `firn dataset promote`, then destroy again")
     }
 }
