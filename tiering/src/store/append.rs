@@ -257,6 +257,13 @@ impl Inner {
         file.map_or((0, 0), |file| (file.dead_bytes, file.charged))
     }
 
+    /// Whether a segment that waits for sealing has dead blocks.
+    pub(super) fn is_sealing_waste(&self) -> bool {
+        let full = self.unsealed_full();
+        let unsealed = self.unsealed.read();
+        full.iter().any(|id| unsealed.files.get(id).is_some_and(|file| file.dead_bytes > 0))
+    }
+
     /// Lets nothing more be appended and hands what there is to the sealer.
     pub(super) fn end_appends(&self) {
         self.active.lock().ended = true;

@@ -6,7 +6,7 @@
 //! Rule: bytes are charged before they are written and corrected when the disk has spoken. At the
 //! bound an appender waits as long as somebody makes progress (a copy, a drop, a collection),
 //! [`crate::store::StoreConfig::write_deadline`] at most without any; it hears
-//! [`Error::NoSpace`] when the mover has found that nothing can be dropped and nothing copied. A
+//! [`Error::NoSpace`] when the mover has found that nothing can be collected, dropped or copied. A
 //! disk that refuses bytes although it seemed to have room (a quota, or somebody else was faster)
 //! is full for [`REFUSED_PAUSE`], whatever it says. A crash leaves nothing: all of it is counted
 //! again at opening.
@@ -83,7 +83,14 @@ impl Charge<'_> {
 
     /// Leaves the bytes counted: somebody else's count holds them now.
     pub(super) fn keep(mut self) {
-        self.capacity.settle(std::mem::take(&mut self.bytes), 0);
+        self.keep_some(self.bytes);
+    }
+
+    /// [`Charge::keep`] for a part of them.
+    pub(super) fn keep_some(&mut self, bytes: u64) {
+        let kept = bytes.min(self.bytes);
+        self.bytes -= kept;
+        self.capacity.settle(kept, 0);
     }
 }
 
@@ -269,15 +276,23 @@ impl Capacity {
     /// Counts `bytes` if they fit, leaving the movers' reserve alone when told to.
     fn try_charge(&self, bytes: u64, leave_reserve: bool) -> Option<Charge<'_>> {
         let mut used = self.used.lock();
-        let fits = self.bounds(&used).all(|bound| {
-            let reserve = if leave_reserve { self.reserve(bound.limit) } else { 0 };
-            bound.usage.saturating_add(bytes).saturating_add(reserve) <= bound.limit
-        });
-        fits.then(|| {
+        self.fits(&used, bytes, leave_reserve).then(|| {
             used.bytes += bytes;
             used.pending += bytes;
             Charge { capacity: self, bytes }
         })
+    }
+
+    fn fits(&self, used: &Used, bytes: u64, leave_reserve: bool) -> bool {
+        self.bounds(used).all(|bound| {
+            let reserve = if leave_reserve { self.reserve(bound.limit) } else { 0 };
+            bound.usage.saturating_add(bytes).saturating_add(reserve) <= bound.limit
+        })
+    }
+
+    /// Whether [`Capacity::charge_reserve`] would count so many bytes now.
+    pub(super) fn has_reserve(&self, bytes: u64) -> bool {
+        self.fits(&self.used.lock(), bytes, false)
     }
 
     fn wait_for_room(&self, inner: &Inner, bytes: u64, wait: Wait) -> Result<Charge<'_>> {

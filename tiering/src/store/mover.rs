@@ -155,8 +155,12 @@ impl Inner {
         segment.record.hot && segment.record.cold == ColdCopy::Verified
     }
 
-    /// Whether waiting may still bring space: something can be copied, dropped or sealed.
+    /// Whether waiting may still bring space: something can be collected, copied, dropped or
+    /// sealed.
     fn can_help(&self) -> bool {
+        if self.can_collect() {
+            return true;
+        }
         if self.cold.is_none() {
             return false;
         }

@@ -32,6 +32,7 @@ use super::mover::ids_of;
 use super::recode::{harder, verified};
 use super::residence::runs;
 use super::signals::add;
+use super::table::Segment;
 use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
 use super::waste::Thrift;
 
@@ -76,15 +77,40 @@ impl Inner {
         self.save_dead_bytes();
         let thrift = self.thrift();
         let leftovers = self.leftovers_are_due();
-        let candidates = self.table.ids(|segment| {
-            let dead = segment.record.dead_bytes;
-            let is_new = dead > segment.judged_dead
-                || thrift.exceeds(segment.judged_with)
-                || (leftovers && !segment.record.hot);
-            let much = thrift.is_much(dead, &segment.record);
-            segment.recorded && !segment.busy && dead > 0 && is_new && much
-        });
+        let candidates = self
+            .table
+            .ids(|segment| !segment.busy && self.is_worth_judging(segment, thrift, leftovers));
         Ok(self.reclaim_all(&candidates, thrift))
+    }
+
+    fn is_worth_judging(&self, segment: &Segment, thrift: Thrift, leftovers: bool) -> bool {
+        let record = &segment.record;
+        let dead = record.dead_bytes;
+        let is_new = dead > segment.judged_dead
+            || thrift.exceeds(segment.judged_with)
+            || (leftovers && !record.hot);
+        let living = charge_of(record.data_bytes.saturating_sub(dead));
+        segment.recorded
+            && is_new
+            && thrift.is_much(dead, record)
+            && (!record.hot || self.capacity.has_reserve(living))
+    }
+
+    /// Whether there is garbage that will be collected without anybody's help: it is not counted
+    /// yet, not sealed yet, or not judged yet.
+    pub(super) fn can_collect(&self) -> bool {
+        let thrift = self.thrift();
+        let is_waiting = || {
+            let judge = |found, segment: &Segment| {
+                found || segment.record.hot && self.is_worth_judging(segment, thrift, false)
+            };
+            self.table.fold(false, judge)
+        };
+        self.config.liveness.is_some()
+            && (!self.freed.lock().is_empty()
+                || self.open_is_wasteful()
+                || self.is_sealing_waste()
+                || is_waiting())
     }
 
     /// Whether objects that were kept for backups or for copies under way are to be judged again.
@@ -174,7 +200,8 @@ impl Inner {
             return Ok(false);
         }
         match record.hot {
-            true => self.compact(&record, &index, &here, &live)?,
+            true if !self.compact(&record, &index, &here, &live)? => return Ok(false),
+            true => {}
             false if thrift.quiet => self.compact_cold(&index, &here, &live)?,
             false => return Ok(false),
         }
@@ -183,16 +210,23 @@ impl Inner {
     }
 
     /// Moves what lives `here` to the segment that takes frames, then lets the old one go. With
-    /// nothing better to do it is encoded as hard as it can be.
+    /// nothing better to do it is encoded as hard as it can be. `false` when there is no room for
+    /// all of it: a part would take the rest of the room and win nothing.
     fn compact(
         &self,
         record: &SegmentRecord,
         index: &SegmentIndex,
         here: &[IndexEntry],
         live: &HashSet<BlockId>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let id = record.id;
         let name = self.name(id);
+        let needed = here.iter().map(|entry| charge_of(entry.frame_len())).sum();
+        let Ok(mut charge) = self.capacity.charge_reserve(needed) else {
+            // Others were faster; it is judged again when there is room.
+            self.table.update(id, |segment| segment.judged_dead = 0);
+            return Ok(false);
+        };
         let file = self
             .hot
             .open_sealed(id)
@@ -205,12 +239,13 @@ impl Inner {
             if self.is_idle() {
                 frame = harder(frame)?;
             }
-            let charge = self.capacity.charge_reserve(charge_of(frame.len()))?;
             self.append_frame(&mut frame)?;
-            charge.keep();
+            charge.keep_some(charge_of(frame.len()));
         }
+        drop(charge);
         self.sync()?;
-        self.replace(record, index, live)
+        self.replace(record, index, live)?;
+        Ok(true)
     }
 
     /// Fetches what lives in a cold object only to the segment that takes frames; the object stays

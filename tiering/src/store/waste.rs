@@ -92,10 +92,27 @@ impl Inner {
 
     /// Ends the segment that takes frames when so much of it is dead that it is worth compacting.
     pub(super) fn end_wasteful(&self) {
-        let (dead, all) = self.open_waste();
-        let is_much = dead > 0 && dead.saturating_mul(QUIET) >= all;
-        if is_much && self.config.liveness.is_some() && self.thrift().divisor == QUIET {
+        if self.open_is_wasteful() {
             self.rotate_now();
         }
+    }
+
+    /// Whether the segment that takes frames should not go on. Where space is short, that is when
+    /// somebody waits for it or there is much to win: a small segment costs as much as a large one.
+    pub(super) fn open_is_wasteful(&self) -> bool {
+        let (dead, all) = self.open_waste();
+        if dead == 0 || self.config.liveness.is_none() {
+            return false;
+        }
+        let divisor = self.thrift().divisor;
+        let is_due = match divisor {
+            IN_USE => false,
+            SHORT => {
+                self.capacity.waiters() > 0
+                    || dead.saturating_mul(SHORT) >= self.config.segment_bytes
+            }
+            _ => true,
+        };
+        is_due && dead.saturating_mul(divisor) >= all
     }
 }

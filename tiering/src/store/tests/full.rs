@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::block::{BlockId, BlockRef};
 use crate::blocks::{Blocks, Wait};
 use crate::budget::Budget;
 use crate::clock::{Clock, ManualClock};
@@ -80,6 +81,99 @@ fn without_a_cold_tier_the_end_of_space_is_said_at_once_and_freeing_helps() {
     });
     for (seed, block) in blocks.iter().enumerate().skip(12) {
         assert_eq!(volume.read(block).unwrap(), noise(seed as u64, 300_000));
+    }
+}
+
+/// A full volume without a cold tier, with 16 blocks or so in a segment, and its blocks.
+fn full_of_segments() -> (Volume, Vec<BlockRef>) {
+    let volume = Volume::with(|config| {
+        small(config);
+        config.segment_bytes = 1 << 20;
+    });
+    let mut blocks = Vec::new();
+    let error = loop {
+        let plain = noise(blocks.len() as u64, SMALL);
+        match volume.store().append(&plain, &mut EncodeMemory::default(), soon()) {
+            Ok(block) => blocks.push(block),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::NoSpace), "{error:?}");
+    (volume, blocks)
+}
+
+const SMALL: usize = 60_000;
+
+/// Blocks of the segment that takes frames, by their place in `blocks`.
+fn open_ones(volume: &Volume, blocks: &[BlockRef]) -> Vec<usize> {
+    let unsealed = volume.store().inner.unsealed.read();
+    let open = (0..blocks.len()).filter(|at| unsealed.blocks.contains_key(&blocks[*at].id));
+    open.collect()
+}
+
+fn free(volume: &Volume, dead: &[BlockId]) {
+    volume.namespace.dead.lock().extend(dead);
+    volume.store().free(dead);
+}
+
+#[test]
+fn what_died_in_the_segment_that_takes_frames_is_room_for_who_waits() {
+    let (volume, blocks) = full_of_segments();
+    eventually("the rest is sealed", || !volume.store().inner.is_sealing());
+    let open = open_ones(&volume, &blocks);
+    assert!(open.len() > 2, "{}", open.len());
+    let dead: Vec<_> = open[1..].iter().map(|at| blocks[*at].id).collect();
+    free(&volume, &dead);
+    // Nobody hears that there is no space as long as there is garbage.
+    let again: Vec<_> = (1000..).take(dead.len() - 1).collect();
+    let again: Vec<_> =
+        again.into_iter().map(|seed| (volume.append(&noise(seed, SMALL)), seed)).collect();
+    for (block, seed) in again {
+        assert_eq!(volume.read(&block).unwrap(), noise(seed, SMALL));
+    }
+    for (seed, block) in blocks.iter().enumerate().filter(|(_, block)| !dead.contains(&block.id)) {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, SMALL));
+    }
+}
+
+#[test]
+fn what_died_in_the_segment_that_takes_frames_comes_back_though_nobody_waits() {
+    let (volume, blocks) = full_of_segments();
+    eventually("the rest is sealed", || !volume.store().inner.is_sealing());
+    let dead: Vec<_> = open_ones(&volume, &blocks).iter().map(|at| blocks[*at].id).collect();
+    let before = volume.store().usage().hot_bytes;
+    free(&volume, &dead);
+    let died = dead.len() as u64 * SMALL as u64;
+    eventually("it comes back", || volume.store().usage().hot_bytes + died <= before);
+}
+
+#[test]
+fn a_segment_that_cannot_be_compacted_as_a_whole_does_not_take_the_rest_of_the_room() {
+    let (volume, blocks) = full_of_segments();
+    volume.seal();
+    let before = volume.store().usage();
+    // An eighth and more of each: worth it, but the rest is more than the reserve.
+    let dies = |at: usize| at.is_multiple_of(7);
+    let dead: Vec<_> = (0..blocks.len()).filter(|at| dies(*at)).map(|at| blocks[at].id).collect();
+    free(&volume, &dead);
+    let full = |volume: &Volume| {
+        let plain = noise(1000, SMALL);
+        volume.store().append(&plain, &mut EncodeMemory::default(), soon())
+    };
+    assert!(matches!(full(&volume), Err(Error::NoSpace)));
+    assert_eq!(volume.store().health().compacted_segments, 0);
+    assert!(volume.store().usage().hot_bytes <= before.hot_bytes);
+    // As soon as one segment is gone there is room for the rest of any other.
+    let first: Vec<_> = blocks[..17].iter().map(|block| block.id).collect();
+    free(&volume, &first);
+    eventually("all is compacted", || {
+        let usage = volume.store().usage();
+        usage.dead_bytes * 20 < before.stored_bytes
+    });
+    full(&volume).unwrap();
+    let lives = |at: usize| !dies(at) && at >= 17;
+    for (seed, block) in blocks.iter().enumerate().filter(|(at, _)| lives(*at)) {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, SMALL));
     }
 }
 
