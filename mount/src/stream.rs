@@ -12,6 +12,7 @@ mod sender;
 mod token;
 mod window;
 
+use crate::error::FsResult;
 use crate::namespace::Dataset;
 use crate::types::{Forget, Ino};
 
@@ -107,6 +108,10 @@ pub struct Received {
 pub trait ReceiveWatch {
     /// Told every now and then; the receive is cut short when it returns `false`.
     fn progress(&mut self, progress: &Progress) -> bool;
+
+    /// Has the kernel write out its dirty pages, so that what changed since a base is seen. Called
+    /// without locks, whenever an existing dataset is about to be looked at.
+    fn drain(&mut self) -> FsResult<()>;
 
     /// What the kernel must forget from now on.
     fn forget(&mut self, forget: Forget);

@@ -76,10 +76,9 @@ impl Volume {
         sent
     }
 
-    /// Makes a snapshot of what `input` brings. `caller` gets the directory of a new dataset. For
-    /// an existing one the caller of this has had the kernel write out its dirty pages; from the
-    /// beginning to the end it shows its newest snapshot and cannot be changed, and handles of its
-    /// files are stale at both.
+    /// Makes a snapshot of what `input` brings. `caller` gets the directory of a new dataset. An
+    /// existing one shows its newest snapshot and cannot be changed from the beginning, which
+    /// comes after the stream's header, to the end, and handles of its files are stale at both.
     pub fn receive(
         &self,
         caller: &Caller,
@@ -174,6 +173,9 @@ impl Volume {
                 }
                 (ReceiveTarget::Existing(_), None) => return Err(ReceiveError::TargetExists),
                 (ReceiveTarget::Existing(dataset), Some(from)) => {
+                    // Only now: the sender may have taken any time for the header, and what was
+                    // written meanwhile is not to be lost.
+                    watch.drain()?;
                     let to = Beginning::Existing { dataset: *dataset, base: from.guid };
                     self.begin_existing(&incoming, (&to, *dataset), options.resumable, watch)?
                 }

@@ -6,6 +6,7 @@ use firn_mount::stream::{
     self, Interrupted, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch,
 };
 use firn_mount::types::{Forget, Ino};
+use firn_mount::{FsError, FsResult};
 
 use super::TreeAnswers;
 use super::naming::{Naming, check_dataset_name};
@@ -36,6 +37,11 @@ impl ReceiveWatch for Watch<'_> {
         self.asker.follow(progress.plain_bytes, total)
     }
 
+    fn drain(&mut self) -> FsResult<()> {
+        let drained = self.asker.while_waiting(|out| self.answers.drain(out));
+        drained.map(drop).map_err(|error| FsError::io("receive", error))
+    }
+
     fn forget(&mut self, forget: Forget) {
         if let Err(error) = self.answers.forget(&forget) {
             tracing::error!("after a receive: {error:#}");
@@ -59,10 +65,6 @@ impl TreeAnswers<'_> {
             snapshot_name: how.snapshot,
         };
         let caller = Self::caller(out)?;
-        if matches!(target, ReceiveTarget::Existing(_)) {
-            // What changed since the base must be seen, and not come back from the kernel later.
-            self.drain(out)?;
-        }
         let transfer = self.parts.transfers.begin()?;
         let (received, untold) = {
             let wire = Wire::take(out, &transfer, &self.parts.clock, "receiving")?;

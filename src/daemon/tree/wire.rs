@@ -74,6 +74,11 @@ impl Asker<'_> {
         self.say(&mut told, SAY_EVERY).is_ok()
     }
 
+    /// Does something that may take long and says so by itself.
+    pub(super) fn while_waiting<T>(&self, work: impl FnOnce(&mut Outbox) -> T) -> T {
+        work(&mut *self.told.lock().out)
+    }
+
     /// Fails when nobody waits any more.
     fn look(&self) -> io::Result<()> {
         self.say(&mut self.told.lock(), REPEAT)

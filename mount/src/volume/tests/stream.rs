@@ -10,6 +10,7 @@ mod trip;
 
 use super::super::Volume;
 use super::fake::{ROOT, World, quiet};
+use crate::error::FsResult;
 use crate::namespace::Dataset;
 use crate::stream::{
     Progress, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch, Received, ResumeToken,
@@ -24,6 +25,10 @@ struct Quiet;
 impl ReceiveWatch for Quiet {
     fn progress(&mut self, _: &Progress) -> bool {
         true
+    }
+
+    fn drain(&mut self) -> FsResult<()> {
+        Ok(())
     }
 
     fn forget(&mut self, _: Forget) {}

@@ -66,6 +66,46 @@ fn a_base_that_changed_is_given_up_only_when_asked() {
     assert!(matches!(&error, ReceiveError::NewerSnapshots(names) if names == &["b"]), "{error}");
 }
 
+/// Brings what the kernel held, as soon as it is asked to.
+struct Late<'a>(&'a World, Ino, u32);
+
+impl ReceiveWatch for Late<'_> {
+    fn progress(&mut self, _: &Progress) -> bool {
+        true
+    }
+
+    fn drain(&mut self) -> FsResult<()> {
+        self.2 += 1;
+        let name = format!("late {}", self.2).into_bytes();
+        self.0.volume().mkdir(&ROOT, self.1, &name, 0o755, 0).map(drop)
+    }
+
+    fn forget(&mut self, _: Forget) {}
+}
+
+#[test]
+fn what_is_written_while_the_sender_takes_its_time_is_seen() {
+    let (from, to, dataset) = both_have_the_first();
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    let root = to.volume().names().live_root(dataset).unwrap();
+    let target = ReceiveTarget::Existing(dataset);
+    let mut watch = Late(&to, root, 0);
+    let mut header: &[u8] = &changes[..20];
+    to.volume().receive(&ROOT, &target, &PLAIN, &mut header, &mut watch).map(drop).unwrap_err();
+    assert_eq!(watch.2, 0, "too early");
+    let received = to.volume().receive(&ROOT, &target, &PLAIN, &mut &changes[..], &mut watch);
+    let error = received.unwrap_err();
+    assert!(matches!(error, ReceiveError::BaseModified { .. }), "{error}");
+    to.volume().lookup(root, b"late 1").unwrap();
+    // What comes after a rollback was not given up.
+    let force = ReceiveOptions { force_rollback: true, ..PLAIN };
+    let mut watch = Late(&to, root, 1);
+    let received = to.volume().receive(&ROOT, &target, &force, &mut &changes[..], &mut watch);
+    let error = received.unwrap_err();
+    assert_eq!(watch.2, 3, "{error}");
+    to.assert_sound();
+}
+
 #[test]
 fn what_cannot_be_received_costs_no_changes() {
     let (from, to, dataset) = both_have_the_first();

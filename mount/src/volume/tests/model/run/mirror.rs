@@ -3,6 +3,7 @@
 use super::super::observe::observe_below;
 use super::snapshots::object;
 use super::{Runner, Subject};
+use crate::error::FsResult;
 use crate::namespace::{CheckOptions, Dataset};
 use crate::stream::{
     Progress, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch, SendPlan,
@@ -21,6 +22,10 @@ struct Quiet;
 impl ReceiveWatch for Quiet {
     fn progress(&mut self, _: &Progress) -> bool {
         true
+    }
+
+    fn drain(&mut self) -> FsResult<()> {
+        Ok(())
     }
 
     fn forget(&mut self, _: Forget) {}
