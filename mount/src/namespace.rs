@@ -92,7 +92,7 @@ pub(crate) use record::{Reader, RecordError, kind_of_mode, mode_of_kind, put_var
 pub use remove::Removed;
 pub use rename::Renamed;
 pub use rollback::RolledBack;
-pub(crate) use send::{SendSource, SlotRange, Step};
+pub(crate) use send::{SLOT_RANGES_MAX, SendSource, SlotRange, Step};
 pub use snapshots::Snapshot;
 pub use store::{
     Batch, Durability, LocalStore, MemoryStore, NamespaceReader, NamespaceStore, Space,

@@ -58,6 +58,9 @@ pub(crate) struct SlotRange {
     pub(crate) content: Option<Content>,
 }
 
+/// Most ranges that a slot travels in; one that lies in more pieces travels as its bytes.
+pub(crate) const SLOT_RANGES_MAX: usize = 1 << 14;
+
 /// Takes a step; `false` ends the walk.
 pub(crate) type Sink<'a> = dyn FnMut(Step) -> FsResult<bool> + 'a;
 
@@ -217,10 +220,15 @@ impl Namespace {
                 None => FsResult::Ok(Vec::new()),
             };
             let (old, new) = (pieces(old)?, pieces(new)?);
-            match old == new {
-                true => Ok(true),
-                false => sink(Step::Slot { object, slot, ranges: ranges::ranges(&old, &new) }),
+            if old == new {
+                return Ok(true);
             }
+            let mut ranges = ranges::ranges(&old, &new);
+            if ranges.len() > SLOT_RANGES_MAX {
+                // What travels as bytes needs all of them.
+                ranges = ranges::ranges(&[], &new);
+            }
+            sink(Step::Slot { object, slot, ranges })
         })
     }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use firn_tiering::{BlockDigest, BlockRef};
 
 use crate::namespace::{
-    Content, Inode, Node, Reader, RecordError, SLOT_LEN, SlotRange, Step, Version, kind_of_mode,
-    mode_of_kind, put_varint,
+    Content, Inode, Node, Reader, RecordError, SLOT_LEN, SLOT_RANGES_MAX, SlotRange, Step, Version,
+    kind_of_mode, mode_of_kind, put_varint,
 };
 use crate::types::FileKind;
 
@@ -197,6 +197,9 @@ fn read_ranges(
             UNWRITTEN => Some(Content::Unwritten),
             _ => None,
         };
+        if ranges.len() == SLOT_RANGES_MAX {
+            return Err(reader.error("too many ranges"));
+        }
         ranges.push(SlotRange { start, len, content });
     }
     Ok(ranges)

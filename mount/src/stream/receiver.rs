@@ -18,11 +18,11 @@ use super::{Progress, ReceiveError, ReceiveWatch, format};
 use crate::error::{FsError, FsResult};
 use crate::file::Files;
 use crate::file::pins::StoredBlock;
-use crate::namespace::{ApplyError, Namespace, Position, Receiving, RecordError, Step};
+use crate::namespace::{ApplyError, Namespace, Position, Receiving, RecordError, SlotRange, Step};
 
 /// Steps in one batch.
 const BATCH_STEPS: usize = 512;
-/// Bytes of records in one batch.
+/// Bytes of records in one batch, and of what they become in memory.
 const BATCH_BYTES: usize = 4 << 20;
 /// Stored bytes of blocks that came with one batch: what a crash costs a receive that goes on.
 const BATCH_STORED: usize = 64 << 20;
@@ -170,6 +170,9 @@ impl<'a> Receiver<'a> {
         let behind = self.order.next(&step).map_err(|reason| invalid(record.at, reason))?;
         self.batch.behind = Some(behind);
         self.batch.bytes += record.body.len();
+        if let Step::Slot { ranges, .. } = &step {
+            self.batch.bytes += ranges.len() * size_of::<SlotRange>();
+        }
         self.batch.steps.push(step);
         Ok(())
     }

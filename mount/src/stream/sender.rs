@@ -4,15 +4,18 @@
 use std::collections::HashSet;
 use std::io::Write;
 
+use bytes::Bytes;
 use firn_tiering::BlockRef;
 
 use super::chain::ChainWriter;
 use super::header::{From, Header, WINDOW_MAX};
 use super::window::SentBlocks;
 use super::{Progress, SendError, Sent, format};
-use crate::error::FsResult;
+use crate::error::{FsError, FsResult};
 use crate::file::Files;
-use crate::namespace::{Content, OBJECTS_END, Position, SendSource, SlotRange, Step};
+use crate::namespace::{
+    Content, OBJECTS_END, Position, SLOT_RANGES_MAX, SendSource, SlotRange, Step,
+};
 
 /// Blocks that both ends remember. With the receiver's books some 20 MB.
 const WINDOW: u64 = 1 << 16;
@@ -124,6 +127,10 @@ impl Stream<'_> {
             return Err(SendError::NumbersTooLarge(OBJECTS_END));
         }
         let Step::Slot { object, slot, mut ranges } = step else { return self.record(&step) };
+        if ranges.len() > SLOT_RANGES_MAX {
+            let read = |block: &BlockRef, of| self.files.read_block(block, of);
+            ranges = as_bytes(&ranges, &read)?;
+        }
         let blocks = self.bound(&mut ranges)?;
         // What is sent may push out what was there; then that comes again, once.
         while let Some(block) = blocks.iter().find(|block| self.sent.number(block.id).is_none()) {
@@ -182,6 +189,30 @@ impl Stream<'_> {
     }
 }
 
+/// Ranges as one that reads the same: holes among them become zeros.
+fn as_bytes(
+    ranges: &[SlotRange],
+    read: &dyn Fn(&BlockRef, std::ops::Range<u32>) -> FsResult<Bytes>,
+) -> FsResult<Vec<SlotRange>> {
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
+    let len = last.start + last.len - first.start;
+    let mut bytes = vec![0; len as usize];
+    for range in ranges {
+        let at = (range.start - first.start) as usize;
+        let into = &mut bytes[at..at + range.len as usize];
+        match &range.content {
+            Some(Content::Block { block, offset }) => {
+                into.copy_from_slice(&read(block, *offset..*offset + range.len)?);
+            }
+            Some(Content::Inline(inline)) => into.copy_from_slice(inline),
+            Some(Content::Unwritten) => {}
+            None => return Err(FsError::io("send", "bytes that only the base has")),
+        }
+    }
+    let content = Some(Content::Inline(bytes.into()));
+    Ok(vec![SlotRange { start: first.start, len, content }])
+}
+
 /// What a stream that nobody honest sends is made from.
 #[cfg(test)]
 #[derive(Clone, Copy)]
@@ -222,4 +253,35 @@ pub(crate) fn forge(forged: &Forged<'_>) -> Vec<u8> {
     };
     put().unwrap_or_default();
     out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use firn_tiering::{BlockDigest, BlockId};
+
+    use super::*;
+
+    #[test]
+    fn what_lies_in_too_many_pieces_travels_as_its_bytes() {
+        let id = BlockId::from_raw(7);
+        let block = BlockRef { id, digest: BlockDigest([7; 16]), len: 100 };
+        let range = |start, len, content| SlotRange { start, len, content: Some(content) };
+        let ranges = [
+            range(10, 2, Content::Block { block, offset: 5 }),
+            range(13, 1, Content::Unwritten),
+            range(14, 1, Content::Inline(Bytes::from_static(b"i"))),
+            range(17, 1, Content::Block { block, offset: 9 }),
+        ];
+        let read = |of: &BlockRef, range: std::ops::Range<u32>| {
+            assert_eq!(of.id, id);
+            Ok(range.map(|at| b'a' + at as u8).collect())
+        };
+        let one = as_bytes(&ranges, &read).unwrap();
+        let content = Some(Content::Inline(Bytes::from_static(b"fg\0\0i\0\0j")));
+        assert_eq!(one, [SlotRange { start: 10, len: 8, content }]);
+        let kept = SlotRange { content: None, ..one[0].clone() };
+        as_bytes(&[kept], &read).unwrap_err();
+    }
 }

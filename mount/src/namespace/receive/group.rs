@@ -183,7 +183,9 @@ impl<'a> Group<'a> {
         if self.inode(object)?.kind != FileKind::File || slot >= SLOTS_END {
             return invalid("bytes where none can be");
         }
-        let mut kept = None;
+        let mut kept: Option<Vec<Piece>> = None;
+        // Both are in order, so that one pass is enough.
+        let mut next = 0;
         let mut pieces = Vec::with_capacity(ranges.len());
         for range in ranges {
             let end = range.start.checked_add(range.len).filter(|end| *end <= SLOT_LEN);
@@ -200,7 +202,9 @@ impl<'a> Group<'a> {
                 None => kept.insert(self.base_slot(object, slot)?),
             };
             let from = pieces.len();
-            pieces.extend(kept.iter().filter_map(|piece| piece.clip(&(range.start..end))));
+            next += kept[next..].iter().take_while(|piece| piece.end() <= range.start).count();
+            let there = kept[next..].iter().take_while(|piece| piece.start < end);
+            pieces.extend(there.filter_map(|piece| piece.clip(&(range.start..end))));
             let covered: u32 = pieces[from..].iter().map(|piece| piece.len).sum();
             if covered != range.len {
                 return invalid("the base has no bytes where the stream counts on them");

@@ -211,6 +211,21 @@ fn what_makes_no_sense_is_refused_and_leaves_no_trace() {
 }
 
 #[test]
+fn a_slot_has_so_many_ranges_and_no_more() {
+    let to = World::seeded(1 << 30, quiet(), 2);
+    let received = |count: u32| {
+        let single = |at: u32| (at * 2, 1, Some(inline()));
+        let mut steps = sound();
+        steps[6] = slot(4, 7, &(0..count).map(single).collect::<Vec<_>>());
+        to.receive(&new(&format!("x{count}")), &PLAIN, &forge(&forged(&steps)))
+    };
+    received(1 << 14).unwrap();
+    let error = received((1 << 14) + 1).unwrap_err();
+    assert!(matches!(error, ReceiveError::Invalid { .. }), "{error}");
+    to.assert_sound();
+}
+
+#[test]
 fn numbers_do_not_run_out() {
     let to = World::seeded(1 << 30, quiet(), 2);
     let steps = sound();
