@@ -14,7 +14,7 @@ const XATTR_NAME_MAX: usize = 255;
 /// Longest attribute value in bytes.
 pub(super) const XATTR_SIZE_MAX: usize = 65_536;
 /// Longest list of names, each with a terminator, in bytes.
-const XATTR_LIST_MAX: u32 = 65_536;
+pub(super) const XATTR_LIST_MAX: u32 = 65_536;
 
 const NAMES_PER_PAGE: usize = 64;
 
@@ -153,12 +153,23 @@ impl Namespace {
         name: &[u8],
         value: &[u8],
     ) -> FsResult<()> {
+        self.set_attribute_within(txn, inode, (name, value), XATTR_LIST_MAX)
+    }
+
+    /// [`Namespace::set_attribute`] with another bound for the list of names.
+    pub(super) fn set_attribute_within(
+        &self,
+        txn: &mut Txn<'_>,
+        inode: &mut Inode,
+        (name, value): (&[u8], &[u8]),
+        list_max: u32,
+    ) -> FsResult<()> {
         let view = self.view(inode.ino)?;
         let found = self.read(&view, &key::head_named(view.line, inode.ino, Kind::Xattr, name))?;
         let version = found.as_ref().map(|(version, _)| *version);
         if version.is_none_or(|version| version.whiteout) {
             let names = inode.xattr_names + name.len() as u32 + 1;
-            if names > XATTR_LIST_MAX {
+            if names > list_max {
                 return Err(FsError::NoSpace);
             }
             inode.xattr_names = names;

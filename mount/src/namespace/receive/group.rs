@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{ApplyError, Receiving, invalid};
+use crate::error::FsError;
 use crate::namespace::directory::Place;
 use crate::namespace::key::{self, Kind};
 use crate::namespace::names::check_name;
@@ -18,6 +19,10 @@ use crate::types::{FileKind, Ino};
 
 /// Slots of a file end here: offsets are signed.
 const SLOTS_END: u64 = (i64::MAX as u64).div_ceil(SLOT_LEN as u64);
+
+/// Longest list of an inode's attribute names on the way: those that come mix with those that go,
+/// in the order of their names. What it may be in the end is verified there.
+const NAMES_MAX: u32 = 2 * xattr::XATTR_LIST_MAX;
 
 /// An inode in the making.
 struct Pending {
@@ -164,7 +169,13 @@ impl<'a> Group<'a> {
             if value.len() > xattr::XATTR_SIZE_MAX || !is_sound {
                 return invalid("impossible value of an attribute");
             }
-            self.names.set_attribute(&mut self.txn, &mut inode, name, value)?;
+            let set = (name, &value[..]);
+            self.names.set_attribute_within(&mut self.txn, &mut inode, set, NAMES_MAX).map_err(
+                |error| match error {
+                    FsError::NoSpace => ApplyError::Invalid("too many attributes".into()),
+                    other => other.into(),
+                },
+            )?;
         } else {
             self.names.remove_attribute(&mut self.txn, &mut inode, name)?;
         }

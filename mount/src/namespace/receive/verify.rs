@@ -6,6 +6,7 @@ use crate::namespace::Namespace;
 use crate::namespace::key::{self, HeadKey, Kind};
 use crate::namespace::record::Inode;
 use crate::namespace::tree::TreeError;
+use crate::namespace::xattr::XATTR_LIST_MAX;
 use crate::types::{FileKind, Ino};
 
 /// Inodes read at once.
@@ -71,6 +72,9 @@ impl Namespace {
 
     fn verify_object(&self, receiving: &Receiving, object: Ino) -> Result<(), ApplyError> {
         let Some(inode) = self.find_inode(receiving.ino(object.0))? else { return Ok(()) };
+        if inode.xattr_names > XATTR_LIST_MAX {
+            return invalid(format!("inode {} has too many attributes", object.0));
+        }
         if inode.kind == FileKind::Symlink {
             self.verify_target(&inode)?;
         }

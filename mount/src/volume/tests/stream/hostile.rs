@@ -8,7 +8,7 @@ use crate::namespace::{
     Content, Inode, Node, Position, SlotRange, Stage, Step, Timestamp, Version,
 };
 use crate::stream::{Forged, forge};
-use crate::types::{FileKind, Guid};
+use crate::types::{FileKind, Guid, XattrMode};
 
 const CUT: usize = 1 << 20;
 
@@ -223,6 +223,39 @@ fn a_slot_has_so_many_ranges_and_no_more() {
     let error = received((1 << 14) + 1).unwrap_err();
     assert!(matches!(error, ReceiveError::Invalid { .. }), "{error}");
     to.assert_sound();
+}
+
+/// The longest list of attribute names that there may be; `first` tells one list from another.
+fn full_list(first: char) -> impl Iterator<Item = Vec<u8>> {
+    (0..256).map(move |at| format!("user.{first}{at:0249}").into_bytes())
+}
+
+#[test]
+fn all_attributes_may_become_others_at_once_but_not_more() {
+    let (from, to) = pair();
+    let file = from.volume().mkdir(&ROOT, Ino::ROOT, b"dir", 0o755, 0).unwrap().ino;
+    for name in full_list('m') {
+        from.volume().setxattr(&ROOT, file, &name, b"x", XattrMode::Set).unwrap();
+    }
+    from.take(Dataset::ROOT, "a");
+    full_list('m').for_each(|name| from.volume().removexattr(&ROOT, file, &name).unwrap());
+    for name in full_list('b') {
+        from.volume().setxattr(&ROOT, file, &name, b"y", XattrMode::Set).unwrap();
+    }
+    from.take(Dataset::ROOT, "b");
+    let dataset = to.receive_new("copy", &from.stream(Dataset::ROOT, "a", None));
+    let target = ReceiveTarget::Existing(dataset);
+    to.receive(&target, &PLAIN, &from.stream(Dataset::ROOT, "b", Some("a"))).unwrap();
+    let (sent, here) = (from.snapshot_tree(Dataset::ROOT, "b"), to.snapshot_tree(dataset, "b"));
+    shown::assert_same(&sent, &here, "");
+    to.assert_sound();
+    for more in [1, 512] {
+        let mut steps = sound();
+        let names = full_list('b').chain(full_list('c')).chain(full_list('d'));
+        steps.splice(4..5, names.take(256 + more).map(|name| xattr(4, &name, 1)));
+        let error = to.receive(&new("x"), &PLAIN, &forge(&forged(&steps))).unwrap_err();
+        assert!(matches!(error, ReceiveError::Invalid { .. }), "{error}");
+    }
 }
 
 #[test]
