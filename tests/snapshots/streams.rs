@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::{at, take};
@@ -167,7 +167,20 @@ fn a_full_tier_ends_a_receive_with_nothing_left() {
     let said = failed(child);
     assert!(said.contains("space"), "{said}");
     assert_eq!(datasets(&volume), 1);
+    // What it had taken comes back.
+    let start = now();
+    while !takes_more(&volume) {
+        assert!(start.elapsed() < PATIENCE, "the tier stays full");
+        std::thread::sleep(Duration::from_millis(500));
+    }
     volume.umount();
     volume.mount();
     assert_eq!(datasets(&volume), 1);
+}
+
+fn takes_more(volume: &Volume) -> bool {
+    let write = "head -c 24M /dev/urandom >\"$1\" && sync \"$1\"";
+    let mut command = Command::new("bash");
+    command.args(["-ec", write, "test"]).arg(volume.path("after")).stderr(Stdio::null());
+    command.status().unwrap().success()
 }
