@@ -46,12 +46,15 @@ nextest() {
     cargo nextest run --cargo-profile ci --profile ci "$@"
 }
 
+# All rings build the same set of packages: another would build the dependencies anew.
 unit() { nextest --workspace -E 'not binary(integration)'; }
 
-mounted() { nextest -p firn -E 'binary(integration)'; }
+mounted() { nextest --workspace -E 'binary(integration)'; }
+
+build() { cargo build --workspace --all-targets --profile ci; }
 
 posix() {
-    cargo build --profile ci -p firn
+    build
     mount_volume
     for suite in pjdfstest fsx stress-ng; do
         say "posix: $suite"
@@ -68,7 +71,7 @@ posix() {
 }
 
 quickstart() {
-    cargo build --profile ci -p firn
+    build
     local home
     home=$(mktemp -d)
     # Twice, as the README promises that a second run does no harm.
