@@ -19,6 +19,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -325,6 +326,10 @@ impl std::fmt::Debug for Catalog {
 const MARKER: &str = "marker.json";
 const DATABASE: &str = "db";
 
+/// How often, and how long apart, a locked database is tried again.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// sled asserts where it finds damage; that is an error like any other here.
 fn guard<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(operation))
@@ -333,12 +338,12 @@ fn guard<T>(operation: impl FnOnce() -> Result<T>) -> Result<T> {
 
 fn open_database(dir: &Path, cache_bytes: u64) -> Result<(sled::Db, sled::Tree, sled::Tree)> {
     guard(|| {
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir.join(DATABASE))
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(1000))
-            .mode(sled::Mode::LowSpace)
-            .open()?;
+            .mode(sled::Mode::LowSpace);
+        let db = open_patiently(&config)?;
         let blocks = db.open_tree("blocks")?;
         let segments = db.open_tree("segments")?;
         // A first look at both ends finds most damage now instead of later.
@@ -346,6 +351,18 @@ fn open_database(dir: &Path, cache_bytes: u64) -> Result<(sled::Db, sled::Tree, 
         blocks.last()?;
         Ok((db, blocks, segments))
     })
+}
+
+/// Opens a database whose lock the threads of one that was dropped just now may still hold.
+fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
+    let is_locked = |error: &std::io::Error| error.to_string().contains("could not acquire lock");
+    for _ in 0..LOCK_ATTEMPTS {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_locked(&error) => std::thread::sleep(LOCK_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    config.open()
 }
 
 /// How far the database can be relied on, and whether it was complete.
