@@ -125,7 +125,7 @@ impl Namespace {
         let above = self.writable(parent)?.dataset;
         let kind = FileKind::Directory;
         let new = NewFile { kind, perm, umask: 0, rdev: 0, target: b"" };
-        let (mut txn, junction) = self.stage_entry(caller, parent, name, &new)?;
+        let (txn, junction) = self.stage_entry(caller, parent, name, &new)?;
         let dataset = change.add_number()?;
         let node = change.add_node(dataset)?;
         let root = match start.root {
@@ -160,10 +160,7 @@ impl Namespace {
         change.entries.begin(dataset, start.referenced);
         change.put_dataset(dataset, record);
         change.put_settings(dataset, start.settings);
-        let (tree, batch, entries) = change.finish();
-        txn.append(batch, entries);
-        txn.commit(Durability::Buffered)?;
-        self.replace_tree(alone, tree);
+        self.commit_tree_with(txn, alone, change)?;
         Ok(dataset)
     }
 
@@ -190,11 +187,8 @@ impl Namespace {
         let [place] = places[..] else {
             return Err(FsError::Invalid("datasets that do not lie in one of them").into());
         };
-        let (mut txn, inode) = self.stage_junction_removal(place)?;
-        let (tree, batch, entries) = change.finish();
-        txn.append(batch, entries);
-        txn.commit(Durability::Buffered)?;
-        self.replace_tree(&alone, tree);
+        let (txn, inode) = self.stage_junction_removal(place)?;
+        self.commit_tree_with(txn, &alone, change)?;
         drop(alone);
         self.gate.sync()?;
         Ok(Removed { inode })

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::Namespace;
 use super::key::{Dataset, Node};
 use super::locks::TreeGuard;
 use super::record::{HOLDS_MAX, Hold, MESSAGE_MAX, Referenced, SnapshotRecord, TAG_MAX, Timestamp};
 use super::store::Durability;
 use super::tree::{Change, Tree, TreeError, TreeResult};
+use super::{Namespace, Txn};
 use crate::types::{Guid, Ino};
 
 /// A snapshot, as people know it.
@@ -53,6 +53,20 @@ impl Namespace {
     pub(super) fn commit_tree(&self, alone: &TreeGuard<'_>, change: Change) -> TreeResult<()> {
         let (tree, batch, entries) = change.finish();
         self.gate.commit_counted(batch, &entries, Durability::Buffered)?;
+        self.replace_tree(alone, tree);
+        Ok(())
+    }
+
+    /// [`Namespace::commit_tree`] together with changes of entries.
+    pub(super) fn commit_tree_with(
+        &self,
+        mut txn: Txn<'_>,
+        alone: &TreeGuard<'_>,
+        change: Change,
+    ) -> TreeResult<()> {
+        let (tree, batch, entries) = change.finish();
+        txn.append(batch, entries);
+        txn.commit(Durability::Buffered)?;
         self.replace_tree(alone, tree);
         Ok(())
     }

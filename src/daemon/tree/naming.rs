@@ -136,6 +136,18 @@ impl<'a> Naming<'a> {
             .hint("mount the volume, or roll back again, to bring that to its end")
     }
 
+    /// The dataset that is asked about and, if `recursive`, all below it; otherwise all there are.
+    pub(super) fn asked(
+        &self,
+        of: Option<&DatasetName>,
+        recursive: bool,
+    ) -> anyhow::Result<Vec<Dataset>> {
+        match of {
+            Some(of) => Ok(self.with_below(self.find(of)?, recursive)),
+            None => Ok(self.all()),
+        }
+    }
+
     /// A dataset and, if `recursive`, all below it; each behind the one that it lies in.
     pub(super) fn with_below(&self, dataset: Dataset, recursive: bool) -> Vec<Dataset> {
         let mut found = vec![dataset];

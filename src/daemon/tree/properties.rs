@@ -47,10 +47,7 @@ impl TreeAnswers<'_> {
         out: &mut Outbox,
     ) -> anyhow::Result<()> {
         let naming = self.naming();
-        let datasets = match of {
-            Some(of) => naming.with_below(naming.find(of)?, recursive),
-            None => naming.all(),
-        };
+        let datasets = naming.asked(of, recursive)?;
         for line in naming.properties(&datasets, properties)? {
             out.item(&line)?;
         }

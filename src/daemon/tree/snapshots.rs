@@ -85,10 +85,7 @@ impl TreeAnswers<'_> {
         out: &mut Outbox,
     ) -> anyhow::Result<()> {
         let naming = self.naming();
-        let datasets = match of {
-            Some(of) => naming.with_below(naming.find(of)?, recursive),
-            None => naming.all(),
-        };
+        let datasets = naming.asked(of, recursive)?;
         for dataset in datasets {
             let lines = while_saying(out, "counting what snapshots hold", || {
                 let mut lines: Vec<SnapshotLine> = Vec::new();

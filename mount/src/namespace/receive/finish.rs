@@ -7,7 +7,6 @@ use crate::namespace::create::NewFile;
 use crate::namespace::key::{Dataset, Node};
 use crate::namespace::record::{Place, RollbackRecord, SnapshotRecord};
 use crate::namespace::snapshots::Snapshot;
-use crate::namespace::store::Durability;
 use crate::namespace::tree::{Change, TreeError, TreeResult};
 use crate::types::{Caller, FileKind, Ino};
 
@@ -70,10 +69,7 @@ impl Namespace {
         if let Some(base) = receive.base {
             change.end_deferred(base.at.node);
         }
-        let (tree, batch, entries) = change.finish();
-        txn.append(batch, entries);
-        txn.commit(Durability::Buffered)?;
-        self.replace_tree(&alone, tree);
+        self.commit_tree_with(txn, &alone, change)?;
         drop(alone);
         self.gate.sync()?;
         self.snapshot_of(taken)
