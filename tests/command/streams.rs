@@ -276,3 +276,24 @@ fn what_waits_to_go_on_is_named_to_those_in_whose_way_it_is() {
     assert!(two.read("copy/file") == noise);
     assert!(!get().contains(token));
 }
+
+#[test]
+fn a_send_whose_reader_goes_has_failed() {
+    let scene = Scene::mounted();
+    let noise: Vec<u8> =
+        (0..4_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    scene.write("large", &noise);
+    scene.take_snapshot("@s");
+    let name = scene.at("@s");
+    let mut child = command(&["snapshot", "send", &name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("standard output"), "{err}");
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::Core;
+use crate::error::FsError;
 use crate::namespace::{Setting, TreeError};
 use firn_tiering::Error as TieringError;
 
@@ -39,6 +40,23 @@ fn a_stream_without_its_base_is_refused_by_name() {
     }
     assert_eq!(to.state(), before);
     to.assert_sound();
+}
+
+#[test]
+fn nothing_is_received_below_a_read_only_dataset() {
+    let (from, to, _) = both_have_the_first();
+    let whole = from.stream(Dataset::ROOT, "b", None);
+    let set = |on| to.volume().set_properties(Dataset::ROOT, &[Setting::ReadOnly(on)]).unwrap();
+    let _ = set(true);
+    let before = to.state();
+    let error = to.receive(&new("x"), &PLAIN, &whole).unwrap_err();
+    assert!(
+        matches!(error, ReceiveError::Tree(TreeError::Fs(FsError::ReadOnlyDataset))),
+        "{error}"
+    );
+    assert_eq!(to.state(), before);
+    let _ = set(false);
+    to.receive_new("x", &whole);
 }
 
 #[test]
