@@ -235,6 +235,56 @@ pub struct FsStats {
     pub inodes_free: u64,
 }
 
+/// A tier to which a file is bound, and all below a directory that is not bound otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PinTier {
+    /// It stays in the hot tier.
+    Hot,
+    /// It goes to the cold tier, and is not brought back by itself.
+    Cold,
+}
+
+/// A pin: the value of `user.firn.pin`, `hot` or `cold`, or `hot until SECONDS` after 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pin {
+    /// Where to.
+    pub tier: PinTier,
+    /// When it ends, in seconds after 1970; `None` is never.
+    pub until: Option<u64>,
+}
+
+impl Pin {
+    /// The pin that a value says; `None` when it says none.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?.trim_end_matches('\n');
+        let (tier, until) = match text.split_once(" until ") {
+            Some((tier, until)) => (tier, Some(until.parse().ok()?)),
+            None => (text, None),
+        };
+        let tier = match tier {
+            "hot" => PinTier::Hot,
+            "cold" => PinTier::Cold,
+            _ => return None,
+        };
+        Some(Self { tier, until })
+    }
+
+    /// Whether it still holds, `now` being seconds after 1970.
+    pub fn holds(&self, now: u64) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+impl std::fmt::Display for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.tier {
+            PinTier::Hot => "hot",
+            PinTier::Cold => "cold",
+        })?;
+        self.until.map_or(Ok(()), |until| write!(f, " until {until}"))
+    }
+}
+
 /// What the kernel may remember and must forget, after a change of datasets or snapshots. Having
 /// it forget must happen on a thread that serves no requests and holds no lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -18,6 +18,7 @@ mod freeze;
 mod handles;
 mod liveness;
 mod meta;
+mod observer;
 mod properties;
 mod purge;
 mod quota;
@@ -49,6 +50,7 @@ use crate::types::Ino;
 pub use crate::core::Core;
 pub use crate::file::FileSettings;
 pub use liveness::LateLiveness;
+pub use observer::{Admission, Observer, Told, Touch};
 pub use snapshots::Taken;
 pub use storage::{Placement, Space, Storage};
 
@@ -73,6 +75,8 @@ pub struct VolumeParts {
     pub budget: Budget,
     /// How files behave.
     pub settings: FileSettings,
+    /// Who is told how files are used.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// A volume in use.
@@ -92,6 +96,7 @@ pub struct Volume {
     sweeper: Sweeper,
     receiving: stream::Busy,
     quota_gate: QuotaGate,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -103,7 +108,7 @@ impl std::fmt::Debug for Volume {
 impl Volume {
     /// Starts the background threads and clears away what the last use left behind.
     pub fn open(parts: VolumeParts) -> FsResult<Self> {
-        let VolumeParts { names, blocks, storage, clock, budget, settings } = parts;
+        let VolumeParts { names, blocks, storage, clock, budget, settings, observer } = parts;
         let start_error = |error| FsError::io("starting threads", error);
         let extents = Arc::new(NamespaceExtents::new(Arc::clone(&names)));
         let files = Files::new(extents, blocks, Arc::clone(&clock), budget, settings);
@@ -132,6 +137,7 @@ impl Volume {
             sweeper,
             receiving: stream::Busy::default(),
             quota_gate: QuotaGate::default(),
+            observer,
         };
         volume.purge_orphans()?;
         Ok(volume)

@@ -105,6 +105,7 @@ impl Mounted {
             clock: clock.clone(),
             budget: Budget::new(256 << 20, clock),
             settings: FileSettings::default(),
+            observer: None,
         });
         let volume = Arc::new(volume.unwrap());
         let dir = tempfile::tempdir().unwrap();

@@ -257,6 +257,7 @@ fn open_volume(
         clock: Arc::clone(clock),
         budget: budget.clone(),
         settings,
+        observer: None,
     };
     Ok(Arc::new(Volume::open(parts).context("opening the volume")?))
 }

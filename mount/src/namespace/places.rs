@@ -36,6 +36,11 @@ impl Namespace {
         Ok(self.live_view(dataset)?.lift(Ino(object)))
     }
 
+    /// Whether a number names something in the live state of a dataset, not in a snapshot.
+    pub fn is_live(&self, ino: Ino) -> bool {
+        self.tree.read().view(ino).is_some_and(|view| view.is_head)
+    }
+
     /// Whether the state that a number names is gone for good: a snapshot or dataset that was
     /// destroyed, or what a rollback abandoned.
     pub fn is_gone(&self, ino: Ino) -> bool {

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use firn_tiering::Wait;
 
 use super::data::Write;
-use super::virtual_xattr::is_virtual;
+use super::virtual_xattr::{PIN_NAME, is_virtual};
 use super::{Volume, must_wait};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
 use crate::types::{
-    Attr, Caller, DirEntry, Fallocate, FsStats, Handle, Ino, OpenMode, RenameMode, Seek, SetAttr,
-    XattrMode,
+    Attr, Caller, DirEntry, Fallocate, FsStats, Handle, Ino, OpenMode, Pin, RenameMode, Seek,
+    SetAttr, XattrMode,
 };
 
 /// Handle of every open directory: listings keep no state.
@@ -132,7 +132,7 @@ impl Core for Volume {
         let regular = mode & 0o7777;
         let made = self.names.mknod(caller, parent, name, regular, umask, 0);
         let inode = self.changed(made)?;
-        let handle = self.open_new(&inode, open)?;
+        let handle = self.open_new(caller, &inode, open)?;
         match self.entry_attr(&inode) {
             Ok(attr) => Ok((attr, handle)),
             Err(error) => {
@@ -256,7 +256,11 @@ impl Core for Volume {
         if is_virtual(name) {
             return Err(FsError::NotSupported("user.firn.* is read-only"));
         }
+        if name == PIN_NAME {
+            Pin::parse(value).ok_or(FsError::Invalid("a pin is hot or cold"))?;
+        }
         self.changed(self.names.setxattr(caller, ino, name, value, mode))?;
+        self.pin_changed(ino, name);
         if name.starts_with(b"security.")
             && let Some(node) = self.table.loaded(ino)
         {
@@ -287,6 +291,8 @@ impl Core for Volume {
         if is_virtual(name) {
             return Err(FsError::NotSupported("user.firn.* is read-only"));
         }
-        self.changed(self.names.removexattr(caller, ino, name))
+        self.changed(self.names.removexattr(caller, ino, name))?;
+        self.pin_changed(ino, name);
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use firn_tiering::Wait;
 
 use super::handles::OpenFile;
+use super::observer::Touch;
 use super::table::Last;
 use super::{Volume, must_wait};
 use crate::error::{FsError, FsResult};
@@ -78,13 +79,26 @@ impl Volume {
             self.after_close(ino);
             return Err(error);
         }
-        Ok(self.handles.add(node, mode))
+        Ok(self.add_handle(node, mode, caller))
     }
 
     /// A handle of a file that was just made.
-    pub(super) fn open_new(&self, inode: &Inode, mode: OpenMode) -> FsResult<Handle> {
+    pub(super) fn open_new(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        mode: OpenMode,
+    ) -> FsResult<Handle> {
         let node = self.table.open(inode.ino, || Ok(inode.attr()))?;
-        Ok(self.handles.add(node, mode))
+        Ok(self.add_handle(node, mode, caller))
+    }
+
+    fn add_handle(&self, node: Arc<FileNode>, mode: OpenMode, caller: &Caller) -> Handle {
+        let observer = self.observer.as_ref().filter(|_| self.names.is_live(node.ino));
+        if let Some(observer) = observer {
+            observer.opened(node.ino, caller, mode);
+        }
+        self.handles.add(node, mode, *caller, observer.is_some())
     }
 
     pub(super) fn close_file(&self, ino: Ino, handle: Handle) {
@@ -113,7 +127,18 @@ impl Volume {
         wait: Wait,
     ) -> FsResult<Bytes> {
         let open = self.handles.get(ino, handle)?;
-        self.logged(ino, self.files.read(&open.node, offset, len, wait))
+        let (Some(touch), Some(observer)) =
+            (open.touch(offset, u64::from(len)), self.observer.as_ref())
+        else {
+            return self.logged(ino, self.files.read(&open.node, offset, len, wait));
+        };
+        let waits = !matches!(wait, Wait::No);
+        let _admitted = if waits { observer.admit(&touch, wait)? } else { None };
+        let bytes = self.logged(ino, self.files.read(&open.node, offset, len, wait))?;
+        let touch = Touch { len: bytes.len() as u64, ..touch };
+        open.touched(&touch);
+        observer.read(&touch, waits);
+        Ok(bytes)
     }
 
     pub(super) fn write_file(
@@ -144,6 +169,12 @@ impl Volume {
         drop(admitted);
         self.drop_privileges(caller, &open.node, write.kill_privileges)?;
         drop(pass);
+        if let (Some(touch), Some(observer)) =
+            (open.touch(write.offset, u64::from(written)), self.observer.as_ref())
+        {
+            open.touched(&touch);
+            observer.written(&touch);
+        }
         if open.mode.sync {
             self.sync_file(&open)?;
         }

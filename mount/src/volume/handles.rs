@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
 use crate::file::node::FileNode;
-use crate::types::{Handle, Ino, OpenMode};
+use crate::types::{Caller, Handle, Ino, OpenMode};
+use crate::volume::observer::Touch;
 
 const SHARDS: u64 = 64;
 
@@ -20,10 +21,29 @@ pub(super) struct OpenFile {
     pub(super) node: Arc<FileNode>,
     /// How it was opened.
     pub(super) mode: OpenMode,
+    /// Who opened it.
+    caller: Caller,
+    /// How it is used is of interest.
+    observed: bool,
     told: AtomicU64,
+    /// Where the last read or write ended.
+    end: AtomicU64,
 }
 
 impl OpenFile {
+    /// A use of these bytes, for who observes; `None` where nobody wants to know.
+    pub(super) fn touch(&self, offset: u64, len: u64) -> Option<Touch> {
+        self.observed.then(|| {
+            let sequential = offset == self.end.load(Ordering::Relaxed);
+            Touch { ino: self.node.ino, caller: self.caller, offset, len, sequential }
+        })
+    }
+
+    /// The touched bytes were read or written.
+    pub(super) fn touched(&self, touch: &Touch) {
+        self.end.store(touch.offset.saturating_add(touch.len), Ordering::Relaxed);
+    }
+
     /// The failure of background writing that this handle was not told yet, once.
     pub(super) fn untold_failure(&self) -> FsResult<()> {
         let state = self.node.state.read();
@@ -62,10 +82,18 @@ impl Handles {
     }
 
     /// A new handle.
-    pub(super) fn add(&self, node: Arc<FileNode>, mode: OpenMode) -> Handle {
+    pub(super) fn add(
+        &self,
+        node: Arc<FileNode>,
+        mode: OpenMode,
+        caller: Caller,
+        observed: bool,
+    ) -> Handle {
         let told = AtomicU64::new(node.state.read().failures);
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
-        self.shard(handle).lock().insert(handle, Arc::new(OpenFile { node, mode, told }));
+        let end = AtomicU64::new(0);
+        let open = OpenFile { node, mode, caller, observed, told, end };
+        self.shard(handle).lock().insert(handle, Arc::new(open));
         Handle(handle)
     }
 

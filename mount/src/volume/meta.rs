@@ -98,6 +98,11 @@ impl Volume {
     }
 
     pub(super) fn removed(&self, removed: &Removed) {
+        if removed.is_orphan()
+            && let Some(observer) = &self.observer
+        {
+            observer.removed(removed.inode.ino);
+        }
         if removed.is_orphan() && self.table.orphaned(removed.inode.ino) == Last::Purge {
             self.purger.purge(removed.inode.ino);
         }

@@ -6,6 +6,7 @@ mod durability;
 mod fake;
 mod faults;
 mod model;
+mod observer;
 mod properties;
 mod quota;
 mod snapdir;

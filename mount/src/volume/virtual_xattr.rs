@@ -1,19 +1,24 @@
-//! Read-only attributes `user.firn.*` that say where a file's content lies. They are computed when
-//! asked for and appear in no listing.
+//! Attributes `user.firn.*`. Those that say where a file's content lies and how it is used are
+//! read-only, computed when asked for, and appear in no listing. `user.firn.pin` is stored as any
+//! other, so that it goes where the file goes; see [`Pin`].
 
 use super::Volume;
+use super::observer::Told;
 use super::storage::Placement;
 use crate::error::{FsError, FsResult};
-use crate::types::{FileKind, Ino};
+use crate::types::{FileKind, Ino, Pin};
 
 const PREFIX: &[u8] = b"user.firn.";
+
+/// The attribute that pins.
+pub(super) const PIN_NAME: &[u8] = b"user.firn.pin";
 
 /// Slots looked at together.
 const PAGE: usize = 256;
 
 /// Is the name one of ours?
 pub(super) fn is_virtual(name: &[u8]) -> bool {
-    name.starts_with(PREFIX)
+    name.starts_with(PREFIX) && name != PIN_NAME
 }
 
 /// Content of a file by place, in bytes of plaintext.
@@ -67,9 +72,35 @@ impl Volume {
                 if dirty { "dirty" } else { self.residence(ino)?.state() }.to_owned()
             }
             b"resident_pct" => self.residence(ino)?.resident_pct().to_string(),
+            b"heat" => self.told(ino, Told::Heat)?,
+            b"p_reuse" => self.told(ino, Told::Reuse)?,
+            b"policy" => self.told(ino, Told::Policy)?,
             _ => return Err(FsError::NoAttribute),
         };
         Ok(value.into_bytes())
+    }
+
+    /// What only who observes can tell.
+    fn told(&self, ino: Ino, what: Told) -> FsResult<String> {
+        let told = self.observer.as_ref().and_then(|observer| observer.tell(ino, what));
+        told.ok_or(FsError::NoAttribute)
+    }
+
+    /// The pin that was set on a file or directory itself, if there is a valid one.
+    pub fn pin(&self, ino: Ino) -> FsResult<Option<Pin>> {
+        match self.names.getxattr(ino, PIN_NAME) {
+            Ok(value) => Ok(Pin::parse(&value)),
+            Err(FsError::NoAttribute) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn pin_changed(&self, ino: Ino, name: &[u8]) {
+        if name == PIN_NAME
+            && let Some(observer) = &self.observer
+        {
+            observer.pin_changed(ino);
+        }
     }
 
     fn residence(&self, ino: Ino) -> FsResult<Residence> {

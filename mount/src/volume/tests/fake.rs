@@ -12,7 +12,7 @@ use firn_tiering::{
 };
 use parking_lot::Mutex;
 
-use super::super::{FileSettings, Placement, Space, Storage, Volume, VolumeParts};
+use super::super::{FileSettings, Observer, Placement, Space, Storage, Volume, VolumeParts};
 use crate::core::Core;
 use crate::error::FsResult;
 use crate::namespace::{MemoryStore, Namespace, NamespaceOptions, NewRoot};
@@ -168,6 +168,7 @@ pub(super) struct World {
     pub(super) blocks: Arc<MemoryBlocks>,
     pub(super) budget: Budget,
     settings: FileSettings,
+    observer: Option<Arc<dyn Observer>>,
     volume: Option<Volume>,
 }
 
@@ -189,7 +190,8 @@ pub(super) fn open_parts(
     settings: FileSettings,
 ) -> Volume {
     let storage = Arc::new(Roomy);
-    Volume::open(VolumeParts { names, blocks, storage, clock, budget, settings }).unwrap()
+    let observer = None;
+    Volume::open(VolumeParts { names, blocks, storage, clock, budget, settings, observer }).unwrap()
 }
 
 impl World {
@@ -213,7 +215,8 @@ impl World {
         Namespace::create(&*store, &*clock, root, [seed; 32]).unwrap();
         let budget = Budget::new(bytes, clock.clone());
         let blocks = Arc::default();
-        let mut world = Self { clock, store, blocks, budget, settings, volume: None };
+        let (observer, volume) = (None, None);
+        let mut world = Self { clock, store, blocks, budget, settings, observer, volume };
         world.open();
         world
     }
@@ -223,8 +226,16 @@ impl World {
         let options = NamespaceOptions::default();
         let names = Arc::new(Namespace::open(store, self.clock.clone(), options).unwrap());
         let (clock, budget) = (self.clock.clone(), self.budget.clone());
-        let volume = open_parts(names, blocks, clock, budget, self.settings);
-        self.volume = Some(volume);
+        let (settings, observer) = (self.settings, self.observer.clone());
+        let storage = Arc::new(Roomy);
+        let parts = VolumeParts { names, blocks, storage, clock, budget, settings, observer };
+        self.volume = Some(Volume::open(parts).unwrap());
+    }
+
+    /// Has somebody observe, from another mount on.
+    pub(super) fn observe(&mut self, observer: Arc<dyn Observer>) {
+        self.observer = Some(observer);
+        self.crash();
     }
 
     /// As after `kill -9` and another mount.
