@@ -1,61 +1,80 @@
 //! `policy.toml`: what a volume does of its own accord, as its owner wants it. A typo is found when
 //! the file is read, with its line and column; the daemon goes on with the last good one.
 //!
-//! What it holds so far: which snapshots are taken automatically, and how many are kept.
+//! It holds which snapshots are taken automatically and how many are kept ([`plan`]), and where
+//! files lie: [`settings`] are its values, [`rules`] decide about one file, [`planner`] about all.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::failure::Explain;
 use crate::mounts;
 
+pub mod amount;
 pub mod cycle;
+mod document;
 pub mod plan;
+mod reading;
+pub mod rules;
+pub mod settings;
+pub mod users;
 
 use cycle::Cycle;
+use settings::{Class, Defaults, Recall, Rule, Throttle, Tiers};
 
 /// Name of the file in the volume directory.
 pub const FILE_NAME: &str = "policy.toml";
 
+/// A file that says everything, with comments: the help of `firn policy`.
+pub const EXAMPLE: &str = include_str!("policy/example.toml");
+
 /// Longest file in bytes.
 const MAX_LEN: u64 = 1 << 20;
 
-/// Most snapshots of a cycle that are kept.
-const MAX_KEPT: u32 = 10_000;
-
-/// A policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A policy. Without a file, that of an empty one holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Policy {
+    /// Room and prices.
+    pub tier: Tiers,
+    /// What holds where nothing else is said.
+    pub defaults: Defaults,
+    /// Classes of files.
+    #[serde(rename = "class")]
+    pub classes: Vec<Class>,
+    /// What is done with which files.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
+    /// How cold data comes back.
+    pub recall: Recall,
+    /// How much of the way to cold is taken.
+    pub throttle: Throttle,
     /// Snapshots to be taken.
-    #[serde(default)]
     pub snapshots: Vec<SnapshotRule>,
 }
 
 /// Which snapshots of a dataset are taken, and how many are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SnapshotRule {
     /// Path of the dataset's root directory from the root of the volume: `/projA`.
     pub dataset: String,
     /// Of all datasets below too, but for those with a rule of their own, and what is below them.
-    #[serde(default)]
     pub recursive: bool,
     /// How many are kept of each hour; see [`Keep`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hourly: Option<u32>,
     /// Of each day.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub daily: Option<u32>,
     /// Of each week.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub weekly: Option<u32>,
     /// Of each month.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub monthly: Option<u32>,
 }
 
@@ -73,7 +92,7 @@ pub struct Keep {
     pub monthly: Option<u32>,
 }
 
-/// Why a policy was refused.
+/// What is wrong at one place of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub struct PolicyError {
@@ -81,9 +100,28 @@ pub struct PolicyError {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// What is wrong there, and what is expected.
     pub message: String,
 }
+
+/// Why a policy was refused: all that is wrong in it, at least one, in the order of the places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyErrors(pub Vec<PolicyError>);
+
+impl fmt::Display for PolicyErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut errors = self.0.iter();
+        if let Some(first) = errors.next() {
+            first.fmt(f)?;
+        }
+        match errors.len() {
+            0 => Ok(()),
+            more => write!(f, " (and {more} more)"),
+        }
+    }
+}
+
+impl std::error::Error for PolicyErrors {}
 
 impl Keep {
     /// How many of a cycle.
@@ -118,52 +156,14 @@ impl SnapshotRule {
 
 impl Policy {
     /// Reads and checks the text of a policy.
-    pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Spanned {
-            #[serde(default)]
-            snapshots: Vec<toml::Spanned<SnapshotRule>>,
-        }
-        let found: Spanned = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            PolicyError::at(text, start, error.message().trim().replace('\n', ", "))
-        })?;
-        let mut policy = Self::default();
-        for rule in found.snapshots {
-            let start = rule.span().start;
-            let rule = rule.into_inner();
-            policy.check(&rule).map_err(|message| PolicyError::at(text, start, message))?;
-            policy.snapshots.push(rule);
-        }
-        Ok(policy)
-    }
-
-    /// Checks a rule behind those that are there.
-    fn check(&self, rule: &SnapshotRule) -> Result<(), String> {
-        let dataset = &rule.dataset;
-        let is_path = dataset == "/"
-            || dataset
-                .strip_prefix('/')
-                .is_some_and(|names| names.split('/').all(|name| !matches!(name, "" | "." | "..")));
-        if !is_path {
-            return Err(format!(
-                "dataset `{dataset}` is no path from the root of the volume, such as /projA"
-            ));
-        }
-        if self.snapshots.iter().any(|other| other.dataset == *dataset) {
-            return Err(format!("dataset `{dataset}` has a rule already"));
-        }
-        let keep = rule.keep();
-        for cycle in Cycle::ALL {
-            if keep.of(cycle).is_some_and(|count| count > MAX_KEPT) {
-                return Err(format!("{} is more than {MAX_KEPT}", cycle.name()));
-            }
-        }
-        if keep == Keep::default() {
-            return Err("says neither hourly, daily, weekly nor monthly".to_owned());
-        }
-        Ok(())
+    pub fn parse(text: &str) -> Result<Self, PolicyErrors> {
+        let faults = match reading::policy(text) {
+            Ok(policy) => return Ok(policy),
+            Err(faults) => faults,
+        };
+        let errors =
+            faults.into_iter().map(|(start, message)| PolicyError::at(text, start, message));
+        Err(PolicyErrors(errors.collect()))
     }
 
     /// Datasets that have a rule and are not among these.
@@ -210,7 +210,7 @@ pub fn load(path: &Path) -> anyhow::Result<(String, Policy)> {
     let text = read(path)?.ok_or_else(|| anyhow!("no such file")).with_context(name)?;
     let policy = Policy::parse(&text)
         .with_context(name)
-        .hint("`firn policy check --help` says what a policy holds")?;
+        .hint("`firn policy --help` says what a policy holds")?;
     Ok((text, policy))
 }
 
