@@ -19,6 +19,7 @@ pub mod amount;
 pub mod cycle;
 mod document;
 pub mod plan;
+pub mod planner;
 mod reading;
 pub mod rules;
 pub mod settings;
