@@ -11,6 +11,7 @@ pub mod clock;
 pub mod encode;
 pub mod envelope;
 pub mod error;
+pub mod heat;
 pub mod segment;
 pub mod store;
 pub mod tier;
