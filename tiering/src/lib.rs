@@ -12,6 +12,8 @@ pub mod encode;
 pub mod envelope;
 pub mod error;
 pub mod heat;
+pub mod mix;
+pub mod replay;
 pub mod segment;
 pub mod store;
 pub mod tier;
