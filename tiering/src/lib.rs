@@ -14,6 +14,7 @@ pub mod error;
 pub mod heat;
 pub mod mix;
 pub mod replay;
+pub mod recall;
 pub mod segment;
 pub mod store;
 pub mod tier;
