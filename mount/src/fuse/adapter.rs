@@ -36,6 +36,9 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// Times [`MAX_REQUEST`] this bounds what waiting writes hold in memory.
 const MAX_BACKGROUND: u16 = 32;
 
+/// For calls that wait in one queue whoever made them.
+const EVERYBODY: u32 = 0;
+
 /// How long a read from the cold tier may take.
 const READ_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -86,8 +89,21 @@ impl<C: Core> Adapter<C> {
         reply: R,
         call: impl Fn(&C, Wait) -> FsResult<R::Value> + Send + 'static,
     ) {
+        self.ask_for(EVERYBODY, kind, name, ino, reply, call);
+    }
+
+    /// As [`Adapter::ask`], waiting among the calls of `user`.
+    fn ask_for<R: Answer>(
+        &self,
+        user: u32,
+        kind: Kind,
+        name: &'static str,
+        ino: Ino,
+        reply: R,
+        call: impl Fn(&C, Wait) -> FsResult<R::Value> + Send + 'static,
+    ) {
         match call(&self.core, Wait::No) {
-            Err(FsError::WouldWait) => self.ask_elsewhere(kind, name, ino, reply, call),
+            Err(FsError::WouldWait) => self.ask_elsewhere(user, kind, name, ino, reply, call),
             outcome => settle(name, ino, outcome, reply),
         }
     }
@@ -95,6 +111,7 @@ impl<C: Core> Adapter<C> {
     /// Asks the core on a thread that may wait.
     fn ask_elsewhere<R: Answer>(
         &self,
+        user: u32,
         kind: Kind,
         name: &'static str,
         ino: Ino,
@@ -104,7 +121,7 @@ impl<C: Core> Adapter<C> {
         let patience = if kind == Kind::Read { READ_DEADLINE } else { WRITE_DEADLINE };
         let deadline = SystemClock.instant() + patience;
         let core = Arc::clone(&self.core);
-        self.waiters.run(kind, move || {
+        self.waiters.run(kind, user, move || {
             settle(name, ino, call(&core, Wait::Until(deadline)), reply);
         });
     }
@@ -294,7 +311,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -304,7 +321,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         reply: ReplyData,
     ) {
         let (node, handle) = (ino(node), Handle(handle.0));
-        self.ask(Kind::Read, "read", node, reply, move |core, wait| {
+        self.ask_for(request.uid(), Kind::Read, "read", node, reply, move |core, wait| {
             core.read(node, handle, offset, len, wait)
         });
     }
@@ -330,9 +347,14 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         match write(&self.core, data, Wait::No) {
             Err(FsError::WouldWait) => {
                 let data = Bytes::copy_from_slice(data);
-                self.ask_elsewhere(Kind::Write, "write", node, reply, move |core, wait| {
-                    write(core, &data, wait)
-                });
+                self.ask_elsewhere(
+                    EVERYBODY,
+                    Kind::Write,
+                    "write",
+                    node,
+                    reply,
+                    move |core, wait| write(core, &data, wait),
+                );
             }
             outcome => settle("write", node, outcome, reply),
         }
@@ -510,7 +532,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         }
         // The kernel asks without writing its dirty pages first; to the core they are holes.
         let cache = self.cache.clone();
-        self.ask_elsewhere(Kind::Drain, "lseek", node, reply, move |core, _| {
+        self.ask_elsewhere(EVERYBODY, Kind::Drain, "lseek", node, reply, move |core, _| {
             cache.drain(node).map_err(|error| FsError::io("draining dirty pages", error))?;
             call(core)
         });

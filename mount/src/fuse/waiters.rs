@@ -2,13 +2,15 @@
 //!
 //! Kinds are kept apart so that none can starve the one it depends on: draining the kernel's pages
 //! waits for writes, and writes must not queue behind reads from a slow cold tier. Tasks beyond
-//! the bound wait without a thread; the kernel bounds them by its own limit on requests.
+//! the bound wait without a thread; the kernel bounds them by its own limit on requests. Within a
+//! kind users take turns, and none has all threads: whoever reads very much from a slow cold tier
+//! delays nobody else for longer than one of his reads takes.
 
 use std::sync::Arc;
 
+use firn_tiering::recall::{Lane, Turns};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What a waiting call waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +28,24 @@ pub(super) enum Kind {
 /// Threads that waiting calls of one kind may occupy.
 const WIDTH: usize = 48;
 
+/// How many of them the reads of one user may occupy.
+const READS_PER_USER: usize = 40;
+
 /// The bounded set of threads on which calls wait.
 #[derive(Clone, Debug)]
 pub(super) struct Waiters {
     runtime: Handle,
-    slots: [Arc<Semaphore>; 4],
+    kinds: [Arc<Mutex<Turns<Work>>>; 4],
     unfinished: Arc<Unfinished>,
+}
+
+/// A call that waits for a thread.
+struct Work(Box<dyn FnOnce() + Send>, Ticket);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,28 +76,18 @@ impl Drop for Ticket {
 
 impl Waiters {
     pub(super) fn new(runtime: Handle) -> Self {
-        let slots = std::array::from_fn(|_| Arc::new(Semaphore::new(WIDTH)));
-        Self { runtime, slots, unfinished: Arc::default() }
+        let turns = |per_user| Arc::new(Mutex::new(Turns::new(WIDTH, per_user)));
+        let mut kinds = std::array::from_fn(|_| turns(WIDTH));
+        kinds[Kind::Read as usize] = turns(READS_PER_USER);
+        Self { runtime, kinds, unfinished: Arc::default() }
     }
 
-    /// Runs `job` on a thread that may block, now or when one is free.
-    pub(super) fn run(&self, kind: Kind, job: impl FnOnce() + Send + 'static) {
-        let ticket = Ticket::new(&self.unfinished);
-        let slots = Arc::clone(&self.slots[kind as usize]);
-        let work = move |permit: OwnedSemaphorePermit| {
-            job();
-            drop((permit, ticket));
-        };
-        // Usually there is room; going through a task as well would be one more hop.
-        if let Ok(permit) = Arc::clone(&slots).try_acquire_owned() {
-            self.runtime.spawn_blocking(move || work(permit));
-            return;
-        }
-        let runtime = self.runtime.clone();
-        self.runtime.spawn(async move {
-            let permit = slots.acquire_owned().await.expect("the semaphore is never closed");
-            runtime.spawn_blocking(move || work(permit));
-        });
+    /// Runs `job` of `user` on a thread that may block, now or when it is his turn.
+    pub(super) fn run(&self, kind: Kind, user: u32, job: impl FnOnce() + Send + 'static) {
+        let work = Work(Box::new(job), Ticket::new(&self.unfinished));
+        let turns = &self.kinds[kind as usize];
+        turns.lock().push(user, Lane::First, work);
+        start(&self.runtime, turns);
     }
 
     /// Blocks until every accepted job has ended; each has a deadline.
@@ -92,5 +96,33 @@ impl Waiters {
         while *count > 0 {
             self.unfinished.none_left.wait(&mut count);
         }
+    }
+}
+
+/// Starts what may run now; each that ends starts what comes after it.
+fn start(runtime: &Handle, turns: &Arc<Mutex<Turns<Work>>>) {
+    loop {
+        let Some((user, Work(job, ticket))) = turns.lock().next() else { return };
+        let (runtime_of_job, turns_of_job) = (runtime.clone(), Arc::clone(turns));
+        runtime.spawn_blocking(move || {
+            let place = Place { turns: turns_of_job, runtime: runtime_of_job, user };
+            job();
+            drop(place);
+            drop(ticket);
+        });
+    }
+}
+
+/// A thread taken; given to the next when dropped, also by a job that panics.
+struct Place {
+    turns: Arc<Mutex<Turns<Work>>>,
+    runtime: Handle,
+    user: u32,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.turns.lock().leave(self.user);
+        start(&self.runtime, &self.turns);
     }
 }
