@@ -29,6 +29,7 @@ pub(crate) mod read;
 pub(crate) mod seek;
 pub(crate) mod settle;
 pub(crate) mod share;
+pub(crate) mod stream;
 pub(crate) mod write;
 
 use std::collections::BTreeMap;

@@ -169,7 +169,7 @@ impl Mover<'_> {
         let moved = self
             .parts
             .store
-            .stage(blocks, wait, &mut |done, total| teller.tell(out, done, total))
+            .stage(blocks, wait, &mut |done, total| teller.tell_bytes(out, done, total))
             .context("bringing back to the hot tier")?;
         Ok(summary(&moved))
     }
@@ -188,14 +188,26 @@ impl<'a> Teller<'a> {
     }
 
     fn tell(&mut self, out: &mut Outbox, done: usize, total: usize) {
+        if self.is_due() {
+            // Whoever asked may be gone; what was begun is finished all the same.
+            let _ = out.progress(doing(&format!("{} ({done} of {total})", self.what), 0, 0));
+        }
+    }
+
+    fn tell_bytes(&mut self, out: &mut Outbox, done: u64, total: u64) {
+        if self.is_due() {
+            let _ = out.progress(doing(self.what, done, total));
+        }
+    }
+
+    fn is_due(&mut self) -> bool {
         const PAUSE: Duration = Duration::from_millis(500);
         let now = self.parts.clock.instant();
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
-            return;
+            return false;
         }
         self.last = Some(now);
-        // Whoever asked may be gone; what was begun is finished all the same.
-        let _ = out.progress(doing(&format!("{} ({done} of {total})", self.what), 0, 0));
+        true
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::block::{BlockId, BlockRef, Epoch};
 use crate::encode::EncodeMemory;
 use crate::error::Result;
+use crate::readahead::ReadAhead;
 
 /// Whether a call may wait for the cold tier, for memory or for space.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,37 @@ pub enum Wait {
     /// [`crate::Error::TimedOut`] once nothing was for that long. Whoever cannot tell progress
     /// waits that long in all.
     Progress(Duration),
+}
+
+/// What a read is part of, as far as the caller knows: a store may fetch what is likely to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Part of a file. Nothing follows, or the caller says what ([`Blocks::will_read`]).
+    Part,
+    /// All of a small file, whose block holds others: a reader of the directory wants those next.
+    SmallFile,
+    /// A block for its own sake: whoever reads on wants those stored behind it.
+    Block,
+}
+
+/// Where the bytes of a read came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Bytes that were decoded before.
+    Memory,
+    /// The hot tier.
+    Hot,
+    /// The cold tier, asked for now or ahead of the read.
+    Cold,
+}
+
+/// What a read brought.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Exactly the bytes asked for, verified.
+    pub bytes: Bytes,
+    /// Where they came from.
+    pub source: Source,
 }
 
 /// Hands out ids that were never handed out before, durably.
@@ -51,6 +83,30 @@ pub trait Blocks: Send + Sync + 'static {
 
     /// Exactly the bytes `range` of the block's plaintext, verified against `block.digest`.
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes>;
+
+    /// As [`Blocks::read`], for a caller who knows what it reads for and wants to know where the
+    /// bytes came from. A store that has one tier only need not tell.
+    fn read_for(
+        &self,
+        block: &BlockRef,
+        range: Range<u32>,
+        _intent: Intent,
+        wait: Wait,
+    ) -> Result<Served> {
+        Ok(Served { bytes: self.read(block, range, wait)?, source: Source::Hot })
+    }
+
+    /// Says what a sequential reader of a file wants next, so that a slow tier can be asked for it
+    /// now. `ahead` is the plaintext that was said and not read yet; `next` gives the blocks
+    /// behind that, in the order of the file, and is asked for no more of them than are wanted.
+    /// Never waits, and fails silently: what is not fetched now is fetched when it is read.
+    fn will_read(
+        &self,
+        _reader: &mut ReadAhead,
+        _ahead: u64,
+        _next: &mut dyn FnMut() -> Option<BlockRef>,
+    ) {
+    }
 
     /// The block as stored, for another store to [`Blocks::import`]: compressed as it is, verified
     /// before it leaves, at most [`crate::MAX_EXPORT_LEN`] bytes. It says nothing of where the

@@ -14,14 +14,16 @@ pub mod error;
 pub mod heat;
 pub mod mix;
 pub mod replay;
+pub mod readahead;
 pub mod recall;
 pub mod segment;
 pub mod store;
 pub mod tier;
 
 pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN, MAX_EXPORT_LEN};
-pub use blocks::{Blocks, IdSource, Wait};
+pub use blocks::{Blocks, IdSource, Intent, Served, Source, Wait};
 pub use budget::{Budget, Permit};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, Result};
+pub use readahead::ReadAhead;
 pub use store::{BackupGate, BackupProof, BlockStore, Liveness, StoreConfig};

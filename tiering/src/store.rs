@@ -55,11 +55,12 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::block::{BlockId, BlockRef};
-use crate::blocks::{Blocks, Wait};
+use crate::blocks::{Blocks, Intent, Served, Wait};
 use crate::budget::Permit;
 use crate::catalog::Catalog;
 use crate::encode::EncodeMemory;
 use crate::error::{Error, Result};
+use crate::readahead::ReadAhead;
 use crate::tier::UPLOAD_MEMORY;
 
 use append::{Active, SyncState, Unsealed};
@@ -316,12 +317,13 @@ impl BlockStore {
         self.inner.release(blocks, proof, wait)
     }
 
-    /// Brings blocks back to hot. `progress` gets blocks done and in all.
+    /// Brings blocks back to hot. `progress` gets stored bytes done and in all; what lies in hot
+    /// already counts in neither.
     pub fn stage(
         &self,
         blocks: &[BlockId],
         wait: Wait,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Moved> {
         self.inner.check_writable()?;
         self.inner.stage(blocks, wait, progress)
@@ -408,7 +410,27 @@ impl Blocks for BlockStore {
     }
 
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
-        self.inner.read(block, range, wait)
+        let intent = if range.len() == block.len as usize { Intent::Block } else { Intent::Part };
+        self.inner.read(block, range, intent, wait).map(|served| served.bytes)
+    }
+
+    fn read_for(
+        &self,
+        block: &BlockRef,
+        range: Range<u32>,
+        intent: Intent,
+        wait: Wait,
+    ) -> Result<Served> {
+        self.inner.read(block, range, intent, wait)
+    }
+
+    fn will_read(
+        &self,
+        reader: &mut ReadAhead,
+        ahead: u64,
+        next: &mut dyn FnMut() -> Option<BlockRef>,
+    ) {
+        self.inner.will_read(reader, ahead, next);
     }
 
     fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
@@ -582,10 +604,11 @@ impl Inner {
             }
             self.count_catalog();
         }
-        if let Some(cold) = &self.cold
-            && self.config.budget.waiters() > 0
-        {
-            cold.drop_landed();
+        if let Some(cold) = &self.cold {
+            if self.config.budget.waiters() > 0 {
+                cold.drop_landed();
+            }
+            cold.drop_stale();
         }
     }
 

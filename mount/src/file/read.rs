@@ -2,17 +2,21 @@
 //!
 //! Which bytes come from where is decided under the file's lock, blocks are read without it. A
 //! block that vanished in between was replaced and freed; then the decision is made anew.
+//!
+//! While a reader goes through a file of which blocks are in cold, the block store is told which
+//! blocks come next; only the file knows where they are.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use firn_tiering::{BlockRef, Error as TieringError, Wait};
+use firn_tiering::{BlockRef, Error as TieringError, Intent, Source, Wait};
 
 use super::node::{FileNode, FileState};
 use super::overlay::Fill;
-use super::piece::Content;
+use super::piece::{Content, Piece};
 use super::pins::StoredBlock;
+use super::stream::ReadStream;
 use super::{Files, SLOT_LEN};
 use crate::error::{FsError, FsResult};
 
@@ -65,20 +69,83 @@ impl Part {
     }
 }
 
+/// What a read brought.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) bytes: Bytes,
+    /// Some of it came from the cold tier.
+    pub(crate) from_cold: bool,
+}
+
+/// How a read goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner<'a> {
+    /// The handle's reader, where there is one.
+    pub(crate) stream: Option<&'a ReadStream>,
+    /// What is likely to be read next may be fetched as well.
+    pub(crate) may_look_ahead: bool,
+}
+
 impl Files {
     /// Up to `len` bytes from `offset`, fewer only at the end of the file.
     pub(crate) fn read(
         &self,
         node: &FileNode,
+        manner: Manner<'_>,
         offset: u64,
         len: u32,
         wait: Wait,
-    ) -> FsResult<Bytes> {
-        let mut parts = self.locate(node, offset, len)?;
+    ) -> FsResult<Outcome> {
+        let waits = !matches!(wait, Wait::No);
+        if let Some(stream) = manner.stream {
+            stream.note(offset, offset.saturating_add(u64::from(len)));
+            if waits && manner.may_look_ahead {
+                // Before waiting, so that both are under way together.
+                self.look_ahead(node, stream);
+            }
+        }
+        let read = self.read_now(node, manner, offset, len, wait);
+        let Some(stream) = manner.stream else { return read };
+        match &read {
+            Ok(outcome) if outcome.from_cold && waits => stream.waited(),
+            Ok(outcome) => stream.set_cold(outcome.from_cold),
+            Err(FsError::WouldWait) => stream.set_cold(true),
+            Err(_) => {}
+        }
+        if manner.may_look_ahead && read.is_ok() {
+            self.look_ahead(node, stream);
+        }
+        read
+    }
+
+    /// Tells the store what a sequential reader of cold data wants next.
+    fn look_ahead(&self, node: &FileNode, stream: &ReadStream) {
+        stream.look_ahead(|reader, ahead, from| {
+            let mut comes = Comes { files: self, node, at: from, slot: None };
+            self.blocks.will_read(reader, ahead, &mut || comes.next());
+            comes.at
+        });
+    }
+
+    fn read_now(
+        &self,
+        node: &FileNode,
+        manner: Manner<'_>,
+        offset: u64,
+        len: u32,
+        wait: Wait,
+    ) -> FsResult<Outcome> {
+        let (mut parts, covers_file) = self.locate(node, offset, len)?;
+        let mut from_cold = false;
+        let intent = if covers_file && manner.may_look_ahead && is_one_block(&parts) {
+            Intent::SmallFile
+        } else {
+            Intent::Part
+        };
         for _ in 1..ATTEMPTS {
-            match self.assemble(&parts, wait) {
+            match self.assemble(&parts, intent, &mut from_cold, wait) {
                 Err(error) if was_replaced(&error) => {
-                    let again = self.locate(node, offset, len)?;
+                    let (again, _) = self.locate(node, offset, len)?;
                     let same = again.len() == parts.len()
                         && again.iter().zip(&parts).all(|(new, old)| new.same_source(old));
                     if same {
@@ -86,19 +153,27 @@ impl Files {
                     }
                     parts = again;
                 }
-                done => return done.map_err(|error| read_error(node, offset, error)),
+                done => {
+                    return done
+                        .map(|bytes| Outcome { bytes, from_cold })
+                        .map_err(|error| read_error(node, offset, error));
+                }
             }
         }
-        self.assemble(&parts, wait).map_err(|error| read_error(node, offset, error))
+        self.assemble(&parts, intent, &mut from_cold, wait)
+            .map(|bytes| Outcome { bytes, from_cold })
+            .map_err(|error| read_error(node, offset, error))
     }
 
-    fn locate(&self, node: &FileNode, offset: u64, len: u32) -> FsResult<Vec<Part>> {
+    /// Where the bytes come from, and whether they are all of the file.
+    fn locate(&self, node: &FileNode, offset: u64, len: u32) -> FsResult<(Vec<Part>, bool)> {
         let state = node.live_state()?;
         let end = offset.saturating_add(u64::from(len)).min(state.size);
         if offset >= end {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
-        self.parts(node, &state, offset..end)
+        let is_all = offset == 0 && end == state.size;
+        Ok((self.parts(node, &state, offset..end)?, is_all))
     }
 
     fn parts(&self, node: &FileNode, state: &FileState, range: Range<u64>) -> FsResult<Vec<Part>> {
@@ -169,28 +244,43 @@ impl Files {
         Ok(())
     }
 
-    fn assemble(&self, parts: &[Part], wait: Wait) -> Result<Bytes, TieringError> {
+    fn assemble(
+        &self,
+        parts: &[Part],
+        intent: Intent,
+        from_cold: &mut bool,
+        wait: Wait,
+    ) -> Result<Bytes, TieringError> {
         match parts {
             [] => Ok(Bytes::new()),
-            [part] => self.fetch(part, wait),
+            [part] => self.fetch(part, intent, from_cold, wait),
             parts => {
                 let mut all = BytesMut::with_capacity(parts.iter().map(Part::len).sum());
                 for part in parts {
-                    all.extend_from_slice(&self.fetch(part, wait)?);
+                    all.extend_from_slice(&self.fetch(part, intent, from_cold, wait)?);
                 }
                 Ok(all.freeze())
             }
         }
     }
 
-    fn fetch(&self, part: &Part, wait: Wait) -> Result<Bytes, TieringError> {
+    fn fetch(
+        &self,
+        part: &Part,
+        intent: Intent,
+        from_cold: &mut bool,
+        wait: Wait,
+    ) -> Result<Bytes, TieringError> {
         let len = part.len();
         match &part.from {
             From::Zeros if len <= ZEROS.len() => Ok(Bytes::from_static(&ZEROS[..len])),
             From::Zeros => Ok(Bytes::from(vec![0; len])),
             From::Memory(bytes) => Ok(bytes.clone()),
             From::Block { block, offset, .. } => {
-                let bytes = self.blocks.read(block, *offset..*offset + len as u32, wait)?;
+                let range = *offset..*offset + len as u32;
+                let served = self.blocks.read_for(block, range, intent, wait)?;
+                *from_cold |= served.source == Source::Cold;
+                let bytes = served.bytes;
                 if bytes.len() != len {
                     let reason = format!("gave {} bytes of {len}", bytes.len());
                     return Err(TieringError::Lost { id: block.id, reason });
@@ -198,6 +288,51 @@ impl Files {
                 Ok(bytes)
             }
         }
+    }
+}
+
+/// The blocks that committed extents name from an offset on, in the order of the file.
+struct Comes<'a> {
+    files: &'a Files,
+    node: &'a FileNode,
+    at: u64,
+    /// The slot looked at last.
+    slot: Option<(u64, Arc<[Piece]>)>,
+}
+
+impl Comes<'_> {
+    /// The next block that begins at or behind where this has come to; `None` at the end of the
+    /// file, or where it cannot be read now.
+    fn next(&mut self) -> Option<BlockRef> {
+        let state = self.node.live_state().ok()?;
+        while self.at < state.size {
+            let slot = self.at / SLOT_LEN;
+            if self.slot.as_ref().is_none_or(|(known, _)| *known != slot) {
+                self.slot = Some((slot, self.files.slot(self.node, slot).ok()?));
+            }
+            let (_, pieces) = self.slot.as_ref()?;
+            let base = slot * SLOT_LEN;
+            let within = (self.at - base) as u32;
+            let first = pieces.partition_point(|piece| piece.end() <= within);
+            for piece in &pieces[first..] {
+                self.at = base + u64::from(piece.end());
+                if let Content::Block { block, .. } = &piece.content {
+                    return Some(*block);
+                }
+            }
+            self.at = base + SLOT_LEN;
+        }
+        None
+    }
+}
+
+/// Whether all of it is in one block, which then holds other files as well.
+fn is_one_block(parts: &[Part]) -> bool {
+    match parts {
+        [part] => {
+            matches!(&part.from, From::Block { block, .. } if part.len() < block.len as usize)
+        }
+        _ => false,
     }
 }
 

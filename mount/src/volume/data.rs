@@ -13,6 +13,7 @@ use super::{Volume, must_wait};
 use crate::error::{FsError, FsResult};
 use crate::file::commit::Mode;
 use crate::file::node::FileNode;
+use crate::file::read::Manner;
 use crate::file::write::Place;
 use crate::namespace::{Durability, Inode, cleared_privileges, in_group};
 use crate::types::{Caller, Fallocate, FileKind, Handle, Ino, OpenMode, Seek};
@@ -127,18 +128,23 @@ impl Volume {
         wait: Wait,
     ) -> FsResult<Bytes> {
         let open = self.handles.get(ino, handle)?;
-        let (Some(touch), Some(observer)) =
-            (open.touch(offset, u64::from(len)), self.observer.as_ref())
-        else {
-            return self.logged(ino, self.files.read(&open.node, offset, len, wait));
-        };
+        let touch = open.touch(offset, u64::from(len));
+        let observed = touch.zip(self.observer.as_ref());
+        let may_look_ahead =
+            observed.is_none_or(|(touch, observer)| observer.may_look_ahead(&touch.caller));
+        let manner = Manner { stream: Some(&open.stream), may_look_ahead };
         let waits = !matches!(wait, Wait::No);
-        let _admitted = if waits { observer.admit(&touch, wait)? } else { None };
-        let bytes = self.logged(ino, self.files.read(&open.node, offset, len, wait))?;
-        let touch = Touch { len: bytes.len() as u64, ..touch };
-        open.touched(&touch);
-        observer.read(&touch, waits);
-        Ok(bytes)
+        let _admitted = match observed {
+            Some((touch, observer)) if waits => observer.admit(&touch, wait)?,
+            _ => None,
+        };
+        let outcome = self.logged(ino, self.files.read(&open.node, manner, offset, len, wait))?;
+        if let Some((touch, observer)) = observed {
+            let touch = Touch { len: outcome.bytes.len() as u64, ..touch };
+            open.touched(&touch);
+            observer.read(&touch, outcome.from_cold);
+        }
+        Ok(outcome.bytes)
     }
 
     pub(super) fn write_file(

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
 use crate::file::node::FileNode;
+use crate::file::stream::ReadStream;
 use crate::types::{Caller, Handle, Ino, OpenMode};
 use crate::volume::observer::Touch;
 
@@ -25,6 +26,8 @@ pub(super) struct OpenFile {
     caller: Caller,
     /// How it is used is of interest.
     observed: bool,
+    /// How it is read.
+    pub(super) stream: ReadStream,
     told: AtomicU64,
     /// Where the last read or write ended.
     end: AtomicU64,
@@ -92,7 +95,8 @@ impl Handles {
         let told = AtomicU64::new(node.state.read().failures);
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         let end = AtomicU64::new(0);
-        let open = OpenFile { node, mode, caller, observed, told, end };
+        let stream = ReadStream::default();
+        let open = OpenFile { node, mode, caller, observed, stream, told, end };
         self.shard(handle).lock().insert(handle, Arc::new(open));
         Handle(handle)
     }

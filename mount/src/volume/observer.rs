@@ -46,8 +46,13 @@ pub trait Observer: Send + Sync + 'static {
     /// A file was opened or made.
     fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode);
 
-    /// Bytes were read. `waited` says that they could not be had at once: they came from cold.
-    fn read(&self, touch: &Touch, waited: bool);
+    /// Bytes were read. `from_cold` says that they came from the cold tier, asked for now or ahead.
+    fn read(&self, touch: &Touch, from_cold: bool);
+
+    /// Whether what this reader is likely to want next may be fetched from the cold tier already.
+    fn may_look_ahead(&self, _caller: &Caller) -> bool {
+        true
+    }
 
     /// Bytes were written.
     fn written(&self, touch: &Touch);

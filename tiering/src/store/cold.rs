@@ -1,17 +1,23 @@
 //! Reading from the cold tier: ranged, single-flight, fetched ahead for sequential readers.
 //!
 //! A *flight* is one ranged GET, running or landed. Readers wait for the flights that cover their
-//! range and start what is missing, so that nobody asks twice for what is under way. Flights that
-//! were started ahead stay landed, in stored form and bounded in bytes, until they are read or
-//! pushed out, or until somebody waits for memory; a few demand flights linger for readers of the
-//! same moment. Bytes of a flight are unverified: the reader verifies, and calls [`Cold::forget`] on damage. A reader that gives up takes its
-//! unfinished flight out, so that the next one asks again. Nothing survives a crash.
+//! range and start what is missing, so that nobody asks twice for what is under way; bringing
+//! blocks back to hot goes through the same flights. Flights that were started ahead stay landed,
+//! in stored form and bounded in bytes, until they are read or pushed out, until nobody came for
+//! them for a while, or until somebody waits for memory; a few demand flights linger for readers
+//! of the same moment. Bytes of a flight are unverified: the reader verifies, and calls
+//! [`Cold::forget`] on damage. A reader that gives up takes its unfinished flight out, so that the
+//! next one asks again; one that met another's failure asks once itself. Nothing survives a crash.
+//!
+//! What is fetched ahead is decided in `ahead`.
 
-use std::collections::VecDeque;
+mod ahead;
+mod flight;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex};
@@ -22,29 +28,21 @@ use crate::blocks::Wait;
 use crate::budget::{Budget, Permit};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::segment::{DATA_START, SegmentId};
+use crate::segment::SegmentId;
 use crate::tier::{ObjectMeta, Tier};
 
 use super::CLOCK_SLICE;
+use ahead::Neighbours;
+use flight::Purpose;
 
-/// Bytes of one request made ahead.
-const AHEAD_REQUEST: u64 = 4 << 20;
-
-/// First window of a reader that turned out to be sequential.
-const FIRST_WINDOW: u64 = 1 << 20;
-
-/// A read this close behind the last one of a stream continues it: frame headers and frames of
-/// other files lie between.
-const STREAM_GAP: u64 = 256 << 10;
-
-/// A continuing read may begin this far before the end of the last one: in the same cell.
-const STREAM_OVERLAP: u64 = 66 << 10;
+pub(super) use ahead::{Extent, Upcoming};
+use flight::Flight;
 
 /// Bytes of landed requests kept for readers that come at the same time.
 const LINGER_BYTES: u64 = 2 << 20;
 
-/// Streams remembered.
-const STREAMS: usize = 32;
+/// What was fetched ahead and nobody came for that long has no reader any more.
+const STALE: Duration = Duration::from_secs(15);
 
 /// The cold tier as readers use it.
 pub(super) struct Cold {
@@ -60,32 +58,11 @@ pub(super) struct Cold {
 #[derive(Default)]
 struct State {
     flights: Vec<Arc<Flight>>,
-    streams: VecDeque<Stream>,
+    neighbours: Neighbours,
 }
 
-struct Stream {
-    segment: SegmentId,
-    /// Where the last read ended.
-    end: u64,
-    /// Up to where flights were started.
-    ahead: u64,
-    window: u64,
-}
-
-struct Flight {
-    segment: SegmentId,
-    range: Range<u64>,
-    is_ahead: bool,
-    landed: Mutex<Option<std::result::Result<Bytes, Arc<Error>>>>,
-    changed: Condvar,
-    _permit: Option<Permit>,
-}
-
-impl Flight {
-    fn covers(&self, segment: SegmentId, at: u64) -> bool {
-        self.segment == segment && self.range.contains(&at)
-    }
-}
+/// Flights that cover a range together, in order, and whether this reader started each.
+pub(super) struct Cover(Vec<(Arc<Flight>, bool)>);
 
 impl Cold {
     pub(super) fn new(
@@ -186,57 +163,132 @@ impl Cold {
         }
     }
 
-    /// The stored bytes `range` of a segment of `len` bytes. `may_look_ahead` lets a sequential
-    /// reader have what follows fetched as well.
+    /// The stored bytes `range` of a segment, in as many requests as are missing.
     pub(super) fn fetch(
         &self,
         segment: SegmentId,
-        range: Range<u64>,
-        len: u64,
-        may_look_ahead: bool,
+        range: &Range<u64>,
         deadline: Instant,
     ) -> Result<Bytes> {
+        let cover = self.cover(segment, range, Purpose::Demand, deadline)?;
+        match self.collect(&cover, range, deadline) {
+            // Another's request failed, or its reader gave it up.
+            Err(_) if cover.0.iter().any(|(flight, own)| !own && flight.has_failed()) => {
+                let cover = self.cover(segment, range, Purpose::Demand, deadline)?;
+                self.collect(&cover, range, deadline)
+            }
+            result => result,
+        }
+    }
+
+    /// The same without waiting, if all of it was fetched already.
+    pub(super) fn fetched(&self, segment: SegmentId, range: &Range<u64>) -> Option<Bytes> {
+        let mut cover = Vec::new();
+        let state = self.state.lock();
+        let mut at = range.start;
+        while at < range.end {
+            let flight = state.flights.iter().find(|flight| flight.covers(segment, at))?;
+            let bytes = flight.bytes()?;
+            at = flight.range.end;
+            cover.push((Arc::clone(flight), bytes));
+        }
+        drop(state);
+        let parts: Vec<_> =
+            cover.iter().map(|(flight, bytes)| part_of(flight, bytes, range)).collect();
+        self.land(cover.iter().map(|(flight, _)| (flight, false)), range, false);
+        Some(join(parts))
+    }
+
+    /// Starts what is missing of `range`; [`Cold::collect`] waits for it.
+    pub(super) fn begin_stage(
+        &self,
+        segment: SegmentId,
+        range: &Range<u64>,
+        deadline: Instant,
+    ) -> Result<Cover> {
+        self.cover(segment, range, Purpose::Stage, deadline)
+    }
+
+    /// As [`Cold::begin_stage`]; `None` without memory for it.
+    pub(super) fn try_begin_stage(&self, segment: SegmentId, range: &Range<u64>) -> Option<Cover> {
+        let mut cover = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let mut state = self.state.lock();
+            let (flight, own) = match state.flights.iter().find(|f| f.covers(segment, at)) {
+                Some(flight) => (Arc::clone(flight), false),
+                None => {
+                    let part = at..first_start(&state, segment, at, range.end);
+                    let permit = self.budget.try_acquire(part.end - part.start)?;
+                    let purpose = Purpose::Stage;
+                    (self.start(&mut state, segment, part, purpose, Some(permit)), true)
+                }
+            };
+            at = flight.range.end;
+            cover.push((flight, own));
+        }
+        Some(Cover(cover))
+    }
+
+    /// Takes out what was begun and is not wanted any more.
+    pub(super) fn abandon(&self, cover: &Cover) {
+        let own: Vec<_> = cover.0.iter().filter(|(_, own)| *own).collect();
+        let is_own = |flight: &Arc<Flight>| own.iter().any(|(own, _)| Arc::ptr_eq(own, flight));
+        self.state.lock().flights.retain(|flight| !is_own(flight));
+        own.iter().for_each(|(flight, _)| flight.abandon());
+    }
+
+    fn cover(
+        &self,
+        segment: SegmentId,
+        range: &Range<u64>,
+        purpose: Purpose,
+        deadline: Instant,
+    ) -> Result<Cover> {
         let mut flights = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let flight = self.flight_at(segment, at, range.end, deadline)?;
+            let (flight, own) = self.flight_at(segment, at, range.end, purpose, deadline)?;
             at = flight.range.end;
-            flights.push(flight);
+            flights.push((flight, own));
         }
-        if may_look_ahead {
-            self.look_ahead(segment, &range, len);
-        }
-        let mut out = BytesMut::new();
-        let result = flights.iter().try_for_each(|flight| {
-            let bytes = self.await_flight(flight, deadline)?;
-            let start = range.start.max(flight.range.start) - flight.range.start;
-            let end = range.end.min(flight.range.end) - flight.range.start;
-            if flights.len() > 1 {
-                out.extend_from_slice(&bytes[start as usize..end as usize]);
-            } else {
-                // Kept as it came; `out` stays empty.
-                out = BytesMut::from(&bytes[start as usize..end as usize]);
-            }
-            Ok(())
-        });
-        self.land(&flights, &range, result.is_err());
-        result.map(|()| out.freeze())
+        Ok(Cover(flights))
     }
 
-    /// The flight that covers `at`, started now if there is none.
+    /// Waits for the bytes `range` out of the flights that cover it.
+    pub(super) fn collect(
+        &self,
+        cover: &Cover,
+        range: &Range<u64>,
+        deadline: Instant,
+    ) -> Result<Bytes> {
+        let parts: Result<Vec<Bytes>> = cover
+            .0
+            .iter()
+            .map(|(flight, _)| {
+                let bytes = flight.wait(&*self.clock, deadline)?;
+                Ok(part_of(flight, &bytes, range))
+            })
+            .collect();
+        self.land(cover.0.iter().map(|(flight, own)| (flight, *own)), range, parts.is_err());
+        parts.map(join)
+    }
+
+    /// The flight that covers `at`, and whether it was started now since there was none.
     fn flight_at(
         &self,
         segment: SegmentId,
         at: u64,
         end: u64,
+        purpose: Purpose,
         deadline: Instant,
-    ) -> Result<Arc<Flight>> {
+    ) -> Result<(Arc<Flight>, bool)> {
         let existing = {
             let state = self.state.lock();
             state.flights.iter().find(|flight| flight.covers(segment, at)).cloned()
         };
         if let Some(flight) = existing {
-            return Ok(flight);
+            return Ok((flight, false));
         }
         let permit = match self.budget.try_acquire(end - at) {
             Some(permit) => permit,
@@ -248,11 +300,10 @@ impl Cold {
         };
         let mut state = self.state.lock();
         if let Some(flight) = state.flights.iter().find(|flight| flight.covers(segment, at)) {
-            return Ok(Arc::clone(flight));
+            return Ok((Arc::clone(flight), false));
         }
-        let next = state.flights.iter().filter(|f| f.segment == segment && f.range.start > at);
-        let end = next.map(|flight| flight.range.start).min().map_or(end, |start| start.min(end));
-        Ok(self.start(&mut state, segment, at..end, false, Some(permit)))
+        let end = first_start(&state, segment, at, end);
+        Ok((self.start(&mut state, segment, at..end, purpose, Some(permit)), true))
     }
 
     fn start(
@@ -260,68 +311,62 @@ impl Cold {
         state: &mut State,
         segment: SegmentId,
         range: Range<u64>,
-        is_ahead: bool,
+        purpose: Purpose,
         permit: Option<Permit>,
     ) -> Arc<Flight> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let flight = Arc::new(Flight {
-            segment,
-            range: range.clone(),
-            is_ahead,
-            landed: Mutex::new(None),
-            changed: Condvar::new(),
-            _permit: permit,
-        });
+        let since = self.clock.instant();
+        let flight = Arc::new(Flight::new(segment, range.clone(), purpose, since, permit));
         state.flights.push(Arc::clone(&flight));
         let (tier, landing) = (Arc::clone(&self.tier), Arc::clone(&flight));
-        self.handle.spawn(async move {
+        let task = self.handle.spawn(async move {
             let expected = range.end - range.start;
-            let result = match tier.get_range(&segment.object_key(), range).await {
+            landing.land(match tier.get_range(&segment.object_key(), range).await {
                 Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
                 Ok(bytes) => Err(Error::Damaged {
                     what: "cold object",
                     reason: format!("{} bytes came instead of {expected}", bytes.len()),
                 }),
                 Err(error) => Err(error),
-            };
-            *landing.landed.lock() = Some(result.map_err(Arc::new));
-            landing.changed.notify_all();
+            });
         });
+        flight.flown_by(task.abort_handle());
         flight
     }
 
-    fn await_flight(&self, flight: &Flight, deadline: Instant) -> Result<Bytes> {
-        let mut landed = flight.landed.lock();
-        loop {
-            match &*landed {
-                Some(Ok(bytes)) => return Ok(bytes.clone()),
-                Some(Err(error)) => return Err(again(error)),
-                None => {}
-            }
-            if self.clock.instant() >= deadline {
-                return Err(Error::TimedOut("reading from the cold tier"));
-            }
-            flight.changed.wait_for(&mut landed, CLOCK_SLICE);
-        }
-    }
-
-    /// Takes out what this read is done with: all of it after a failure; otherwise what was
-    /// fetched ahead and read to its end. What was asked for stays a little, for readers of the
-    /// same bytes that looked into the cache just before this one filled it.
-    fn land(&self, flights: &[Arc<Flight>], range: &Range<u64>, failed: bool) {
-        let done = |flight: &Arc<Flight>| {
-            flights.iter().any(|used| Arc::ptr_eq(used, flight))
-                && (failed || (flight.is_ahead && flight.range.end <= range.end))
-        };
+    /// Takes out what this read is done with: all of it after a failure, but for what is on its way
+    /// to hot; otherwise what was fetched ahead and read to its end, and what was brought back by
+    /// who asked for it. What was asked for stays a little, for readers of the same bytes that
+    /// looked into the cache just before this one filled it.
+    fn land<'a>(
+        &self,
+        used: impl Iterator<Item = (&'a Arc<Flight>, bool)>,
+        range: &Range<u64>,
+        failed: bool,
+    ) {
+        let used: Vec<_> = used.collect();
         let mut state = self.state.lock();
-        state.flights.retain(|flight| !done(flight));
-        let lingering = |flight: &Arc<Flight>| !flight.is_ahead && flight.landed.lock().is_some();
-        let mut bytes = 0;
+        used.iter().for_each(|(flight, _)| flight.take(range));
+        let is_done = |flight: &Arc<Flight>| {
+            let Some((_, own)) = used.iter().find(|(used, _)| Arc::ptr_eq(used, flight)) else {
+                return false;
+            };
+            match flight.purpose {
+                Purpose::Stage => *own || flight.has_failed(),
+                Purpose::Demand | Purpose::Ahead { .. } => failed || flight.is_used_up(range),
+            }
+        };
+        let mut lingering = 0;
         let mut keep = Vec::with_capacity(state.flights.len());
+        let mut gone = Vec::new();
         for flight in state.flights.drain(..).rev() {
-            if lingering(&flight) {
-                bytes += flight.range.end - flight.range.start;
-                if bytes > LINGER_BYTES {
+            if is_done(&flight) {
+                gone.push(flight);
+                continue;
+            }
+            if flight.purpose == Purpose::Demand && flight.has_landed() {
+                lingering += flight.len();
+                if lingering > LINGER_BYTES {
                     continue;
                 }
             }
@@ -329,12 +374,22 @@ impl Cold {
         }
         keep.reverse();
         state.flights = keep;
+        drop(state);
+        gone.iter().for_each(|flight| flight.abandon());
     }
 
     /// Gives back the memory of what landed: somebody waits for memory, and a reader that comes
     /// for it can ask again.
     pub(super) fn drop_landed(&self) {
-        self.state.lock().flights.retain(|flight| flight.landed.lock().is_none());
+        self.state.lock().flights.retain(|flight| !flight.has_landed());
+    }
+
+    /// Gives back the memory of what landed long ago and nobody came for.
+    pub(super) fn drop_stale(&self) {
+        let now = self.clock.instant();
+        self.state.lock().flights.retain(|flight| {
+            now.saturating_duration_since(flight.since) < STALE || !flight.has_landed()
+        });
     }
 
     /// Takes out everything that overlaps `range`: it was damaged.
@@ -345,102 +400,29 @@ impl Cold {
                 || flight.range.start >= range.end
         });
     }
-
-    /// Recognises sequential readers and fetches what they will ask for.
-    fn look_ahead(&self, segment: SegmentId, range: &Range<u64>, len: u64) {
-        if self.prefetch_bytes == 0 {
-            return;
-        }
-        let mut state = self.state.lock();
-        let continues = |stream: &Stream| {
-            stream.segment == segment
-                && range.end > stream.end
-                && range.start + STREAM_OVERLAP >= stream.end
-                && range.start <= stream.end + STREAM_GAP
-        };
-        let Some(index) = state.streams.iter().position(continues) else {
-            // A reader that begins a segment comes from the one before.
-            let window = if range.start < DATA_START + STREAM_GAP { FIRST_WINDOW } else { 0 };
-            let stream = Stream { segment, end: range.end, ahead: range.end, window };
-            state.streams.push_back(stream);
-            if state.streams.len() > STREAMS {
-                state.streams.pop_front();
-            }
-            return;
-        };
-        let Some(mut stream) = state.streams.remove(index) else { return };
-        stream.end = stream.end.max(range.end);
-        stream.window = (stream.window * 2).clamp(FIRST_WINDOW, self.prefetch_bytes);
-        let target = (stream.end + stream.window).min(len);
-        stream.ahead = stream.ahead.max(stream.end);
-        while stream.ahead < target {
-            let end = (stream.ahead + AHEAD_REQUEST).min(target);
-            // Many small requests would cost more than they save.
-            if end - stream.ahead < stream.window.min(AHEAD_REQUEST) / 2 && end < len {
-                break;
-            }
-            if !self.fly_ahead(&mut state, segment, stream.ahead..end) {
-                break;
-            }
-            stream.ahead = end;
-        }
-        state.streams.push_back(stream);
-    }
-
-    /// Starts a request ahead, pushing out what landed longest ago; `false` without memory.
-    fn fly_ahead(&self, state: &mut State, segment: SegmentId, range: Range<u64>) -> bool {
-        let bytes = range.end - range.start;
-        let held = |state: &State| {
-            let ahead = state.flights.iter().filter(|flight| flight.is_ahead);
-            ahead.map(|flight| flight.range.end - flight.range.start).sum::<u64>()
-        };
-        while held(state) + bytes > 2 * self.prefetch_bytes {
-            let oldest = state.flights.iter().position(|f| f.is_ahead && f.landed.lock().is_some());
-            match oldest {
-                Some(index) => drop(state.flights.remove(index)),
-                None => return false,
-            }
-        }
-        let Some(permit) = self.budget.try_acquire(bytes) else { return false };
-        self.start(state, segment, range, true, Some(permit));
-        true
-    }
 }
 
-/// An error that several readers get.
-fn again(error: &Arc<Error>) -> Error {
-    match &**error {
-        Error::NotFound(key) => Error::NotFound(key.clone()),
-        Error::TimedOut(what) => Error::TimedOut(what),
-        Error::Damaged { what, reason } => Error::Damaged { what, reason: reason.clone() },
-        Error::Cold { action, object, .. } => Error::Cold {
-            action,
-            object: object.clone(),
-            source: Box::new(Shared(Arc::clone(error))),
-        },
-        _ => Error::Cold {
-            action: "read",
-            object: "a segment".into(),
-            source: Box::new(Shared(Arc::clone(error))),
-        },
-    }
+/// Where the first flight behind `at` begins, at most `end`.
+fn first_start(state: &State, segment: SegmentId, at: u64, end: u64) -> u64 {
+    let behind = state.flights.iter().filter(|f| f.segment == segment && f.range.start > at);
+    behind.map(|flight| flight.range.start).min().map_or(end, |start| start.min(end))
 }
 
-/// The source of a shared error.
-#[derive(Debug)]
-struct Shared(Arc<Error>);
+/// What of `range` a flight has brought.
+fn part_of(flight: &Flight, bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    let start = range.start.max(flight.range.start) - flight.range.start;
+    let end = range.end.min(flight.range.end) - flight.range.start;
+    bytes.slice(start as usize..end as usize)
+}
 
-impl std::fmt::Display for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match std::error::Error::source(&*self.0) {
-            Some(source) => write!(f, "{source}"),
-            None => write!(f, "{}", self.0),
+/// The parts as one; a single part is not copied.
+fn join(parts: Vec<Bytes>) -> Bytes {
+    match <[Bytes; 1]>::try_from(parts) {
+        Ok([part]) => part,
+        Err(parts) => {
+            let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+            parts.iter().for_each(|part| all.extend_from_slice(part));
+            all.freeze()
         }
-    }
-}
-
-impl std::error::Error for Shared {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source().and_then(std::error::Error::source)
     }
 }

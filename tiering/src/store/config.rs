@@ -78,7 +78,8 @@ pub struct StoreConfig {
     pub cold_read_deadline: Duration,
     /// Longest time an appender waits for space while nothing makes progress.
     pub write_deadline: Duration,
-    /// Bytes fetched ahead of a sequential cold reader. 0 switches it off.
+    /// Most stored bytes fetched ahead of one sequential cold reader, and half of what is held for
+    /// all of them. More reaches the bandwidth of a store that is further away. 0 switches it off.
     pub prefetch_bytes: u64,
     /// Age at which a sealed segment that was not read meanwhile is encoded again as hard as it can
     /// be, when the store is idle. Zero switches it off.
@@ -125,7 +126,7 @@ impl StoreConfig {
             upload_streams: 2,
             cold_read_deadline: Duration::from_secs(60),
             write_deadline: Duration::from_secs(300),
-            prefetch_bytes: 8 << 20,
+            prefetch_bytes: (total / 8).clamp(2 << 20, 64 << 20),
             recompress_age: Duration::from_secs(24 * 3600),
             recompress_idle: Duration::from_secs(60),
             read_only: false,

@@ -17,11 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::MutexGuard;
 
 use crate::block::{BlockId, BlockRef};
-use crate::blocks::Wait;
+use crate::blocks::{Served, Wait};
 use crate::catalog::{BlockRecord, Catalog, ColdCopy, Found, Holes, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{
@@ -416,13 +415,13 @@ impl Inner {
         want: &Want,
         wait: Wait,
         mut tried: Tried,
-    ) -> Result<Bytes> {
+    ) -> Result<Served> {
         let deadline = self.cold_deadline(wait)?;
         let wait = Wait::Until(deadline);
         if let Some(record) = self.locate(block.id, wait)?
-            && let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)?
+            && let Some(served) = self.read_record(&record, block, want, wait, &mut tried)?
         {
-            return Ok(bytes);
+            return Ok(served);
         }
         if self.cold_unlisted.load(Ordering::Relaxed) {
             self.list_cold(self.remaining(deadline)?)?;
@@ -472,7 +471,7 @@ impl Inner {
         want: &Want,
         deadline: Instant,
         mut tried: Tried,
-    ) -> Result<Bytes> {
+    ) -> Result<Served> {
         let wait = Wait::Until(deadline);
         tried.desperate = true;
         for id in nearest_first(&self.table.ids(|_| true), block.id) {
@@ -485,20 +484,20 @@ impl Inner {
             };
             for entry in index.find(block.id) {
                 let record = BlockRecord { segment: id, entry: entry.clone() };
-                if let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)? {
-                    return Ok(bytes);
+                if let Some(served) = self.read_record(&record, block, want, wait, &mut tried)? {
+                    return Ok(served);
                 }
             }
         }
         // It may have been appended or moved while the indexes were read, and sealed since: then
         // the catalog knows it before it leaves the unsealed ones.
-        if let Some(bytes) = self.read_unsealed(block, want, &mut tried) {
-            return Ok(bytes);
+        if let Some(served) = self.read_unsealed(block, want, &mut tried) {
+            return Ok(served);
         }
         if let Ok(Some(record)) = self.with_catalog(|catalog| catalog.lookup(block.id))
-            && let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)?
+            && let Some(served) = self.read_record(&record, block, want, wait, &mut tried)?
         {
-            return Ok(bytes);
+            return Ok(served);
         }
         let error = tried.verdict(block);
         tracing::error!(block = %block.id, %error, "a block could not be read from any tier");

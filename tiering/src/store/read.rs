@@ -13,13 +13,15 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::block::{BlockRef, CELL_LEN, MAX_EXPORT_LEN};
-use crate::blocks::Wait;
-use crate::catalog::BlockRecord;
+use crate::blocks::{Intent, Served, Source, Wait};
+use crate::catalog::{BlockRecord, ColdCopy};
 use crate::error::{Error, Result};
+use crate::readahead::ReadAhead;
 use crate::segment::{CellRead, IndexEntry, SegmentId, Verified};
 
 use super::Inner;
 use super::cache::CellKey;
+use super::cold::{Cold, Extent, Upcoming};
 use super::signals::add;
 
 /// What was tried for a block, for the error when nothing worked.
@@ -74,7 +76,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 /// What of a block is wanted.
 pub(super) enum Want {
     /// These bytes of its plaintext.
-    Plain(Range<u32>),
+    Plain(Range<u32>, Intent),
     /// All of it, as it is stored.
     Stored,
 }
@@ -82,24 +84,20 @@ pub(super) enum Want {
 impl Want {
     fn plan(&self, entry: &IndexEntry) -> Result<CellRead> {
         match self {
-            Self::Plain(range) => entry.cell_range(range.clone()),
+            Self::Plain(range, _) => entry.cell_range(range.clone()),
             Self::Stored => Ok(entry.whole()),
         }
     }
 }
 
-/// How much of what was decoded is kept for others.
-#[derive(Clone, Copy)]
-enum Keep {
-    /// The cells of which only a part was wanted: the rest is likely to be wanted next, while
-    /// whole cells go to the kernel's cache.
-    Partial,
-    /// Every cell: it was paid for with a request.
-    All,
-}
-
 impl Inner {
-    pub(super) fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
+    pub(super) fn read(
+        &self,
+        block: &BlockRef,
+        range: Range<u32>,
+        intent: Intent,
+        wait: Wait,
+    ) -> Result<Served> {
         if range.start > range.end || range.end > block.len {
             return Err(Error::Damaged {
                 what: "block range",
@@ -107,30 +105,60 @@ impl Inner {
             });
         }
         if range.is_empty() {
-            return Ok(Bytes::new());
+            return Ok(Served { bytes: Bytes::new(), source: Source::Memory });
         }
         if let Some(bytes) = self.read_cached(block, &range) {
             add(&self.counters.cache_hits, 1);
-            return Ok(bytes);
+            return Ok(Served { bytes, source: Source::Memory });
         }
-        self.find(block, &Want::Plain(range), wait)
+        self.find(block, &Want::Plain(range, intent), wait)
     }
 
     /// The block as stored, in the form in which it travels to another volume.
     pub(super) fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
-        self.find(block, &Want::Stored, wait)
+        self.find(block, &Want::Stored, wait).map(|served| served.bytes)
+    }
+
+    /// Has the cold tier asked for what a reader wants next; see [`crate::Blocks::will_read`].
+    pub(super) fn will_read(
+        &self,
+        reader: &mut ReadAhead,
+        ahead: u64,
+        next: &mut dyn FnMut() -> Option<BlockRef>,
+    ) {
+        if let Some(cold) = &self.cold {
+            cold.look_ahead(reader, ahead, &mut || next().map(|block| self.upcoming(&block)));
+        }
+    }
+
+    /// Where the block lies, if that is in cold only.
+    fn upcoming(&self, block: &BlockRef) -> Option<Upcoming> {
+        let record = self.with_catalog(|catalog| catalog.lookup(block.id)).ok()??;
+        let frame = record.entry.frame_range();
+        let in_cold = self.table.with(record.segment, |segment| {
+            let record = &segment.record;
+            (!record.hot || record.holes.touches(frame.start, frame.end))
+                && record.cold != ColdCopy::Absent
+        })?;
+        let stored = record.entry.whole().stored();
+        let wanted = in_cold && record.entry.digest == block.digest;
+        (wanted && bounded_len(&stored).is_ok()).then(|| Upcoming {
+            segment: record.segment,
+            stored,
+            plain_len: u64::from(block.len),
+        })
     }
 
     /// Reads from wherever the block is.
-    fn find(&self, block: &BlockRef, want: &Want, wait: Wait) -> Result<Bytes> {
+    fn find(&self, block: &BlockRef, want: &Want, wait: Wait) -> Result<Served> {
         let mut tried = Tried::default();
-        if let Some(bytes) = self.read_unsealed(block, want, &mut tried) {
-            return Ok(bytes);
+        if let Some(served) = self.read_unsealed(block, want, &mut tried) {
+            return Ok(served);
         }
         match self.with_catalog(|catalog| catalog.lookup(block.id)) {
             Ok(Some(record)) => {
-                if let Some(bytes) = self.read_record(&record, block, want, wait, &mut tried)? {
-                    return Ok(bytes);
+                if let Some(served) = self.read_record(&record, block, want, wait, &mut tried)? {
+                    return Ok(served);
                 }
             }
             Ok(None) => {}
@@ -148,10 +176,11 @@ impl Inner {
         block: &BlockRef,
         want: &Want,
         tried: &mut Tried,
-    ) -> Option<Bytes> {
+    ) -> Option<Served> {
         let (file, segment, entry) = self.find_unsealed(block.id)?;
         let result = self.read_file(&file, &entry, block, want);
         result
+            .map(|bytes| Served { bytes, source: Source::Hot })
             .map_err(|error| self.note_damage(tried, &format!("unsealed segment {segment}"), error))
             .ok()
     }
@@ -164,7 +193,7 @@ impl Inner {
         want: &Want,
         wait: Wait,
         tried: &mut Tried,
-    ) -> Result<Option<Bytes>> {
+    ) -> Result<Option<Served>> {
         let (segment, entry) = (record.segment, &record.entry);
         if entry.digest != block.digest || entry.plain_len != block.len {
             tried.notes.push(format!("segment {segment}: holds another block of this id"));
@@ -176,23 +205,21 @@ impl Inner {
         };
         if places.hot {
             match self.read_hot(segment, entry, block, want) {
-                Ok(bytes) => return Ok(Some(bytes)),
+                Ok(bytes) => return Ok(Some(Served { bytes, source: Source::Hot })),
                 Err(error) => self.note_damage(tried, &format!("hot segment {segment}"), error),
             }
         }
         if !places.cold && (self.cold.is_none() || !tried.desperate) {
             return Ok(None);
         }
-        if matches!(wait, Wait::No) {
-            return Err(Error::WouldWait);
-        }
         match self.read_cold(segment, entry, block, want, wait) {
             Ok(bytes) => {
                 if !places.cold {
                     self.found_in_cold(segment);
                 }
-                Ok(Some(bytes))
+                Ok(Some(Served { bytes, source: Source::Cold }))
             }
+            Err(Error::WouldWait) => Err(Error::WouldWait),
             Err(error) => {
                 self.note_damage(tried, &format!("cold segment {segment}"), error);
                 Ok(None)
@@ -232,7 +259,7 @@ impl Inner {
         let mut bytes = vec![0; bounded_len(&stored)?];
         file.read_exact_at(&mut bytes, stored.start)
             .map_err(Error::io(format!("read block {}", block.id)))?;
-        let taken = self.take(block, &read, want, &bytes, Keep::Partial)?;
+        let taken = self.take(block, &read, want, &bytes)?;
         add(&self.counters.hot_reads, 1);
         Ok(taken)
     }
@@ -251,14 +278,22 @@ impl Inner {
         let read = want.plan(entry)?;
         let stored = read.stored();
         bounded_len(&stored)?;
-        let len = self.table.with(segment, |s| s.record.len).unwrap_or(stored.end);
+        self.note_neighbours(cold, segment, &stored, want);
+        if let Some(bytes) = cold.fetched(segment, &stored) {
+            match self.take(block, &read, want, &bytes) {
+                Ok(taken) => {
+                    add(&self.counters.cold_reads, 1);
+                    return Ok(taken);
+                }
+                Err(_) => cold.forget(segment, &stored),
+            }
+        }
         let deadline = self.cold_deadline(wait)?;
         let mut last = None;
         // A body that arrived damaged says little about what is stored: ask once more.
-        for attempt in 0..2 {
-            let sequential = attempt == 0;
-            let bytes = cold.fetch(segment, stored.clone(), len, sequential, deadline)?;
-            match self.take(block, &read, want, &bytes, Keep::All) {
+        for _ in 0..2 {
+            let bytes = cold.fetch(segment, &stored, deadline)?;
+            match self.take(block, &read, want, &bytes) {
                 Ok(taken) => {
                     add(&self.counters.cold_reads, 1);
                     return Ok(taken);
@@ -270,6 +305,17 @@ impl Inner {
             }
         }
         Err(last.unwrap_or(Error::TimedOut("reading from the cold tier")))
+    }
+
+    /// Lets the cold tier recognise who reads what lies side by side.
+    fn note_neighbours(&self, cold: &Cold, segment: SegmentId, stored: &Range<u64>, want: &Want) {
+        let extent = match want {
+            Want::Plain(_, Intent::Part) => return,
+            Want::Plain(_, Intent::SmallFile) => Extent::PackedFile,
+            Want::Plain(_, Intent::Block) | Want::Stored => Extent::Block,
+        };
+        let len = self.table.with(segment, |s| s.record.len).unwrap_or(stored.end);
+        cold.note_neighbours(segment, stored, len, extent);
     }
 
     /// The range out of cached cells, if all are there.
@@ -297,20 +343,15 @@ impl Inner {
         (out.len() == range.len()).then(|| out.freeze())
     }
 
-    /// Verifies stored bytes and takes out of them what is wanted.
-    fn take(
-        &self,
-        block: &BlockRef,
-        read: &CellRead,
-        want: &Want,
-        stored: &[u8],
-        keep: Keep,
-    ) -> Result<Bytes> {
-        let Want::Plain(wanted) = want else { return Ok(read.export(block, stored)?.into()) };
+    /// Verifies stored bytes and takes out of them what is wanted. Of the cells that were wanted
+    /// in part the rest is likely to be wanted next and is kept; whole ones go to the kernel's
+    /// cache.
+    fn take(&self, block: &BlockRef, read: &CellRead, want: &Want, stored: &[u8]) -> Result<Bytes> {
+        let Want::Plain(wanted, _) = want else { return Ok(read.export(block, stored)?.into()) };
         let verified = read.open(block, stored)?;
         for (cell, range) in cells_of(read, block) {
             let partial = range.start < wanted.start || range.end > wanted.end;
-            if partial || matches!(keep, Keep::All) {
+            if partial {
                 self.keep_cell(block, cell, &verified, range);
             }
         }

@@ -1,12 +1,19 @@
-//! Bringing cold blocks back to hot.
+//! Bringing cold blocks back to hot, with several large requests under way at a time. They are
+//! flights like those of readers: whoever reads meanwhile joins them, and what readers have under
+//! way is not asked for again.
 //!
 //! Verified frames are written into the holes of the hot file and synced, and only then the holes
 //! are forgotten; a file that is gone is made aside, synced and renamed. *Crash*: before that
 //! there is what there was; bytes half written into a hole fail verification like the hole did.
 
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Instant;
+
+use bytes::Bytes;
 
 use crate::block::BlockId;
 use crate::blocks::Wait;
@@ -16,32 +23,66 @@ use crate::segment::{DATA_START, FileKind, IndexEntry, SegmentId, SegmentIndex, 
 
 use super::Inner;
 use super::append::full_disk;
+use super::cold::{Cold, Cover};
 use super::hotdir::sync_dir;
 use super::residence::{Moved, runs};
-use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
+use super::upload::CALL_DEADLINE;
+
+/// Bytes of one request.
+const REQUEST_BYTES: u64 = 4 << 20;
+
+/// Requests under way for one stage, if there is memory for them.
+const REQUESTS: usize = 8;
+
+/// Counts bytes for whoever waits.
+pub(super) struct Progress<'a> {
+    done: u64,
+    total: u64,
+    tell: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Progress<'_> {
+    fn add(&mut self, bytes: u64) {
+        self.done += bytes;
+        (self.tell)(self.done, self.total);
+    }
+}
 
 impl Inner {
-    /// Brings cold blocks back to hot.
+    /// Brings cold blocks back to hot. `tell` gets stored bytes done and in all.
     pub(super) fn stage(
         &self,
         blocks: &[BlockId],
         wait: Wait,
-        progress: &mut dyn FnMut(usize, usize),
+        tell: &mut dyn FnMut(u64, u64),
     ) -> Result<Moved> {
         let mut moved = Moved::default();
         let groups = self.group(blocks, wait)?;
-        let total = groups.values().map(Vec::len).sum();
-        let mut done = 0;
+        let total = groups.iter().map(|(id, entries)| self.missing_bytes(*id, entries)).sum();
+        let mut progress = Progress { done: 0, total, tell };
         for (id, entries) in groups {
             self.claim_waiting(id, wait)?;
-            let count = entries.len();
-            let result = self.stage_in(id, entries, wait, &mut moved);
+            let before = progress.done;
+            let expected = self.missing_bytes(id, &entries);
+            let result = self.stage_in(id, entries, wait, &mut moved, &mut progress);
             self.table.unclaim(id);
             result?;
-            done += count;
-            progress(done, total);
+            // What was refused, or brought by another meanwhile, is not waited for either.
+            let brought = progress.done - before;
+            progress.add(expected.saturating_sub(brought));
         }
         Ok(moved)
+    }
+
+    /// Bytes of those frames that are not in hot.
+    fn missing_bytes(&self, id: SegmentId, entries: &[IndexEntry]) -> u64 {
+        let missing = |entry: &&IndexEntry| {
+            let frame = entry.frame_range();
+            self.table
+                .with(id, |s| !s.record.hot || s.record.holes.touches(frame.start, frame.end))
+                .unwrap_or(false)
+        };
+        entries.iter().filter(missing).map(IndexEntry::frame_len).sum()
     }
 
     fn stage_in(
@@ -50,6 +91,7 @@ impl Inner {
         mut entries: Vec<IndexEntry>,
         wait: Wait,
         moved: &mut Moved,
+        progress: &mut Progress<'_>,
     ) -> Result<()> {
         let Some(record) = self.table.record(id) else { return Ok(()) };
         if record.hot {
@@ -67,7 +109,7 @@ impl Inner {
         }
         let bytes: u64 = entries.iter().map(IndexEntry::frame_len).sum();
         let charge = self.capacity.charge(self, bytes, wait)?;
-        let staged = self.bring(id, record.hot, &entries).map_err(full_disk);
+        let staged = self.bring(id, record.hot, &entries, progress).map_err(full_disk);
         self.hot.forget(id);
         self.record_state(id);
         drop(charge);
@@ -79,11 +121,17 @@ impl Inner {
         Ok(())
     }
 
-    fn bring(&self, id: SegmentId, hot: bool, entries: &[IndexEntry]) -> Result<()> {
+    fn bring(
+        &self,
+        id: SegmentId,
+        hot: bool,
+        entries: &[IndexEntry],
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
         if !hot {
-            return self.rebuild_file(id, entries);
+            return self.rebuild_file(id, entries, progress);
         }
-        self.fill(id, &self.hot.path(id, FileKind::Sealed), entries)?;
+        self.fill(id, &self.hot.path(id, FileKind::Sealed), entries, progress)?;
         self.table.update(id, |segment| {
             for entry in entries {
                 let frame = entry.frame_range();
@@ -94,42 +142,84 @@ impl Inner {
     }
 
     /// Fetches frames, verifies them and writes them to their places, durably.
-    fn fill(&self, id: SegmentId, path: &Path, entries: &[IndexEntry]) -> Result<()> {
+    fn fill(
+        &self,
+        id: SegmentId,
+        path: &Path,
+        entries: &[IndexEntry],
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
         let cold = self.cold_tier()?;
-        let name = self.name(id);
         let failed = || Error::io(format!("stage into {}", path.display()));
         let file = OpenOptions::new().write(true).open(path).map_err(failed())?;
-        for run in runs(entries, COMPARE_BYTES) {
+        let mut waiting: VecDeque<Range<u64>> = runs(entries, REQUEST_BYTES).into();
+        let mut flying: VecDeque<(Range<u64>, Cover)> = VecDeque::new();
+        let filled = loop {
             let deadline = self.config.clock.instant() + CALL_DEADLINE;
-            let fetch = || cold.get_range(id.object_key(), run.clone(), deadline);
-            let inside = entries.iter().filter(|entry| run.contains(&entry.offset));
-            let verify = |bytes: &[u8]| {
-                inside.clone().try_for_each(|entry| {
-                    let frame = &bytes[(entry.offset - run.start) as usize..];
-                    let header = verify_frame(&name, entry.offset, frame)?;
-                    if header.entry.block_ref() == entry.block_ref() {
-                        return Ok(());
-                    }
-                    Err(Error::Damaged { what: "frame", reason: "it contradicts the index".into() })
-                })
-            };
-            let mut bytes = fetch()?;
-            if verify(&bytes).is_err() {
-                // What arrived damaged once may be sound where it is stored.
-                bytes = fetch()?;
-                verify(&bytes)?;
+            if let Err(error) = take_off(cold, id, &mut waiting, &mut flying, deadline) {
+                break Err(error);
             }
-            file.write_all_at(&bytes, run.start).map_err(failed())?;
-        }
+            let Some((run, cover)) = flying.pop_front() else { break Ok(()) };
+            let inside: Vec<_> =
+                entries.iter().filter(|entry| run.contains(&entry.offset)).collect();
+            let wrote = self
+                .verified_run(cold, id, &run, &cover, &inside)
+                .and_then(|bytes| file.write_all_at(&bytes, run.start).map_err(failed()));
+            if let Err(error) = wrote {
+                break Err(error);
+            }
+            progress.add(run.end - run.start);
+        };
+        flying.iter().for_each(|(_, cover)| cold.abandon(cover));
+        filled?;
         file.sync_all().map_err(failed())
     }
 
+    /// The bytes of a run whose frames verify.
+    fn verified_run(
+        &self,
+        cold: &Cold,
+        id: SegmentId,
+        run: &Range<u64>,
+        cover: &Cover,
+        inside: &[&IndexEntry],
+    ) -> Result<Bytes> {
+        let name = self.name(id);
+        let verify = |bytes: &[u8]| {
+            inside.iter().try_for_each(|entry| {
+                let frame = &bytes[(entry.offset - run.start) as usize..];
+                let header = verify_frame(&name, entry.offset, frame)?;
+                if header.entry.block_ref() == entry.block_ref() {
+                    return Ok(());
+                }
+                Err(Error::Damaged { what: "frame", reason: "it contradicts the index".into() })
+            })
+        };
+        let deadline = || self.config.clock.instant() + CALL_DEADLINE;
+        if let Ok(bytes) = cold.collect(cover, run, deadline())
+            && verify(&bytes).is_ok()
+        {
+            return Ok(bytes);
+        }
+        // What arrived damaged once may be sound where it is stored; a reader's request that was
+        // joined may have ended with its reader.
+        cold.forget(id, run);
+        let bytes = cold.get_range(id.object_key(), run.clone(), deadline())?;
+        verify(&bytes)?;
+        Ok(bytes)
+    }
+
     /// Makes the hot file of a segment that has none, with these frames and the footer.
-    fn rebuild_file(&self, id: SegmentId, entries: &[IndexEntry]) -> Result<()> {
+    fn rebuild_file(
+        &self,
+        id: SegmentId,
+        entries: &[IndexEntry],
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
         let index = self.load_index(id, CALL_DEADLINE)?;
         let aside = self.hot.staged_path(id, FileKind::Sealed);
         let failed = || Error::io(format!("stage into {}", aside.display()));
-        let made = self.build_aside(id, &aside, &index, entries).and_then(|()| {
+        let made = self.build_aside(id, &aside, &index, entries, progress).and_then(|()| {
             std::fs::rename(&aside, self.hot.path(id, FileKind::Sealed)).map_err(failed())
         });
         if let Err(error) = made {
@@ -160,6 +250,7 @@ impl Inner {
         aside: &Path,
         index: &SegmentIndex,
         entries: &[IndexEntry],
+        progress: &mut Progress<'_>,
     ) -> Result<()> {
         let cold = self.cold_tier()?;
         let trailer = index.trailer();
@@ -175,7 +266,7 @@ impl Inner {
         for part in [0..DATA_START, trailer.frames_end..trailer.file_len] {
             let mut at = part.start;
             while at < part.end {
-                let end = part.end.min(at + COMPARE_BYTES);
+                let end = part.end.min(at + REQUEST_BYTES);
                 let deadline = self.config.clock.instant() + CALL_DEADLINE;
                 let bytes = cold.get_range(id.object_key(), at..end, deadline)?;
                 file.write_all_at(&bytes, at).map_err(failed())?;
@@ -187,6 +278,27 @@ impl Inner {
             let reason = "its footer leads to another index".to_owned();
             return Err(Error::Damaged { what: "cold object", reason });
         }
-        self.fill(id, aside, entries)
+        self.fill(id, aside, entries, progress)
     }
+}
+
+/// Starts requests for the next runs: one in any case, more where there is memory.
+fn take_off(
+    cold: &Cold,
+    id: SegmentId,
+    waiting: &mut VecDeque<Range<u64>>,
+    flying: &mut VecDeque<(Range<u64>, Cover)>,
+    deadline: Instant,
+) -> Result<()> {
+    while flying.len() < REQUESTS {
+        let Some(run) = waiting.front() else { break };
+        let cover = if flying.is_empty() {
+            cold.begin_stage(id, run, deadline)?
+        } else {
+            let Some(cover) = cold.try_begin_stage(id, run) else { break };
+            cover
+        };
+        flying.extend(waiting.pop_front().map(|run| (run, cover)));
+    }
+    Ok(())
 }
