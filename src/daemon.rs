@@ -33,6 +33,7 @@ pub mod detach;
 mod gate;
 mod handler;
 mod inspect;
+pub mod jobs;
 mod limits;
 pub mod logging;
 mod moves;
@@ -40,6 +41,7 @@ mod notify;
 mod panics;
 pub mod phase;
 mod place;
+mod placement;
 mod schedule;
 mod state;
 pub mod storage;
@@ -152,6 +154,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     let socket = socket.serve(Arc::new(answers)).context("control socket")?;
     parts.start_schedule();
     parts.start_snapshots(session.kernel_cache());
+    parts.start_placement();
     Ok((Served { runtime, parts, phase, socket: Some(socket), lock }, session))
 }
 

@@ -180,6 +180,11 @@ impl Volume {
         self.files.dirty_files()
     }
 
+    /// Whether a file has content that is not committed.
+    pub fn is_dirty(&self, ino: Ino) -> bool {
+        self.table.loaded(ino).is_some_and(|node| node.state.read().is_dirty())
+    }
+
     /// Bytes that write buffers hold.
     pub fn buffered_bytes(&self) -> u64 {
         self.files.buffered_bytes()

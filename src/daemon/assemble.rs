@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 
 use super::automatic::Automatic;
 use super::gate::Gate;
+use super::placement::{Placement, Watcher};
 use super::schedule::Schedule;
 use super::storage::{BlockStorage, Frontier, disk_bytes};
 use super::transfers::Transfers;
@@ -31,6 +32,9 @@ use crate::volume_dir::VolumeDir;
 /// Share of the memory budget that the namespace's database gets, and its bounds.
 const NAMESPACE_SHARE: u64 = 8;
 const NAMESPACE_BYTES: std::ops::RangeInclusive<u64> = 12 << 20..=64 << 20;
+
+/// Share of the memory budget for what is remembered of how files are used.
+const USES_SHARE: u64 = 16;
 
 /// How long closing the block store may take after a mount that failed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
@@ -68,8 +72,12 @@ pub struct Parts {
     pub(super) automatic: Automatic,
     /// Snapshots on their way.
     pub transfers: Transfers,
+    /// Decides where files lie.
+    pub(super) placement: Arc<Placement>,
     /// What the namespace's database takes of the budget for good.
     _database: Option<Permit>,
+    /// What is remembered of how files are used.
+    _uses: Option<Permit>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -202,6 +210,10 @@ pub fn open(
         _ => None,
     };
     let gate = backup.as_ref().map(|backup| Arc::new(Gate::new(&namespace, &tracked, backup)));
+    let use_bytes = budget.total_bytes() / USES_SHARE;
+    let uses_memory = budget.try_acquire(use_bytes);
+    let placement = Placement::open(dir.root(), &namespace, &clock, use_bytes, read_only)?;
+    let placement = Arc::new(placement);
     let liveness = Arc::new(LateLiveness::default());
     let mut settings = store_config(dir, &config, &namespace, &budget, &clock);
     settings.cold.clone_from(&cold);
@@ -211,7 +223,8 @@ pub fn open(
     let store = Arc::new(BlockStore::open(settings).context("opening the block store")?);
     let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
-    let volume = open_volume(&config, &namespace, &store, storage, &budget, &clock)?;
+    let observer = Arc::new(Watcher(Arc::clone(&placement)));
+    let volume = open_volume(&config, &namespace, &store, storage, observer, &budget, &clock)?;
     if !read_only {
         let first = store.next_block_id().context("opening the block store")?;
         liveness.bind(Arc::downgrade(&volume), first);
@@ -233,7 +246,9 @@ pub fn open(
         schedule: Schedule::default(),
         automatic: Automatic::default(),
         transfers: Transfers::default(),
+        placement,
         _database: permit,
+        _uses: uses_memory,
     })
 }
 
@@ -242,6 +257,7 @@ fn open_volume(
     namespace: &Arc<Namespace>,
     store: &Arc<BlockStore>,
     storage: BlockStorage,
+    observer: Arc<Watcher>,
     budget: &Budget,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<Volume>> {
@@ -257,7 +273,7 @@ fn open_volume(
         clock: Arc::clone(clock),
         budget: budget.clone(),
         settings,
-        observer: None,
+        observer: Some(observer),
     };
     Ok(Arc::new(Volume::open(parts).context("opening the volume")?))
 }
@@ -325,10 +341,18 @@ impl Parts {
         }
     }
 
-    /// Lets no more of both begin. A snapshot that is being taken is waited for.
+    /// Begins to plan where files lie, and to move them.
+    pub fn start_placement(self: &Arc<Self>) {
+        if !self.read_only {
+            self.placement.start(self);
+        }
+    }
+
+    /// Lets no more of all that begin. A snapshot that is being taken is waited for, as is a move.
     pub fn end_schedule(&self) {
         self.schedule.end();
         self.automatic.stop();
+        self.placement.stop();
     }
 
     /// Ends the backups; one that runs is waited for.

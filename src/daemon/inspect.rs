@@ -1,6 +1,8 @@
 //! Looking at files of a mounted volume: which there are, in what state, and where their blocks
 //! lie. Directories are walked page by page, extents slot by slot; nothing is held as a whole.
 
+use std::ops::Range;
+
 use anyhow::Context;
 use firn_mount::core::Core;
 use firn_mount::namespace::{Content, Namespace, Piece, SLOT_LEN};
@@ -69,13 +71,16 @@ pub(super) fn walk(
     Ok(())
 }
 
+/// Some entries of a directory, without `.` and `..`.
 #[derive(Default)]
-struct EntryPage {
-    entries: Vec<(Ino, Vec<u8>)>,
-    next: Option<u64>,
+pub(super) struct EntryPage {
+    pub(super) entries: Vec<(Ino, Vec<u8>)>,
+    /// Where to go on; `None` at the end.
+    pub(super) next: Option<u64>,
 }
 
-fn page(volume: &Volume, dir: Ino, from: u64) -> firn_mount::FsResult<EntryPage> {
+/// Entries of a directory behind a cookie, 0 at first.
+pub(super) fn page(volume: &Volume, dir: Ino, from: u64) -> firn_mount::FsResult<EntryPage> {
     let handle = volume.opendir(dir)?;
     let mut page = EntryPage::default();
     let listed = volume.readdir(dir, handle, from, false, &mut |entry| {
@@ -143,13 +148,25 @@ pub(super) fn for_each_piece(
     ino: Ino,
     visit: &mut dyn FnMut(u64, &Piece) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut next = Some(0);
+    for_each_piece_in(names, ino, 0..u64::MAX, visit)
+}
+
+/// The same for those in the slots of a range of bytes.
+pub(super) fn for_each_piece_in(
+    names: &Namespace,
+    ino: Ino,
+    range: Range<u64>,
+    visit: &mut dyn FnMut(u64, &Piece) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let slot_len = u64::from(SLOT_LEN);
+    let last = range.end.div_ceil(slot_len);
+    let mut next = Some(range.start / slot_len);
     while let Some(from) = next {
-        let page = names.slots(ino, from, u64::MAX, SLOT_PAGE).context("reading extents")?;
+        let page = names.slots(ino, from, last, SLOT_PAGE).context("reading extents")?;
         next = page.next;
         for (slot, record) in &page.slots {
             for piece in &record.pieces {
-                visit(slot * u64::from(SLOT_LEN) + u64::from(piece.start), piece)?;
+                visit(slot * slot_len + u64::from(piece.start), piece)?;
             }
         }
     }

@@ -82,7 +82,7 @@ pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
 pub use gates::{BackupGate, BackupProof, Liveness};
 pub use recode::Recompressed;
-pub use residence::{Archived, BlockInfo, Moved, Residence};
+pub use residence::{Archived, BlockInfo, Moved, Residence, Stored};
 pub use status::{Health, Usage};
 
 /// How long a waiter sleeps before it looks at the injected clock again.
@@ -292,6 +292,11 @@ impl BlockStore {
     /// Where each block is.
     pub fn residence(&self, blocks: &[BlockId]) -> Vec<Residence> {
         self.inner.residences(blocks)
+    }
+
+    /// How much each block takes, and where.
+    pub fn stored(&self, blocks: &[BlockId]) -> Vec<Stored> {
+        self.inner.stored(blocks)
     }
 
     /// How and where a block is stored.

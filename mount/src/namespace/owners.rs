@@ -74,6 +74,41 @@ impl Namespace {
         Ok(owners.into_iter().collect())
     }
 
+    /// The files that hold bytes of a block now, not only in a snapshot; among the first `limit`
+    /// references to it.
+    pub fn live_owners(&self, block: BlockId, limit: usize) -> FsResult<Vec<Ino>> {
+        let mut owners = BTreeSet::new();
+        for found in self.backrefs(block, None, limit)? {
+            let ino = self.shown(found.node, found.ino);
+            if !self.is_live(ino) || owners.contains(&ino) {
+                continue;
+            }
+            let page = self.slots(ino, found.slot, found.slot + 1, 1)?;
+            let mut pieces = page.slots.iter().flat_map(|(_, record)| &record.pieces);
+            if pieces.any(|piece| piece.block().is_some_and(|found| found.id == block)) {
+                owners.insert(ino);
+            }
+        }
+        Ok(owners.into_iter().collect())
+    }
+
+    /// The directories that an inode lies in, the nearest first, across datasets up to the root of
+    /// the mount; of a file with several names those of one.
+    pub fn directories_above(&self, ino: Ino) -> FsResult<Vec<Ino>> {
+        let mut above = Vec::new();
+        let mut at = ino;
+        while above.len() < MAX_DEPTH {
+            if at == self.view(at)?.root() {
+                let Some(junction) = self.junction_above(at)? else { break };
+                at = junction;
+            }
+            let Some(inode) = self.find_inode(at)? else { break };
+            at = inode.parent;
+            above.push(at);
+        }
+        Ok(above)
+    }
+
     /// An object of a version that `node` wrote, in a view that may show it.
     pub(super) fn shown(&self, node: Node, object: Ino) -> Ino {
         let tree = self.tree.read();

@@ -68,8 +68,7 @@ impl Volume {
         }
         let value = match &name[PREFIX.len()..] {
             b"state" => {
-                let dirty = self.table.loaded(ino).is_some_and(|node| node.state.read().is_dirty());
-                if dirty { "dirty" } else { self.residence(ino)?.state() }.to_owned()
+                if self.is_dirty(ino) { "dirty" } else { self.residence(ino)?.state() }.to_owned()
             }
             b"resident_pct" => self.residence(ino)?.resident_pct().to_string(),
             b"heat" => self.told(ino, Told::Heat)?,

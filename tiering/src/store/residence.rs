@@ -68,6 +68,17 @@ pub struct BlockInfo {
     pub residence: Residence,
 }
 
+/// How much one block takes, and where; for whoever plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Plaintext bytes.
+    pub plain_bytes: u64,
+    /// Bytes of its frame; 0 where nothing is known of it.
+    pub stored_bytes: u64,
+    /// Where that is.
+    pub residence: Residence,
+}
+
 /// What an archive run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Archived {
@@ -117,6 +128,27 @@ impl Inner {
         match self.with_catalog(|catalog| catalog.lookup(block)) {
             Ok(Some(record)) => self.residence_in(record.segment, &record.entry),
             _ => Residence::Unknown,
+        }
+    }
+
+    /// [`Stored`] for each of many blocks, one catalog lookup each; those that are not recorded take
+    /// nothing.
+    pub(super) fn stored(&self, blocks: &[BlockId]) -> Vec<Stored> {
+        blocks.iter().map(|block| self.stored_of(*block)).collect()
+    }
+
+    fn stored_of(&self, block: BlockId) -> Stored {
+        let of = |entry: &IndexEntry, residence| Stored {
+            plain_bytes: u64::from(entry.plain_len),
+            stored_bytes: entry.frame_len(),
+            residence,
+        };
+        if let Some((_, _, entry)) = self.find_unsealed(block) {
+            return of(&entry, Residence::Open);
+        }
+        match self.with_catalog(|catalog| catalog.lookup(block)) {
+            Ok(Some(record)) => of(&record.entry, self.residence_in(record.segment, &record.entry)),
+            _ => Stored { plain_bytes: 0, stored_bytes: 0, residence: Residence::Unknown },
         }
     }
 

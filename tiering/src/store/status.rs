@@ -13,6 +13,8 @@ pub struct Usage {
     pub hot_bytes: u64,
     /// Bytes used there by others, such as the databases.
     pub other_bytes: u64,
+    /// Bytes of sealed segments whose only copy is hot.
+    pub hot_only_bytes: u64,
     /// Bound of both together: what was configured, or less when the disk has less.
     pub hot_capacity: Option<u64>,
     /// Bytes of segments in the cold tier.
@@ -104,6 +106,9 @@ impl Inner {
             usage.stored_bytes += record.len;
             usage.dead_bytes += record.dead_bytes;
             usage.hot_segments += u64::from(record.hot);
+            if record.hot && record.cold != ColdCopy::Verified {
+                usage.hot_only_bytes += record.len;
+            }
             usage.cold_segments += u64::from(record.cold == ColdCopy::Verified);
             if record.cold != ColdCopy::Absent {
                 usage.cold_bytes += record.len;

@@ -1,0 +1,240 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firn_tiering::{Clock, ManualClock};
+use proptest::prelude::*;
+
+use super::job::{Job, JobId, MAX_FILES, Part, Work};
+use super::journal::Journal;
+use super::queue::{MOST_JOBS, Queue, Refused, State};
+use super::{FILE_NAME, JobError, Jobs};
+
+fn job(work: Work, inos: &[u64]) -> Job {
+    let parts = inos.iter().map(|ino| Part::whole(*ino)).collect();
+    Job::new(work, parts, "some files", "a test", 100)
+}
+
+fn everything(_: Work) -> bool {
+    true
+}
+
+#[test]
+fn the_most_urgent_goes_first_and_of_those_the_oldest() {
+    let clock = ManualClock::new();
+    let mut queue = Queue::default();
+    let mut push = |work, ino| queue.push(job(work, &[ino])).unwrap().id;
+    let demote = push(Work::Demote, 1);
+    let stage = push(Work::Stage, 2);
+    let later = push(Work::Stage, 3);
+    let promote = push(Work::Promote, 4);
+    let next = |queue: &mut Queue| queue.next(clock.instant(), everything).map(|job| job.id);
+    let away = queue.next(clock.instant(), |work| !work.recalls()).unwrap();
+    assert_eq!(away.id, demote);
+    for expected in [stage, later, promote] {
+        assert_eq!(next(&mut queue), Some(expected));
+    }
+    assert_eq!(next(&mut queue), None);
+}
+
+#[test]
+fn what_waits_already_is_not_queued_twice() {
+    let mut queue = Queue::default();
+    queue.push(job(Work::Promote, &[1, 2])).unwrap();
+    assert_eq!(queue.push(job(Work::Promote, &[2, 1])), Err(Refused::Merged));
+    let rest = queue.push(job(Work::Promote, &[2, 3])).unwrap();
+    assert_eq!(rest.parts, [Part::whole(3)]);
+    // Who asks by hand does not stand behind what the policy wants; the other way round it does.
+    let staged = queue.push(job(Work::Stage, &[1])).unwrap();
+    assert_eq!(staged.parts, [Part::whole(1)]);
+    queue.push(job(Work::Stage, &[9])).unwrap();
+    assert_eq!(queue.push(job(Work::Promote, &[9])), Err(Refused::Merged));
+    // A part of a file of which all waits.
+    let mut part = job(Work::Promote, &[3]);
+    part.parts[0].range = Some((0, 10));
+    assert_eq!(queue.push(part), Err(Refused::Merged));
+    // Another direction is another matter.
+    queue.push(job(Work::Demote, &[1])).unwrap();
+}
+
+#[test]
+fn what_ended_may_be_asked_for_again() {
+    let clock = ManualClock::new();
+    let mut queue = Queue::default();
+    let first = queue.push(job(Work::Stage, &[1])).unwrap();
+    assert_eq!(queue.next(clock.instant(), everything).unwrap(), first);
+    queue.done(first.id);
+    assert_eq!(queue.get(first.id).unwrap().state, State::Done);
+    let second = queue.push(job(Work::Stage, &[1])).unwrap();
+    assert!(second.id > first.id);
+}
+
+#[test]
+fn a_failed_job_waits_longer_each_time_and_is_given_up_at_last() {
+    let clock = ManualClock::new();
+    let mut queue = Queue::default();
+    let id = queue.push(job(Work::Demote, &[1])).unwrap().id;
+    let mut pauses = Vec::new();
+    loop {
+        assert_eq!(queue.next(clock.instant(), everything).unwrap().id, id);
+        if !queue.failed(id, "cold is full", clock.instant()) {
+            break;
+        }
+        assert_eq!(queue.get(id).unwrap().state.reason(), Some("cold is full"));
+        // Parked: nothing loops.
+        assert_eq!(queue.next(clock.instant(), everything), None);
+        let due = queue.next_due().unwrap();
+        pauses.push(due.duration_since(clock.instant()).as_secs());
+        clock.advance(due.duration_since(clock.instant()));
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    let failed = State::Failed { reason: "cold is full".to_owned() };
+    assert_eq!(queue.get(id).unwrap().state, failed);
+    // It may be planned again.
+    queue.push(job(Work::Demote, &[1])).unwrap();
+}
+
+#[test]
+fn what_runs_is_not_cancelled() {
+    let clock = ManualClock::new();
+    let mut queue = Queue::default();
+    let running = queue.push(job(Work::Stage, &[1])).unwrap().id;
+    let waiting = queue.push(job(Work::Stage, &[2])).unwrap().id;
+    queue.next(clock.instant(), everything).unwrap();
+    assert_eq!(queue.cancel(running), None);
+    assert_eq!(queue.cancel(waiting).unwrap().id, waiting);
+    assert_eq!(queue.cancel(waiting), None);
+    assert_eq!(queue.get(waiting).unwrap().state, State::Cancelled);
+    queue.push(job(Work::Stage, &[2])).unwrap();
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let mut queue = Queue::default();
+    for ino in 0..MOST_JOBS as u64 {
+        queue.push(job(Work::Demote, &[ino])).unwrap();
+    }
+    let refused = queue.push(job(Work::Demote, &[1 << 40]));
+    assert_eq!(refused, Err(Refused::Full));
+}
+
+#[test]
+fn jobs_survive_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
+    let open = || Jobs::open(dir.path(), Arc::clone(&clock), false).unwrap();
+    let jobs = open();
+    let first = jobs.push(job(Work::Stage, &[1, 2])).unwrap();
+    let second = jobs.push(job(Work::Demote, &[3])).unwrap();
+    assert_eq!(jobs.cancel(Some(first)).len(), 1);
+    drop(jobs);
+    let jobs = open();
+    let ids: Vec<JobId> = jobs.list().iter().map(|entry| entry.job.id).collect();
+    assert_eq!(ids, [second]);
+    assert_eq!(jobs.list()[0].state, State::Queued);
+    // Numbers are not used again, also where nothing waits.
+    assert_eq!(jobs.cancel(None).len(), 1);
+    drop(jobs);
+    assert!(open().push(job(Work::Stage, &[1])).unwrap() > second);
+}
+
+#[test]
+fn a_volume_that_may_not_be_written_takes_no_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = Jobs::open(dir.path(), Arc::new(ManualClock::new()), true).unwrap();
+    assert!(matches!(jobs.push(job(Work::Stage, &[1])), Err(JobError::Closed)));
+    assert!(!dir.path().join(FILE_NAME).exists());
+}
+
+#[test]
+fn a_cut_line_loses_itself_and_a_damaged_one_what_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    let (mut journal, _) = Journal::open(&path).unwrap();
+    for id in 1..=3 {
+        journal.add(&Job { id, ..job(Work::Stage, &[id]) }).unwrap();
+    }
+    drop(journal);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let ids = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let (_, found) = Journal::open(&path).unwrap();
+        (found.jobs.keys().copied().collect::<Vec<_>>(), found.damage.is_some())
+    };
+    assert_eq!(ids(&text), (vec![1, 2, 3], false));
+    assert_eq!(ids(&text[..text.len() - 1]), (vec![1, 2], false));
+    assert_eq!(ids(&text.replace("add {\"id\":2", "odd {\"id\":2")), (vec![1], true));
+    assert_eq!(ids("firn-jobs 2\n"), (vec![], true));
+    assert_eq!(ids(&format!("firn-jobs 1\nadd {}\n", "x".repeat(1 << 20))), (vec![], true));
+    assert_eq!(ids(""), (vec![], false));
+}
+
+#[test]
+fn a_journal_does_not_grow_with_what_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    let (mut journal, _) = Journal::open(&path).unwrap();
+    let stays = Job { id: 1, ..job(Work::Demote, &[1]) };
+    journal.add(&stays).unwrap();
+    for id in 2..3000 {
+        journal.add(&Job { id, ..job(Work::Demote, &[id]) }).unwrap();
+        journal.end(id, id, std::iter::once(&stays)).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap().lines().count() < 1200);
+    let (_, found) = Journal::open(&path).unwrap();
+    assert_eq!((found.jobs.len(), found.last, found.damage), (1, 2999, None));
+}
+
+#[test]
+fn long_lists_become_several_jobs_and_long_names_are_cut() {
+    let parts: Vec<Part> = (0..MAX_FILES as u64 + 1).map(Part::whole).collect();
+    let lens: Vec<usize> = super::split(parts).map(|parts| parts.len()).collect();
+    assert_eq!(lens, [MAX_FILES, 1]);
+    let name = Job::new(Work::Stage, vec![Part::whole(1)], &"ü".repeat(600), "", 0).name;
+    assert!(name.len() <= 512 && name.chars().all(|c| c == 'ü'), "{name}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_the_journal(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        std::fs::write(&path, text).unwrap();
+        Journal::open(&path).unwrap();
+    }
+
+    #[test]
+    fn every_pushed_part_is_done_once(
+        works in proptest::collection::vec((0..4_usize, proptest::collection::vec(0..20_u64, 1..6)), 1..30)
+    ) {
+        let clock = ManualClock::new();
+        let mut queue = Queue::default();
+        let all = [Work::Stage, Work::Promote, Work::CopyAhead, Work::Demote];
+        let mut expected = std::collections::HashSet::new();
+        for (work, inos) in works {
+            let work = all[work];
+            if let Ok(job) = queue.push(job(work, &inos)) {
+                for part in job.parts {
+                    prop_assert!(expected.insert((work, part)), "twice");
+                }
+            }
+        }
+        while let Some(job) = queue.next(clock.instant(), everything) {
+            for part in &job.parts {
+                prop_assert!(expected.remove(&(job.work, *part)));
+            }
+            queue.done(job.id);
+        }
+        prop_assert!(expected.is_empty());
+    }
+}
+
+#[test]
+fn waiting_for_a_job_has_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = Jobs::open(dir.path(), Arc::new(ManualClock::new()), false).unwrap();
+    let id = jobs.push(job(Work::Stage, &[1])).unwrap();
+    assert_eq!(jobs.wait(id, Duration::from_millis(1)).unwrap().state, State::Queued);
+    assert!(jobs.is_coming(1) && !jobs.is_coming(2));
+}

@@ -1,0 +1,166 @@
+//! Where files are to lie: who looks at how they are used, plans, and has the plans carried out.
+//!
+//! Here things meet that know nothing of each other: the policy ([`crate::policy`]), the use of
+//! files ([`uses`]), pins, what reads of cold data bring back ([`firn_tiering::recall`]), and the
+//! jobs that move. *Flow*: uses and pins are noted as they happen; one thread plans from time to time
+//! and under pressure; plans become jobs; jobs look again before they act. The block store's own
+//! order under pressure asks [`steward`]. *Crash*: uses are stored every few minutes, jobs and pins
+//! at once; what is lost costs precision. *Failure*: a policy that cannot be read leaves the last
+//! good one; whatever fails here is told in `status` and never stops a read or a write.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use firn_mount::namespace::Namespace;
+use firn_mount::types::{Ino, PinTier};
+use firn_tiering::Clock;
+use firn_tiering::recall::{Promote, Recall};
+use parking_lot::{Mutex, RwLock};
+
+use super::jobs::job::{Job, Part, Work};
+use super::jobs::{JobError, Jobs};
+use super::schedule::Stop;
+
+mod candidates;
+mod held;
+mod observer;
+pub(super) mod pins;
+mod run;
+// mod steward;
+mod tell;
+mod uses;
+
+use held::Held;
+pub(super) use observer::Watcher;
+use pins::Pins;
+use run::State;
+use uses::Uses;
+
+/// Most files that reads want back and that are not queued yet.
+const MOST_WANTED: usize = 4096;
+
+/// What decides where the files of one volume lie.
+pub struct Placement {
+    clock: Arc<dyn Clock>,
+    names: Arc<Namespace>,
+    /// Work on files.
+    pub jobs: Jobs,
+    pins: Pins,
+    uses: Uses,
+    recall: Recall,
+    held: RwLock<Arc<Held>>,
+    /// What reads want back, until the thread comes by.
+    wanted: Mutex<Vec<Part>>,
+    state: Mutex<State>,
+    stop: Stop,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Placement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Placement").field("jobs", &self.jobs).finish_non_exhaustive()
+    }
+}
+
+impl Placement {
+    /// What the files in the volume directory `dir` say. Memory for uses is at most `use_bytes`.
+    pub(super) fn open(
+        dir: &Path,
+        names: &Arc<Namespace>,
+        clock: &Arc<dyn Clock>,
+        use_bytes: u64,
+        read_only: bool,
+    ) -> anyhow::Result<Self> {
+        let jobs = Jobs::open(dir, Arc::clone(clock), read_only).context("opening jobs")?;
+        let held = Held::load(dir);
+        let recall = Recall::new(&held.recall(), Arc::clone(clock));
+        let uses = Uses::load(dir, clock, use_bytes, read_only, &held.policy);
+        Ok(Self {
+            clock: Arc::clone(clock),
+            names: Arc::clone(names),
+            jobs,
+            pins: Pins::load(dir),
+            uses,
+            recall,
+            held: RwLock::new(Arc::new(held)),
+            wanted: Mutex::default(),
+            state: Mutex::default(),
+            stop: Stop::default(),
+            thread: Mutex::default(),
+        })
+    }
+
+    /// Seconds after 1970; a clock before that counts as 1970.
+    fn now_s(&self) -> u64 {
+        self.now_ms() / 1000
+    }
+
+    /// Milliseconds after 1970.
+    fn now_ms(&self) -> u64 {
+        let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The policy that holds.
+    fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.held.read())
+    }
+
+    /// Whether a file may still leave hot, for a reason of `planned` seconds after 1970: nobody has
+    /// pinned it there and nobody has used it since.
+    pub(super) fn may_demote(&self, ino: Ino, planned: u64) -> bool {
+        let pin = self.pins.holding(&self.names, ino, self.now_s()).ok().flatten();
+        let is_kept = pin.is_some_and(|holding| holding.pin.tier == PinTier::Hot);
+        let is_used = self.uses.last_ms(ino).is_some_and(|last| last / 1000 > planned);
+        !is_kept && !is_used
+    }
+
+    /// Notes what a read of cold data wants back.
+    fn want_back(&self, ino: Ino, what: Promote) {
+        let range = match what {
+            Promote::Whole => None,
+            Promote::Range(range) => Some((range.start, range.end.saturating_sub(range.start))),
+        };
+        let mut wanted = self.wanted.lock();
+        if wanted.len() < MOST_WANTED {
+            wanted.push(Part { ino: ino.0, range });
+        }
+    }
+
+    /// Makes jobs of what reads want back.
+    fn queue_wanted(&self) {
+        let wanted = std::mem::take(&mut *self.wanted.lock());
+        for parts in super::jobs::split(wanted) {
+            let name = self.name_of(&parts);
+            let job = Job::new(Work::Promote, parts, &name, "read from cold again", self.now_s());
+            self.queue(job);
+        }
+    }
+
+    /// Queues what nobody waits for.
+    fn queue(&self, job: Job) -> Option<u64> {
+        match self.jobs.push(job) {
+            Ok(id) => Some(id),
+            Err(JobError::Refused(_) | JobError::Closed) => None,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "queueing a job");
+                None
+            }
+        }
+    }
+
+    /// What people know some parts by.
+    fn name_of(&self, parts: &[Part]) -> String {
+        let first = parts.first().map(|part| self.names.path(Ino(part.ino))).unwrap_or_default();
+        let first = String::from_utf8_lossy(&first);
+        match parts.len() {
+            0 | 1 => first.into_owned(),
+            many => format!("{first} and {} more", many - 1),
+        }
+    }
+}
+
+/// Between two looks around.
+const TICK: Duration = Duration::from_secs(1);

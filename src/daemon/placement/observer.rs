@@ -1,0 +1,64 @@
+//! What happens to files, as the volume tells it: uses are noted, reads of cold data get their turn
+//! and may bring back what they read. All of it from memory.
+
+use std::sync::Arc;
+
+use firn_mount::types::{Caller, Ino, OpenMode};
+use firn_mount::volume::{Admission, Observer, Told, Touch};
+use firn_mount::{FsError, FsResult};
+use firn_tiering::Wait;
+use firn_tiering::recall::ColdRead;
+
+use super::Placement;
+
+/// A placement that observes.
+pub(in crate::daemon) struct Watcher(pub(in crate::daemon) Arc<Placement>);
+
+impl Observer for Watcher {
+    fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode) {
+        self.0.uses.opened(&self.0.names, ino, caller, mode);
+    }
+
+    fn read(&self, touch: &Touch, waited: bool) {
+        let is_scan = self.0.uses.read(touch);
+        if !waited || touch.len == 0 {
+            return;
+        }
+        let file_size = self.0.names.inode(touch.ino).map_or(0, |inode| inode.size);
+        let read = ColdRead {
+            user: touch.caller.uid,
+            item: touch.ino.0,
+            range: touch.offset..touch.offset.saturating_add(touch.len),
+            file_size,
+            is_scan,
+        };
+        if let Some(what) = self.0.recall.served(&read) {
+            self.0.want_back(touch.ino, what);
+        }
+    }
+
+    fn written(&self, touch: &Touch) {
+        self.0.uses.written(touch);
+    }
+
+    fn admit(&self, touch: &Touch, wait: Wait) -> FsResult<Admission> {
+        let admitted = self.0.recall.admit(touch.caller.uid, wait).map_err(FsError::from)?;
+        Ok(Some(Box::new(admitted)))
+    }
+
+    fn removed(&self, ino: Ino) {
+        self.0.uses.removed(ino);
+        self.0.recall.forget(ino.0);
+        self.0.pins.note(ino, None);
+    }
+
+    fn pin_changed(&self, ino: Ino) {
+        let value = self.0.names.getxattr(ino, super::pins::NAME);
+        let pin = value.ok().and_then(|value| firn_mount::types::Pin::parse(&value));
+        self.0.pins.note(ino, pin);
+    }
+
+    fn tell(&self, ino: Ino, what: Told) -> Option<String> {
+        self.0.tell(ino, what)
+    }
+}

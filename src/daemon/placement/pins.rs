@@ -1,0 +1,182 @@
+//! Which files and directories are pinned. A pin is the attribute `user.firn.pin` of the file or
+//! directory itself, and holds for all below that have none of their own; here is an index of them,
+//! so that one question costs a look at the directories above a file and not at their attributes.
+//!
+//! *Truth*: the attributes. The index lies in a file that is replaced as a whole; where it is lost or
+//! a pin came some other way (a receive, a rollback), [`Pins::note`] puts it right when the file is
+//! walked over next. *Bounds*: [`MOST_PINS`]; later ones hold for the policy, which reads attributes
+//! as it walks, and not for what is decided in between.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use firn_mount::FsResult;
+use firn_mount::namespace::Namespace;
+use firn_mount::types::{Ino, Pin};
+use parking_lot::RwLock;
+
+/// The attribute.
+pub(in crate::daemon) const NAME: &[u8] = b"user.firn.pin";
+
+/// Name of the index in the volume directory.
+const FILE_NAME: &str = "pins";
+
+/// Its first line.
+const HEADER: &str = "firn-pins 1";
+
+/// Pins in the index.
+const MOST_PINS: usize = 1 << 20;
+
+/// Longest index that is read, in bytes.
+const MAX_LEN: u64 = 64 << 20;
+
+/// The index.
+#[derive(Debug)]
+pub(super) struct Pins {
+    file: PathBuf,
+    pins: RwLock<HashMap<Ino, Pin>>,
+}
+
+/// A pin that holds for a file, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Holding {
+    pub(super) pin: Pin,
+    /// The file itself, or the directory above that has it.
+    pub(super) on: Ino,
+}
+
+impl Pins {
+    /// What the index in `dir` says; nothing when there is none, or one that makes no sense.
+    pub(super) fn load(dir: &std::path::Path) -> Self {
+        let file = dir.join(FILE_NAME);
+        let pins = match read(&file) {
+            Ok(pins) => pins,
+            Err(error) => {
+                tracing::warn!(%error, "{} is made again as files are walked over", file.display());
+                HashMap::new()
+            }
+        };
+        Self { file, pins: RwLock::new(pins) }
+    }
+
+    /// Takes in the pin that a file or directory has now.
+    pub(super) fn note(&self, ino: Ino, pin: Option<Pin>) {
+        if self.pins.read().get(&ino).copied() == pin {
+            return;
+        }
+        let mut pins = self.pins.write();
+        match pin {
+            Some(pin) if pins.len() < MOST_PINS || pins.contains_key(&ino) => {
+                pins.insert(ino, pin);
+            }
+            Some(_) => return,
+            None => {
+                pins.remove(&ino);
+            }
+        }
+        if let Err(error) = self.store(&pins) {
+            tracing::warn!(%error, "writing {}", self.file.display());
+        }
+    }
+
+    fn store(&self, pins: &HashMap<Ino, Pin>) -> io::Result<()> {
+        let aside = self.file.with_extension("new");
+        let mut text = format!("{HEADER}\n");
+        for (ino, pin) in pins {
+            text.push_str(&format!("{} {pin}\n", ino.0));
+        }
+        File::create(&aside)?.write_all(text.as_bytes())?;
+        std::fs::rename(aside, &self.file)
+    }
+
+    /// Whether nothing is pinned.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pins.read().is_empty()
+    }
+
+    /// The pin that holds for a file: its own, or that of the nearest directory above. `now` is in
+    /// seconds after 1970.
+    pub(super) fn holding(
+        &self,
+        names: &Namespace,
+        ino: Ino,
+        now: u64,
+    ) -> FsResult<Option<Holding>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        if let Some(own) = self.own(ino, now) {
+            return Ok(Some(own));
+        }
+        let above = names.directories_above(ino)?;
+        Ok(above.into_iter().find_map(|dir| self.own(dir, now)))
+    }
+
+    /// The pin of a file or directory itself, if it still holds.
+    fn own(&self, ino: Ino, now: u64) -> Option<Holding> {
+        let pin = self.pins.read().get(&ino).copied().filter(|pin| pin.holds(now))?;
+        Some(Holding { pin, on: ino })
+    }
+
+    /// All pins, by inode number.
+    pub(super) fn all(&self) -> Vec<(Ino, Pin)> {
+        let mut all: Vec<_> = self.pins.read().iter().map(|(ino, pin)| (*ino, *pin)).collect();
+        all.sort_unstable_by_key(|(ino, _)| *ino);
+        all
+    }
+}
+
+fn read(file: &std::path::Path) -> io::Result<HashMap<Ino, Pin>> {
+    let wrong = |line: usize| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} makes no sense"))
+    };
+    let mut text = String::new();
+    match File::open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        file => file?.take(MAX_LEN).read_to_string(&mut text)?,
+    };
+    let mut lines = text.lines();
+    if lines.next() != Some(HEADER) {
+        return Err(wrong(1));
+    }
+    let mut pins = HashMap::new();
+    for (number, line) in (2..).zip(lines) {
+        let (ino, pin) = line.split_once(' ').ok_or_else(|| wrong(number))?;
+        let ino: u64 = ino.parse().map_err(|_| wrong(number))?;
+        let pin = Pin::parse(pin.as_bytes()).ok_or_else(|| wrong(number))?;
+        if pins.len() < MOST_PINS {
+            pins.insert(Ino(ino), pin);
+        }
+    }
+    Ok(pins)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use firn_mount::types::PinTier;
+
+    use super::*;
+
+    #[test]
+    fn the_index_is_remembered_and_damage_empties_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::load(dir.path());
+        let (hot, cold) =
+            (Pin { tier: PinTier::Hot, until: Some(77) }, Pin { tier: PinTier::Cold, until: None });
+        pins.note(Ino(5), Some(hot));
+        pins.note(Ino(6), Some(cold));
+        pins.note(Ino(7), Some(cold));
+        pins.note(Ino(7), None);
+        let expected = [(Ino(5), hot), (Ino(6), cold)];
+        assert_eq!(pins.all(), expected);
+        assert_eq!(Pins::load(dir.path()).all(), expected);
+        for damaged in ["", "firn-pins 2\n", "firn-pins 1\n5\n", "firn-pins 1\n5 warm\n"] {
+            std::fs::write(dir.path().join(FILE_NAME), damaged).unwrap();
+            assert!(Pins::load(dir.path()).is_empty(), "{damaged}");
+        }
+    }
+}

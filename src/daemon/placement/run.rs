@@ -1,0 +1,220 @@
+//! Planning, from time to time and under pressure, and making jobs of plans.
+//!
+//! A run looks at every file, which takes a while: it goes on beside everything else, gives way
+//! between two files when the mount is to end, and is left out where nothing could come of it.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use firn_tiering::store::Usage;
+
+use super::candidates::Candidates;
+use super::held::Held;
+use super::{Placement, TICK};
+use crate::daemon::assemble::Parts;
+use crate::daemon::jobs::job::{Job, Part, Work};
+use crate::daemon::jobs::split;
+use crate::policy::planner::{self, Move, MoveAction, Plan, TierUsage};
+use crate::policy::settings::Mode;
+
+/// Shortest pause between two runs under pressure.
+const PRESSED_PAUSE: Duration = Duration::from_secs(15);
+
+/// Between two times that uses are stored.
+const STORE_EVERY: Duration = Duration::from_secs(300);
+
+/// What is remembered between runs.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    last: Option<Instant>,
+    stored: Option<Instant>,
+    /// What `status` says about the last run.
+    pub(super) report: Option<LastRun>,
+}
+
+/// The last run, for `status`.
+#[derive(Clone, Debug)]
+pub(super) struct LastRun {
+    /// Seconds after 1970.
+    pub(super) at_s: u64,
+    pub(super) moves: u64,
+    pub(super) bytes: u64,
+    pub(super) failure: Option<String>,
+}
+
+/// A plan with what it follows from.
+pub(in crate::daemon) struct Planned {
+    pub(in crate::daemon) plan: Plan,
+    pub(super) held: Arc<Held>,
+    pub(super) used_bytes: u64,
+}
+
+impl Placement {
+    /// Begins to plan from time to time, and to work.
+    pub(in crate::daemon) fn start(self: &Arc<Self>, parts: &Arc<Parts>) {
+        self.apply(parts);
+        self.jobs.start(parts);
+        let own = Arc::clone(self);
+        // The thread must not keep the parts open.
+        let parts = Arc::downgrade(parts);
+        let thread = std::thread::Builder::new()
+            .name("firn-placement".into())
+            .spawn(move || own.run(&parts));
+        match thread {
+            Ok(thread) => *self.thread.lock() = Some(thread),
+            Err(error) => tracing::error!(%error, "no thread for placement"),
+        }
+    }
+
+    /// Ends planning and working; what is under way is waited for. Uses are stored.
+    pub(in crate::daemon) fn stop(&self) {
+        self.stop.stop();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread for placement panicked");
+        }
+        self.jobs.stop();
+        self.uses.store();
+    }
+
+    fn run(&self, parts: &Weak<Parts>) {
+        while self.stop.sleep(TICK) {
+            let Some(parts) = parts.upgrade() else { return };
+            self.tick(&parts);
+        }
+    }
+
+    fn tick(&self, parts: &Parts) {
+        if let Some(held) = self.held().renewed() {
+            *self.held.write() = Arc::new(held);
+            self.apply(parts);
+        }
+        self.queue_wanted();
+        self.uses.tick(&self.held().policy);
+        let now = self.clock.instant();
+        let mut state = self.state.lock();
+        let elapsed =
+            |since: Option<Instant>| since.map(|since| now.saturating_duration_since(since));
+        if elapsed(state.stored).is_none_or(|passed| passed >= STORE_EVERY) {
+            state.stored = Some(now);
+            self.uses.store();
+        }
+        let held = self.held();
+        let is_pressed = is_above_high(&held, &parts.store.usage());
+        let pause = if is_pressed { PRESSED_PAUSE } else { held.policy.defaults.interval.0 };
+        // The first run waits as well: whoever mounts wants something else first.
+        let last = *state.last.get_or_insert(now);
+        if now.saturating_duration_since(last) < pause {
+            return;
+        }
+        state.last = Some(now);
+        drop(state);
+        if is_pressed || has_orders(&held) || !self.pins.is_empty() {
+            self.run_once(parts);
+        }
+    }
+
+    /// Has everything that follows a policy follow the one that holds now.
+    fn apply(&self, _parts: &Parts) {
+        let held = self.held();
+        self.recall.set(&held.recall());
+    }
+
+    fn run_once(&self, parts: &Parts) {
+        let stops = || self.stop.is_stopping();
+        let outcome = self.plan(parts, &stops).and_then(|planned| {
+            let (moves, bytes) = (planned.plan.totals.moves, planned.plan.totals.bytes);
+            self.carry_out(&planned.plan)?;
+            Ok((moves, bytes))
+        });
+        if stops() {
+            return;
+        }
+        let failure = outcome.as_ref().err().map(|error| format!("{error:#}"));
+        if let Some(failure) = &failure {
+            tracing::warn!(failure, "planning failed");
+        }
+        let (moves, bytes) = outcome.unwrap_or_default();
+        let report = LastRun { at_s: self.now_s(), moves, bytes, failure };
+        self.state.lock().report = Some(report);
+    }
+
+    /// What would move now. Nothing is changed.
+    pub(in crate::daemon) fn plan(
+        &self,
+        parts: &Parts,
+        stops: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Planned> {
+        let held = self.held();
+        let usage = parts.store.usage();
+        let tiers = tier_usage(parts, &usage);
+        let candidates = Candidates::new(parts, self, stops);
+        let plan = planner::plan(candidates, &tiers, &held.policy, &held.rules);
+        if stops() {
+            return Err(anyhow!("the volume is being closed"));
+        }
+        Ok(Planned { plan, held, used_bytes: tiers.hot_used_bytes })
+    }
+
+    /// Makes jobs of a plan, in its order; returns the number of the last.
+    pub(in crate::daemon) fn carry_out(&self, plan: &Plan) -> anyhow::Result<Option<u64>> {
+        let mut last = None;
+        for works in [MoveAction::Demote, MoveAction::Promote, MoveAction::CopyAhead] {
+            let moves: Vec<&Move> = plan.moves.iter().filter(|one| one.action == works).collect();
+            for one in &moves {
+                let path = String::from_utf8_lossy(&one.path);
+                tracing::info!(%path, action = one.action.name(), bytes = one.bytes, why = one.why, "planned");
+            }
+            let why = moves.first().map_or_else(String::new, |one| one.why.clone());
+            let parts = moves.iter().map(|one| Part::whole(one.ino)).collect();
+            for parts in split(parts) {
+                let name = self.name_of(&parts);
+                let job = Job::new(work_of(works), parts, &name, &why, self.now_s());
+                last = self.queue(job).or(last);
+            }
+        }
+        Ok(last)
+    }
+}
+
+fn work_of(action: MoveAction) -> Work {
+    match action {
+        MoveAction::CopyAhead => Work::CopyAhead,
+        MoveAction::Demote => Work::Demote,
+        MoveAction::Promote => Work::Promote,
+    }
+}
+
+/// Whether something may come of a plan although there is room.
+fn has_orders(held: &Held) -> bool {
+    held.policy.defaults.mode != Mode::Manual || !held.policy.rules.is_empty()
+}
+
+fn is_above_high(held: &Held, usage: &Usage) -> bool {
+    let capacity = usage.hot_capacity.unwrap_or(u64::MAX);
+    usage.has_cold && usage.hot_bytes.saturating_add(usage.other_bytes) > held.marks(capacity).high
+}
+
+fn tier_usage(parts: &Parts, usage: &Usage) -> TierUsage {
+    let cold_free = match (usage.has_cold, usage.cold_capacity) {
+        (false, _) => Some(0),
+        (true, capacity) => capacity.map(|capacity| capacity.saturating_sub(usage.cold_bytes)),
+    };
+    TierUsage {
+        hot_used_bytes: usage.hot_bytes.saturating_add(usage.other_bytes),
+        hot_capacity_bytes: usage.hot_capacity.unwrap_or(parts.config.hot_capacity.0),
+        hot_only_bytes: usage.hot_only_bytes,
+        cold_free_bytes: cold_free,
+    }
+}
+
+/// A run that somebody asked for.
+pub(in crate::daemon) fn refuse_without_cold(parts: &Parts) -> anyhow::Result<()> {
+    match (&parts.cold, parts.read_only) {
+        (None, _) => Err(anyhow!("the volume has no cold tier")).context("planning"),
+        (_, true) => Err(anyhow!("the volume is mounted read-only")).context("planning"),
+        _ => Ok(()),
+    }
+}
