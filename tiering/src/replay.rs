@@ -3,17 +3,22 @@
 //!
 //! Pure: no clock, no file, no chance. An item is a number here, whatever it names. The same
 //! [`Cache`] runs whole traces ([`replay`]), the rows of a comparison and the shadow caches of the
-//! guardrail, so that all of them mean the same by a hit.
+//! guardrail, so that all of them mean the same by a hit. [`trace`] is how traces are stored.
 
+mod compare;
 mod lists;
 mod lru;
+mod offline;
 mod s3fifo;
+pub mod trace;
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
+pub use compare::{Contender, Report, Row, baselines, compare, footprint, report};
 pub use lru::Lru;
+pub use offline::{Bound, Goal, Offline, bound};
 pub use s3fifo::S3Fifo;
 
 use crate::mix::ByMix;
