@@ -3,9 +3,18 @@
 //!
 //! [`history`] is one item's past in 104 bytes, [`features`] turns it into the numbers that the
 //! classifier reads. Both are pure: time comes with each call, nothing here waits or stores.
+//! [`map`] holds the pasts of all items in use and stores them, [`scans`] tells which accesses do
+//! not count, and [`decayed`] is the one number that is kept of a segment.
 
+pub mod decayed;
 pub mod features;
 pub mod history;
+pub mod map;
+pub mod scans;
+mod table;
 
+pub use decayed::Decayed;
 pub use features::{FEATURES, Facts, Features, features};
 pub use history::{Access, AccessKind, History};
+pub use map::{Known, Map, MapStatus, Place};
+pub use scans::{Class, Declared, Scanner, Scans, ScansConfig};
