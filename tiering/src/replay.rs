@@ -6,6 +6,8 @@
 //! guardrail, so that all of them mean the same by a hit. [`trace`] is how traces are stored.
 
 mod compare;
+mod guardrail;
+mod judge;
 mod lists;
 mod lru;
 mod offline;
@@ -17,6 +19,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 pub use compare::{Contender, Report, Row, baselines, compare, footprint, report};
+pub use guardrail::{Fallback, Guarded, Guardrail, GuardrailConfig};
+pub use judge::{Baseline, Figures, Hits, Judge, JudgeConfig, State};
 pub use lru::Lru;
 pub use offline::{Bound, Goal, Offline, bound};
 pub use s3fifo::S3Fifo;
