@@ -1,14 +1,16 @@
 //! Replays a trace of accesses against a strategy of eviction: what would have been a hit, what would
 //! have been recalled.
 //!
-//! Pure: no clock, no file, no chance. An item is a number here, whatever it names. The same
+//! Replaying is pure: no clock, no file, no chance. An item is a number here, whatever it names. The same
 //! [`Cache`] runs whole traces ([`replay`]), the rows of a comparison and the shadow caches of the
-//! guardrail, so that all of them mean the same by a hit. [`trace`] is how traces are stored.
+//! guardrail, so that all of them mean the same by a hit. Beside that, [`trace`] is how traces are
+//! stored, and [`log`] how a running volume keeps one; only these two touch files.
 
 mod compare;
 mod guardrail;
 mod judge;
 mod lists;
+pub mod log;
 mod lru;
 mod offline;
 mod s3fifo;
@@ -21,9 +23,11 @@ use serde::Serialize;
 pub use compare::{Contender, Report, Row, baselines, compare, footprint, report};
 pub use guardrail::{Fallback, Guarded, Guardrail, GuardrailConfig};
 pub use judge::{Baseline, Figures, Hits, Judge, JudgeConfig, State};
+pub use log::{AccessLog, LogConfig, LogRead, LogStatus};
 pub use lru::Lru;
 pub use offline::{Bound, Goal, Offline, bound};
 pub use s3fifo::S3Fifo;
+pub use trace::{Pseudonyms, TraceReader, TraceWriter, read_trace};
 
 use crate::mix::ByMix;
 

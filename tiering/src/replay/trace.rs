@@ -244,4 +244,4 @@ impl std::fmt::Debug for Pseudonyms {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
