@@ -12,6 +12,7 @@
 
 pub mod client;
 mod passing;
+pub mod placement;
 pub mod protocol;
 pub mod server;
 pub mod tree;

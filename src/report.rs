@@ -12,11 +12,15 @@ pub mod datasets;
 pub mod diff;
 pub mod explain;
 pub mod files;
+pub mod model;
+pub mod placement;
+pub mod policy;
 pub mod progress;
 pub mod properties;
 pub mod snapshots;
 pub mod status;
 pub mod table;
+pub mod tier;
 
 /// Writes a listing or a line to standard output.
 pub fn print(text: &str) -> anyhow::Result<()> {

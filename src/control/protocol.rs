@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::placement::{ModelAct, PolicyAct, TierAct};
 use super::tree::{DatasetAct, SnapshotAct};
 use crate::failure::Failure;
 
@@ -55,6 +56,12 @@ pub enum Verb {
     Stage(Files),
     /// State of each file: file items.
     List(Files),
+    /// Plans.
+    Policy(PolicyAct),
+    /// Where files lie, and work on that.
+    Tier(TierAct),
+    /// The classifier.
+    Model(ModelAct),
     /// Datasets.
     Dataset(DatasetAct),
     /// Snapshots.

@@ -284,6 +284,11 @@ impl Parts {
         self.backup.is_some()
     }
 
+    /// Where blocks lie, as far as they are safe there.
+    pub(super) fn storage(&self) -> BlockStorage {
+        BlockStorage::new(Arc::clone(&self.store), self.frontier.clone())
+    }
+
     /// Writes back what is in memory, and makes a verified backup of the namespace.
     pub fn back_up(&self) -> anyhow::Result<()> {
         if self.backup.is_none() {

@@ -10,6 +10,7 @@ use firn_mount::types::Ino;
 use super::assemble::Parts;
 use super::moves::{self, Direction};
 use super::phase::{Phase, State};
+use super::placement::PlacementAnswers;
 use super::state::{self, Fixed};
 use super::tree::TreeAnswers;
 use super::{Job, inspect};
@@ -57,6 +58,10 @@ impl Answers {
     fn tree(&self) -> TreeAnswers<'_> {
         let Self { parts, kernel, fixed, .. } = self;
         TreeAnswers::mounted(parts, kernel, &fixed.mountpoint)
+    }
+
+    fn placement(&self) -> PlacementAnswers<'_> {
+        PlacementAnswers { parts: &self.parts, kernel: &self.kernel }
     }
 
     fn explain(&self, ino: Ino, out: &mut Outbox) -> anyhow::Result<()> {
@@ -122,6 +127,9 @@ impl Handler for Answers {
             Verb::Recompress(files) => self.move_files(&files, Direction::Recompress, out),
             Verb::Release(files) => self.move_files(&files, Direction::Release, out),
             Verb::Stage(files) => self.move_files(&files, Direction::Stage, out),
+            Verb::Policy(act) => self.placement().policy(&act, out),
+            Verb::Tier(act) => self.placement().tier(act, out),
+            Verb::Model(act) => self.placement().model(act, out),
             Verb::Dataset(act) => self.tree().dataset(act, out),
             Verb::Snapshot(act) => self.tree().snapshot(act, out),
         }

@@ -34,7 +34,7 @@ pub(super) fn kind_name(kind: FileKind) -> &'static str {
 }
 
 /// `name` below `dir`, for people.
-fn joined(dir: &str, name: &[u8]) -> String {
+pub(super) fn joined(dir: &str, name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     if dir.ends_with('/') { format!("{dir}{name}") } else { format!("{dir}/{name}") }
 }

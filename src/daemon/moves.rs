@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use firn_mount::types::{FileKind, Ino};
-use firn_tiering::store::Moved as StoreMoved;
+use firn_tiering::store::{Moved as StoreMoved, Residence};
 use firn_tiering::{BlockId, Wait};
 
 use super::assemble::Parts;
@@ -51,25 +51,10 @@ pub(super) fn run(
     direction: Direction,
     out: &mut Outbox,
 ) -> anyhow::Result<Moved> {
-    if parts.cold.is_none() && direction != Direction::Recompress {
-        return Err(anyhow!("the volume has no cold tier"))
-            .hint("name one as `cold` in firn.toml and mount again");
-    }
-    if parts.read_only {
-        return Err(anyhow!("the volume is mounted read-only")).hint("mount it writable");
-    }
-    // What is still in memory has no blocks that could move.
-    parts.volume.sync().context("writing what is in memory")?;
-    let mut mover = Mover { parts, direction, out, seen: HashSet::new(), moved: Moved::default() };
+    check(parts, direction)?;
+    let mut mover = Mover::new(parts, direction, out);
     let mut batch = Vec::new();
-    inspect::walk(&parts.volume, Ino(files.ino), &files.name, files.recursive, &mut |_, attr| {
-        if attr.kind != FileKind::File {
-            return Ok(());
-        }
-        mover.moved.files += 1;
-        inspect::blocks(&parts.namespace, attr.ino, &mut batch)?;
-        if batch.len() >= BATCH { mover.batch(&mut batch) } else { Ok(()) }
-    })?;
+    mover.gather(files, &mut batch)?;
     mover.batch(&mut batch)?;
     let moved = mover.moved;
     if direction == Direction::Archive {
@@ -78,6 +63,63 @@ pub(super) fn run(
         parts.back_up().context("backing up the namespace")?;
     }
     Ok(moved)
+}
+
+/// Brings back what several `files` name, and says how many bytes of all are there.
+pub(super) fn stage(parts: &Parts, files: &[Files], out: &mut Outbox) -> anyhow::Result<Moved> {
+    check(parts, Direction::Stage)?;
+    let mut mover = Mover::new(parts, Direction::Stage, out);
+    for files in files {
+        mover.total_bytes += absent_below(parts, files)?;
+    }
+    mover.tell()?;
+    let mut batch = Vec::new();
+    for files in files {
+        mover.gather(files, &mut batch)?;
+    }
+    mover.batch(&mut batch)?;
+    Ok(mover.moved)
+}
+
+/// Whether anything can move that way. What is still in memory has no blocks that could: it is
+/// written first.
+fn check(parts: &Parts, direction: Direction) -> anyhow::Result<()> {
+    if parts.cold.is_none() && direction != Direction::Recompress {
+        return Err(anyhow!("the volume has no cold tier"))
+            .hint("name one as `cold` in firn.toml and mount again");
+    }
+    if parts.read_only {
+        return Err(anyhow!("the volume is mounted read-only")).hint("mount it writable");
+    }
+    parts.volume.sync().context("writing what is in memory")
+}
+
+/// Stored bytes of what `files` names that are not in hot. A block that several files share may
+/// count more than once.
+fn absent_below(parts: &Parts, files: &Files) -> anyhow::Result<u64> {
+    let (mut sum, mut blocks) = (0, Vec::new());
+    inspect::walk(&parts.volume, Ino(files.ino), &files.name, files.recursive, &mut |_, attr| {
+        if attr.kind != FileKind::File {
+            return Ok(());
+        }
+        inspect::blocks(&parts.namespace, attr.ino, &mut blocks)?;
+        if blocks.len() >= BATCH {
+            sum += absent_bytes(parts, &blocks);
+            blocks.clear();
+        }
+        Ok(())
+    })?;
+    Ok(sum + absent_bytes(parts, &blocks))
+}
+
+/// Stored bytes of blocks that are not in hot, as far as they are known.
+fn absent_bytes(parts: &Parts, blocks: &[BlockId]) -> u64 {
+    let residences = parts.store.residence(blocks);
+    let absent = blocks.iter().zip(residences).filter(|(_, at)| *at == Residence::Cold);
+    absent
+        .filter_map(|(block, _)| parts.store.describe(*block).ok())
+        .map(|info| info.stored_bytes)
+        .sum()
 }
 
 fn doing(what: &str, done_bytes: u64, total_bytes: u64) -> Progress {
@@ -91,9 +133,30 @@ struct Mover<'a> {
     /// Blocks of the batch before, which neighbouring files often share.
     seen: HashSet<BlockId>,
     moved: Moved,
+    /// Bytes that are to be moved; 0 where that is not known.
+    total_bytes: u64,
 }
 
-impl Mover<'_> {
+impl<'a> Mover<'a> {
+    fn new(parts: &'a Parts, direction: Direction, out: &'a mut Outbox) -> Self {
+        let (seen, moved) = (HashSet::new(), Moved::default());
+        Self { parts, direction, out, seen, moved, total_bytes: 0 }
+    }
+
+    /// Adds the blocks of what `files` names to `batch`, and moves whole batches.
+    fn gather(&mut self, files: &Files, batch: &mut Vec<BlockId>) -> anyhow::Result<()> {
+        let parts = self.parts;
+        let (ino, name) = (Ino(files.ino), &files.name);
+        inspect::walk(&parts.volume, ino, name, files.recursive, &mut |_, attr| {
+            if attr.kind != FileKind::File {
+                return Ok(());
+            }
+            self.moved.files += 1;
+            inspect::blocks(&parts.namespace, attr.ino, batch)?;
+            if batch.len() >= BATCH { self.batch(batch) } else { Ok(()) }
+        })
+    }
+
     fn batch(&mut self, blocks: &mut Vec<BlockId>) -> anyhow::Result<()> {
         blocks.sort_unstable();
         blocks.dedup();
@@ -118,7 +181,8 @@ impl Mover<'_> {
     }
 
     fn tell(&mut self) -> io::Result<()> {
-        self.out.progress(doing(self.direction.doing(), self.moved.stored_bytes, 0))
+        let (done, total) = (self.moved.stored_bytes, self.total_bytes);
+        self.out.progress(doing(self.direction.doing(), done, total))
     }
 
     fn archive(&mut self, blocks: &[BlockId]) -> anyhow::Result<Moved> {
@@ -165,6 +229,13 @@ impl Mover<'_> {
     fn stage(&mut self, blocks: &[BlockId]) -> anyhow::Result<Moved> {
         let wait = self.wait();
         let mut teller = Teller::new(self.parts, self.direction);
+        if self.total_bytes > 0 {
+            teller.share = Some(Share {
+                before: self.moved.stored_bytes,
+                bytes: absent_bytes(self.parts, blocks),
+                total: self.total_bytes,
+            });
+        }
         let out = &mut *self.out;
         let moved = self
             .parts
@@ -180,11 +251,22 @@ struct Teller<'a> {
     parts: &'a Parts,
     what: &'static str,
     last: Option<Instant>,
+    share: Option<Share>,
+}
+
+/// Bytes of a batch among all that are moved.
+struct Share {
+    /// Moved before.
+    before: u64,
+    /// Of this batch.
+    bytes: u64,
+    /// In all.
+    total: u64,
 }
 
 impl<'a> Teller<'a> {
     fn new(parts: &'a Parts, direction: Direction) -> Self {
-        Self { parts, what: direction.doing(), last: None }
+        Self { parts, what: direction.doing(), last: None, share: None }
     }
 
     fn tell(&mut self, out: &mut Outbox, done: usize, total: usize) {
@@ -196,6 +278,10 @@ impl<'a> Teller<'a> {
 
     fn tell_bytes(&mut self, out: &mut Outbox, done: u64, total: u64) {
         if self.is_due() {
+            let (done, total) = match &self.share {
+                None => (done, total),
+                Some(share) => (share.before + done.min(share.bytes), share.total),
+            };
             let _ = out.progress(doing(self.what, done, total));
         }
     }

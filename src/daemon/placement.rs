@@ -23,7 +23,10 @@ use super::jobs::job::{Job, Part, Work};
 use super::jobs::{JobError, Jobs};
 use super::schedule::Stop;
 
+mod answers;
 mod candidates;
+mod du;
+mod find;
 mod held;
 mod observer;
 pub(super) mod pins;
@@ -32,6 +35,7 @@ mod run;
 mod tell;
 mod uses;
 
+pub(super) use answers::PlacementAnswers;
 use held::Held;
 pub(super) use observer::Watcher;
 use pins::Pins;

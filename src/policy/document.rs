@@ -139,7 +139,7 @@ impl<'d> Section<'d> {
             );
             return Vec::new();
         };
-        if let Some(above) = array.iter().nth(most) {
+        if let Some(above) = array.get(most) {
             faults.at(above.span().start, format!("more than {most} of {title}"));
         }
         let mut sections = Vec::new();

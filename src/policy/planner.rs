@@ -526,7 +526,7 @@ impl Taking<'_> {
         }
         let prices = &self.policy.tier.cold;
         let (requests, cost) = if is_up {
-            let requests = transfer.div_ceil(GET_BYTES);
+            let requests = get_requests(transfer);
             (requests, prices.get_cost(requests, transfer))
         } else {
             let requests = transfer.div_ceil(PUT_BYTES);
@@ -559,6 +559,16 @@ impl Taking<'_> {
         });
         Ok(())
     }
+}
+
+/// What stands against a move of a file now, other than room and limits.
+pub fn obstacle(candidate: &Candidate, decision: Decision, defaults: &Defaults) -> Option<Skip> {
+    want(candidate, decision, defaults).err()
+}
+
+/// Requests to cold that bring so many bytes back, about.
+pub const fn get_requests(bytes: u64) -> u64 {
+    bytes.div_ceil(GET_BYTES)
 }
 
 /// Whether a file can move now, and what for.

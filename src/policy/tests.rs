@@ -265,10 +265,10 @@ fn what_is_wrong_about_placement_is_named_with_its_place() {
 
 #[test]
 fn everything_that_is_wrong_is_told_in_one_go() {
-    let text = "[defaults]\nmode = \"x\"\nsettle = 5\n\n[[rule]]\n[[snapshots]]\nfoo = 1\n";
+    let text = "[defaults]\nmode = \"x\"\nsettle = 5\n\n[[rule]]\n[[snapshots]]\ndaily = -1\n";
     let PolicyErrors(errors) = Policy::parse(text).unwrap_err();
     let places: Vec<_> = errors.iter().map(|error| (error.line, error.column)).collect();
-    assert_eq!(places, [(2, 8), (3, 10), (5, 1), (6, 1), (7, 1)], "{errors:?}");
+    assert_eq!(places, [(2, 8), (3, 10), (5, 1), (6, 1), (7, 9)], "{errors:?}");
     let shown = PolicyErrors(errors).to_string();
     assert!(shown.starts_with("line 2, column 8: ") && shown.ends_with(" (and 4 more)"), "{shown}");
     // Of faults of syntax there may be several as well, and nothing else is guessed then.
@@ -294,6 +294,7 @@ price_gb_month = 0.02
 mode = "age"
 order = "largest-first"
 max_bytes_per_run = "1TiB"
+max_moves_per_run = 1_0
 [[class]]
 name = "raw"
 path = ["/raw/**", "**/*.raw"]
@@ -327,6 +328,7 @@ timetable = ["20:00 off", "08:00 50MiB/s"]
     assert_eq!(policy.tier.cold.put_cost(2000), 10.0);
     assert_eq!((policy.defaults.mode, policy.defaults.order), (Mode::Age, Order::LargestFirst));
     assert_eq!(policy.defaults.settle, settings::SETTLE);
+    assert_eq!(policy.defaults.max_moves_per_run, 10);
     let files = &policy.classes[0].files;
     assert_eq!(files.ext, ["bam", "fits.gz"]);
     assert_eq!(files.owner, [Owner::Id(0), Owner::Id(1000), Owner::Name("ada".into())]);
