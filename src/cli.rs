@@ -17,6 +17,7 @@ mod explain;
 mod heard;
 mod init;
 mod man;
+mod model;
 mod mount;
 mod mount_options;
 mod names;
@@ -61,6 +62,7 @@ enum Verb {
     Snapshot(snapshot::Snapshot),
     Policy(policy::PolicyVerb),
     Tier(tier::Tier),
+    Model(model::Model),
     Check(check::CheckVerb),
     Recover(recover::Recover),
     Completions(completions::Completions),
@@ -108,6 +110,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Snapshot(verb) => verb.run(),
         Verb::Policy(verb) => verb.run(),
         Verb::Tier(verb) => verb.run(),
+        Verb::Model(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Recover(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),

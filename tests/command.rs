@@ -26,3 +26,5 @@ mod snapshots;
 mod streams;
 #[path = "command/systemd.rs"]
 mod systemd;
+#[path = "command/tiers.rs"]
+mod tiers;

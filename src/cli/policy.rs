@@ -1,38 +1,38 @@
 //! `firn policy`: what a volume does of its own accord.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
 use crate::failure::{EXIT_DONE, Explain};
-use crate::policy::{self, Policy};
+use crate::policy::{self, Policy, PolicyErrors};
 use crate::report;
 use crate::volume_dir;
 use crate::{config, mounts};
 
-/// Say which snapshots a volume takes by itself
+mod explain;
+mod plan;
+mod replay;
+
+/// Say where files lie and which snapshots are taken, by themselves
 ///
-/// The policy is the file policy.toml in the volume directory. For each dataset it says how many
-/// automatic snapshots are kept:
+/// The policy is the file policy.toml in the volume directory. It says when files go to the cold
+/// tier and come back, how much of the network that may take, and for each dataset how many
+/// automatic snapshots are kept. Without a file the defaults hold, and no snapshots are taken.
 ///
-///   [[snapshots]]
-///   dataset = "/projA"
-///   recursive = true
-///   hourly = 24
-///   daily = 7
-///   weekly = 4
-///   monthly = 12
+/// For each file, what a user has pinned decides first; then the first rule that fits; then the
+/// mode. Files go while the hot tier is fuller than its high watermark, and whenever a rule says
+/// so; they are copied to cold before, so that going is instant.
 ///
-/// The dataset is a path from the root of the volume, the root itself is "/". With recursive it
-/// holds for all datasets below too, as far as they have no rule of their own. A mounted volume
-/// takes a snapshot in each hour, day, week and month (in UTC, called auto-hourly-2026-11-21T15:00Z
-/// and so on), and destroys the oldest of these that are more than so many; 0 keeps none, and
-/// without a number those of that kind are left alone. Snapshots with other names are never
-/// touched, nor any that is held or has clones. `firn status` says what was taken last, what is due
-/// next, and what failed.
+/// A mounted volume takes a snapshot in each hour, day, week and month (in UTC, called
+/// auto-hourly-2026-11-21T15:00Z and so on), and destroys the oldest of these that are more than
+/// are to be kept; 0 keeps none, and without a number those of that kind are left alone. Snapshots
+/// with other names are never touched, nor any that is held or has clones. `firn status` says what
+/// was taken last, what is due next, and what failed.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
+#[command(after_long_help = policy::EXAMPLE)]
 pub(super) struct PolicyVerb {
     #[command(subcommand)]
     verb: Verb,
@@ -43,6 +43,10 @@ enum Verb {
     Show(Show),
     Check(Check),
     Apply(Apply),
+    Plan(plan::Plan),
+    Run(plan::Run),
+    Explain(explain::Explain),
+    Replay(replay::Replay),
 }
 
 impl PolicyVerb {
@@ -51,6 +55,10 @@ impl PolicyVerb {
             Verb::Show(verb) => verb.run(),
             Verb::Check(verb) => verb.run(),
             Verb::Apply(verb) => verb.run(),
+            Verb::Plan(verb) => verb.run(),
+            Verb::Run(verb) => verb.run(),
+            Verb::Explain(verb) => verb.run(),
+            Verb::Replay(verb) => verb.run(),
         }
     }
 }
@@ -61,7 +69,8 @@ struct Show {
     /// The volume: its directory, its mountpoint or any path below that
     #[arg(default_value = ".")]
     volume: PathBuf,
-    /// Print one JSON object: its field snapshots lists the rules
+    /// Print one JSON object with the fields tier, defaults, class, rule, recall, throttle and
+    /// snapshots, named as in the file, with every default filled in
     #[arg(long)]
     json: bool,
 }
@@ -85,6 +94,8 @@ impl Show {
 }
 
 /// Check a policy file without using it
+///
+/// Everything that is wrong is told, with its line and column and what is expected there.
 #[derive(Debug, Args)]
 struct Check {
     /// The file
@@ -93,8 +104,28 @@ struct Check {
 
 impl Check {
     fn run(self) -> anyhow::Result<u8> {
-        policy::load(&self.file)?;
+        load(&self.file)?;
         Ok(EXIT_DONE)
+    }
+}
+
+/// Reads and checks a policy file; of several faults each is told.
+fn load(file: &Path) -> anyhow::Result<(String, Policy)> {
+    let error = match policy::load(file) {
+        Ok(loaded) => return Ok(loaded),
+        Err(error) => error,
+    };
+    let name = mounts::shown(file);
+    match error.downcast_ref::<PolicyErrors>() {
+        Some(PolicyErrors(errors)) if errors.len() > 1 => {
+            for error in errors {
+                report::note(&format!("firn: {name}: {error}"));
+            }
+            Err(anyhow!("{} errors", errors.len()))
+                .context(name)
+                .hint("`firn policy --help` says what a policy holds")
+        }
+        _ => Err(error),
     }
 }
 
@@ -112,7 +143,7 @@ struct Apply {
 
 impl Apply {
     fn run(self) -> anyhow::Result<u8> {
-        let (text, _) = policy::load(&self.file)?;
+        let (text, _) = load(&self.file)?;
         let volume = volume_dir::resolve(&self.volume)?.volume;
         policy::replace(volume.root(), &text)
             .hint(format!("only who may write to the directory of {} may", config::FILE_NAME))?;

@@ -20,7 +20,7 @@ mod destroy;
 mod diff;
 mod holds;
 mod list;
-mod pump;
+pub(super) mod pump;
 mod receive;
 mod send;
 

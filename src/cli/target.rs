@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use crate::control::client::Client;
 use crate::failure::Explain;
 use crate::mounts;
-use crate::volume_dir;
+use crate::volume_dir::{self, VolumeDir};
 
 /// A file on a mounted volume.
 pub(super) struct FileTarget {
@@ -21,8 +21,24 @@ pub(super) struct FileTarget {
     pub(super) name: String,
 }
 
-/// Finds `path`, which must lie on a mounted volume. Symbolic links are meant themselves.
+/// A file on a mounted volume, whose daemon was not asked yet.
+pub(super) struct Located {
+    /// Its volume.
+    pub(super) volume: VolumeDir,
+    /// Its inode number.
+    pub(super) ino: u64,
+    /// What the user called it.
+    pub(super) name: String,
+}
+
+/// Finds `path`, as [`locate`] does, and the daemon of its volume.
 pub(super) fn find(path: &Path) -> anyhow::Result<FileTarget> {
+    let Located { volume, ino, name } = locate(path)?;
+    Ok(FileTarget { client: Client::connect(&volume)?, ino, name })
+}
+
+/// Finds `path`, which must lie on a mounted volume. Symbolic links are meant themselves.
+pub(super) fn locate(path: &Path) -> anyhow::Result<Located> {
     let name = mounts::shown(path);
     let absolute = std::path::absolute(path).with_context(|| name.clone())?;
     let meta = absolute.symlink_metadata().with_context(|| name.clone())?;
@@ -44,5 +60,5 @@ pub(super) fn find(path: &Path) -> anyhow::Result<FileTarget> {
     } else {
         volume_dir::resolve(&place)
     }?;
-    Ok(FileTarget { client: Client::connect(&target.volume)?, ino: meta.ino(), name })
+    Ok(Located { volume: target.volume, ino: meta.ino(), name })
 }

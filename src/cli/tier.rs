@@ -17,6 +17,11 @@ use crate::report::{self, table};
 use crate::units::rounded_bytes;
 use crate::volume_dir;
 
+mod find;
+mod jobs;
+mod pins;
+mod stage;
+
 /// Look at the tiers and move files between them
 #[derive(Debug, Args)]
 pub(super) struct Tier {
@@ -32,8 +37,7 @@ enum TierVerb {
     ///
     /// What is not yet in cold, verified and named by a backup stays where it is and is reported.
     Release(Move),
-    /// Bring files back to the hot tier; returns when they are there
-    Stage(Move),
+    Stage(stage::Stage),
     /// Show where files lie: each file with its state and its share in the hot tier
     ///
     /// States are dirty, resident (hot only), dual (hot and verified in cold), partial, cold,
@@ -45,6 +49,14 @@ enum TierVerb {
     /// With --json, an object whose field files lists path, kind, size_bytes, state and
     /// resident_pct.
     Ls(Look),
+    Find(find::Find),
+    Du(find::DuVerb),
+    Pin(pins::Pin),
+    Unpin(pins::Unpin),
+    Pins(pins::PinsVerb),
+    Jobs(jobs::JobsVerb),
+    Cancel(jobs::Cancel),
+    Trace(jobs::Trace),
     /// Show how much lies in each tier
     Status(TierStatus),
 }
@@ -102,7 +114,15 @@ impl Tier {
         match self.verb {
             TierVerb::Archive(archive) => archive.run(),
             TierVerb::Release(what) => what.run("releasing", "dropped from hot", Verb::Release),
-            TierVerb::Stage(what) => what.run("staging", "brought to hot", Verb::Stage),
+            TierVerb::Stage(what) => what.run(),
+            TierVerb::Find(what) => what.run(),
+            TierVerb::Du(what) => what.run(),
+            TierVerb::Pin(what) => what.run(),
+            TierVerb::Unpin(what) => what.run(),
+            TierVerb::Pins(what) => what.run(),
+            TierVerb::Jobs(what) => what.run(),
+            TierVerb::Cancel(what) => what.run(),
+            TierVerb::Trace(what) => what.run(),
             TierVerb::Where(what) | TierVerb::Ls(what) => what.run(),
             TierVerb::Status(what) => what.run(),
         }
@@ -119,14 +139,15 @@ impl Archive {
         }
         let mut sum = self.what.ask("archiving", Verb::Archive)?;
         sum.add(before);
-        self.what.tell(&sum, "copied to cold")
+        tell(&sum, self.what.json, "copied to cold")?;
+        Ok(EXIT_DONE)
     }
 }
 
 impl Move {
     fn run(self, doing: &str, done: &str, verb: fn(Files) -> Verb) -> anyhow::Result<u8> {
-        let sum = self.ask(doing, verb)?;
-        self.tell(&sum, done)
+        tell(&self.ask(doing, verb)?, self.json, done)?;
+        Ok(EXIT_DONE)
     }
 
     fn ask(&self, doing: &str, verb: fn(Files) -> Verb) -> anyhow::Result<Moved> {
@@ -141,18 +162,14 @@ impl Move {
         }
         Ok(sum)
     }
+}
 
-    fn tell(&self, sum: &Moved, done: &str) -> anyhow::Result<u8> {
-        for reason in &sum.reasons {
-            report::note(&format!("firn: warning: {reason}"));
-        }
-        if self.json {
-            report::print_json(sum)?;
-        } else {
-            report::print(&summary(sum, done))?;
-        }
-        Ok(EXIT_DONE)
+/// Says what was moved, and what stays as it was for a reason worth knowing.
+fn tell(sum: &Moved, json: bool, done: &str) -> anyhow::Result<()> {
+    for reason in &sum.reasons {
+        report::note(&format!("firn: warning: {reason}"));
     }
+    if json { report::print_json(sum) } else { report::print(&summary(sum, done)) }
 }
 
 fn summary(moved: &Moved, done: &str) -> String {

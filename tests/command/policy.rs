@@ -65,6 +65,36 @@ fn a_wrong_policy_is_refused_with_its_place_and_changes_nothing() {
 }
 
 #[test]
+fn everything_that_is_wrong_in_a_policy_is_told() {
+    let scene = Scene::new();
+    let bad = scene.write_policy("[defaults]\nmode = \"hot\"\n\n[[rule]]\nidel = \">30d\"\n");
+    let ran = scene.firn(&["policy", "check", &bad]).refused(1, &["new-policy.toml: 2 errors"]);
+    let lines: Vec<&str> = ran.err.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", ran.err);
+    assert!(lines[0].contains("line 2, column 8: invalid value for `mode`: one of \"ml\""));
+    assert!(lines[1].contains("line 5, column 1: unknown field `idel`, did you mean `idle`?"));
+    assert_eq!(scene.firn(&["policy", "apply", &bad, scene.vol()]).code, 1);
+    assert!(!scene.volume.join("policy.toml").exists());
+}
+
+#[test]
+fn the_help_holds_a_policy() {
+    let help = crate::run::firn(&["policy", "--help"]).done().out;
+    let start = help.find("# policy.toml").unwrap();
+    let policy = ::firn::policy::Policy::parse(&help[start..]).unwrap();
+    assert_eq!((policy.rules.len(), policy.snapshots.len()), (2, 1));
+    let scene = Scene::new();
+    let file = scene.write_policy(&help[start..]);
+    scene.firn(&["policy", "check", &file]).done();
+    scene.firn(&["policy", "apply", &file, scene.vol()]).done();
+    let shown = scene.firn(&["policy", "show", "--json", scene.vol()]).done().out;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["tier"]["hot"]["high"], "90%");
+    assert_eq!(shown["rule"][0]["action"], "demote");
+    assert_eq!(shown["recall"]["promote_on"], 2);
+}
+
+#[test]
 fn a_mounted_volume_takes_and_destroys_what_its_policy_says() {
     let scene = Scene::mounted();
     let project = format!("{}/projA", scene.mnt());

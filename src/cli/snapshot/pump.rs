@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
@@ -13,21 +14,28 @@ use firn_tiering::tier::{ObjectReader, ObjectWriter};
 
 use crate::config::ColdUrl;
 use crate::failure::Explain;
+use crate::mounts;
 
 /// Bytes pumped at once.
 const PIECE: usize = 256 << 10;
 
 /// Where a stream goes in the end.
-pub(super) enum Sink {
+pub(in crate::cli) enum Sink {
     Output(File),
+    File(File),
     Object(Box<ObjectWriter>),
 }
 
 impl Sink {
     /// Standard output.
-    pub(super) fn output() -> anyhow::Result<Self> {
+    pub(in crate::cli) fn output() -> anyhow::Result<Self> {
         let own = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
         Ok(Self::Output(File::from(own)))
+    }
+
+    /// A file, in place of what is there.
+    pub(in crate::cli) fn file(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self::File(File::create(path).with_context(|| mounts::shown(path))?))
     }
 
     /// A new object.
@@ -39,7 +47,7 @@ impl Sink {
 
     fn writer(&mut self) -> &mut dyn Write {
         match self {
-            Self::Output(file) => file,
+            Self::Output(file) | Self::File(file) => file,
             Self::Object(writer) => writer,
         }
     }
@@ -48,6 +56,7 @@ impl Sink {
     fn finish(self) -> anyhow::Result<()> {
         match self {
             Self::Output(_) => Ok(()),
+            Self::File(file) => file.sync_all().context("writing the file"),
             Self::Object(writer) => writer
                 .finish()
                 .map(drop)
@@ -59,6 +68,7 @@ impl Sink {
     fn name(&self) -> &'static str {
         match self {
             Self::Output(_) => "writing to standard output",
+            Self::File(_) => "writing the file",
             Self::Object(_) => "writing the object",
         }
     }
@@ -122,7 +132,7 @@ fn explain<T>(result: firn_tiering::Result<T>, url: &ColdUrl) -> anyhow::Result<
 
 /// Has `ask` write a stream into the descriptor that it is given, and passes it on. What was passed
 /// on counts only when both ended well.
-pub(super) fn out(
+pub(in crate::cli) fn out(
     mut sink: Sink,
     ask: impl FnOnce(OwnedFd) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

@@ -1,0 +1,198 @@
+//! `firn tier stage`: bringing many files back. A list is asked for in requests of bounded length,
+//! one after the other, so that it may be as long as it likes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+
+use crate::cli::heard::Heard;
+use crate::cli::target::{self, Located};
+use crate::control::client::Client;
+use crate::control::placement::{MAX_FILES, Staging, TierAct};
+use crate::control::protocol::{Files, Verb};
+use crate::failure::{EXIT_DONE, EXIT_FAILED, Explain};
+use crate::mounts;
+use crate::report;
+use crate::report::files::Moved;
+use crate::units::Period;
+use crate::volume_dir::VolumeDir;
+
+/// Bytes of names in one request.
+const MAX_NAMES: usize = 512 << 10;
+
+/// Longest path of a list in bytes.
+const MAX_PATH: u64 = 64 << 10;
+
+/// Bring files back to the hot tier
+///
+/// On a terminal a bar shows the rate and the time left. What a list names and is not there is told
+/// and passed over, and the command fails in the end.
+#[derive(Debug, Args)]
+pub(super) struct Stage {
+    /// Files, or directories with -r
+    #[arg(required_unless_present = "from_list")]
+    paths: Vec<PathBuf>,
+    /// Everything below directories too
+    #[arg(short, long)]
+    recursive: bool,
+    /// Take the paths from a file, one a line; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "paths")]
+    from_list: Option<PathBuf>,
+    /// The paths of the list are ended by null bytes, as `firn tier find -0` and `find -print0` do
+    #[arg(short = '0', long)]
+    null: bool,
+    /// Return when they are there
+    #[arg(long)]
+    wait: bool,
+    /// Keep them in hot for this time, whatever the policy says
+    #[arg(long, value_name = "DURATION")]
+    pin_for: Option<Period>,
+    /// Print one JSON object: files, blocks, stored_bytes, saved_bytes, refused and reasons
+    #[arg(long)]
+    json: bool,
+}
+
+impl Stage {
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        if self.null && self.from_list.is_none() {
+            return Err(anyhow!("-0 says how a list is read, and there is none"))
+                .hint("name one with --from-list")
+                .wrong_usage();
+        }
+        let mut staged = Staged { stage: &self, batch: None, sum: Moved::default(), missing: 0 };
+        match &self.from_list {
+            None => {
+                for path in &self.paths {
+                    let found = target::locate(path).context("staging")?;
+                    staged.add(found)?;
+                }
+            }
+            Some(list) => {
+                let input = open(list)?;
+                for_each_path(input, self.null, |path| match target::locate(path) {
+                    Ok(found) => staged.add(found),
+                    Err(error) => {
+                        staged.missing += 1;
+                        report::note(&format!("firn: warning: staging: {error:#}"));
+                        Ok(())
+                    }
+                })?;
+            }
+        }
+        staged.send()?;
+        let Staged { sum, missing, .. } = staged;
+        super::tell(&sum, self.json, "brought to hot")?;
+        Ok(if missing > 0 { EXIT_FAILED } else { EXIT_DONE })
+    }
+}
+
+/// Files that are asked for together, and what came of those before.
+struct Staged<'a> {
+    stage: &'a Stage,
+    batch: Option<Batch>,
+    sum: Moved,
+    missing: u64,
+}
+
+struct Batch {
+    volume: VolumeDir,
+    files: Vec<Files>,
+    name_bytes: usize,
+}
+
+impl Staged<'_> {
+    fn add(&mut self, found: Located) -> anyhow::Result<()> {
+        let Located { volume, ino, name } = found;
+        let has_room = self.batch.as_ref().is_none_or(|batch| {
+            batch.volume.root() == volume.root()
+                && batch.files.len() < MAX_FILES
+                && batch.name_bytes + name.len() <= MAX_NAMES
+        });
+        if !has_room {
+            self.send()?;
+        }
+        let batch =
+            self.batch.get_or_insert_with(|| Batch { volume, files: Vec::new(), name_bytes: 0 });
+        batch.name_bytes += name.len();
+        batch.files.push(Files { ino, name, recursive: self.stage.recursive });
+        Ok(())
+    }
+
+    fn send(&mut self) -> anyhow::Result<()> {
+        let Some(Batch { volume, files, .. }) = self.batch.take() else { return Ok(()) };
+        let what = match files.as_slice() {
+            [one] => format!("staging {}", one.name),
+            several => format!("staging {} files", several.len()),
+        };
+        let pin_for_s = self.stage.pin_for.map(|period| period.0.as_secs());
+        let staging = Staging { files, wait: self.stage.wait, pin_for_s };
+        let mut heard = Heard::<Moved>::new();
+        let client = Client::connect(&volume).with_context(|| what.clone())?;
+        client.ask(Verb::Tier(TierAct::Stage(staging)), &mut heard).with_context(|| what)?;
+        std::mem::take(&mut heard.items).into_iter().for_each(|moved| self.sum.add(moved));
+        Ok(())
+    }
+}
+
+fn open(list: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+    if list == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let file = File::open(list).with_context(|| mounts::shown(list))?;
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// Passes each path of a list on; empty lines are none.
+fn for_each_path(
+    mut input: Box<dyn BufRead>,
+    null: bool,
+    mut each: impl FnMut(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let end = if null { 0 } else { b'\n' };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        input.by_ref().take(MAX_PATH).read_until(end, &mut line).context("reading the list")?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        if line.last() == Some(&end) {
+            line.pop();
+        } else if line.len() as u64 == MAX_PATH {
+            return Err(anyhow!("a path of the list is longer than {MAX_PATH} bytes"));
+        }
+        if !line.is_empty() {
+            each(Path::new(OsStr::from_bytes(&line)))?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn paths(list: &'static [u8], null: bool) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut found = Vec::new();
+        for_each_path(Box::new(list), null, |path| {
+            found.push(path.as_os_str().as_bytes().to_vec());
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    #[test]
+    fn a_list_is_read_line_by_line() {
+        assert_eq!(paths(b"a\n\nb c\nlast", false).unwrap(), [&b"a"[..], b"b c", b"last"]);
+        assert_eq!(paths(b"a\nb\0c\0", true).unwrap(), [&b"a\nb"[..], b"c"]);
+        assert_eq!(paths(b"", false).unwrap(), Vec::<Vec<u8>>::new());
+        static LONG: [u8; MAX_PATH as usize + 1] = [b'x'; MAX_PATH as usize + 1];
+        assert!(paths(&LONG, false).is_err());
+    }
+}

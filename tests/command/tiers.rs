@@ -1,0 +1,150 @@
+//! `firn tier find`, `du` and lists for `stage`, on a mounted volume.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::mounted::Scene;
+use crate::run::{Ran, command};
+
+/// Bytes that do not compress.
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// `a/old` and `a/two` lie in both tiers, `b/cold` in cold, `b/new` in hot.
+fn laid_out() -> Scene {
+    let scene = Scene::mounted();
+    for dir in ["a", "b"] {
+        fs::create_dir(scene.mountpoint.join(dir)).unwrap();
+    }
+    for (name, len) in [("a/old", 300_000), ("a/two", 100_000), ("b/cold", 200_000)] {
+        fs::write(scene.mountpoint.join(name), noise(len, len as u64)).unwrap();
+        // Each in blocks of its own.
+        scene.firn(&["sync", scene.mnt()]).done();
+    }
+    let path = |name: &str| scene.mountpoint.join(name).to_str().unwrap().to_owned();
+    scene.firn(&["tier", "archive", "-r", scene.mnt()]).done();
+    scene.firn(&["tier", "release", &path("b/cold")]).done();
+    fs::write(path("b/new"), noise(150_000, 4)).unwrap();
+    fs::hard_link(path("b/new"), path("b/again")).unwrap();
+    scene.firn(&["sync", scene.mnt()]).done();
+    let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::options().write(true).open(path("a/old")).unwrap().set_modified(old).unwrap();
+    scene
+}
+
+impl Scene {
+    fn found(&self, conditions: &[&str]) -> Vec<String> {
+        let args = [&["tier", "find", "--json"], conditions, &[self.mnt()]].concat();
+        let found: Value = serde_json::from_str(&self.firn(&args).done().out).unwrap();
+        let mut paths: Vec<String> = found["files"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|file| file["path"].as_str().unwrap()[self.mnt().len() + 1..].to_owned())
+            .collect();
+        paths.sort();
+        paths
+    }
+}
+
+#[test]
+fn files_are_found_by_where_they_lie_and_brought_back_from_a_list() {
+    let scene = laid_out();
+    assert_eq!(scene.found(&["--state", "cold"]), ["b/cold"]);
+    assert_eq!(scene.found(&["--state", "dual,cold"]), ["a/old", "a/two", "b/cold"]);
+    assert_eq!(scene.found(&["--state", "dual", "--min-size", "200KiB"]), ["a/old"]);
+    assert_eq!(scene.found(&["--max-size", "100000B"]), ["a/two"]);
+    assert_eq!(scene.found(&["--older", "365d"]), ["a/old"]);
+    assert_eq!(scene.found(&["--newer", "1d", "--state", "dual"]), ["a/two"]);
+    assert_eq!(scene.firn(&["tier", "find", "--state", "warm", scene.mnt()]).code, 2);
+    let table = scene.firn(&["tier", "find", "--state", "cold", scene.mnt()]).done().out;
+    assert!(table.contains("cold") && table.contains("/b/cold"), "{table}");
+    // What is found goes on to be staged, also where a name holds a line break.
+    let odd = scene.mountpoint.join("b/odd\nname");
+    fs::write(&odd, noise(100, 9)).unwrap();
+    let list = scene.firn(&["tier", "find", "-0", "--state", "cold", scene.mnt()]).done().out;
+    let list = format!("{list}{}\0{}/b/gone\0", odd.display(), scene.mnt());
+    let mut child = command(&["tier", "stage", "--wait", "-0", "--from-list", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+    let ran = Ran::from(&child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 1, "one path of the list is not there: {}", ran.err);
+    assert!(ran.err.contains("/b/gone"), "{}", ran.err);
+    assert!(ran.out.starts_with("2 files: "), "{}", ran.out);
+    assert_eq!(scene.found(&["--state", "cold"]), Vec::<String>::new());
+    scene.umount_done();
+}
+
+#[test]
+fn a_directory_says_how_much_of_it_lies_where() {
+    let scene = laid_out();
+    let du = |args: &[&str]| {
+        let args = [&["tier", "du", "--json"], args, &[scene.mnt()]].concat();
+        let du: Value = serde_json::from_str(&scene.firn(&args).done().out).unwrap();
+        du["directories"].as_array().unwrap().clone()
+    };
+    let of = |line: &Value| {
+        ["files", "size_bytes", "hot_bytes", "dual_bytes", "cold_bytes", "lost_bytes"]
+            .map(|field| line[field].as_u64().unwrap())
+    };
+    let lines = du(&[]);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let by_name = |name: &str| {
+        let path = format!("{}{name}", scene.mnt());
+        lines.iter().find(|line| line["path"] == path.as_str()).unwrap()
+    };
+    assert_eq!(of(by_name("/a")), [2, 400_000, 0, 400_000, 0, 0]);
+    // A file with two names counts once.
+    assert_eq!(of(by_name("/b")), [2, 350_000, 150_000, 0, 200_000, 0]);
+    assert_eq!(of(by_name("")), [4, 750_000, 150_000, 400_000, 200_000, 0]);
+    assert_eq!(lines[2]["path"], scene.mnt(), "sums come behind what they are of");
+    assert_eq!(du(&["-s"]).len(), 1);
+    let text = scene.firn(&["tier", "du", scene.mnt()]).done().out;
+    assert!(text.contains("COLD ONLY") && text.contains("/b"), "{text}");
+    let file = scene.mountpoint.join("b/cold");
+    let one = scene.firn(&["tier", "du", "--json", file.to_str().unwrap()]).done().out;
+    let one: Value = serde_json::from_str(&one).unwrap();
+    assert_eq!(of(&one["directories"][0]), [1, 200_000, 0, 0, 200_000, 0]);
+    scene.umount_done();
+}
+
+#[test]
+fn what_makes_no_sense_is_wrong_usage() {
+    let scene = Scene::new();
+    for args in [
+        &["tier", "stage"][..],
+        &["tier", "stage", "--from-list", "x", "y"],
+        &["tier", "stage", "-0", "y"],
+        &["tier", "cancel"],
+        &["tier", "cancel", "1", "--all"],
+        &["tier", "pin", "warm", "x"],
+        &["tier", "pin", "hot"],
+        &["tier", "pin", "cold", "--for", "7d", "x"],
+        &["tier", "du", "-s", "-d", "2", "x"],
+        &["policy", "replay"],
+    ] {
+        assert_eq!(scene.firn(args).code, 2, "{args:?}");
+    }
+    for args in
+        [&["tier", "jobs"][..], &["policy", "plan"], &["model", "status"], &["tier", "trace"]]
+    {
+        let args = [args, &[scene.vol()]].concat();
+        scene.firn(&args).refused(1, &["is not mounted"]);
+    }
+    scene.firn(&["tier", "pin", "hot", scene.vol()]).refused(1, &["is on no mounted Firn volume"]);
+}
