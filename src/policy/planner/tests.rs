@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::rules::PinTier;
+use crate::policy::rules::{Pin, PinTier, Verdict};
 use crate::policy::settings::State;
 use crate::policy::users::Nobody;
 
