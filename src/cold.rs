@@ -1,25 +1,38 @@
 //! The cold tier as a volume's configuration names it: opened with the patience of a mount, and
 //! asked once whether it answers, so that a wrong URL or missing credentials are one clear error
-//! now instead of many later.
+//! now instead of many later. A store that merely does not answer, and was used before, is no
+//! reason not to mount: everything in hot works, and it is asked again in the background
+//! ([`contact`]).
 //!
 //! The object `volume.json` says whose tier it is. It is written when a volume is made, or when it
 //! is first mounted with a place that nobody uses, and never changed; two volumes cannot share a
-//! place by mistake.
+//! place by mistake. Claims below `owner/` say which mount of the volume may change it
+//! ([`firn_tiering::tier::owner`]): each one that may write makes its own; until it has, and once it
+//! has lost, nothing is stored or deleted.
+//!
+//! What stands before the store, from outside: the guard of the owner, patience, the throttle.
 
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use firn_tiering::Error;
 use firn_tiering::segment::{DATA_START, SegmentHeader, VolumeId};
-use firn_tiering::tier::{self, Access, IDENTITY_KEY, Patience, Tier};
+use firn_tiering::throttle::{Priority, Throttle, ThrottleConfig};
+use firn_tiering::tier::owner::{Claimant, NewId};
+use firn_tiering::tier::{
+    self, Access, Handles, IDENTITY_KEY, Opened, Owned, Ownership, Patience, Retry, Throttled, Tier,
+};
+use firn_tiering::{Clock, Error, SystemClock};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::config::{ColdUrl, Config, FORMAT};
+use crate::config::{ColdDown, ColdUrl, Config, FORMAT};
 use crate::failure::Explain;
-use crate::volume_dir::VolumeDir;
+use crate::volume_dir::{VolumeDir, instance};
+
+pub mod contact;
+mod surroundings;
 
 /// Longest identity that is believed.
 const MAX_IDENTITY: usize = 4096;
@@ -34,18 +47,119 @@ pub struct Identity {
 }
 
 /// What opening a cold tier may take for granted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Terms {
-    /// A place that nobody uses becomes the volume's.
+    /// A place that nobody uses becomes the volume's, and the mount claims it.
     pub may_claim: bool,
     /// The volume has copies in its cold tier: a place that says nothing is not that.
     pub is_used: bool,
+    /// It was used with this very place: that may be away for a while.
+    pub may_be_away: bool,
+    /// The claim of another instance is no obstacle.
+    pub takes_over: bool,
+    /// Users' reads fail at once while the store is known not to answer.
+    pub fails_fast: bool,
+    /// Who claims.
+    pub claimant: Claimant,
 }
 
 impl Terms {
-    /// The terms of `volume`.
-    pub fn of(volume: &VolumeDir, may_claim: bool) -> Self {
-        Self { may_claim, is_used: volume.backup_frontier().exists() }
+    /// The terms of `volume`, for one that may change the place or only reads.
+    pub fn of(volume: &VolumeDir, config: &Config, may_claim: bool) -> anyhow::Result<Self> {
+        let instance = match may_claim {
+            true => instance::id_of(volume)?,
+            false => "reader".to_owned(),
+        };
+        Ok(Self {
+            may_claim,
+            is_used: volume.backup_frontier().exists(),
+            may_be_away: false,
+            takes_over: false,
+            fails_fast: config.cold_down == ColdDown::Fail,
+            claimant: claimant(instance),
+        })
+    }
+
+    /// As they are for a mount, which can do without a store that it has used before.
+    pub fn for_mount(
+        volume: &VolumeDir,
+        config: &Config,
+        may_claim: bool,
+        takes_over: bool,
+    ) -> anyhow::Result<Self> {
+        let may_be_away = config.cold.as_ref().is_some_and(|url| instance::has_used(volume, url));
+        Ok(Self { may_be_away, takes_over, ..Self::of(volume, config, may_claim)? })
+    }
+}
+
+/// This process, for an instance.
+pub fn claimant(instance: String) -> Claimant {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Claimant { instance, host, pid: std::process::id() }
+}
+
+/// Ids of claims.
+pub fn claim_ids() -> NewId {
+    Arc::new(|| Uuid::new_v4().simple().to_string())
+}
+
+/// The cold tier of an open volume.
+#[derive(Debug)]
+pub struct ColdTier {
+    handles: Handles,
+    throttle: Arc<Throttle>,
+    ownership: Arc<Ownership>,
+    /// It did not answer when it was opened.
+    is_away: bool,
+}
+
+impl ColdTier {
+    /// With all that stands before the store; it is not asked anything.
+    fn before(url: &ColdUrl, terms: &Terms) -> anyhow::Result<Self> {
+        let Opened { tier, pauses } = explain(tier::open_once(url.as_str()), url)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let config = ThrottleConfig { fail_fast: terms.fails_fast, ..ThrottleConfig::default() };
+        let inputs = surroundings::inputs(Arc::clone(&clock));
+        let throttle = explain(Throttle::new(config, inputs, Arc::clone(&pauses)), url)?;
+        let throttle = Arc::new(throttle);
+        let claimant = terms.claimant.clone();
+        let ownership = Arc::new(match terms.may_claim {
+            true => Ownership::new(claimant, clock, claim_ids()),
+            false => Ownership::reader(claimant, clock),
+        });
+        let throttled = Throttled::new(tier, Arc::clone(&throttle));
+        let handles = Handles::new(|priority| {
+            // Reads have a deadline of their own; copies of whole segments may take a while.
+            let patient = Retry::new(throttled.for_priority(priority), Patience::BACKGROUND)
+                .heeding(Arc::clone(&pauses));
+            Arc::new(Owned::new(Arc::new(patient), Arc::clone(&ownership)))
+        });
+        Ok(Self { handles, throttle, ownership, is_away: false })
+    }
+
+    /// For calls of this priority.
+    pub fn at(&self, priority: Priority) -> &Arc<dyn Tier> {
+        self.handles.at(priority)
+    }
+
+    /// For all priorities.
+    pub fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    /// What stands before the store.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
+    /// Whether the place is this mount's.
+    pub fn ownership(&self) -> &Arc<Ownership> {
+        &self.ownership
+    }
+
+    /// It did not answer when it was opened: [`contact`] goes on trying.
+    pub fn is_away(&self) -> bool {
+        self.is_away
     }
 }
 
@@ -53,12 +167,39 @@ impl Terms {
 /// refused: another's, or an empty mountpoint.
 pub fn open(
     config: &Config,
-    terms: Terms,
+    terms: &Terms,
     runtime: &Runtime,
-) -> anyhow::Result<Option<Arc<dyn Tier>>> {
+) -> anyhow::Result<Option<ColdTier>> {
     let Some(url) = &config.cold else { return Ok(None) };
-    let probed = probe(url, Access::Read, runtime)?;
-    let tier = probed.as_ref();
+    let mut cold = ColdTier::before(url, terms)?;
+    match make_contact(config, url, terms, &cold.ownership, runtime) {
+        Ok(()) => {}
+        Err(error) if terms.may_be_away && contact::is_absence(&error) => {
+            tracing::warn!("mounting without the cold tier: {error:#}");
+            cold.is_away = true;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Some(cold))
+}
+
+/// Asks a store whose it is, with little patience, and claims it.
+fn make_contact(
+    config: &Config,
+    url: &ColdUrl,
+    terms: &Terms,
+    ownership: &Ownership,
+    runtime: &Runtime,
+) -> anyhow::Result<()> {
+    let tier = explain(tier::open_tier(url.as_str(), Patience::PROBE), url)?;
+    let tier = tier.as_ref();
+    // Asked first as it is: its error says whether the store is there at all.
+    if let Err(error) = runtime.block_on(tier.list("", None, 1)).map_err(contact::Absence::sort) {
+        return Err(error).with_context(|| format!("cold tier {url}")).hint(
+            "check that the store runs and can be reached from here (endpoint, network, proxy)",
+        );
+    }
+    explain(runtime.block_on(tier::probe_tier(tier, Access::Read)), url)?;
     let mut owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
     if owner.is_none() {
         owner = holder(url, tier, runtime)?;
@@ -82,8 +223,10 @@ pub fn open(
             .with_context(|| format!("cold tier {url}"))
             .hint("`cold` in firn.toml names another volume's place");
     }
-    // Reads have a deadline of their own; copies of whole segments may take a while.
-    open_patiently(url).map(Some)
+    if terms.may_claim {
+        explain(runtime.block_on(ownership.claim(tier, terms.takes_over)), url)?;
+    }
+    Ok(())
 }
 
 /// Whose the first segment is in a place that nobody has claimed; `None` when there is none that

@@ -27,6 +27,26 @@ pub const MIN_HOT_CAPACITY: Size = Size::mib(256);
 /// Smallest memory budget: one segment on its way to the cold tier beside the write buffers.
 pub const MIN_MEMORY: Size = Size::mib(64);
 
+/// What a read does while the cold tier is known not to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColdDown {
+    /// Waits for it, until its deadline.
+    #[default]
+    Wait,
+    /// Fails at once with `EIO`.
+    Fail,
+}
+
+impl std::fmt::Display for ColdDown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Wait => "wait",
+            Self::Fail => "fail",
+        })
+    }
+}
+
 /// A volume's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +99,9 @@ pub struct Config {
     /// A read from the cold tier that takes longer gets `EIO`.
     #[serde(default = "default_read_deadline")]
     pub read_deadline: Period,
+    /// What a read from a cold tier does that is known not to answer.
+    #[serde(default)]
+    pub cold_down: ColdDown,
     /// `umount` waits this long for a cold tier that makes no progress, then leaves the rest for
     /// the next mount: the data is safe in the hot tier.
     #[serde(default = "default_umount_deadline")]
@@ -170,6 +193,7 @@ impl Config {
             flush_interval: default_flush_interval(),
             write_deadline: default_write_deadline(),
             read_deadline: default_read_deadline(),
+            cold_down: ColdDown::default(),
             umount_deadline: default_umount_deadline(),
         }
     }

@@ -2,7 +2,8 @@
 //! means. Paths only; the parts themselves are opened by the daemon.
 //!
 //! Layout: `firn.toml` (configuration), `lock` (who has it open), `control.sock`, `firn.log`,
-//! `policy.toml` (what it does of its own accord), `backed-up` (how far backups reach), `namespace/` and `catalog/` (databases), `hot/` unless
+//! `policy.toml` (what it does of its own accord), `backed-up` (how far backups reach),
+//! `instance` and `cold-used` (which directory this is, and with which place it was used), `namespace/` and `catalog/` (databases), `hot/` unless
 //! configured elsewhere. A volume directory
 //! comes into being by one rename ([`create`]) and is held by one process at a time ([`lock`]).
 
@@ -17,6 +18,7 @@ use crate::failure::Explain;
 use crate::mounts::{self, MountEntry};
 
 pub mod create;
+pub mod instance;
 pub mod lock;
 
 /// A directory that holds a volume.

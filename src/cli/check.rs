@@ -12,6 +12,7 @@ use clap::Args;
 use firn_mount::namespace::{CheckOptions as NamespaceOptions, Namespace};
 use firn_mount::types::Ino;
 use firn_tiering::store::{CheckOptions, CheckReport, Residence};
+use firn_tiering::throttle::Priority;
 use firn_tiering::tier::Tier;
 use firn_tiering::{BlockId, BlockStore, Budget, Clock, SystemClock, Wait};
 
@@ -76,13 +77,14 @@ impl CheckVerb {
         let _lock = VolumeLock::acquire(volume, Owner::this("check", None), Duration::ZERO)?;
         create::check_hot(&config, volume, !self.rebuild_catalog)?;
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-        let tier = cold::open(&config, Terms::of(volume, false), &runtime)?;
+        let terms = Terms::of(volume, &config, false)?;
+        let tier = cold::open(&config, &terms, &runtime)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.0, Arc::clone(&clock));
         let OpenNamespace { namespace, .. } =
             assemble::open_namespace(volume, &budget, &clock, !self.rebuild_catalog)?;
         let mut settings = assemble::store_config(volume, &config, &namespace, &budget, &clock);
-        settings.cold.clone_from(&tier);
+        settings.cold = tier.as_ref().map(|cold| Arc::clone(cold.at(Priority::Scrub)));
         settings.copy_ahead = false;
         settings.recompress_age = Duration::ZERO;
         settings.read_only = !self.rebuild_catalog;
@@ -93,7 +95,7 @@ impl CheckVerb {
         let mut checker = Checker {
             namespace: &namespace,
             store: &store,
-            tier: tier.as_ref(),
+            tier: tier.as_ref().map(|cold| cold.at(Priority::Scrub)),
             follower: Follower::new(),
             report: Report {
                 volume: mounts::shown(volume.root()),

@@ -14,12 +14,17 @@ use crate::failure::{EXIT_DONE, Explain, Failure};
 use crate::mounts;
 use crate::volume_dir::{self, VolumeDir};
 
+/// The option that makes this mount the owner of the cold tier, whoever was.
+const TAKEOVER: &str = "takeover";
+
 /// Mount a volume
 ///
 /// Returns when the volume is mounted; a daemon serves it from then on and logs to `firn.log` in
 /// the volume directory (what it logs is chosen with RUST_LOG). Mount options are those of
 /// mount.fuse(8): ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, sync, dirsync, and
-/// cache=writeback (the default). As root, allow_other, dev and suid are the
+/// cache=writeback (the default). A cold tier belongs to one instance of its volume; `takeover` makes
+/// it this one's, once you have made sure that the other is gone for good: use it once, never in
+/// /etc/fstab. As root, allow_other, dev and suid are the
 /// default; permissions are always checked by the kernel.
 #[derive(Debug, Args)]
 pub(super) struct Mount {
@@ -67,14 +72,15 @@ fn job(volume: &Path, mountpoint: &Path, options: &str) -> anyhow::Result<Job> {
     let mountpoint = mounts::absolute(mountpoint)
         .with_context(|| format!("mountpoint {}", mounts::shown(mountpoint)))?;
     let mut mount_options = MountOptions::new(mounts::shown(volume.root()));
+    let (takes_over, options) = mount_options::without(options, TAKEOVER);
     mount_options
-        .apply(options)
+        .apply(&options)
         .context("mount options")
         .hint("`firn mount --help` lists the options")
         .wrong_usage()?;
     // The mount table is how a path is led back to its volume.
     mount_options.fs_name = mounts::shown(volume.root());
-    Ok(Job { volume, mountpoint, options: mount_options })
+    Ok(Job { volume, mountpoint, options: mount_options, takes_over })
 }
 
 /// The volume at `path`; a path on a mount of it names it too, so that the error can say so.
@@ -164,6 +170,6 @@ impl MountHelper {
 
 /// Drops options that the filesystem refuses.
 fn known_only(options: &str) -> String {
-    let known = |word: &&str| MountOptions::new("").apply(word).is_ok();
+    let known = |word: &&str| *word == TAKEOVER || MountOptions::new("").apply(word).is_ok();
     options.split(',').filter(known).collect::<Vec<_>>().join(",")
 }

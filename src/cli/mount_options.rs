@@ -50,6 +50,13 @@ pub(super) fn own_options(lists: &[String]) -> String {
     own.join(",")
 }
 
+/// Whether a word is in a list, and the list without it.
+pub(super) fn without(list: &str, word: &str) -> (bool, String) {
+    let words = || list.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let others: Vec<&str> = words().filter(|other| *other != word).collect();
+    (words().any(|other| other == word), others.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +68,12 @@ mod tests {
             "ro,,cache=writeback,X-mount.mkdir,comment=home, noatime ".to_owned(),
         ];
         assert_eq!(own_options(&lists), "rw,ro,cache=writeback,noatime");
+    }
+
+    #[test]
+    fn a_word_is_taken_out() {
+        assert_eq!(without("ro,takeover,dev", "takeover"), (true, "ro,dev".to_owned()));
+        assert_eq!(without("ro,takeovers", "takeover"), (false, "ro,takeovers".to_owned()));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `firn recover`: a volume from its cold tier alone, up to its last backup.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use firn_mount::backup::{self, RecoverOptions, Recovered};
-use firn_tiering::tier::Access;
+use firn_tiering::tier::{Access, Ownership, Tier};
 use firn_tiering::{Clock, SystemClock};
 use uuid::Uuid;
 
@@ -15,12 +16,13 @@ use crate::config::{ColdUrl, Config};
 use crate::failure::{EXIT_DONE, Explain};
 use crate::report;
 use crate::units::{Size, rounded_duration};
-use crate::volume_dir::create;
+use crate::volume_dir::{VolumeDir, create, instance};
 
 /// Make a volume from its cold tier alone
 ///
 /// Opens everything up to the last backup, on a machine that has nothing else. The old machine
-/// must not use the volume any more. Blocks are read from the cold tier when they are needed.
+/// must not use the volume any more; should it come back, it can neither store nor delete in the
+/// cold tier, which is this volume's from now on. Blocks are read from the cold tier when they are needed.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
     /// URL of the cold tier
@@ -82,6 +84,7 @@ impl Recover {
             recovered = Some(made);
             let config = self.config(uuid, &hot, capacity, url);
             config.check().wrong_usage()?;
+            take_over(aside, &tier, &runtime);
             Ok(config)
         })?;
         recovered.ok_or_else(|| anyhow!("there is no backup"))
@@ -93,5 +96,19 @@ impl Recover {
         config.cold = Some(url.clone());
         config.cold_capacity = self.cold_capacity;
         config
+    }
+}
+
+/// Makes the recovered volume the owner of its cold tier: whoever recovers says that the old one is
+/// gone, and should that come back, it may not delete what this one needs. Credentials that only
+/// read are enough to recover; the first mount then says what is missing.
+fn take_over(aside: &VolumeDir, tier: &Arc<dyn Tier>, runtime: &tokio::runtime::Runtime) {
+    let claimed = instance::id_of(aside).and_then(|instance| {
+        let clock = Arc::new(SystemClock);
+        let ownership = Ownership::new(cold::claimant(instance), clock, cold::claim_ids());
+        Ok(runtime.block_on(ownership.claim(tier.as_ref(), true))?)
+    });
+    if let Err(error) = claimed {
+        report::note(&format!("firn: warning: the cold tier could not be claimed: {error:#}"));
     }
 }

@@ -63,7 +63,8 @@ impl Unmounted {
         let lock = VolumeLock::acquire(volume, owner, Duration::ZERO)?;
         create::check_hot(&config, volume, false)?;
         let runtime = Runtime::new().context("starting threads")?;
-        let cold = cold::open(&config, Terms::of(volume, true), &runtime)?;
+        let terms = Terms::of(volume, &config, true)?;
+        let cold = cold::open(&config, &terms, &runtime)?.map(Arc::new);
         let parts = assemble::open(volume, config, cold, false, runtime.handle())?;
         let prefix = format!("{}:", mounts::shown(volume.root()));
         Ok(Self { parts, prefix, closed: Mutex::new(false), runtime: Some(runtime), _lock: lock })

@@ -10,15 +10,22 @@ fn volume(place: &std::path::Path) -> Config {
 }
 
 fn terms(may_claim: bool) -> Terms {
-    Terms { may_claim, is_used: false }
+    Terms {
+        may_claim,
+        is_used: false,
+        may_be_away: false,
+        takes_over: false,
+        fails_fast: false,
+        claimant: claimant("here".to_owned()),
+    }
 }
 
 #[test]
 fn a_place_that_says_nothing_is_not_one_that_was_used() {
     let place = tempfile::tempdir().unwrap();
     let runtime = Runtime::new().unwrap();
-    let used = Terms { may_claim: true, is_used: true };
-    let refused = open(&volume(place.path()), used, &runtime).unwrap_err();
+    let used = Terms { is_used: true, ..terms(true) };
+    let refused = open(&volume(place.path()), &used, &runtime).unwrap_err();
     assert!(format!("{refused:#}").contains("backups were made"), "{refused:#}");
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing was claimed");
 }
@@ -33,13 +40,13 @@ fn an_unused_place_becomes_the_first_volumes_and_stays_its_own() {
         let tier = probe(url, Access::Read, &runtime).unwrap();
         identity(url, tier.as_ref(), &runtime).unwrap().map(|identity| identity.uuid)
     };
-    open(&second, terms(false), &runtime).unwrap();
+    open(&second, &terms(false), &runtime).unwrap();
     assert_eq!(owner(), None, "looking claims nothing");
-    open(&first, terms(true), &runtime).unwrap();
+    open(&first, &terms(true), &runtime).unwrap();
     assert_eq!(owner(), Some(first.uuid));
-    let refused = open(&second, terms(true), &runtime).unwrap_err();
+    let refused = open(&second, &terms(true), &runtime).unwrap_err();
     assert!(format!("{refused:#}").contains("belongs to volume"), "{refused:#}");
-    open(&first, terms(true), &runtime).unwrap();
+    open(&first, &terms(true), &runtime).unwrap();
 }
 
 #[test]
@@ -57,8 +64,50 @@ fn a_place_with_segments_of_another_volume_is_refused_also_unclaimed() {
     let id = firn_tiering::BlockId::from_raw(1);
     writer.append(&mut Frame::build(id, &hash_block(b"snow"), &encoded)).unwrap();
     writer.seal().unwrap();
-    let refused = open(&second, terms(true), &runtime).unwrap_err();
+    let refused = open(&second, &terms(true), &runtime).unwrap_err();
     assert!(format!("{refused:#}").contains("belongs to volume"), "{refused:#}");
-    open(&first, terms(true), &runtime).unwrap();
+    open(&first, &terms(true), &runtime).unwrap();
     assert!(place.path().join(IDENTITY_KEY).is_file());
+}
+
+#[test]
+fn a_place_is_one_instances_at_a_time() {
+    let place = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let config = volume(place.path());
+    let there = Terms { claimant: claimant("there".to_owned()), ..terms(true) };
+    let first = open(&config, &terms(true), &runtime).unwrap().unwrap();
+    let refused = open(&config, &there, &runtime).unwrap_err();
+    assert!(format!("{refused:#}").contains("another instance"), "{refused:#}");
+    let hint = crate::failure::Failure::new(&refused).hint.unwrap();
+    assert!(hint.contains("-o takeover"), "{hint}");
+    // Who only reads is in nobody's way, and changes nothing.
+    let reader = open(&config, &terms(false), &runtime).unwrap().unwrap();
+    let put = |cold: &ColdTier, key: &str| {
+        runtime.block_on(cold.at(Priority::WriteBack).put(key, Bytes::new()))
+    };
+    put(&reader, "segments/x").unwrap_err();
+    put(&first, "segments/x").unwrap();
+    let second =
+        open(&config, &Terms { takes_over: true, ..there }, &runtime).unwrap().unwrap();
+    put(&second, "segments/y").unwrap();
+    let delete = |cold: &ColdTier| {
+        runtime.block_on(cold.at(Priority::Reencode).delete("segments/x"))
+    };
+    delete(&first).unwrap_err();
+    delete(&second).unwrap();
+}
+
+#[test]
+fn a_store_that_is_away_is_waited_for_only_where_it_was_used_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let away = crate::cold::contact::Absence::sort(Error::TimedOut("asking"));
+    assert!(contact::is_absence(&away.context("cold tier")));
+    assert!(!contact::is_absence(&anyhow!("belongs to another")));
+    let refused = contact::Absence::sort(Error::NotFound("bucket".to_owned()));
+    assert!(!contact::is_absence(&refused));
+    // A directory that is gone is no store that does not answer.
+    let config = volume(&dir.path().join("missing"));
+    open(&config, &Terms { may_be_away: true, ..terms(true) }, &runtime).unwrap_err();
 }

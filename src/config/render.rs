@@ -143,6 +143,12 @@ fn behaviour_fields(config: &Config) -> Vec<Field> {
             quoted(&config.read_deadline),
         ),
         field(
+            "What a read of cold data does while the cold tier is known not to answer: \"wait\" for\n\
+             it until read_deadline, or \"fail\" at once with EIO.",
+            "cold_down",
+            quoted(&config.cold_down),
+        ),
+        field(
             "How long umount waits for a cold tier that makes no progress. After that it leaves\n\
              the rest to the next mount: the data is safe in the hot tier.",
             "umount_deadline",

@@ -18,6 +18,7 @@ pub mod recall;
 pub mod replay;
 pub mod segment;
 pub mod store;
+pub mod throttle;
 pub mod tier;
 
 pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN, MAX_EXPORT_LEN};

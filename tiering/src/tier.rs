@@ -1,6 +1,7 @@
 //! Tiers: where immutable objects live. One trait with its contract, the stores that keep it
 //! ([`Memory`], [`Directory`], and every `object_store` URL through [`open_tier`]), and the
-//! decorators that add patience ([`Retry`]) or trouble ([`Faulty`]). What lies in a local directory
+//! decorators that add patience ([`Retry`]), moderation ([`Throttled`]), ownership ([`Owned`]) or
+//! trouble ([`Faulty`]). What lies in a local directory
 //! refuses to work while that directory is away ([`rooted`]).
 //!
 //! What may leak: a process that dies inside `put` leaves a temporary file or an unfinished
@@ -12,10 +13,13 @@ mod failure;
 mod faulty;
 mod memory;
 mod object;
+pub mod owner;
+mod pauses;
 mod retry;
 mod rooted;
 #[cfg(test)]
 mod tests;
+mod throttled;
 
 use std::ops::Range;
 use std::path::Path;
@@ -32,9 +36,13 @@ pub use failure::{FailureKind, TierFailure, is_retriable};
 pub use faulty::{Fault, Faulty, Op};
 pub use memory::Memory;
 pub use object::{
-    Access, ObjectReader, ObjectWriter, open_tier, open_tier_with, prepare_tier, probe_tier,
+    Access, ObjectReader, ObjectWriter, Opened, open_once, open_once_with, open_tier,
+    open_tier_with, prepare_tier, probe_tier,
 };
+pub use owner::{Owned, Ownership};
+pub use pauses::{LONGEST_PAUSE, Pauses};
 pub use retry::{Jitter, Retry};
+pub use throttled::Throttled;
 
 /// Key of the object that says whose tier it is. A local tier also knows its directory again by it,
 /// after the disk was away.

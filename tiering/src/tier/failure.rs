@@ -19,6 +19,10 @@ pub enum FailureKind {
     NoRoot,
     /// The store has no room.
     Full,
+    /// The store is known not to answer, and was not asked.
+    Down,
+    /// The place belongs to another mount, or it is not known yet that it is ours.
+    NotOurs,
     /// Anything else that another attempt will not change.
     Rejected,
 }

@@ -7,6 +7,7 @@
 //! at its last request. A cancelled or failed upload is aborted; what a killed process leaves is
 //! aborted by [`Tier::clean`] after [`LEFTOVER_AGE`].
 
+mod http;
 mod leftovers;
 mod open;
 mod single;
@@ -30,17 +31,22 @@ use object_store::{
 use super::content::{CHUNK_LEN, Content, Presence, compare};
 use super::failure::{FailureKind, TierFailure, kind_of_io};
 use super::memory::past_end;
+use super::throttled::{PACED_PART, Pace};
 use super::{
     MAX_WHOLE_OBJECT_LEN, ObjectMeta, Tier, UPLOAD_MEMORY, check_key, check_prefix, check_range,
 };
 use crate::error::{Error, Result};
 use leftovers::Leftovers;
 
-pub use open::{Access, open_tier, open_tier_with, prepare_tier, probe_tier};
+pub use open::{
+    Access, Opened, open_once, open_once_with, open_tier, open_tier_with, prepare_tier, probe_tier,
+};
 pub use single::{ObjectReader, ObjectWriter};
 
 /// Files up to this length are one request; longer ones are uploaded in parts of it.
 const PART_LEN: u64 = CHUNK_LEN;
+// The throttle admits parts of this length.
+const _: () = assert!(PART_LEN == PACED_PART);
 /// Parts of one upload in memory at a time: what the store counts for it.
 const PARTS_IN_FLIGHT: usize = (UPLOAD_MEMORY / PART_LEN) as usize;
 /// Unfinished uploads this old belong to nobody: no upload may take longer than its deadline of
@@ -157,16 +163,24 @@ impl ObjectTier {
         content: &Content,
         upload: &mut dyn MultipartUpload,
     ) -> Result<()> {
+        let pace = Pace::current();
         let mut sending = FuturesUnordered::new();
         let mut start = 0;
         while start < content.len() || !sending.is_empty() {
             if start < content.len() && sending.len() < PARTS_IN_FLIGHT {
                 let end = content.len().min(start + PART_LEN);
                 let part = content.read(start..end).await?;
-                sending.push(upload.put_part(PutPayload::from_bytes(part)));
+                let put = upload.put_part(PutPayload::from_bytes(part));
+                let (pace, len) = (pace.clone(), end - start);
+                sending.push(async move {
+                    match pace {
+                        Some(pace) => pace.part(len, put).await,
+                        None => Ok(put.await),
+                    }
+                });
                 start = end;
             } else if let Some(sent) = sending.next().await {
-                sent.map_err(|error| self.fail("store", key, &error))?;
+                sent?.map_err(|error| self.fail("store", key, &error))?;
             }
         }
         Ok(())

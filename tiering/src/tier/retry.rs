@@ -3,8 +3,9 @@
 //!
 //! Time is tokio's (tests pause it), chance is a [`Jitter`] that the owner may pass in. A put
 //! that failed ambiguously is settled by looking: the object with our bytes is success, one with
-//! other bytes is [`Error::Exists`], none is the failure. A server's `Retry-After` is not heeded:
-//! the errors of `object_store` do not carry headers, and its own retries ignore them as well.
+//! other bytes is [`Error::Exists`], none is the failure. When a server said how long it wants to
+//! be left alone ([`Pauses`]), no attempt is made before; a pause beyond the deadline ends the call
+//! with the failure that brought it.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use super::content::{Content, Presence, compare};
 use super::failure::{FailureKind, TierFailure, is_retriable};
-use super::{ObjectMeta, Patience, Tier};
+use super::{ObjectMeta, Patience, Pauses, Tier};
 use crate::error::{Error, Result};
 
 /// First pause between attempts.
@@ -64,6 +65,7 @@ pub struct Retry {
     inner: Arc<dyn Tier>,
     patience: Patience,
     jitter: Mutex<Jitter>,
+    pauses: Arc<Pauses>,
 }
 
 impl std::fmt::Debug for Retry {
@@ -83,13 +85,20 @@ impl Retry {
 
     /// Wraps `inner` with chance that is known in advance.
     pub fn with_jitter(inner: Arc<dyn Tier>, patience: Patience, jitter: Jitter) -> Self {
-        Self { inner, patience, jitter: Mutex::new(jitter) }
+        Self { inner, patience, jitter: Mutex::new(jitter), pauses: Arc::default() }
+    }
+
+    /// Heeds the pauses that the store asks for, which somebody notes in `pauses`.
+    pub fn heeding(mut self, pauses: Arc<Pauses>) -> Self {
+        self.pauses = pauses;
+        self
     }
 
     fn pause_before(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(2).min(16);
         let pause = BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_LONGEST);
-        self.jitter.lock().of(pause)
+        let own = self.jitter.lock().of(pause);
+        own.max(self.pauses.left(Instant::now().into_std()))
     }
 
     /// Calls until it succeeds, fails for good, or `deadline` passes.

@@ -6,6 +6,7 @@ mod decorators;
 mod rooted;
 mod s3;
 mod single;
+mod throttled;
 mod wire;
 
 use std::io::Write;
@@ -28,7 +29,7 @@ fn file_of(content: &[u8]) -> tempfile::NamedTempFile {
 }
 
 /// What every tier does, whatever it is made of. The tier is empty before and after.
-async fn conforms(tier: &dyn Tier) {
+pub(crate) async fn conforms(tier: &dyn Tier) {
     stores_and_reads(tier).await;
     reads_ranges(tier).await;
     keeps_what_is_there(tier).await;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use object_store::ClientOptions;
 use object_store::aws::AmazonS3;
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as StorePath;
 use object_store::signer::{SignedUrlOptions, Signer};
@@ -40,8 +40,12 @@ pub(super) enum Leftovers {
 
 impl Leftovers {
     /// For a bucket.
-    pub(super) fn s3(store: Arc<AmazonS3>, options: &ClientOptions) -> object_store::Result<Self> {
-        let client = ReqwestConnector::default().connect(options)?;
+    pub(super) fn s3(
+        store: Arc<AmazonS3>,
+        options: &ClientOptions,
+        connector: &dyn HttpConnector,
+    ) -> object_store::Result<Self> {
+        let client = connector.connect(options)?;
         Ok(Self::S3 { store, client })
     }
 

@@ -15,13 +15,14 @@ use object_store::path::Path as StorePath;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
+use super::http::Heeding;
 use super::leftovers::Leftovers;
 use super::single::Located;
 use super::{ObjectTier, Secrets, explain};
 use crate::error::{Error, Result};
 use crate::tier::failure::{FailureKind, TierFailure};
 use crate::tier::rooted::Rooted;
-use crate::tier::{Directory, Jitter, Patience, Retry, Tier};
+use crate::tier::{Directory, Jitter, Patience, Pauses, Retry, Tier};
 
 const FORMS: &str = "write it as file:///path, s3://bucket/prefix, gs://bucket/prefix or \
                      az://container/prefix";
@@ -50,18 +51,45 @@ pub fn open_tier_with(
     patience: Patience,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Arc<dyn Tier>> {
-    let inner: Arc<dyn Tier> = match Place::parse(url)? {
+    let Opened { tier, pauses } = open_once_with(url, variables)?;
+    Ok(Arc::new(Retry::new(tier, patience).heeding(pauses)))
+}
+
+/// A tier without patience: each call is made once. For those who put a decorator between it and
+/// [`Retry`].
+#[derive(Debug)]
+pub struct Opened {
+    /// The tier.
+    pub tier: Arc<dyn Tier>,
+    /// When it asks to be left alone.
+    pub pauses: Arc<Pauses>,
+}
+
+/// As [`open_tier`], without patience.
+pub fn open_once(url: &str) -> Result<Opened> {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    open_once_with(url, variables)
+}
+
+/// As [`open_once`], with these variables for an environment.
+pub fn open_once_with(
+    url: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Opened> {
+    let pauses = Arc::new(Pauses::default());
+    let tier: Arc<dyn Tier> = match Place::parse(url)? {
         Place::Directory(path) => {
             let tier = Directory::open(&path)?;
             Arc::new(Rooted::new(Arc::new(tier), &path)?)
         }
         Place::Files(path) => open_files(&path)?,
         Place::Bucket { scheme, bucket, prefix } => {
-            let env = Environment(variables.into_iter().collect());
+            let env = Environment::new(variables, Arc::clone(&pauses));
             Arc::new(open_bucket(scheme, &bucket, prefix, &env)?)
         }
     };
-    Ok(Arc::new(Retry::new(inner, patience)))
+    Ok(Opened { tier, pauses })
 }
 
 /// Creates what can be created before a tier is used for the first time: the directory of a
@@ -112,12 +140,13 @@ fn unusable_from(tier: String, error: Error) -> Error {
         _ => return error,
     };
     let hint = match kind {
-        FailureKind::Unavailable | FailureKind::BadBody => {
+        FailureKind::Unavailable | FailureKind::BadBody | FailureKind::Down => {
             "check that the store runs and can be reached from here (endpoint, network, proxy)"
         }
         FailureKind::Refused => "check the credentials in the environment and what they may do",
         FailureKind::NoRoot => "create the bucket or container first, or correct its name",
         FailureKind::Full => "make room in the store",
+        FailureKind::NotOurs => "find out which mount uses it now",
         FailureKind::Rejected => "check the URL, the endpoint and the region",
     };
     Error::Unusable { tier, reason, hint: hint.to_owned() }
@@ -234,7 +263,8 @@ fn open_bucket(
         Scheme::S3 => {
             let store = Arc::new(env.s3(bucket).build().map_err(failed)?);
             let options = client_options().with_allow_http(env.allows_http());
-            leftovers = Leftovers::s3(Arc::clone(&store), &options).map_err(failed)?;
+            leftovers =
+                Leftovers::s3(Arc::clone(&store), &options, &env.connector()).map_err(failed)?;
             store
         }
         Scheme::Gs => Arc::new(env.gs(bucket).build().map_err(failed)?),
@@ -270,7 +300,7 @@ pub(super) fn locate(
     if path.as_ref().is_empty() || url.ends_with('/') {
         return Err(missing(&described));
     }
-    let env = Environment(variables.into_iter().collect());
+    let env = Environment::new(variables, Arc::default());
     env.check_credentials(scheme, &described)?;
     let secrets = env.secrets();
     let failed = |error: object_store::Error| unusable(&described, &secrets, &error);
@@ -345,13 +375,25 @@ fn patient_retries() -> RetryConfig {
 }
 
 /// The variables that concern object stores.
-struct Environment(Vec<(String, String)>);
+struct Environment {
+    variables: Vec<(String, String)>,
+    /// Where the pauses are noted that a store asks for.
+    pauses: Arc<Pauses>,
+}
 
 impl Environment {
+    fn new(variables: impl IntoIterator<Item = (String, String)>, pauses: Arc<Pauses>) -> Self {
+        Self { variables: variables.into_iter().collect(), pauses }
+    }
+
+    fn connector(&self) -> Heeding {
+        Heeding::new(Arc::clone(&self.pauses))
+    }
+
     /// The value of the first of `names` that is set and not empty.
     fn first(&self, names: &[&str]) -> Option<&str> {
         names.iter().find_map(|name| {
-            let (_, value) = self.0.iter().find(|(key, _)| key == name)?;
+            let (_, value) = self.variables.iter().find(|(key, _)| key == name)?;
             (!value.is_empty()).then_some(value.as_str())
         })
     }
@@ -367,8 +409,10 @@ impl Environment {
 
     /// The `(key, value)` pairs that a builder understands.
     fn settings<K: std::str::FromStr>(&self, prefix: &str) -> Vec<(K, String)> {
-        let ours =
-            self.0.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty());
+        let ours = self
+            .variables
+            .iter()
+            .filter(|(name, value)| name.starts_with(prefix) && !value.is_empty());
         ours.filter_map(|(name, value)| {
             Some((name.to_ascii_lowercase().parse().ok()?, value.clone()))
         })
@@ -385,13 +429,14 @@ impl Environment {
                 && value.len() >= 6
                 && !value.starts_with('/')
         };
-        let found = self.0.iter().filter(|(name, value)| is_secret(name, value));
+        let found = self.variables.iter().filter(|(name, value)| is_secret(name, value));
         Secrets(found.map(|(_, value)| value.clone()).collect())
     }
 
     fn s3(&self, bucket: &str) -> AmazonS3Builder {
         let builder = AmazonS3Builder::new()
             .with_client_options(client_options())
+            .with_http_connector(self.connector())
             .with_retry(quick_retries());
         self.settings::<AmazonS3ConfigKey>("AWS_")
             .into_iter()
@@ -405,6 +450,7 @@ impl Environment {
     fn gs(&self, bucket: &str) -> GoogleCloudStorageBuilder {
         let builder = GoogleCloudStorageBuilder::new()
             .with_client_options(client_options())
+            .with_http_connector(self.connector())
             .with_retry(quick_retries());
         let builder = match self.first(&["SERVICE_ACCOUNT"]) {
             Some(path) => builder.with_service_account_path(path),
@@ -419,6 +465,7 @@ impl Environment {
     fn az(&self, container: &str) -> MicrosoftAzureBuilder {
         let builder = MicrosoftAzureBuilder::new()
             .with_client_options(client_options())
+            .with_http_connector(self.connector())
             .with_retry(quick_retries());
         self.settings::<AzureConfigKey>("AZURE_")
             .into_iter()

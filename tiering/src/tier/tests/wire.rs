@@ -9,14 +9,14 @@ use std::thread::JoinHandle;
 use super::*;
 
 /// Answers connections with prepared bytes, one request each, and notes the request lines.
-struct Script {
-    address: SocketAddr,
+pub(super) struct Script {
+    pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     thread: JoinHandle<()>,
 }
 
 impl Script {
-    fn of(answers: Vec<String>) -> Self {
+    pub(super) fn of(answers: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -43,20 +43,20 @@ impl Script {
     }
 
     /// The request lines, once every answer was given.
-    fn seen(self) -> Vec<String> {
+    pub(super) fn seen(self) -> Vec<String> {
         self.thread.join().unwrap();
         self.seen.lock().unwrap().clone()
     }
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
     let len = body.len();
     format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n{body}"
     )
 }
 
-const META: &str = "ETag: \"e\"\r\nLast-Modified: Fri, 20 Nov 2026 16:00:00 GMT\r\n";
+pub(super) const META: &str = "ETag: \"e\"\r\nLast-Modified: Fri, 20 Nov 2026 16:00:00 GMT\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn throttling_resets_and_short_bodies_pass() {

@@ -97,7 +97,8 @@ fn secrets_are_cut_out_of_messages_and_paths_are_not() {
         ("AWS_SKIP_SIGNATURE", "true"),
         ("PATH", "/usr/bin"),
     ];
-    let env = Environment(pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect());
+    let pairs = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+    let env = Environment::new(pairs, Arc::default());
     let text = env.secrets().redact("a true hunter2-hunter2 in /etc/key.json".to_owned());
     assert_eq!(text, "a true *** in /etc/key.json");
 }

@@ -1,0 +1,7 @@
+//! Each part by itself, then the whole on simulated links, then with tasks that wait.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod links;
+mod parts;
+mod sim;
+mod waiting;
