@@ -137,6 +137,18 @@ impl ColdTier {
         Ok(Self { handles, throttle, ownership, is_away: false })
     }
 
+    /// `tier` as it is, for tests of what is above it.
+    #[cfg(test)]
+    pub(crate) fn plain(tier: Arc<dyn Tier>) -> Arc<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ownership =
+            Arc::new(Ownership::reader(claimant("test".to_owned()), Arc::clone(&clock)));
+        let inputs = firn_tiering::throttle::Inputs::of_clock(clock);
+        let throttle = Throttle::new(ThrottleConfig::default(), inputs, Arc::default());
+        let throttle = Arc::new(throttle.expect("the default settings make sense"));
+        Arc::new(Self { handles: tier.into(), throttle, ownership, is_away: false })
+    }
+
     /// For calls of this priority.
     pub fn at(&self, priority: Priority) -> &Arc<dyn Tier> {
         self.handles.at(priority)
@@ -165,11 +177,7 @@ impl ColdTier {
 
 /// Opens the cold tier of a volume and asks it something. A place that is not the volume's is
 /// refused: another's, or an empty mountpoint.
-pub fn open(
-    config: &Config,
-    terms: &Terms,
-    runtime: &Runtime,
-) -> anyhow::Result<Option<ColdTier>> {
+pub fn open(config: &Config, terms: &Terms, runtime: &Runtime) -> anyhow::Result<Option<ColdTier>> {
     let Some(url) = &config.cold else { return Ok(None) };
     let mut cold = ColdTier::before(url, terms)?;
     match make_contact(config, url, terms, &cold.ownership, runtime) {

@@ -46,6 +46,7 @@ pub mod replay;
 mod schedule;
 mod state;
 pub mod storage;
+mod timed;
 pub mod transfers;
 pub mod tree;
 
@@ -74,6 +75,8 @@ pub struct Job {
     pub mountpoint: PathBuf,
     /// How.
     pub options: MountOptions,
+    /// The cold tier becomes this mount's, whichever instance had it.
+    pub takes_over: bool,
 }
 
 /// Mounts and serves until the mount is gone. `ready` is called when the mount answers; its
@@ -127,7 +130,9 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
         .enable_all()
         .build()
         .context("starting threads")?;
-    let cold = cold::open(&config, Terms::of(&job.volume, !job.options.read_only), &runtime)?;
+    let writes = !job.options.read_only;
+    let terms = Terms::for_mount(&job.volume, &config, writes, job.takes_over)?;
+    let cold = cold::open(&config, &terms, &runtime)?.map(Arc::new);
     let parts = Arc::new(assemble::open(
         &job.volume,
         config,
@@ -153,6 +158,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     };
     let answers = Answers::new(job, &parts, &session, phase.clone());
     let socket = socket.serve(Arc::new(answers)).context("control socket")?;
+    parts.keep_contact(&terms);
     parts.start_schedule();
     parts.start_snapshots(session.kernel_cache());
     parts.start_placement();

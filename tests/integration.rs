@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a failing test shows what the daemon said")]
 #![allow(unreachable_pub, reason = "the harness is shared by modules of this one binary")]
 
+mod cold_down;
 mod crash;
 mod harness;
 mod load;
@@ -13,4 +14,5 @@ mod power;
 mod programs;
 mod roundtrip;
 mod semantics;
+mod slow_link;
 mod snapshots;

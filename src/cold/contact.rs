@@ -72,7 +72,8 @@ impl Contact {
                     }
                     Err(error) => {
                         tracing::warn!("the cold tier: {error:#}");
-                        state.0.lock().refusal = (!is_absence(&error)).then(|| format!("{error:#}"));
+                        state.0.lock().refusal =
+                            (!is_absence(&error)).then(|| format!("{error:#}"));
                     }
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);

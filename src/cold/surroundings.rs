@@ -49,7 +49,8 @@ mod tests {
     fn pressure_is_read_where_the_kernel_says_it() {
         let text = "some avg10=12.50 avg60=3.00 avg300=0.10 total=123\nfull avg10=1.00 avg60=0\n";
         assert_eq!(parse_pressure(text), Some(12.5));
-        for other in ["", "full avg10=1.00", "some avg60=1.00", "some avg10=many", "some avg10=NaN"] {
+        for other in ["", "full avg10=1.00", "some avg60=1.00", "some avg10=many", "some avg10=NaN"]
+        {
             assert_eq!(parse_pressure(other), None, "{other}");
         }
     }

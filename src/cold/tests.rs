@@ -88,12 +88,10 @@ fn a_place_is_one_instances_at_a_time() {
     };
     put(&reader, "segments/x").unwrap_err();
     put(&first, "segments/x").unwrap();
-    let second =
-        open(&config, &Terms { takes_over: true, ..there }, &runtime).unwrap().unwrap();
+    let second = open(&config, &Terms { takes_over: true, ..there }, &runtime).unwrap().unwrap();
     put(&second, "segments/y").unwrap();
-    let delete = |cold: &ColdTier| {
-        runtime.block_on(cold.at(Priority::Reencode).delete("segments/x"))
-    };
+    let delete =
+        |cold: &ColdTier| runtime.block_on(cold.at(Priority::Reencode).delete("segments/x"));
     delete(&first).unwrap_err();
     delete(&second).unwrap();
 }

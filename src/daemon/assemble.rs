@@ -13,10 +13,12 @@ use firn_mount::namespace::{
 };
 use firn_mount::volume::{FileSettings, LateLiveness, Volume, VolumeParts};
 use firn_tiering::segment::VolumeId;
-use firn_tiering::tier::Tier;
+use firn_tiering::throttle::Priority;
+use firn_tiering::tier::owner::Standing;
 use firn_tiering::{
-    BackupProof, BlockId, BlockStore, Budget, Clock, Permit, StoreConfig, SystemClock,
+    BackupProof, BlockId, BlockStore, Blocks, Budget, Clock, Permit, StoreConfig, SystemClock,
 };
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::automatic::Automatic;
@@ -24,10 +26,13 @@ use super::gate::Gate;
 use super::placement::{Placement, Watcher};
 use super::schedule::Schedule;
 use super::storage::{BlockStorage, Frontier, disk_bytes};
+use super::timed::Timed;
 use super::transfers::Transfers;
+use crate::cold::contact::Contact;
+use crate::cold::{ColdTier, Terms};
 use crate::config::Config;
 use crate::failure::Explain;
-use crate::volume_dir::VolumeDir;
+use crate::volume_dir::{VolumeDir, instance};
 
 /// Share of the memory budget that the namespace's database gets, and its bounds.
 const NAMESPACE_SHARE: u64 = 8;
@@ -59,11 +64,12 @@ pub struct Parts {
     /// The filesystem over both.
     pub volume: Arc<Volume>,
     /// The cold tier, if there is one.
-    pub cold: Option<Arc<dyn Tier>>,
+    pub cold: Option<Arc<ColdTier>>,
     /// Copies the namespace there.
     pub backup: Option<Arc<Backup>>,
     /// Opened without the right to change anything.
     pub read_only: bool,
+    contact: Mutex<Option<Contact>>,
     gate: Option<Arc<Gate>>,
     tracked: Arc<Tracked>,
     frontier: Frontier,
@@ -184,7 +190,7 @@ pub fn open_namespace(
 pub fn open(
     dir: &VolumeDir,
     config: Config,
-    cold: Option<Arc<dyn Tier>>,
+    cold: Option<Arc<ColdTier>>,
     read_only: bool,
     runtime: &Handle,
 ) -> anyhow::Result<Parts> {
@@ -193,8 +199,9 @@ pub fn open(
     let OpenNamespace { namespace, tracked, permit } =
         open_namespace(dir, &budget, &clock, read_only)?;
     let backup = match &cold {
-        Some(tier) if !read_only => {
-            let (tier, runtime) = (Arc::clone(tier), runtime.clone());
+        Some(cold) if !read_only => {
+            let tier = Arc::clone(cold.at(Priority::WriteBack));
+            let runtime = runtime.clone();
             let (volume, options) = (*config.uuid.as_bytes(), BackupOptions::default());
             let backup = Backup::new(
                 Arc::clone(&tracked),
@@ -216,7 +223,8 @@ pub fn open(
     let placement = Arc::new(placement);
     let liveness = Arc::new(LateLiveness::default());
     let mut settings = store_config(dir, &config, &namespace, &budget, &clock);
-    settings.cold.clone_from(&cold);
+    settings.cold = cold.as_ref().map(|cold| Arc::clone(cold.at(Priority::UserRead)));
+    settings.cold_handles = cold.as_ref().map(|cold| cold.handles().clone());
     settings.read_only = read_only;
     settings.liveness = Some(Arc::clone(&liveness) as _);
     settings.backup = gate.clone().map(|gate| gate as _);
@@ -224,7 +232,8 @@ pub fn open(
     let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
     let observer = Arc::new(Watcher(Arc::clone(&placement)));
-    let volume = open_volume(&config, &namespace, &store, storage, observer, &budget, &clock)?;
+    let blocks = Timed::over(&store, cold.as_deref(), &clock);
+    let volume = open_volume(&config, &namespace, blocks, storage, observer, &budget, &clock)?;
     if !read_only {
         let first = store.next_block_id().context("opening the block store")?;
         liveness.bind(Arc::downgrade(&volume), first);
@@ -240,6 +249,7 @@ pub fn open(
         cold,
         backup,
         read_only,
+        contact: Mutex::default(),
         gate,
         tracked,
         frontier,
@@ -255,7 +265,7 @@ pub fn open(
 fn open_volume(
     config: &Config,
     namespace: &Arc<Namespace>,
-    store: &Arc<BlockStore>,
+    blocks: Arc<dyn Blocks>,
     storage: BlockStorage,
     observer: Arc<Watcher>,
     budget: &Budget,
@@ -268,7 +278,7 @@ fn open_volume(
     };
     let parts = VolumeParts {
         names: Arc::clone(namespace),
-        blocks: Arc::clone(store) as _,
+        blocks,
         storage: Arc::new(storage),
         clock: Arc::clone(clock),
         budget: budget.clone(),
@@ -330,6 +340,36 @@ impl Parts {
         use firn_tiering::BackupGate;
         let gate = self.gate.as_ref().ok_or_else(|| anyhow!("there are no backups"))?;
         Ok(gate.ensure_backed_up(blocks)?)
+    }
+
+    /// Goes on asking for a cold tier that was away at the mount, and remembers one that was there.
+    pub fn keep_contact(&self, terms: &Terms) {
+        let (Some(cold), Some(url)) = (&self.cold, &self.config.cold) else { return };
+        if cold.is_away() {
+            let (dir, url) = (self.dir.clone(), url.clone());
+            let contact = Contact::begin(cold, &self.config, terms, move || {
+                instance::note_used(&dir, &url);
+            });
+            *self.contact.lock() = Some(contact);
+        } else if terms.may_claim {
+            instance::note_used(&self.dir, url);
+        }
+    }
+
+    /// Why the cold tier is not this mount's, if that is so.
+    pub fn cold_refusal(&self) -> Option<String> {
+        match self.cold.as_ref()?.ownership().standing() {
+            Standing::Ours | Standing::Reader => None,
+            Standing::Lost(why) => {
+                Some(format!("the cold tier is not this mount's any more: {why}"))
+            }
+            Standing::Unknown => {
+                let refusal = self.contact.lock().as_ref().and_then(Contact::refusal);
+                Some(refusal.unwrap_or_else(|| {
+                    "the cold tier has not answered since the mount; it is asked again".to_owned()
+                }))
+            }
+        }
     }
 
     /// Begins the backups that come with time.

@@ -64,6 +64,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
             capacity_bytes: usage.cold_capacity,
             segments: usage.cold_segments,
             waiting_segments: health.uploads_waiting,
+            throttle: parts.cold.as_ref().map(|cold| cold.throttle().status()),
         }),
         data: Some(data(parts, &usage, &health)),
         memory: Some(MemoryStatus {
@@ -167,6 +168,12 @@ fn warnings(
         let count = health.damaged_reads;
         warnings.push(format!("{count} stored copies failed verification: run `firn check`"));
     }
+    if let Some(throttle) = parts.cold.as_ref().map(|cold| cold.throttle().status())
+        && throttle.is_down
+    {
+        warnings.push("the cold tier does not answer; it is asked again by itself".to_owned());
+    }
+    warnings.extend(parts.cold_refusal());
     if let Some(error) = &health.last_error {
         warnings.push(format!("the last move failed: {error}"));
     }

@@ -76,7 +76,7 @@ pub struct HotStatus {
 }
 
 /// The cold tier.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ColdStatus {
     /// Its URL.
     pub place: String,
@@ -88,6 +88,9 @@ pub struct ColdStatus {
     pub segments: u64,
     /// Segments that still have to be copied.
     pub waiting_segments: u64,
+    /// What may be asked of it, and what holds that back; absent when not mounted.
+    #[serde(default)]
+    pub throttle: Option<firn_tiering::throttle::Status>,
 }
 
 /// Data of all tiers.
@@ -267,6 +270,10 @@ fn cold(cold: &ColdStatus) -> String {
     let mut text = format!("{}, {}", of(cold.used_bytes, cold.capacity_bytes), cold.place);
     if cold.waiting_segments > 0 {
         let _ = write!(text, ", {} segments to be copied", cold.waiting_segments);
+    }
+    if let Some(throttle) = cold.throttle.as_ref().filter(|throttle| !throttle.reason.is_empty()) {
+        let rate = rounded_bytes(throttle.achieved_bytes_per_s);
+        let _ = write!(text, ", {rate}/s, held back by: {}", throttle.reason);
     }
     text
 }

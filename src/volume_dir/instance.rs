@@ -100,9 +100,8 @@ fn birth_of(path: &Path) -> io::Result<(u64, Option<i64>)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let wanted = StatxFlags::INO | StatxFlags::BTIME;
     let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
-    let born = (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| {
-        stat.stx_btime.tv_sec * 1_000_000_000 + i64::from(stat.stx_btime.tv_nsec)
-    });
+    let born = (stat.stx_mask & StatxFlags::BTIME.bits() != 0)
+        .then(|| stat.stx_btime.tv_sec * 1_000_000_000 + i64::from(stat.stx_btime.tv_nsec));
     Ok((stat.stx_ino, born))
 }
 

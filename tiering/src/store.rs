@@ -43,6 +43,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod urgency;
 mod waste;
 
 use std::ops::Range;
@@ -61,6 +62,7 @@ use crate::catalog::Catalog;
 use crate::encode::EncodeMemory;
 use crate::error::{Error, Result};
 use crate::readahead::ReadAhead;
+use crate::throttle::Priority;
 use crate::tier::UPLOAD_MEMORY;
 
 use append::{Active, SyncState, Unsealed};
@@ -76,6 +78,7 @@ use signals::{Counters, Faults, Signals};
 use sweep::Sweep;
 use table::Table;
 use upload::Wanted;
+use urgency::acting_as;
 use waste::Quiet;
 
 pub use check::{CheckOptions, CheckReport, Finding};
@@ -312,12 +315,14 @@ impl BlockStore {
         wait: Wait,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Archived> {
+        let _acting = acting_as(Priority::WriteBack);
         self.inner.archive(blocks, wait, progress)
     }
 
     /// Drops the hot copies of those of `blocks` that are verified in cold and that `proof`
     /// covers; says of each other one why it stays.
     pub fn release(&self, blocks: &[BlockId], proof: &BackupProof, wait: Wait) -> Result<Moved> {
+        let _acting = acting_as(Priority::Demote);
         self.inner.check_writable()?;
         self.inner.release(blocks, proof, wait)
     }
@@ -330,6 +335,7 @@ impl BlockStore {
         wait: Wait,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Moved> {
+        let _acting = acting_as(Priority::Stage);
         self.inner.check_writable()?;
         self.inner.stage(blocks, wait, progress)
     }
@@ -342,6 +348,7 @@ impl BlockStore {
         wait: Wait,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Recompressed> {
+        let _acting = acting_as(Priority::Reencode);
         self.inner.recompress(blocks, wait, progress)
     }
 
@@ -354,6 +361,7 @@ impl BlockStore {
     /// Asks about every segment whether it is still needed, and collects what is not; returns how
     /// many segments became free.
     pub fn sweep(&self) -> Result<usize> {
+        let _acting = acting_as(Priority::Reencode);
         self.inner.count_freed();
         self.inner.sweep()
     }
@@ -364,6 +372,7 @@ impl BlockStore {
         options: CheckOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<CheckReport> {
+        let _acting = acting_as(Priority::Scrub);
         self.inner.check(options, progress)
     }
 
@@ -473,8 +482,9 @@ impl Inner {
             if config.read_only { BlockId::from_raw(u64::MAX) } else { ids.next_block()? };
         let cold = config.cold.as_ref().zip(runtime).map(|(tier, runtime)| {
             let handle = runtime.handle().clone();
-            let (tier, clock) = (Arc::clone(tier), Arc::clone(&config.clock));
-            Cold::new(tier, handle, clock, config.budget.clone(), config.prefetch_bytes)
+            let tiers = config.cold_handles.clone().unwrap_or_else(|| Arc::clone(tier).into());
+            let clock = Arc::clone(&config.clock);
+            Cold::new(tiers, handle, clock, config.budget.clone(), config.prefetch_bytes)
         });
         let catalog_memory = config.budget.try_acquire(config.catalog_cache_bytes);
         // Taken for good: a budget too small for them still works, with less cached.
@@ -586,6 +596,7 @@ impl Inner {
 
     /// Leases, the next segment's file, catching up: work that nobody waits for.
     fn run_helper(&self) {
+        let _acting = acting_as(Priority::WriteBack);
         if !self.config.read_only {
             self.clean_cold();
         }

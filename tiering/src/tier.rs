@@ -42,7 +42,7 @@ pub use object::{
 pub use owner::{Owned, Ownership};
 pub use pauses::{LONGEST_PAUSE, Pauses};
 pub use retry::{Jitter, Retry};
-pub use throttled::Throttled;
+pub use throttled::{Handles, Throttled};
 
 /// Key of the object that says whose tier it is. A local tier also knows its directory again by it,
 /// after the disk was away.

@@ -24,7 +24,16 @@ fn volume(dir: &Path, tier: Arc<dyn Tier>, runtime: &tokio::runtime::Runtime) ->
     })
     .unwrap();
     let dir = VolumeDir::open(&path).unwrap();
-    Arc::new(assemble::open(&dir, config, Some(tier), false, runtime.handle()).unwrap())
+    Arc::new(
+        assemble::open(
+            &dir,
+            config,
+            Some(crate::cold::ColdTier::plain(tier)),
+            false,
+            runtime.handle(),
+        )
+        .unwrap(),
+    )
 }
 
 #[test]

@@ -29,9 +29,9 @@ use crate::budget::{Budget, Permit};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::SegmentId;
-use crate::tier::{ObjectMeta, Tier};
+use crate::tier::{Handles, ObjectMeta, Tier};
 
-use super::CLOCK_SLICE;
+use super::{CLOCK_SLICE, urgency};
 use ahead::Neighbours;
 use flight::Purpose;
 
@@ -46,7 +46,7 @@ const STALE: Duration = Duration::from_secs(15);
 
 /// The cold tier as readers use it.
 pub(super) struct Cold {
-    tier: Arc<dyn Tier>,
+    tiers: Handles,
     handle: Handle,
     clock: Arc<dyn Clock>,
     budget: Budget,
@@ -66,7 +66,7 @@ pub(super) struct Cover(Vec<(Arc<Flight>, bool)>);
 
 impl Cold {
     pub(super) fn new(
-        tier: Arc<dyn Tier>,
+        tiers: Handles,
         handle: Handle,
         clock: Arc<dyn Clock>,
         budget: Budget,
@@ -74,7 +74,12 @@ impl Cold {
     ) -> Self {
         let state = Mutex::default();
         let requests = AtomicU64::new(0);
-        Self { tier, handle, clock, budget, prefetch_bytes, state, requests }
+        Self { tiers, handle, clock, budget, prefetch_bytes, state, requests }
+    }
+
+    /// The tier for what this thread does.
+    fn tier(&self) -> Arc<dyn Tier> {
+        Arc::clone(self.tiers.at(urgency::current()))
     }
 
     /// Ranged requests made so far.
@@ -90,7 +95,7 @@ impl Cold {
         make: impl FnOnce(Arc<dyn Tier>) -> futures::future::BoxFuture<'static, Result<T>>,
     ) -> Result<T> {
         let (send, mut receive) = oneshot::channel();
-        let future = make(Arc::clone(&self.tier));
+        let future = make(self.tier());
         let done = Arc::new((Mutex::new(false), Condvar::new()));
         let ring = Arc::clone(&done);
         let task = self.handle.spawn(async move {
@@ -318,7 +323,7 @@ impl Cold {
         let since = self.clock.instant();
         let flight = Arc::new(Flight::new(segment, range.clone(), purpose, since, permit));
         state.flights.push(Arc::clone(&flight));
-        let (tier, landing) = (Arc::clone(&self.tier), Arc::clone(&flight));
+        let (tier, landing) = (self.tier(), Arc::clone(&flight));
         let task = self.handle.spawn(async move {
             let expected = range.end - range.start;
             landing.land(match tier.get_range(&segment.object_key(), range).await {

@@ -11,7 +11,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{SEGMENT_TARGET, VolumeId};
-use crate::tier::Tier;
+use crate::tier::{Handles, Tier};
 
 use super::gates::{BackupGate, Liveness};
 
@@ -59,6 +59,8 @@ pub struct StoreConfig {
     pub other_bytes: Option<OtherBytes>,
     /// The cold tier, if there is one.
     pub cold: Option<Arc<dyn Tier>>,
+    /// The same tier under each priority; without them all calls go to [`StoreConfig::cold`].
+    pub cold_handles: Option<Handles>,
     /// Bytes the cold tier may hold. `None`: unlimited.
     pub cold_capacity: Option<u64>,
     /// Bytes at which a segment is sealed. Larger: fewer objects, later uploads.
@@ -117,6 +119,7 @@ impl StoreConfig {
             disk_space: Arc::new(DiskSpace::below),
             other_bytes: None,
             cold: None,
+            cold_handles: None,
             cold_capacity: None,
             segment_bytes: SEGMENT_TARGET,
             budget,

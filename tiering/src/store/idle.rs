@@ -15,9 +15,11 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::segment::{FileKind, SegmentId};
+use crate::throttle::Priority;
 
 use super::recode::{Outcome, Pace};
 use super::signals::get;
+use super::urgency::acting_as;
 use super::{Inner, TICK};
 
 /// Points in time for which the number of reads is remembered, for each age of a segment.
@@ -48,6 +50,7 @@ struct State {
 impl Inner {
     /// The loop of the thread that re-encodes.
     pub(super) fn run_recoder(&self) {
+        let _acting = acting_as(Priority::Reencode);
         while !self.is_stopping() {
             self.note_activity();
             if self.capacity.excess() > 0 {

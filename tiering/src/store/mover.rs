@@ -11,10 +11,12 @@ use crate::block::BlockId;
 use crate::catalog::ColdCopy;
 use crate::error::Result;
 use crate::segment::{IndexEntry, SegmentId};
+use crate::throttle::Priority;
 
 use super::residence::Moved;
 use super::signals::add;
 use super::upload::CALL_DEADLINE;
+use super::urgency::acting_as;
 use super::{Inner, TICK};
 
 /// Bytes for which one backup is asked: a backup costs, so many segments share it.
@@ -26,6 +28,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(2);
 impl Inner {
     /// The mover's loop.
     pub(super) fn run_mover(&self) {
+        let _acting = acting_as(Priority::Demote);
         while !self.is_stopping() {
             self.look_at_disk();
             self.collect();

@@ -25,6 +25,7 @@ use crate::blocks::Wait;
 use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, IndexEntry, SegmentId, SegmentIndex};
+use crate::throttle::Priority;
 
 use super::Inner;
 use super::append::charge_of;
@@ -34,6 +35,7 @@ use super::residence::runs;
 use super::signals::add;
 use super::table::Segment;
 use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
+use super::urgency::acting_as;
 use super::waste::Thrift;
 
 /// Pause between two looks at objects that something still needed.
@@ -144,6 +146,7 @@ impl Inner {
 
     /// Judges these segments; returns how many went. One that cannot be judged holds up no other.
     pub(super) fn reclaim_all(&self, candidates: &[SegmentId], thrift: Thrift) -> usize {
+        let _acting = acting_as(Priority::Reencode);
         let mut gone = 0;
         for &id in candidates {
             if self.check_writable().is_err() {

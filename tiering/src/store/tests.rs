@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod down;
 mod evict;
 mod full;
 mod local;

@@ -22,11 +22,13 @@ use crate::error::{Error, Result};
 use crate::segment::{
     FileKind, Identity, ReadAt, SegmentId, SegmentName, Trailer, identify, repair,
 };
+use crate::throttle::Priority;
 
 use super::cold::Cold;
 use super::object::ColdObject;
 use super::signals::add;
 use super::table::Segment;
+use super::urgency::acting_as;
 use super::{CLOCK_SLICE, Inner, TICK};
 
 /// Bytes compared at once when a copy is read back.
@@ -54,6 +56,7 @@ pub(super) struct Wanted {
 impl Inner {
     /// An uploader's loop; several run.
     pub(super) fn run_uploader(&self) {
+        let _acting = acting_as(Priority::WriteBack);
         while !self.is_stopping() {
             match self.next_upload() {
                 Some(id) => self.upload(id),

@@ -68,6 +68,29 @@ impl Throttled {
     }
 }
 
+/// One tier under each priority.
+#[derive(Clone, Debug)]
+pub struct Handles([Arc<dyn Tier>; Priority::ALL.len()]);
+
+impl Handles {
+    /// As `make` makes them.
+    pub fn new(make: impl FnMut(Priority) -> Arc<dyn Tier>) -> Self {
+        Self(Priority::ALL.map(make))
+    }
+
+    /// The tier for calls of this priority.
+    pub fn at(&self, priority: Priority) -> &Arc<dyn Tier> {
+        &self.0[priority as usize]
+    }
+}
+
+impl From<Arc<dyn Tier>> for Handles {
+    /// The same for all.
+    fn from(tier: Arc<dyn Tier>) -> Self {
+        Self::new(|_| Arc::clone(&tier))
+    }
+}
+
 /// How a call ended, as the throttle sees it.
 fn outcome_of<T>(result: &Result<T>) -> Outcome {
     match result {
