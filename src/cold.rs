@@ -133,7 +133,8 @@ impl ColdTier {
             let patient = Retry::new(throttled.for_priority(priority), Patience::BACKGROUND)
                 .heeding(Arc::clone(&pauses));
             Arc::new(Owned::new(Arc::new(patient), Arc::clone(&ownership)))
-        });
+        })
+        .behind(Arc::clone(&throttle));
         Ok(Self { handles, throttle, ownership, is_away: false })
     }
 

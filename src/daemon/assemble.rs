@@ -393,8 +393,11 @@ impl Parts {
         }
     }
 
-    /// Lets no more of all that begin. A snapshot that is being taken is waited for, as is a move.
+    /// Lets no more of all that begin, and asks for no cold tier any more. A snapshot that is being
+    /// taken is waited for, as is a move.
     pub fn end_schedule(&self) {
+        // The next mount may begin as soon as this one has ended: nothing is claimed any more.
+        *self.contact.lock() = None;
         self.schedule.end();
         self.automatic.stop();
         self.placement.stop();

@@ -8,7 +8,7 @@
 //! - a *breaker* for a store that only fails (`breaker`), and the pause that a store asks for
 //!   (`Retry-After`, [`crate::tier::Pauses`]);
 //! - the share of the window that background work may have while the mount's own reads are slower
-//!   than usual or the disks are under pressure (`foreground`).
+//!   than usual or the disks are under pressure (`foreground`), unless writers wait for it.
 //!
 //! *Order*: [`Priority`], strictly, except for a small share that each class is sure of
 //! (`queue`). Reads that a person waits for count against cap and window like everything else, but

@@ -82,6 +82,11 @@ impl Cold {
         Arc::clone(self.tiers.at(urgency::current()))
     }
 
+    /// Says whether writers wait for space.
+    pub(super) fn hurry(&self, is_hurried: bool) {
+        self.tiers.hurry(is_hurried);
+    }
+
     /// Ranged requests made so far.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)

@@ -31,6 +31,9 @@ impl Inner {
         let _acting = acting_as(Priority::Demote);
         while !self.is_stopping() {
             self.look_at_disk();
+            if let Some(cold) = &self.cold {
+                cold.hurry(self.capacity.waiters() > 0);
+            }
             self.collect();
             self.relieve();
             self.sweep_some();

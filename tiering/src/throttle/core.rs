@@ -20,6 +20,10 @@ const MOST_COST: u64 = 16 << 20;
 /// What the latency of a read that somebody waits for weighs, against its bytes.
 const READ_WEIGHT: u64 = 16;
 
+/// Bytes that users' reads may have in flight however small the window: two long requests, so that
+/// one travels while the other is being answered.
+const LEAST_FOR_USERS: u64 = (8 << 20) + 2 * REQUEST_COST;
+
 /// An answer may take this many times what was expected before it counts as missing.
 const OVERDUE: f64 = 8.0;
 
@@ -52,6 +56,8 @@ pub(super) struct Core {
     background_bytes: u64,
     meter: Meter,
     paused_until: Option<Instant>,
+    /// Somebody waits for what the background does.
+    is_hurried: bool,
     heard_at: Instant,
     next_id: u64,
     /// What held the first back that waits, and until when at most.
@@ -73,6 +79,7 @@ impl Core {
             background_bytes: 0,
             meter: Meter::new(now),
             paused_until: None,
+            is_hurried: false,
             heard_at: now,
             next_id: 0,
             blocked: (Limit::Nothing, None),
@@ -108,6 +115,11 @@ impl Core {
     /// The store asks for silence until then; `None` ends it.
     pub(super) fn pause_until(&mut self, until: Option<Instant>) {
         self.paused_until = until;
+    }
+
+    /// Writers wait for space that only the background can make, or no longer do.
+    pub(super) fn hurry(&mut self, is_hurried: bool) {
+        self.is_hurried = is_hurried;
     }
 
     /// Whether it is time for [`Core::judge`].
@@ -182,6 +194,7 @@ impl Core {
         let window = self.window.bytes();
         if waiting.priority == Priority::UserRead {
             // Whatever the background has in flight: it gives way by not being added to.
+            let window = window.max(LEAST_FOR_USERS);
             let fits = self.user_in_flight + waiting.cost <= window || self.user_in_flight == 0;
             return (!fits).then_some(Limit::Window);
         }
@@ -195,7 +208,7 @@ impl Core {
         if all > window {
             return Some(Limit::Window);
         }
-        let share = (window as f64 * self.foreground.share()) as u64;
+        let share = (window as f64 * self.share()) as u64;
         if background > 0 && background + waiting.cost > share {
             return Some(match self.foreground.why() {
                 Why::Slow => Limit::Foreground,
@@ -204,6 +217,11 @@ impl Core {
             });
         }
         None
+    }
+
+    /// The share of the window that background work may have.
+    fn share(&self) -> f64 {
+        if self.is_hurried { 1.0 } else { self.foreground.share() }
     }
 
     fn start(&mut self, now: Instant, waiting: Waiting) -> Option<u64> {
@@ -329,7 +347,7 @@ impl Core {
             rate_cap: self.bucket.rate(),
             achieved_bytes_per_s: self.meter.per_second(now),
             stretch: self.window.stretch(),
-            background_share: self.foreground.share(),
+            background_share: self.share(),
             limited_by,
             reason: String::new(),
             paused_ms: self

@@ -9,6 +9,9 @@ use super::{Kind, Priority};
 /// The share of other classes' bytes that a waiting class is credited, as a divisor.
 const SHARE: u64 = 32;
 
+/// Requests worth of credit that a class may save up.
+const MOST_CREDIT: u64 = 8;
+
 /// A request that waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
@@ -66,7 +69,11 @@ impl Queue {
     /// Whose turn it is among the background classes.
     pub(super) fn next_background(&self) -> Option<Waiting> {
         let firsts = || Priority::ALL[1..].iter().filter_map(|priority| self.first(*priority));
-        firsts().find(|waiting| self.has_credit(waiting)).or_else(|| firsts().next())
+        // Of those that may go before their turn the one that was passed over longest.
+        let credit = |waiting: &Waiting| self.credit[waiting.priority.index()];
+        let passed_over =
+            firsts().rev().filter(|waiting| self.has_credit(waiting)).max_by_key(credit);
+        passed_over.or_else(|| firsts().next())
     }
 
     /// Takes out the first of a class, which goes; the other classes are credited.
@@ -79,7 +86,7 @@ impl Queue {
                 }
                 Some(first) => {
                     let more = self.credit[index] + taken.cost / SHARE;
-                    self.credit[index] = more.min(first.cost.saturating_mul(2));
+                    self.credit[index] = more.min(first.cost.saturating_mul(MOST_CREDIT));
                 }
                 None => self.credit[index] = 0,
             }

@@ -93,6 +93,13 @@ impl Throttle {
         self.core.lock().note_foreground(latency);
     }
 
+    /// Writers wait for space that only background work can make: it gives way to no reader then.
+    pub fn hurry(&self, is_hurried: bool) {
+        let mut core = self.core.lock();
+        core.hurry(is_hurried);
+        self.grant(&mut core);
+    }
+
     /// Whether the store is known not to answer now.
     pub fn is_down(&self) -> bool {
         self.core.lock().is_down(self.inputs.clock.instant())

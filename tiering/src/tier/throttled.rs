@@ -70,17 +70,32 @@ impl Throttled {
 
 /// One tier under each priority.
 #[derive(Clone, Debug)]
-pub struct Handles([Arc<dyn Tier>; Priority::ALL.len()]);
+pub struct Handles {
+    tiers: [Arc<dyn Tier>; Priority::ALL.len()],
+    throttle: Option<Arc<Throttle>>,
+}
 
 impl Handles {
     /// As `make` makes them.
     pub fn new(make: impl FnMut(Priority) -> Arc<dyn Tier>) -> Self {
-        Self(Priority::ALL.map(make))
+        Self { tiers: Priority::ALL.map(make), throttle: None }
+    }
+
+    /// The throttle that they share is told when writers wait.
+    pub fn behind(self, throttle: Arc<Throttle>) -> Self {
+        Self { throttle: Some(throttle), ..self }
+    }
+
+    /// Tells the throttle whether writers wait for space.
+    pub fn hurry(&self, is_hurried: bool) {
+        if let Some(throttle) = &self.throttle {
+            throttle.hurry(is_hurried);
+        }
     }
 
     /// The tier for calls of this priority.
     pub fn at(&self, priority: Priority) -> &Arc<dyn Tier> {
-        &self.0[priority as usize]
+        &self.tiers[priority as usize]
     }
 }
 

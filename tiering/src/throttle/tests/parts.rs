@@ -200,6 +200,11 @@ fn the_background_gives_way_to_reads_that_have_become_slow() {
         "{}",
         status.reason
     );
+    // Writers that wait for space are more urgent than readers who wait a little longer.
+    core.hurry(true);
+    assert_eq!(core.status(at).background_share, 1.0);
+    assert!(!core.grant(at, None).is_empty());
+    core.hurry(false);
     held.into_iter().for_each(|id| core.abandon(at, id));
     // Quick again: all of it comes back, little by little.
     let share = (0..30).map(|_| second(&mut core, MS, true, None)).last();
