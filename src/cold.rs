@@ -32,6 +32,7 @@ use crate::failure::Explain;
 use crate::volume_dir::{VolumeDir, instance};
 
 pub mod contact;
+mod moderation;
 mod surroundings;
 
 /// Longest identity that is believed.

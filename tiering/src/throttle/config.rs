@@ -21,9 +21,13 @@ pub struct ThrottleConfig {
     /// Latency up to this multiple of the baseline is no congestion, above 1. Higher uses a noisy
     /// store better and lets queues grow longer.
     pub tolerance: f64,
+    /// Latency that is no congestion whatever the baseline says. `None`: what the baseline says.
+    pub latency_target: Option<Duration>,
     /// Share of the way to the new window that one window's worth of answers goes, in (0, 1].
     pub smoothing: f64,
-    /// Background work backs off when the mount's 95th percentile exceeds this multiple of its
+    /// Background work backs off for reads of the mount.
+    pub back_off: bool,
+    /// It does so when the mount's 95th percentile exceeds this multiple of its
     /// own baseline.
     pub foreground_tolerance: f64,
     /// ... or when `/proc/pressure/io` says that for this share of the last 10 s, in percent,
@@ -44,7 +48,9 @@ impl Default for ThrottleConfig {
             max_window: 256 << 20,
             first_window: 1 << 20,
             tolerance: 1.5,
+            latency_target: None,
             smoothing: 0.5,
+            back_off: true,
             foreground_tolerance: 2.0,
             pressure_percent: 40.0,
             fail_fast: false,

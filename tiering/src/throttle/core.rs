@@ -221,7 +221,7 @@ impl Core {
 
     /// The share of the window that background work may have.
     fn share(&self) -> f64 {
-        if self.is_hurried { 1.0 } else { self.foreground.share() }
+        if self.is_hurried || !self.config.back_off { 1.0 } else { self.foreground.share() }
     }
 
     fn start(&mut self, now: Instant, waiting: Waiting) -> Option<u64> {
@@ -291,6 +291,13 @@ impl Core {
         let is_unloaded = flight.beside <= self.config.min_window
             && self.in_flight <= self.config.min_window.max(flight.beside);
         let quotient = self.baselines.note(flight.kind, flight.bytes, latency, is_unloaded);
+        let quotient = match self.config.latency_target {
+            // Up to the target it is as good as up to the tolerance.
+            Some(target) => quotient.min(
+                latency.as_secs_f64() / target.as_secs_f64().max(1e-6) * self.config.tolerance,
+            ),
+            None => quotient,
+        };
         let urgency = if flight.priority == Priority::UserRead { READ_WEIGHT } else { 1 };
         let (kind, weight) = (flight.kind, flight.cost.saturating_mul(urgency));
         let sample = Sample { kind, quotient, cost: flight.cost, weight, was_used: flight.fills };

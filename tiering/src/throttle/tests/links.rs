@@ -98,6 +98,16 @@ fn small_reads_among_uploads_are_quick() {
     assert!(run.bytes[&Priority::UserRead] >= 1500 * 4096, "{:?}", run.bytes);
 }
 
+#[test]
+fn a_latency_target_lets_queues_grow_as_far_as_it_says() {
+    let link = Link { rate: |_| 120.0 * MIB, others: nobody, base: 0.02, noise: 1.2 };
+    let latency_target = Some(std::time::Duration::from_millis(200));
+    let config = ThrottleConfig { latency_target, ..ThrottleConfig::default() };
+    let run = run(&link, config, &[blocks(300)], 60.0, 10.0);
+    eprintln!("target 200 ms: used {:.3}, mean delay {:.3} s", run.used(), run.mean_delay());
+    assert!(run.used() > 0.95 && (0.12..0.28).contains(&run.mean_delay()), "{}", run.mean_delay());
+}
+
 /// Most and least bytes in any span of ten seconds, as shares of the cap.
 fn spans(run: &Run, cap: f64, seconds: f64) -> (f64, f64) {
     let in_span = |start: f64| {

@@ -34,16 +34,6 @@ pub(super) struct Clients {
     pub(super) bytes: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
-struct At(f64);
-impl Eq for At {}
-#[allow(clippy::derive_ord_xor_partial_ord, reason = "times are never NaN")]
-impl Ord for At {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
 enum Event {
     /// A request reaches the link.
     Arrive(u64),
@@ -88,7 +78,8 @@ struct World<'a> {
     link: &'a Link,
     core: Core,
     zero: Instant,
-    events: BTreeMap<(At, u64), Event>,
+    /// By nanoseconds since the beginning.
+    events: BTreeMap<(u64, u64), Event>,
     serial: u64,
     /// Requests under way: whose, when sent, when the link is done with it.
     running: BTreeMap<u64, (usize, f64)>,
@@ -101,7 +92,7 @@ struct World<'a> {
 impl World<'_> {
     fn push(&mut self, at: f64, event: Event) {
         self.serial += 1;
-        self.events.insert((At(at), self.serial), event);
+        self.events.insert(((at * 1e9) as u64, self.serial), event);
     }
 
     /// Sends bytes over the link, behind what waits there; returns when the last has passed.
@@ -156,7 +147,8 @@ pub(super) fn run(
     world.push(0.0, Event::Look);
     world.push(0.0, Event::Compete);
     let mut competing = 0.0;
-    while let Some(((At(now), _), event)) = world.events.pop_first() {
+    while let Some(((nanos, _), event)) = world.events.pop_first() {
+        let now = nanos as f64 / 1e9;
         if now > seconds {
             break;
         }
