@@ -6,10 +6,12 @@
 #     --against FILE compare with earlier results; exit status 1 when a row is worse
 #     --tolerance P  worse means: by more than P percent (default 15)
 #     --rows REGEX   only the groups whose name matches: stream random small tree fsync snapshots
-#                    compression
+#                    compression cold
 #     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
 # SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
-# FIRN_BIN an already built firn. Dropping caches for the cold rows needs root; they are left out
+# FIRN_BIN an already built firn, FIRN_S3_DIR the directory of an already built firn-s3-server and
+# firn-s3-client; in the rows about the cold tier that client, which makes plain ranged requests of
+# the same server, stands in the place of the directory below. Dropping caches for the cold rows needs root; they are left out
 # without it. Every row is the median of three runs; a run on one side is followed by the same run
 # on the other, and the side that begins alternates.
 set -euo pipefail
@@ -44,9 +46,10 @@ scidata=${SCIDATA:-$project/../shared/scidata}
 
 rounds=3 label=bench stream_mib=2048 random_mib=256 small_files=20000 tree_files=10000 fsyncs=500
 snapshot_files=1000000
+cold_mib=1024 cold_reads=2000
 if $quick; then
     label=bench-quick stream_mib=256 random_mib=32 small_files=2000 tree_files=1000 fsyncs=100
-    snapshot_files=20000
+    snapshot_files=20000 cold_mib=256 cold_reads=300
 fi
 json=${json:-$target/$label.json}
 
@@ -76,7 +79,9 @@ mount_volume() { # volume
 
 unmount_volume() { "$firn" umount "$mountpoint"; }
 
+s3_server=''
 clean_up() {
+    if [ -n "$s3_server" ]; then kill "$s3_server" 2>/dev/null || true; fi
     if mountpoint -q "$mountpoint"; then
         unmount_volume || fusermount3 -uz "$mountpoint" || true
     fi
@@ -341,6 +346,105 @@ snapshot_ms() { # dataset@name
         python3 -c 'import json, sys; print("%.3f" % json.load(sys.stdin)["snapshot_ms"])'
 }
 
+# Reads of what lies in an S3 store only, beside a plain client of the same server that has as many
+# requests in flight. What it reads is what was stored, so that both wait for the same bytes; its
+# random reads have the length of the cell that holds the page.
+cold() {
+    local tools=${FIRN_S3_DIR:-} volume=$work/cold kind round
+    if ! $can_drop_caches; then
+        say 'no rows about the cold tier: caches cannot be dropped'
+        return 0
+    fi
+    if [ -z "$tools" ]; then
+        cargo build --release -p firn-tests
+        tools=$target/release
+    fi
+    mkdir "$work/s3"
+    "$tools/firn-s3-server" "$work/s3" >"$work/s3.env" &
+    s3_server=$!
+    # The port is known once the last line is there.
+    until grep -q '^FIRN_TEST_BUCKET=' "$work/s3.env"; do sleep 0.1; done
+    for kind in noise half; do
+        (
+            set -a
+            # shellcheck source=/dev/null
+            . "$work/s3.env"
+            set +a
+            "$firn" init "$volume" --hot "$work/cold-hot" --cold "s3://$FIRN_TEST_BUCKET/$kind"
+            mount_volume "$volume"
+            fio_rates --filename="$mountpoint/cold" --rw=write --bs=1M --size=${cold_mib}M \
+                --end_fsync=1 --refill_buffers --buffer_compress_chunk=4k \
+                --buffer_compress_percentage=$([ "$kind" = half ] && echo 50 || echo 0) >/dev/null
+            "$firn" tier archive "$mountpoint/cold"
+            "$firn" tier release "$mountpoint/cold"
+            for round in $(seq "$rounds"); do
+                cold_round "$kind" "$round" "$tools/firn-s3-client" "s3://$FIRN_TEST_BUCKET/$kind"
+            done
+            unmount_volume
+        )
+        rm -rf "$volume" "$work/cold-hot"
+    done
+    kill "$s3_server"
+    wait "$s3_server" || true
+    s3_server=''
+    rm -rf "$work/s3"
+}
+
+cold_in_flight=16 cold_request=4194304
+cold_round() { # kind round client url
+    local sides='firn client' side row="cold tier, sequential read, $1"
+    [ $(($2 % 2)) -eq 0 ] && sides='client firn'
+    for side in $sides; do
+        if [ "$side" = firn ]; then
+            cold_remount
+            record "$row" MiB/s higher firn "$(fio_rates --filename="$mountpoint/cold" --rw=read \
+                --bs=1M --size=${cold_mib}M --invalidate=0 | cut -d' ' -f1)"
+        else
+            # At the rate of the file, so that compression counts for neither.
+            record "$row" MiB/s higher ext4 "$("$3" "$4" $cold_in_flight $cold_request $((1 << 50)) |
+                awk -v mib="$cold_mib" '{ printf "%.3f", mib / $1 }')"
+        fi
+    done
+    [ "$1" = noise ] || return 0
+    cold_remount
+    local before after seconds
+    before=$(cold_requests)
+    seconds=$(cold_pages "$mountpoint/cold" "$cold_reads" $((cold_mib << 20)))
+    after=$(cold_requests)
+    record 'cold tier, 4 KiB random read, requests' each lower firn \
+        "$(awk -v n=$((after - before)) -v r="$cold_reads" 'BEGIN { printf "%.4f", n / r }')"
+    record 'cold tier, 4 KiB random read' us lower firn \
+        "$(awk -v s="$seconds" -v r="$cold_reads" 'BEGIN { printf "%.1f", s * 1e6 / r }')"
+    record 'cold tier, 4 KiB random read' us lower ext4 \
+        "$("$3" "$4" 1 65536 $((cold_reads * 65536)) random | awk '{ printf "%.1f", $1 * 1e6 / $3 }')"
+}
+
+cold_remount() {
+    unmount_volume
+    mount_volume "$work/cold"
+    sync
+    echo 3 >/proc/sys/vm/drop_caches
+}
+
+cold_requests() {
+    "$firn" status --json "$mountpoint" |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["counters"]["cold_requests"])'
+}
+
+# Reads pages, no two of them in one cell of 64 KiB, and prints the seconds that took.
+cold_pages() { # path count bytes
+    python3 - "$@" <<'PYTHON'
+import os, random, sys, time
+path, count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+cells = random.Random(7).sample(range(1, size // 65536), count)
+file = os.open(path, os.O_RDONLY)
+start = time.perf_counter()
+for cell in cells:
+    assert len(os.pread(file, 4096, cell * 65536 + 8192)) == 4096
+print("%.6f" % (time.perf_counter() - start))
+PYTHON
+}
+
 # ---- the report ----------------------------------------------------------------------------
 
 report() {
@@ -439,6 +543,10 @@ unmount_volume
 if [[ snapshots =~ $groups ]]; then
     say snapshots
     snapshots
+fi
+if [[ cold =~ $groups ]]; then
+    say 'cold tier'
+    cold
 fi
 if [[ compression =~ $groups ]]; then
     say compression

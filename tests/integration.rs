@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "the harness is shared by modules of this one binary")]
 
 mod cold_down;
+mod cold_reads;
 mod crash;
 mod harness;
 mod load;

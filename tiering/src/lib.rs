@@ -6,6 +6,7 @@
 pub mod block;
 pub mod blocks;
 pub mod budget;
+mod buffers;
 pub mod catalog;
 pub mod clock;
 pub mod encode;

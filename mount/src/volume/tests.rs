@@ -1,6 +1,7 @@
 //! The volume against expectations: single behaviours here, random sequences in `model`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod ahead;
 mod data;
 mod durability;
 mod fake;

@@ -144,7 +144,7 @@ impl Promotion {
             *known = Item::new(file_size, now_ms);
         }
         known.resize(file_size);
-        let begins = known.read(&range, now_ms, self.pause_ms);
+        let begins = known.read(&range, now_ms, self.pause_ms, self.sequential_bytes);
         if known.asked_ms.is_some_and(|asked| now_ms.saturating_sub(asked) < ASKED_MS) {
             return None;
         }
@@ -253,21 +253,33 @@ impl Item {
     }
 
     /// Takes note of a read; returns whether it begins a run.
-    fn read(&mut self, range: &Range<u64>, now_ms: u64, pause_ms: u64) -> bool {
+    fn read(
+        &mut self,
+        range: &Range<u64>,
+        now_ms: u64,
+        pause_ms: u64,
+        sequential_bytes: u64,
+    ) -> bool {
         let is_new = self.accesses == 0;
         let paused = now_ms.saturating_sub(self.last_ms) > pause_ms;
         self.used |= !is_new;
         self.last_ms = self.last_ms.max(now_ms);
-        self.read_bytes = self.read_bytes.saturating_add(range.end - range.start);
         let goes_on = !is_new && !paused && (self.continues(range) || self.came_late(range));
         if is_new || paused || (!goes_on && self.was_read(range)) {
             self.accesses = self.accesses.saturating_add(1);
+            // What was read through before says nothing of how much is wanted this time.
+            let run = self.run.end - self.run.start;
+            if paused || run >= sequential_bytes.min(self.size) {
+                self.parts = [0; (PARTS / 64) as usize];
+                self.read_bytes = 0;
+            }
         }
         if goes_on {
             self.run.end = self.run.end.max(range.end);
         } else {
             self.run = range.clone();
         }
+        self.read_bytes = self.read_bytes.saturating_add(range.end - range.start);
         for part in self.parts_of(range) {
             self.parts[(part / 64) as usize] |= 1 << (part % 64);
         }

@@ -50,7 +50,17 @@ fn a_file_read_through_twice_is_brought_back_whole() {
     assert_eq!(rest, [(7 * MIB, Promote::Whole)], "once");
     assert_eq!(read_through(&mut promotion, 1, size, 2000), None, "it is on its way");
     let later = 2000 + 3_600_000;
-    assert_eq!(read_through(&mut promotion, 1, size, later).unwrap().1, Promote::Range(0..MIB));
+    assert_eq!(read_through(&mut promotion, 1, size, later), Some((8 * MIB, Promote::Whole)));
+}
+
+#[test]
+fn a_look_at_the_start_of_a_file_that_was_read_through_does_not_bring_it_back() {
+    let mut promotion = promotion(|_| ());
+    let size = 100 * MIB;
+    assert_eq!(read_through(&mut promotion, 1, size, 0), None);
+    let look = promotion.note(1, 0..4 * KIB, size, 1000, false);
+    assert_eq!(look, Some(Promote::Range(0..MIB)));
+    assert_eq!(promotion.note(1, 4 * KIB..8 * KIB, size, 60_000, false), None);
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub fn open_cells(
     }
     let whole = cells.len() == count;
     let mut rest = stored;
-    let mut plain = Vec::with_capacity(cells.len() * crate::block::CELL_LEN);
+    let mut plain = crate::buffers::take(cells.len() * crate::block::CELL_LEN);
     let mut cvs = Vec::with_capacity(cells.len());
     let start = (cells.start * crate::block::CELL_LEN) as u32;
     for (index, len) in entry.cell_lens.iter().enumerate().skip(cells.start).take(cells.len()) {
@@ -88,7 +88,7 @@ pub fn open_cells(
     if whole {
         check_root(&block.digest, &cvs)?;
     }
-    Ok(Verified { start, bytes: Bytes::from(plain) })
+    Ok(Verified { start, bytes: crate::buffers::share(plain) })
 }
 
 /// Verifies a whole frame's cells: each tag, and the root. What a scrub reads; `Ok` means that

@@ -64,6 +64,13 @@ struct State {
 /// Flights that cover a range together, in order, and whether this reader started each.
 pub(super) struct Cover(Vec<(Arc<Flight>, bool)>);
 
+impl Cover {
+    /// Whether some of it is another's, which may end with that other.
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.iter().any(|(_, own)| !own)
+    }
+}
+
 impl Cold {
     pub(super) fn new(
         tiers: Handles,
@@ -193,49 +200,54 @@ impl Cold {
 
     /// The same without waiting, if all of it was fetched already.
     pub(super) fn fetched(&self, segment: SegmentId, range: &Range<u64>) -> Option<Bytes> {
-        let mut cover = Vec::new();
-        let state = self.state.lock();
-        let mut at = range.start;
-        while at < range.end {
-            let flight = state.flights.iter().find(|flight| flight.covers(segment, at))?;
-            let bytes = flight.bytes()?;
-            at = flight.range.end;
-            cover.push((Arc::clone(flight), bytes));
-        }
-        drop(state);
-        let parts: Vec<_> =
-            cover.iter().map(|(flight, bytes)| part_of(flight, bytes, range)).collect();
-        self.land(cover.iter().map(|(flight, _)| (flight, false)), range, false);
+        let cover = Self::under_way(&self.state.lock(), segment, range)?;
+        let parts: Option<Vec<Bytes>> = cover
+            .0
+            .iter()
+            .map(|(flight, _)| flight.bytes().map(|bytes| part_of(flight, &bytes, range)))
+            .collect();
+        let parts = parts?;
+        self.land(cover.0.iter().map(|(flight, own)| (flight, *own)), range, false);
         Some(join(parts))
     }
 
-    /// Starts what is missing of `range`; [`Cold::collect`] waits for it.
+    /// Starts a request for `range`, unless all of it is under way already; [`Cold::collect`]
+    /// waits for it. `None` without memory, where `must` does not say to wait for that until then.
     pub(super) fn begin_stage(
         &self,
         segment: SegmentId,
         range: &Range<u64>,
-        deadline: Instant,
-    ) -> Result<Cover> {
-        self.cover(segment, range, Purpose::Stage, deadline)
+        must: Option<Instant>,
+    ) -> Result<Option<Cover>> {
+        let bytes = range.end - range.start;
+        if let Some(cover) = Self::under_way(&self.state.lock(), segment, range) {
+            return Ok(Some(cover));
+        }
+        let permit = match (self.budget.try_acquire(bytes), must) {
+            (Some(permit), _) => permit,
+            (None, None) => return Ok(None),
+            (None, Some(deadline)) => {
+                self.drop_landed();
+                let wait = Wait::Until(deadline);
+                self.budget.acquire(bytes, wait, "waiting for memory to bring blocks back")?
+            }
+        };
+        let mut state = self.state.lock();
+        if let Some(cover) = Self::under_way(&state, segment, range) {
+            return Ok(Some(cover));
+        }
+        let flight = self.start(&mut state, segment, range.clone(), Purpose::Stage, Some(permit));
+        Ok(Some(Cover(vec![(flight, true)])))
     }
 
-    /// As [`Cold::begin_stage`]; `None` without memory for it.
-    pub(super) fn try_begin_stage(&self, segment: SegmentId, range: &Range<u64>) -> Option<Cover> {
+    /// The flights that cover all of `range`, if they are there. Parts would not spare a request.
+    fn under_way(state: &State, segment: SegmentId, range: &Range<u64>) -> Option<Cover> {
         let mut cover = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let mut state = self.state.lock();
-            let (flight, own) = match state.flights.iter().find(|f| f.covers(segment, at)) {
-                Some(flight) => (Arc::clone(flight), false),
-                None => {
-                    let part = at..first_start(&state, segment, at, range.end);
-                    let permit = self.budget.try_acquire(part.end - part.start)?;
-                    let purpose = Purpose::Stage;
-                    (self.start(&mut state, segment, part, purpose, Some(permit)), true)
-                }
-            };
+            let flight = state.flights.iter().find(|flight| flight.covers(segment, at))?;
             at = flight.range.end;
-            cover.push((flight, own));
+            cover.push((Arc::clone(flight), false));
         }
         Some(Cover(cover))
     }

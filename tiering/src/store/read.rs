@@ -140,11 +140,11 @@ impl Inner {
             (!record.hot || record.holes.touches(frame.start, frame.end))
                 && record.cold != ColdCopy::Absent
         })?;
-        let stored = record.entry.whole().stored();
         let wanted = in_cold && record.entry.digest == block.digest;
-        (wanted && bounded_len(&stored).is_ok()).then(|| Upcoming {
+        (wanted && bounded_len(&frame).is_ok()).then(|| Upcoming {
             segment: record.segment,
-            stored,
+            frame,
+            stored_len: u64::from(record.entry.stored_len),
             plain_len: u64::from(block.len),
         })
     }
@@ -289,11 +289,16 @@ impl Inner {
             }
         }
         let deadline = self.cold_deadline(wait)?;
+        // With its header a whole block can be joined by who brings it back to hot.
+        let frame =
+            if stored == entry.payload_range() { entry.frame_range() } else { stored.clone() };
+        bounded_len(&frame)?;
+        let wanted = (stored.start - frame.start) as usize..(stored.end - frame.start) as usize;
         let mut last = None;
         // A body that arrived damaged says little about what is stored: ask once more.
         for _ in 0..2 {
-            let bytes = cold.fetch(segment, &stored, deadline)?;
-            match self.take(block, &read, want, &bytes) {
+            let bytes = cold.fetch(segment, &frame, deadline)?;
+            match self.take(block, &read, want, &bytes[wanted.clone()]) {
                 Ok(taken) => {
                     add(&self.counters.cold_reads, 1);
                     return Ok(taken);

@@ -196,10 +196,10 @@ impl Inner {
             })
         };
         let deadline = || self.config.clock.instant() + CALL_DEADLINE;
-        if let Ok(bytes) = cold.collect(cover, run, deadline())
-            && verify(&bytes).is_ok()
-        {
-            return Ok(bytes);
+        match cold.collect(cover, run, deadline()) {
+            Ok(bytes) if verify(&bytes).is_ok() => return Ok(bytes),
+            Err(error) if !cover.is_shared() => return Err(error),
+            Ok(_) | Err(_) => {}
         }
         // What arrived damaged once may be sound where it is stored; a reader's request that was
         // joined may have ended with its reader.
@@ -292,12 +292,8 @@ fn take_off(
 ) -> Result<()> {
     while flying.len() < REQUESTS {
         let Some(run) = waiting.front() else { break };
-        let cover = if flying.is_empty() {
-            cold.begin_stage(id, run, deadline)?
-        } else {
-            let Some(cover) = cold.try_begin_stage(id, run) else { break };
-            cover
-        };
+        let must = flying.is_empty().then_some(deadline);
+        let Some(cover) = cold.begin_stage(id, run, must)? else { break };
         flying.extend(waiting.pop_front().map(|run| (run, cover)));
     }
     Ok(())

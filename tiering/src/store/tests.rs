@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod down;
+mod cold_reads;
 mod evict;
 mod full;
 mod local;

@@ -96,8 +96,13 @@ impl Faulty {
     /// Wraps `inner`; `permille` of 1000 calls meet one of `faults`, the same for the same seed.
     pub fn seeded(inner: Arc<dyn Tier>, seed: u64, permille: u32, faults: &[Fault]) -> Self {
         let faulty = Self::new(inner);
-        faulty.plan.lock().seeded = Some((Jitter::seeded(seed), permille, faults.to_vec()));
+        faulty.reseed(seed, permille, faults);
         faulty
+    }
+
+    /// From now on `permille` of 1000 calls meet one of `faults`, the same for the same seed.
+    pub fn reseed(&self, seed: u64, permille: u32, faults: &[Fault]) {
+        self.plan.lock().seeded = Some((Jitter::seeded(seed), permille, faults.to_vec()));
     }
 
     /// The next call of kind `op` (any, when `None`) whose key contains `key_part` meets `fault`.

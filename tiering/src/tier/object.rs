@@ -35,6 +35,7 @@ use super::throttled::{PACED_PART, Pace};
 use super::{
     MAX_WHOLE_OBJECT_LEN, ObjectMeta, Tier, UPLOAD_MEMORY, check_key, check_prefix, check_range,
 };
+use crate::buffers;
 use crate::error::{Error, Result};
 use leftovers::Leftovers;
 
@@ -52,6 +53,8 @@ const PARTS_IN_FLIGHT: usize = (UPLOAD_MEMORY / PART_LEN) as usize;
 /// Unfinished uploads this old belong to nobody: no upload may take longer than its deadline of
 /// minutes.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Room made for a body before any of it has come.
+const FIRST_BUFFER: u64 = 8 << 20;
 /// Characters of a store's own message that are passed on.
 const MESSAGE_LEN: usize = 600;
 
@@ -201,12 +204,21 @@ impl ObjectTier {
             let message = format!("{len} bytes are more than any object of ours");
             return Err(TierFailure::error(FailureKind::Rejected, "read", key, message));
         }
-        let bytes = answer.bytes().await.map_err(failed)?;
+        let mut body = answer.into_stream();
+        let mut bytes = buffers::take(wanted.min(FIRST_BUFFER) as usize);
+        while let Some(part) = body.next().await {
+            let part = part.map_err(failed)?;
+            if (bytes.len() + part.len()) as u64 > wanted {
+                let message = format!("more came than the {wanted} bytes asked for");
+                return Err(TierFailure::error(FailureKind::BadBody, "read", key, message));
+            }
+            bytes.extend_from_slice(&part);
+        }
         if bytes.len() as u64 != wanted {
             let message = format!("{} bytes came instead of {wanted}", bytes.len());
             return Err(TierFailure::error(FailureKind::BadBody, "read", key, message));
         }
-        Ok(bytes)
+        Ok(buffers::share(bytes))
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use firn_tiering::encode::{Compression, EncodeMemory};
 use firn_tiering::{
-    BlockDigest, BlockId, BlockRef, Blocks, Budget, Clock, Epoch, Error, ManualClock, Result, Wait,
+    BlockDigest, BlockId, BlockRef, Blocks, Budget, Clock, Epoch, Error, Intent, ManualClock,
+    ReadAhead, Result, Served, Source, Wait,
 };
 use parking_lot::Mutex;
 
@@ -31,6 +32,8 @@ struct State {
     fail_appends: Option<fn() -> Error>,
     fail_sync: bool,
     cold: bool,
+    /// What readers said they would read next.
+    told: Vec<BlockId>,
     damaged: Vec<BlockId>,
     syncs: u64,
     append_lens: Vec<usize>,
@@ -54,6 +57,11 @@ impl MemoryBlocks {
     /// Reads need a wait from now on.
     pub(super) fn set_cold(&self, cold: bool) {
         self.state.lock().cold = cold;
+    }
+
+    /// The blocks that readers have said they would read next, in the order in which they did.
+    pub(super) fn told(&self) -> Vec<BlockId> {
+        self.state.lock().told.clone()
     }
 
     /// Damages every block there is.
@@ -120,6 +128,32 @@ impl Blocks for MemoryBlocks {
             return Err(lost("another block"));
         }
         Ok(bytes.slice(range.start as usize..range.end as usize))
+    }
+
+    fn read_for(
+        &self,
+        block: &BlockRef,
+        range: Range<u32>,
+        _: Intent,
+        wait: Wait,
+    ) -> Result<Served> {
+        let bytes = self.read(block, range, wait)?;
+        let source = if self.state.lock().cold { Source::Cold } else { Source::Hot };
+        Ok(Served { bytes, source })
+    }
+
+    /// Takes note of up to 8 MiB.
+    fn will_read(
+        &self,
+        _: &mut ReadAhead,
+        mut ahead: u64,
+        next: &mut dyn FnMut() -> Option<BlockRef>,
+    ) {
+        while ahead < 8 << 20 {
+            let Some(block) = next() else { break };
+            ahead += u64::from(block.len);
+            self.state.lock().told.push(block.id);
+        }
     }
 
     fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {

@@ -15,8 +15,8 @@ use crate::segment::{DATA_START, SegmentId};
 use super::flight::Purpose;
 use super::{Cold, State, first_start};
 
-/// Frames this close in a segment are fetched by one request: headers and padding lie between
-/// them, and sometimes a small frame of another file.
+/// Frames this close in a segment are fetched by one request: small frames of other files lie
+/// between them.
 const JOIN_GAP: u64 = 64 << 10;
 
 /// A read this close behind the last one of a stream continues it: frame headers and frames of
@@ -38,15 +38,20 @@ const AHEAD_REQUEST: u64 = 4 << 20;
 /// First window of a reader that turned out to be sequential.
 const FIRST_WINDOW: u64 = 1 << 20;
 
+/// Blocks looked at in one go.
+const MOST_BLOCKS: usize = 1024;
+
 /// Streams remembered.
 const STREAMS: usize = 32;
 
-/// A block that will be wanted: where its cells lie.
+/// A block that will be wanted: where it lies.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Upcoming {
     pub(in crate::store) segment: SegmentId,
-    /// Stored bytes of its cells.
-    pub(in crate::store) stored: Range<u64>,
+    /// Its frame in the segment.
+    pub(in crate::store) frame: Range<u64>,
+    /// Bytes of its cells, which are what is read of it.
+    pub(in crate::store) stored_len: u64,
     pub(in crate::store) plain_len: u64,
 }
 
@@ -77,6 +82,8 @@ struct Stream {
 
 /// A request in the making.
 struct Run {
+    /// The place of its first block among those that are wanted.
+    first: usize,
     segment: SegmentId,
     range: Range<u64>,
     wanted: u64,
@@ -84,25 +91,40 @@ struct Run {
 }
 
 impl Run {
-    fn of(next: &Upcoming) -> Self {
-        let wanted = next.stored.end - next.stored.start;
-        let (segment, range) = (next.segment, next.stored.clone());
-        Self { segment, range, wanted, plain: next.plain_len }
+    fn of(first: usize, next: &Upcoming) -> Self {
+        let (segment, range) = (next.segment, next.frame.clone());
+        Self { first, segment, range, wanted: next.stored_len, plain: next.plain_len }
     }
 
     /// Takes up `next` where it lies right behind.
-    fn join(&mut self, next: &Upcoming, longest: u64) -> bool {
+    fn join(&mut self, place: usize, next: &Upcoming, longest: u64) -> bool {
         let fits = self.segment == next.segment
-            && next.stored.start >= self.range.end
-            && next.stored.start - self.range.end <= JOIN_GAP
-            && next.stored.end - self.range.start <= longest;
+            && next.frame.start >= self.range.end
+            && next.frame.start - self.range.end <= JOIN_GAP
+            && next.frame.end - self.range.start <= longest;
         if fits {
-            self.range.end = next.stored.end;
-            self.wanted += next.stored.end - next.stored.start;
+            self.range.end = next.frame.end;
+            self.first = self.first.min(place);
+            self.wanted += next.stored_len;
             self.plain += next.plain_len;
         }
         fits
     }
+}
+
+/// The requests for these blocks, what is wanted first by the first. A file's blocks lie in its
+/// segments nearly in its order: several threads encoded them.
+fn runs(blocks: &[Upcoming], longest: u64) -> Vec<Run> {
+    let mut placed: Vec<_> = blocks.iter().enumerate().collect();
+    placed.sort_by_key(|(_, block)| (block.segment, block.frame.start));
+    let mut runs: Vec<Run> = Vec::new();
+    for (place, block) in placed {
+        if !runs.last_mut().is_some_and(|run| run.join(place, block, longest)) {
+            runs.push(Run::of(place, block));
+        }
+    }
+    runs.sort_by_key(|run| run.first);
+    runs
 }
 
 impl Cold {
@@ -115,34 +137,26 @@ impl Cold {
         ahead: u64,
         next: &mut dyn FnMut() -> Option<Option<Upcoming>>,
     ) {
-        let mut room = reader.room(ahead, self.prefetch_bytes);
-        // Frames are a little longer than what a request of round size would hold.
-        let longest = reader.request_bytes() + JOIN_GAP;
-        let mut run: Option<Run> = None;
-        while room > 0 {
+        let mut room = reader.room(ahead, self.prefetch_bytes, self.clock.instant());
+        let mut blocks = Vec::new();
+        while room > 0 && blocks.len() < MOST_BLOCKS {
             let Some(block) = next() else { break };
             let Some(block) = block else { continue };
-            room = room.saturating_sub(block.stored.end - block.stored.start);
-            if let Some(run) = &mut run
-                && run.join(&block, longest)
-            {
-                continue;
-            }
-            if let Some(full) = run.replace(Run::of(&block))
-                && !self.fly_run(reader, full)
-            {
+            room = room.saturating_sub(block.stored_len);
+            blocks.push(block);
+        }
+        // Frames are a little longer than what a request of round size would hold.
+        for run in runs(&blocks, reader.request_bytes() + JOIN_GAP) {
+            if !self.fly_run(reader, run) {
                 return;
             }
-        }
-        if let Some(last) = run {
-            self.fly_run(reader, last);
         }
     }
 
     /// Starts a request for what of `run` is not under way; `false` without memory.
     fn fly_run(&self, reader: &mut ReadAhead, run: Run) -> bool {
         let mut state = self.state.lock();
-        let Run { segment, mut range, mut wanted, plain } = run;
+        let Run { segment, mut range, mut wanted, plain, .. } = run;
         reader.asked(plain, wanted);
         while let Some(under_way) = state.flights.iter().find(|f| f.covers(segment, range.start)) {
             wanted = wanted.saturating_sub(under_way.range.end - range.start);
