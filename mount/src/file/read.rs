@@ -78,12 +78,13 @@ pub(crate) struct Outcome {
 }
 
 /// How a read goes about it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Manner<'a> {
     /// The handle's reader, where there is one.
     pub(crate) stream: Option<&'a ReadStream>,
-    /// What is likely to be read next may be fetched as well.
-    pub(crate) may_look_ahead: bool,
+    /// Whether what is likely to be read next may be fetched as well; asked only where that is
+    /// about to be done.
+    pub(crate) may_look_ahead: &'a dyn Fn() -> bool,
 }
 
 impl Files {
@@ -99,9 +100,9 @@ impl Files {
         let waits = !matches!(wait, Wait::No);
         if let Some(stream) = manner.stream {
             stream.note(offset, offset.saturating_add(u64::from(len)));
-            if waits && manner.may_look_ahead {
+            if waits {
                 // Before waiting, so that both are under way together.
-                self.look_ahead(node, stream);
+                self.look_ahead(node, stream, manner.may_look_ahead);
             }
         }
         let read = self.read_now(node, manner, offset, len, wait);
@@ -112,15 +113,18 @@ impl Files {
             Err(FsError::WouldWait) => stream.set_cold(true),
             Err(_) => {}
         }
-        if manner.may_look_ahead && read.is_ok() {
-            self.look_ahead(node, stream);
+        if read.is_ok() {
+            self.look_ahead(node, stream, manner.may_look_ahead);
         }
         read
     }
 
     /// Tells the store what a sequential reader of cold data wants next.
-    fn look_ahead(&self, node: &FileNode, stream: &ReadStream) {
+    fn look_ahead(&self, node: &FileNode, stream: &ReadStream, may: &dyn Fn() -> bool) {
         stream.look_ahead(|reader, ahead, from| {
+            if !may() {
+                return from;
+            }
             let mut comes = Comes { files: self, node, at: from, slot: None };
             self.blocks.will_read(reader, ahead, &mut || comes.next());
             comes.at
@@ -137,7 +141,7 @@ impl Files {
     ) -> FsResult<Outcome> {
         let (mut parts, covers_file) = self.locate(node, offset, len)?;
         let mut from_cold = false;
-        let intent = if covers_file && manner.may_look_ahead && is_one_block(&parts) {
+        let intent = if covers_file && is_one_block(&parts) && (manner.may_look_ahead)() {
             Intent::SmallFile
         } else {
             Intent::Part

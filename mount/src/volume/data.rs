@@ -131,8 +131,8 @@ impl Volume {
         let touch = open.touch(offset, u64::from(len));
         let observed = touch.zip(self.observer.as_ref());
         let may_look_ahead =
-            observed.is_none_or(|(touch, observer)| observer.may_look_ahead(&touch.caller));
-        let manner = Manner { stream: Some(&open.stream), may_look_ahead };
+            || observed.is_none_or(|(touch, observer)| observer.may_look_ahead(&touch.caller));
+        let manner = Manner { stream: Some(&open.stream), may_look_ahead: &may_look_ahead };
         let waits = !matches!(wait, Wait::No);
         let _admitted = match observed {
             Some((touch, observer)) if waits => observer.admit(&touch, wait)?,
