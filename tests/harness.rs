@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -96,6 +96,14 @@ impl Volume {
 
     /// Starts the daemon and waits until the mount answers.
     pub fn mount(&mut self) {
+        if let Err(status) = self.try_mount(&[]) {
+            panic!("the daemon left with {status}: {}", self.log());
+        }
+    }
+
+    /// [`Volume::mount`] with more in the daemon's environment; says how the daemon left when it
+    /// did so instead.
+    pub fn try_mount(&mut self, envs: &[(&str, &str)]) -> Result<(), ExitStatus> {
         assert!(self.daemon.is_none(), "mounted already");
         let log = File::options()
             .create(true)
@@ -104,6 +112,7 @@ impl Volume {
             .unwrap();
         let child = self
             .firn()
+            .envs(envs.iter().copied())
             .args(["mount", "--foreground"])
             .arg(&self.dir)
             .arg(&self.mountpoint)
@@ -117,11 +126,17 @@ impl Volume {
         while !self.is_mounted() {
             let child = self.daemon.as_mut().expect("was just started");
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the daemon left with {status}: {}", self.log());
+                return Err(status);
             }
             assert!(start.elapsed() < PATIENCE, "not mounted in time: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
+    }
+
+    /// Whether the daemon has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.daemon.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
     }
 
     /// Whether a live Firn mount answers at the mountpoint. One whose daemon was killed stays in

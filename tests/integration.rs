@@ -17,3 +17,4 @@ mod roundtrip;
 mod semantics;
 mod slow_link;
 mod snapshots;
+mod steps;

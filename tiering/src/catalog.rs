@@ -13,6 +13,7 @@
 //! the catalog knew: which ranges of hot files are holes (reads fail verification there and go to
 //! cold) and which cold copies were verified (they are verified again before anything is dropped).
 
+mod heat;
 mod record;
 
 use std::fs;
@@ -28,6 +29,7 @@ use crate::block::BlockId;
 use crate::error::{Error, Result};
 use crate::segment::{IndexEntry, SegmentId, VolumeId};
 
+pub use heat::SegmentHeat;
 pub use record::{BlockRecord, ColdCopy, Holes, SegmentRecord};
 use record::{
     Bucket, bucket_of, decode_bucket, decode_segment, encode_bucket, encode_segment,
@@ -173,6 +175,14 @@ impl Catalog {
     pub fn put_segment(&self, record: &SegmentRecord) -> Result<()> {
         self.guarded(|| {
             self.segments.insert(record.id.raw().to_be_bytes(), encode_segment(record))?;
+            Ok(())
+        })
+    }
+
+    /// Makes what was recorded before the call survive the death of this process.
+    pub fn flush(&self) -> Result<()> {
+        self.guarded(|| {
+            self.db.flush()?;
             Ok(())
         })
     }

@@ -44,6 +44,9 @@ pub enum Error {
         /// The newest this program knows.
         known: u32,
     },
+    /// Whoever wanted it cancelled it.
+    #[error("cancelled")]
+    Cancelled,
     /// Both tiers are full.
     #[error("no space left in any tier")]
     NoSpace,

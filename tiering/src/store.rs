@@ -3,8 +3,9 @@
 //! [`BlockStore`] implements [`Blocks`] over a hot directory, an optional cold tier and the
 //! catalog. Where things are decided: `append` (the way in, sync), `seal`, `read` and `cold` (the
 //! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
-//! archive, release), `stage`, `capacity` and `mover` (the bound of the hot tier), `reclaim` (dead
-//! blocks), `waste` (how many are too many) and `sweep`, `recode` and `idle` (encoding harder), `check`.
+//! archive, release), `stage`, `capacity`, `marks`, `mover` and `victims` (the bound of the hot tier,
+//! and who goes), `heat` (who is warm), `reclaim` (dead blocks), `waste` (how many are too many) and
+//! `sweep`, `recode` and `idle` (encoding harder), `check`; `steps` is where tests stop it.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
 //! moves it makes the new place known before the old one goes.
@@ -16,15 +17,19 @@
 //! backup names it, and the table no longer points at it.
 
 mod append;
+mod background;
 mod cache;
 mod capacity;
 mod check;
 mod cold;
 mod config;
 mod gates;
+mod heat;
 mod hotdir;
 mod idle;
 mod ids;
+mod job;
+mod marks;
 mod mover;
 mod object;
 mod open;
@@ -36,6 +41,7 @@ mod seal;
 mod signals;
 mod stage;
 mod status;
+mod steps;
 mod sweep;
 mod table;
 #[cfg(test)]
@@ -44,6 +50,7 @@ pub(crate) mod testing;
 mod tests;
 mod upload;
 mod urgency;
+mod victims;
 mod waste;
 
 use std::ops::Range;
@@ -75,6 +82,7 @@ use ids::Ids;
 use recode::Recoding;
 use seal::SealQueue;
 use signals::{Counters, Faults, Signals};
+use steps::Steps;
 use sweep::Sweep;
 use table::Table;
 use upload::Wanted;
@@ -83,10 +91,13 @@ use waste::Quiet;
 
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
-pub use gates::{BackupGate, BackupProof, Liveness};
+pub use gates::{BackupGate, BackupProof, Liveness, Steward, Temper};
+pub use job::{Cancel, Job, JobProgress};
+pub use marks::Watermarks;
 pub use recode::Recompressed;
 pub use residence::{Archived, BlockInfo, Moved, Residence, Stored};
 pub use status::{Health, Usage};
+pub use steps::Step;
 
 /// How long a waiter sleeps before it looks at the injected clock again.
 const CLOCK_SLICE: Duration = Duration::from_millis(20);
@@ -147,6 +158,9 @@ struct Inner {
     counters: Counters,
     load: Load,
     faults: Faults,
+    steps: Steps,
+    /// When changed warmth is saved again.
+    heat_at: Mutex<Option<Instant>>,
     _reserved: Vec<Permit>,
     /// Memory of the catalog, which grows with it.
     catalog_memory: Mutex<Option<Permit>>,
@@ -241,6 +255,7 @@ impl BlockStore {
         if sealed.is_ok() && !self.inner.config.read_only {
             self.inner.count_freed();
             self.inner.save_dead_bytes();
+            self.inner.save_heat(usize::MAX);
         }
         let catalog = self.inner.catalog.write().take();
         let closed = catalog.map_or(Ok(()), Catalog::close);
@@ -305,51 +320,6 @@ impl BlockStore {
     /// How and where a block is stored.
     pub fn describe(&self, block: BlockId) -> Result<BlockInfo> {
         self.inner.describe(block)
-    }
-
-    /// Copies the segments that hold `blocks` to cold, sealing them first, and verifies the
-    /// copies. `progress` gets segments done and in all. Blocks must be recorded.
-    pub fn archive(
-        &self,
-        blocks: &[BlockId],
-        wait: Wait,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Archived> {
-        let _acting = acting_as(Priority::WriteBack);
-        self.inner.archive(blocks, wait, progress)
-    }
-
-    /// Drops the hot copies of those of `blocks` that are verified in cold and that `proof`
-    /// covers; says of each other one why it stays.
-    pub fn release(&self, blocks: &[BlockId], proof: &BackupProof, wait: Wait) -> Result<Moved> {
-        let _acting = acting_as(Priority::Demote);
-        self.inner.check_writable()?;
-        self.inner.release(blocks, proof, wait)
-    }
-
-    /// Brings blocks back to hot. `progress` gets stored bytes done and in all; what lies in hot
-    /// already counts in neither.
-    pub fn stage(
-        &self,
-        blocks: &[BlockId],
-        wait: Wait,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Moved> {
-        let _acting = acting_as(Priority::Stage);
-        self.inner.check_writable()?;
-        self.inner.stage(blocks, wait, progress)
-    }
-
-    /// Encodes the segments that hold `blocks` again as hard as it can be, sealing them first; see
-    /// the `recode` module. `progress` gets segments done and in all. Blocks must be recorded.
-    pub fn recompress(
-        &self,
-        blocks: &[BlockId],
-        wait: Wait,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Recompressed> {
-        let _acting = acting_as(Priority::Reencode);
-        self.inner.recompress(blocks, wait, progress)
     }
 
     /// Seals what is open and copies everything to cold; returns how many segments were not
@@ -510,7 +480,7 @@ impl Inner {
             table: Table::default(),
             cache,
             cold,
-            capacity: Capacity::new(config.hot_capacity, config.segment_bytes),
+            capacity: Capacity::new(config.hot_capacity, config.watermarks, config.segment_bytes),
             active: Mutex::default(),
             unsealed: RwLock::default(),
             sealing: Mutex::default(),
@@ -534,6 +504,8 @@ impl Inner {
             counters: Counters::default(),
             load: Load::default(),
             faults: Faults::default(),
+            steps: Steps::from_env()?,
+            heat_at: Mutex::default(),
             _reserved: reserved,
             catalog_memory: Mutex::new(catalog_memory),
             config,
@@ -550,6 +522,7 @@ impl Inner {
             let reason = self.poisoned.lock().clone();
             return Err(Error::ReadOnly(reason.unwrap_or_else(|| "a write failed".into())));
         }
+        self.steps.check()?;
         if self.is_stopping() {
             return Err(Error::ReadOnly("it is being closed".into()));
         }
@@ -587,78 +560,11 @@ impl Inner {
     }
 
     fn with_catalog<T>(&self, operation: impl FnOnce(&Catalog) -> Result<T>) -> Result<T> {
+        self.steps.check()?;
         match &*self.catalog.read() {
             Some(catalog) if !catalog.is_broken() => operation(catalog),
             Some(_) => Err(Error::Catalog("it failed earlier".into())),
             None => Err(Error::Catalog("it is closed".into())),
-        }
-    }
-
-    /// Leases, the next segment's file, catching up: work that nobody waits for.
-    fn run_helper(&self) {
-        let _acting = acting_as(Priority::WriteBack);
-        if !self.config.read_only {
-            self.clean_cold();
-        }
-        while !self.is_stopping() {
-            if !self.config.read_only {
-                self.prepare_ahead();
-            }
-            self.catch_up();
-            self.look_around();
-            if !self.is_stopping() {
-                self.signals.helper.wait(TICK);
-            }
-        }
-    }
-
-    /// Notes what others use of the hot tier, and gives back memory that can do without.
-    fn look_around(&self) {
-        if self.capacity.others_are_due(self.config.clock.instant()) {
-            if let Some(other) = &self.config.other_bytes {
-                self.capacity.set_other(other());
-            }
-            self.count_catalog();
-        }
-        if let Some(cold) = &self.cold {
-            if self.config.budget.waiters() > 0 {
-                cold.drop_landed();
-            }
-            cold.drop_stale();
-        }
-    }
-
-    /// Takes from the budget what the catalog has grown by; at most a quarter of it, so that
-    /// there is something left to work with.
-    fn count_catalog(&self) {
-        let blocks = self.table.fold(0, |sum, segment| sum + u64::from(segment.record.blocks));
-        let budget = &self.config.budget;
-        let wanted = crate::catalog::memory_bytes(self.config.catalog_cache_bytes, blocks)
-            .min(budget.total_bytes() / 4);
-        let mut held = self.catalog_memory.lock();
-        let more = wanted.saturating_sub(held.as_ref().map_or(0, Permit::bytes));
-        // Little by little is enough, and none when others wait for it.
-        if more >= COUNTED_STEP
-            && let Some(permit) = budget.try_acquire(more)
-        {
-            match &mut *held {
-                Some(held) => held.merge(permit),
-                None => *held = Some(permit),
-            }
-        }
-    }
-
-    /// Removes what uploads of dead processes left in the cold tier.
-    fn clean_cold(&self) {
-        let Some(cold) = &self.cold else { return };
-        let deadline = self.config.clock.instant() + self.config.cold_read_deadline;
-        let cleaned = cold.call(deadline, "cleaning the cold tier", |tier| {
-            Box::pin(async move { tier.clean().await })
-        });
-        match cleaned {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed unfinished uploads from the cold tier"),
-            Err(error) => tracing::warn!(%error, "unfinished uploads were not looked for"),
         }
     }
 }

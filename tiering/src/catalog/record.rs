@@ -3,16 +3,19 @@
 //! catalog is rebuilt.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::block::{BlockDigest, BlockId, MAX_BLOCK_LEN};
 use crate::encode::{Codec, Filter};
 use crate::error::{Error, Result};
 use crate::segment::{CellLens, FRAME_ALIGN, IndexEntry, SegmentId, TAG_LEN};
 
+use super::heat::SegmentHeat;
+
 /// Version of a bucket's bytes.
 const BUCKET_VERSION: u8 = 1;
-/// Version of a segment record's bytes.
-const SEGMENT_VERSION: u8 = 1;
+/// Version of a segment record's bytes. Version 1 ends before warmth and offer.
+const SEGMENT_VERSION: u8 = 2;
 /// Low bits of an id that number it within its bucket.
 const BUCKET_BITS: u32 = 6;
 /// Holes one record may list: more frames than a segment can have never come from us.
@@ -88,6 +91,11 @@ impl Holes {
         self.ranges.is_empty()
     }
 
+    /// Every hole, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.ranges.iter().map(|(start, end)| *start..*end)
+    }
+
     /// Bytes in holes.
     pub fn bytes(&self) -> u64 {
         self.ranges.iter().map(|(start, end)| end - start).sum()
@@ -117,6 +125,10 @@ pub struct SegmentRecord {
     pub holes: Holes,
     /// Encoding the hot file harder was done, or is of no use.
     pub settled: bool,
+    /// How warm it was when this was stored.
+    pub heat: SegmentHeat,
+    /// A copy to cold was begun: an object may lie there although `cold` knows of none.
+    pub offered: bool,
 }
 
 /// Key of the bucket of a block.
@@ -257,7 +269,7 @@ fn check_entry(entry: &IndexEntry) -> Result<()> {
 
 /// The bytes of a segment record, without its id, which is the key.
 pub(super) fn encode_segment(record: &SegmentRecord) -> Vec<u8> {
-    let mut out = Vec::with_capacity(40 + record.holes.ranges.len() * 16);
+    let mut out = Vec::with_capacity(52 + record.holes.ranges.len() * 16);
     out.push(SEGMENT_VERSION);
     out.extend_from_slice(&record.len.to_le_bytes());
     out.extend_from_slice(&record.blocks.to_le_bytes());
@@ -279,6 +291,8 @@ pub(super) fn encode_segment(record: &SegmentRecord) -> Vec<u8> {
         out.extend_from_slice(&start.to_le_bytes());
         out.extend_from_slice(&end.to_le_bytes());
     }
+    out.extend_from_slice(&record.heat.bits().to_le_bytes());
+    out.push(u8::from(record.offered));
     out
 }
 
@@ -286,7 +300,7 @@ pub(super) fn encode_segment(record: &SegmentRecord) -> Vec<u8> {
 pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecord> {
     let mut input = Input(bytes);
     let version = input.u8()?;
-    if version != SEGMENT_VERSION {
+    if !(1..=SEGMENT_VERSION).contains(&version) {
         return Err(damaged(format!("segment record version {version}")));
     }
     let (len, blocks, data_bytes) = (input.u64()?, input.u32()?, input.u64()?);
@@ -313,6 +327,13 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         let (start, end) = (input.u64()?, input.u64()?);
         holes.insert(start, end);
     }
+    let (heat, offered) = if version == 1 {
+        (SegmentHeat::default(), false)
+    } else {
+        let bits = input.u64()?;
+        let heat = SegmentHeat::from_bits(bits);
+        (heat.ok_or_else(|| damaged(format!("warmth {bits:x}")))?, input.u8()? != 0)
+    };
     Ok(SegmentRecord {
         id,
         len,
@@ -324,6 +345,8 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         dead_bytes,
         holes,
         settled,
+        heat,
+        offered,
     })
 }
 

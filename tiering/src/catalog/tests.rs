@@ -52,6 +52,8 @@ fn record(id: SegmentId, entries: &[IndexEntry]) -> SegmentRecord {
         dead_bytes: 0,
         holes: Holes::default(),
         settled: false,
+        heat: SegmentHeat::default(),
+        offered: false,
     }
 }
 
@@ -78,6 +80,8 @@ fn blocks_and_segments_come_back_as_they_were_recorded() {
     changed.dead_bytes = 12;
     changed.holes.insert(512, 1024);
     changed.holes.insert(4096, 8192);
+    changed.heat = SegmentHeat::new(2.5, 1_700_000_000);
+    changed.offered = true;
     catalog.put_segment(&changed).unwrap();
     catalog.close().unwrap();
     let (catalog, found) = open(dir.path());
@@ -308,4 +312,43 @@ fn what_a_killed_process_left_is_caught_up_in_time() {
         let id = BlockId::new(Epoch(1), number).unwrap();
         assert_eq!(catalog.lookup(id).unwrap().unwrap().segment, segment(number / BLOCKS));
     }
+}
+
+/// A segment record of version 1, as an earlier release wrote it.
+const SEGMENT_V1: &str = "010000000400000000e803000040e201000000000007000000000001000102\
+                          0c000000000000000100000000020000000000000004000000000000";
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn segment_records_of_every_version_open_and_the_newest_is_written() {
+    let id = segment(7);
+    let mut expected = SegmentRecord {
+        id,
+        len: 1 << 26,
+        blocks: 1000,
+        data_bytes: 123_456,
+        first_block: BlockId::new(Epoch(1), 7).unwrap(),
+        hot: true,
+        cold: ColdCopy::Verified,
+        dead_bytes: 12,
+        holes: Holes::default(),
+        settled: false,
+        heat: SegmentHeat::default(),
+        offered: false,
+    };
+    expected.holes.insert(512, 1024);
+    assert_eq!(decode_segment(id, &bytes_of(SEGMENT_V1)).unwrap(), expected);
+    expected.heat = SegmentHeat::new(1.5, 0x0102_0304);
+    expected.offered = true;
+    let golden = format!("02{}040302010000c03f01", &SEGMENT_V1[2..]);
+    assert_eq!(encode_segment(&expected), bytes_of(&golden));
+    assert_eq!(decode_segment(id, &bytes_of(&golden)).unwrap(), expected);
+    // Warmth that is no number, and a record cut short.
+    let nan = format!("02{}040302010000c07f01", &SEGMENT_V1[2..]);
+    assert!(matches!(decode_segment(id, &bytes_of(&nan)), Err(Error::Damaged { .. })));
+    assert!(decode_segment(id, &bytes_of(&golden[..golden.len() - 2])).is_err());
+    assert!(decode_segment(id, &bytes_of(&format!("03{}", &golden[2..]))).is_err());
 }

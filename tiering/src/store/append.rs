@@ -4,6 +4,9 @@
 //! and recorded, the map of unsealed blocks is what finds it.
 //! *Durability*: `sync` covers every unsealed segment, also those that wait for sealing or are
 //! being sealed; a segment leaves the set only after its rename was made durable.
+//! *Lanes*: fresh blocks go into one open segment; what compaction finds cold goes into another, so
+//! that it is not mixed with what is still in use, and may leave hot as a whole. A block that stands
+//! in a sealed segment is only appended to one with a higher id, since the higher one counts.
 //! *Crash*: whatever a crash leaves is `<id>.open`; opening scans it, keeps the verified frames
 //! and seals it under its own id. Frames that no sync covered may be lost or kept.
 //! *Failure*: a failed `fdatasync` leaves unknown what is on the disk; trying again would lie
@@ -32,7 +35,27 @@ const FOOTER_DIVISOR: u64 = 32;
 /// Pause before the next segment is made ahead again, after that failed.
 const AHEAD_RETRY: Duration = Duration::from_secs(10);
 
-/// The segment that takes frames, and the one after it.
+/// How long a lane of cold blocks stays open without getting any: open segments can neither be
+/// copied nor dropped.
+const LANE_PAUSE: Duration = Duration::from_secs(10);
+
+/// The share of a configured capacity that the cold lane may take before it is sealed, as a
+/// divisor: at a small capacity a third open segment would be missed.
+const LANE_DIVISOR: u64 = 16;
+
+/// Smallest segment that the cold lane is sealed at for that reason.
+const LANE_LEAST: u64 = 256 << 10;
+
+/// Which open segment takes a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// The one for fresh blocks.
+    Fresh,
+    /// The one for blocks that are cold.
+    Cold,
+}
+
+/// The segments that take frames, and the one after the first.
 #[derive(Default)]
 pub(super) struct Active {
     writer: Option<SegmentWriter>,
@@ -40,13 +63,43 @@ pub(super) struct Active {
     next: Option<SegmentWriter>,
     /// When making it may be tried again after a failure.
     next_at: Option<Instant>,
-    /// The highest segment that took frames. No lower one may follow: where a block stands in
-    /// two segments, the one with the higher id counts.
+    /// The highest segment that took fresh frames. No lower one may follow: where a block stands
+    /// in two segments, the one with the higher id counts.
     newest: Option<SegmentId>,
+    /// The cold lane, made when it is needed.
+    cold: Option<SegmentWriter>,
+    /// When it took a frame last.
+    cold_at: Option<Instant>,
     /// Frames appended so far.
     appended: u64,
     /// The store is being closed.
     ended: bool,
+}
+
+impl Active {
+    fn lane(&mut self, lane: Lane) -> &mut Option<SegmentWriter> {
+        match lane {
+            Lane::Fresh => &mut self.writer,
+            Lane::Cold => &mut self.cold,
+        }
+    }
+
+    /// The segments that take frames.
+    fn open(&self) -> impl Iterator<Item = &SegmentWriter> {
+        self.writer.iter().chain(&self.cold)
+    }
+
+    /// Takes out every open segment that has frames and that `which` picks.
+    fn take(&mut self, which: impl Fn(SegmentId) -> bool) -> Vec<SegmentWriter> {
+        [Lane::Fresh, Lane::Cold]
+            .into_iter()
+            .filter_map(|lane| {
+                let full =
+                    |writer: &mut SegmentWriter| !writer.is_empty() && which(writer.name().id);
+                self.lane(lane).take_if(full)
+            })
+            .collect()
+    }
 }
 
 /// Blocks and files of segments that are not sealed yet.
@@ -58,6 +111,8 @@ pub(super) struct Unsealed {
 
 pub(super) struct UnsealedFile {
     file: Arc<File>,
+    /// What it holds.
+    pub(super) lane: Lane,
     /// Frames were added since the last sync began.
     dirty: bool,
     /// Bytes counted against the hot capacity.
@@ -119,7 +174,7 @@ impl Inner {
         wait: Wait,
     ) -> Result<BlockRef> {
         let entry = loop {
-            match self.append_frame(frame) {
+            match self.append_frame(frame, Lane::Fresh, None) {
                 Err(Error::NoSpace) => {
                     // The disk is fuller than it said: this is the bound, and it is waited for
                     // like any other.
@@ -141,28 +196,38 @@ impl Inner {
         if self.config.budget.waiters() > 0 { Effort::Fast } else { Effort::Normal }
     }
 
-    /// Adds a frame whose bytes were charged to the capacity.
-    pub(super) fn append_frame(&self, frame: &mut Frame) -> Result<IndexEntry> {
+    /// Adds a frame whose bytes were charged to the capacity. `behind` is the sealed segment in
+    /// which the block stands already.
+    pub(super) fn append_frame(
+        &self,
+        frame: &mut Frame,
+        lane: Lane,
+        behind: Option<SegmentId>,
+    ) -> Result<IndexEntry> {
         let mut active = self.active.lock();
         self.check_writable()?;
         if active.ended {
             return Err(Error::ReadOnly("it is being closed".into()));
         }
+        let target = self.target_bytes(lane);
         let fits = |writer: &SegmentWriter| {
-            let target = self.config.segment_bytes;
-            writer.is_empty()
-                || (writer.has_room(frame.len()) && writer.len() + frame.len() <= target)
+            let has_room = writer.is_empty()
+                || (writer.has_room(frame.len()) && writer.len() + frame.len() <= target);
+            has_room && Some(writer.name().id) > behind
         };
-        if !active.writer.as_ref().is_some_and(fits) {
-            self.rotate(&mut active)?;
+        if !active.lane(lane).as_ref().is_some_and(fits) {
+            self.rotate(&mut active, lane, behind)?;
         }
-        let Active { writer: Some(writer), appended, .. } = &mut *active else {
+        let Some(writer) = active.lane(lane) else {
             return Err(Error::ReadOnly("no segment takes frames".into()));
         };
         let entry = writer.append(frame).map_err(full_disk)?;
-        *appended += 1;
         let id = writer.name().id;
-        let half_full = writer.len() > self.config.segment_bytes / 2;
+        let half_full = lane == Lane::Fresh && writer.len() > self.config.segment_bytes / 2;
+        active.appended += 1;
+        if lane == Lane::Cold {
+            active.cold_at = Some(self.config.clock.instant());
+        }
         let mut unsealed = self.unsealed.write();
         unsealed.blocks.insert(entry.id, (id, entry.clone()));
         if let Some(file) = unsealed.files.get_mut(&id) {
@@ -176,22 +241,41 @@ impl Inner {
         Ok(entry)
     }
 
-    /// Hands the full segment to the sealer and opens the next.
-    fn rotate(&self, active: &mut Active) -> Result<()> {
-        let next = match active.next.take() {
-            Some(next) => next,
-            None => self.create_writer()?,
+    /// Bytes at which a lane's segment is sealed.
+    fn target_bytes(&self, lane: Lane) -> u64 {
+        match (lane, self.config.hot_capacity) {
+            (Lane::Cold, Some(capacity)) => {
+                (capacity / LANE_DIVISOR).max(LANE_LEAST).min(self.config.segment_bytes)
+            }
+            _ => self.config.segment_bytes,
+        }
+    }
+
+    /// Hands a lane's full segment to the sealer and opens the next, which is higher than
+    /// `behind`.
+    fn rotate(&self, active: &mut Active, lane: Lane, behind: Option<SegmentId>) -> Result<()> {
+        let ahead = if lane == Lane::Fresh { active.next.take() } else { None };
+        let next = match ahead {
+            Some(next) if Some(next.name().id) > behind => next,
+            late => {
+                // Empty, so that the sealer removes it.
+                late.into_iter().for_each(|late| self.enqueue_seal(late));
+                self.create_writer()?
+            }
         };
         let unsealed = UnsealedFile {
             file: Arc::clone(next.file()),
+            lane,
             dirty: false,
             charged: 0,
             freed: HashSet::new(),
             dead_bytes: 0,
         };
         self.unsealed.write().files.insert(next.name().id, unsealed);
-        active.newest = Some(next.name().id);
-        if let Some(full) = active.writer.replace(next) {
+        if lane == Lane::Fresh {
+            active.newest = Some(next.name().id);
+        }
+        if let Some(full) = active.lane(lane).replace(next) {
             self.enqueue_seal(full);
         }
         Ok(())
@@ -236,25 +320,44 @@ impl Inner {
         active.next.replace(writer)
     }
 
-    /// Ends the segment that takes frames, if it has any. What was appended before the call is in
-    /// a segment that is sealed or waits for it. Whether there was anything to end.
+    /// Ends the segments that take frames, if they have any. What was appended before the call is
+    /// in segments that are sealed or wait for it. Whether there was anything to end.
     pub(super) fn rotate_now(&self) -> bool {
-        let mut active = self.active.lock();
-        if active.writer.as_ref().is_some_and(|writer| !writer.is_empty())
-            && let Some(full) = active.writer.take()
-        {
-            self.enqueue_seal(full);
-            return true;
-        }
-        false
+        self.end_open(|_| true)
     }
 
-    /// Dead and all bytes of the segment that takes frames.
+    /// Ends those of `segments` that take frames.
+    pub(super) fn rotate_those(&self, segments: &[SegmentId]) {
+        self.end_open(|id| segments.contains(&id));
+    }
+
+    fn end_open(&self, which: impl Fn(SegmentId) -> bool) -> bool {
+        let mut active = self.active.lock();
+        let full = active.take(which);
+        let any = !full.is_empty();
+        // Under the lock: what is not open any more waits for the sealer.
+        full.into_iter().for_each(|full| self.enqueue_seal(full));
+        any
+    }
+
+    /// Ends the cold lane when nothing was added to it for a while.
+    pub(super) fn end_idle_lane(&self) {
+        let mut active = self.active.lock();
+        let now = self.config.clock.instant();
+        let idle = |at: Instant| now.saturating_duration_since(at) >= LANE_PAUSE;
+        if active.cold_at.is_some_and(idle)
+            && let Some(full) = active.cold.take_if(|writer| !writer.is_empty())
+        {
+            self.enqueue_seal(full);
+        }
+    }
+
+    /// Dead and all bytes of the segments that take frames.
     pub(super) fn open_waste(&self) -> (u64, u64) {
-        let active = self.active.lock().writer.as_ref().map(|writer| writer.name().id);
+        let open: Vec<_> = self.active.lock().open().map(|writer| writer.name().id).collect();
         let unsealed = self.unsealed.read();
-        let file = active.and_then(|id| unsealed.files.get(&id));
-        file.map_or((0, 0), |file| (file.dead_bytes, file.charged))
+        let files = open.iter().filter_map(|id| unsealed.files.get(id));
+        files.fold((0, 0), |(dead, all), file| (dead + file.dead_bytes, all + file.charged))
     }
 
     /// Whether a segment that waits for sealing has dead blocks.
@@ -278,21 +381,17 @@ impl Inner {
 
     /// Removes the empty files that only waited to be used.
     pub(super) fn discard_empty(&self) {
-        let (writer, next) = {
+        let (empty, next) = {
             let mut active = self.active.lock();
-            let writer = match active.writer.take() {
-                Some(writer) if writer.is_empty() => Some(writer),
-                other => {
-                    active.writer = other;
-                    None
-                }
-            };
-            (writer, active.next.take())
+            let empty = [Lane::Fresh, Lane::Cold]
+                .into_iter()
+                .filter_map(|lane| active.lane(lane).take_if(|writer| writer.is_empty()));
+            (empty.collect::<Vec<_>>(), active.next.take())
         };
-        if let Some(writer) = &writer {
+        for writer in empty {
             self.unsealed.write().files.remove(&writer.name().id);
+            discard(Some(writer));
         }
-        discard(writer);
         discard(next);
     }
 
@@ -314,8 +413,14 @@ impl Inner {
         let charged = charge_of(len);
         self.capacity.add(charged);
         // Whether the crash came before or after a sync is not known.
-        let file =
-            UnsealedFile { file, dirty: true, charged, freed: HashSet::new(), dead_bytes: 0 };
+        let file = UnsealedFile {
+            file,
+            lane: Lane::Fresh,
+            dirty: true,
+            charged,
+            freed: HashSet::new(),
+            dead_bytes: 0,
+        };
         let mut unsealed = self.unsealed.write();
         unsealed.files.insert(id, file);
         unsealed.blocks.extend(entries.into_iter().map(|entry| (entry.id, (id, entry))));
@@ -424,9 +529,9 @@ impl Inner {
 
     /// Every unsealed segment that no longer takes frames.
     pub(super) fn unsealed_full(&self) -> Vec<SegmentId> {
-        let active = self.active.lock().writer.as_ref().map(|writer| writer.name().id);
+        let open: Vec<_> = self.active.lock().open().map(|writer| writer.name().id).collect();
         let mut ids = self.unsealed_ids();
-        ids.retain(|id| Some(*id) != active);
+        ids.retain(|id| !open.contains(id));
         ids
     }
 }

@@ -6,7 +6,9 @@
 //! Rule: bytes are charged before they are written and corrected when the disk has spoken. At the
 //! bound an appender waits as long as somebody makes progress (a copy, a drop, a collection),
 //! [`crate::store::StoreConfig::write_deadline`] at most without any; it hears
-//! [`Error::NoSpace`] when the mover has found that nothing can be collected, dropped or copied. A
+//! [`Error::NoSpace`] when the mover has found that nothing can be collected, dropped or copied.
+//! Whoever brings data back from cold waits likewise, but only ever gets room below the low mark:
+//! colder copies go for it, never a writer's room. A
 //! disk that refuses bytes although it seemed to have room (a quota, or somebody else was faster)
 //! is full for [`REFUSED_PAUSE`], whatever it says. A crash leaves nothing: all of it is counted
 //! again at opening.
@@ -20,6 +22,8 @@ use crate::blocks::Wait;
 use crate::error::{Error, Result};
 
 use super::config::DiskSpace;
+use super::job::Cancel;
+use super::marks::Watermarks;
 use super::{CLOCK_SLICE, Inner};
 
 /// How often others are asked what they keep on the hot tier.
@@ -44,9 +48,28 @@ pub(super) struct Capacity {
     other_at: Mutex<Option<Instant>>,
     progress: AtomicU64,
     full: AtomicBool,
-    /// Requests that wait, in bytes.
-    waiting: Mutex<Vec<u64>>,
+    /// Usage was above the high mark and is not at the low one yet.
+    relieving: AtomicBool,
+    waiting: Mutex<Vec<Request>>,
     segment_bytes: u64,
+}
+
+/// Who asks for room, and hence how much of it must be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// Work that makes room in the end: it may take all there is.
+    Relief,
+    /// A writer, who leaves the movers' reserve.
+    Writing,
+    /// What comes back from cold, which leaves all that is above the low mark.
+    Recall,
+}
+
+/// Somebody who waits for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Request {
+    bytes: u64,
+    purpose: For,
 }
 
 /// Bytes of segments and indexes, and at how many of them the disk is full.
@@ -58,13 +81,48 @@ struct Used {
     /// Reserve left out; `None` as long as nobody has looked.
     disk_limit: Option<u64>,
     refused_until: Option<Instant>,
+    /// Set by the owner for the configured capacity.
+    marks: Option<Watermarks>,
 }
 
-/// One of the bounds: what counts against it, and how much of that there may be.
+/// One of the bounds: what counts against it, how much of that there may be, and its marks.
 #[derive(Clone, Copy)]
 struct Bound {
     usage: u64,
     limit: u64,
+    marks: Watermarks,
+    /// Room that only moving and compacting may use, so that a full tier can still be relieved.
+    reserve: u64,
+}
+
+impl Bound {
+    fn new(usage: u64, limit: u64, marks: Option<Watermarks>, segment_bytes: u64) -> Self {
+        let marks = marks.unwrap_or_else(|| Watermarks::of_capacity(limit, segment_bytes));
+        Self { usage, limit, marks, reserve: (limit / 16).min(segment_bytes / 2) }
+    }
+
+    /// Bytes of the bound that a request for this must leave free.
+    fn left_by(&self, purpose: For) -> u64 {
+        match purpose {
+            For::Relief => 0,
+            For::Writing => self.reserve,
+            For::Recall => {
+                let most = self.marks.low.min(self.limit.saturating_sub(self.marks.write_reserve));
+                self.limit.saturating_sub(most).max(self.reserve)
+            }
+        }
+    }
+
+    /// Usage at which a request has room.
+    fn makes_room_for(&self, request: &Request) -> u64 {
+        let room = request.bytes.saturating_add(self.left_by(request.purpose));
+        self.limit.saturating_sub(room)
+    }
+
+    fn fits(&self, request: &Request) -> bool {
+        self.usage.saturating_add(request.bytes).saturating_add(self.left_by(request.purpose))
+            <= self.limit
+    }
 }
 
 /// Bytes counted for something about to be written; given back when dropped.
@@ -103,15 +161,16 @@ impl Drop for Charge<'_> {
 }
 
 impl Capacity {
-    pub(super) fn new(limit: Option<u64>, segment_bytes: u64) -> Self {
+    pub(super) fn new(limit: Option<u64>, marks: Option<Watermarks>, segment_bytes: u64) -> Self {
         Self {
             limit,
-            used: Mutex::default(),
+            used: Mutex::new(Used { marks, ..Used::default() }),
             changed: Condvar::new(),
             other: AtomicU64::new(0),
             other_at: Mutex::default(),
             progress: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            relieving: AtomicBool::new(false),
             waiting: Mutex::default(),
             segment_bytes,
         }
@@ -175,6 +234,11 @@ impl Capacity {
         self.changed.notify_all();
     }
 
+    /// Whether the mover has said that there is no room to be had.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
     /// The mover found nothing to copy and nothing to drop.
     pub(super) fn declare_full(&self) {
         self.full.store(true, Ordering::Relaxed);
@@ -206,9 +270,43 @@ impl Capacity {
 
     fn bounds(&self, used: &Used) -> impl Iterator<Item = Bound> + use<> {
         let usage = used.bytes.saturating_add(self.other_bytes());
-        let configured = self.limit.map(|limit| Bound { usage, limit });
-        let disk = used.disk_limit.map(|limit| Bound { usage: used.bytes, limit });
+        let bound = |usage, limit, marks| Bound::new(usage, limit, marks, self.segment_bytes);
+        let configured = self.limit.map(|limit| bound(usage, limit, used.marks));
+        let disk = used.disk_limit.map(|limit| bound(used.bytes, limit, None));
         configured.into_iter().chain(disk)
+    }
+
+    /// The marks of the configured capacity, or of what the disk has.
+    pub(super) fn marks(&self) -> Option<Watermarks> {
+        self.bounds(&self.used.lock()).next().map(|bound| bound.marks)
+    }
+
+    /// Changes the marks of the configured capacity.
+    pub(super) fn set_marks(&self, marks: Watermarks) -> Result<()> {
+        let limit = self.limit.ok_or_else(|| {
+            Error::Config("watermarks need a capacity of the hot tier to refer to".into())
+        })?;
+        marks.validate(limit)?;
+        self.used.lock().marks = Some(marks);
+        // Whoever waits may have room now.
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Whether usage has come to the mark from which on copies are made ahead.
+    pub(super) fn wants_copies(&self) -> bool {
+        let used = self.used.lock();
+        let mut bounds = self.bounds(&used).peekable();
+        bounds.peek().is_none() || bounds.any(|bound| bound.usage >= bound.marks.copy_ahead)
+    }
+
+    /// Bytes that may come back from cold without anything being dropped for them; `None` without
+    /// a bound.
+    pub(super) fn recall_room(&self) -> Option<u64> {
+        let room = |bound: Bound| {
+            bound.limit.saturating_sub(bound.usage).saturating_sub(bound.left_by(For::Recall))
+        };
+        self.bounds(&self.used.lock()).map(room).min()
     }
 
     /// Bytes that may be used in all, others' included, as far as is known.
@@ -221,81 +319,105 @@ impl Capacity {
         room.map(|room| all.saturating_add(room).min(configured))
     }
 
-    /// Room kept free so that appenders seldom wait for the mover.
-    fn slack(&self, limit: u64) -> u64 {
-        (limit / 8).min(2 * self.segment_bytes)
-    }
-
-    /// Bytes by which usage exceeds what the mover keeps free, and what leaves room for the
-    /// largest request that waits; 0 when all is well.
+    /// Bytes by which usage exceeds what the mover should bring it to; 0 when all is well. Once
+    /// usage was above the high mark that is the low one; in any case it leaves room for the
+    /// largest request that waits.
     pub(super) fn excess(&self) -> u64 {
-        let largest = self.waiting.lock().iter().copied().max();
+        let waiting = self.waiting.lock();
         let used = self.used.lock();
-        let excess = |bound: Bound| {
-            let room = largest.map_or(0, |bytes| bytes.saturating_add(self.reserve(bound.limit)));
-            let target = bound.limit.saturating_sub(room.max(self.slack(bound.limit)));
-            bound.usage.saturating_sub(target)
-        };
-        self.bounds(&used).map(excess).max().unwrap_or(0)
+        let bounds = || self.bounds(&used);
+        if bounds().any(|bound| bound.usage > bound.marks.high) {
+            self.relieving.store(true, Ordering::Relaxed);
+        } else if bounds().all(|bound| bound.usage <= bound.marks.low) {
+            self.relieving.store(false, Ordering::Relaxed);
+        }
+        let relieving = self.relieving.load(Ordering::Relaxed);
+        let mark = |bound: &Bound| if relieving { bound.marks.low } else { bound.marks.high };
+        bounds().map(|bound| over(&bound, mark(&bound), &waiting)).max().unwrap_or(0)
     }
 
-    /// Room that only moving and compacting may use, so that a full tier can still be relieved.
-    fn reserve(&self, limit: u64) -> u64 {
-        (limit / 16).min(self.segment_bytes / 2)
+    /// Whether usage is above the high mark, or somebody who waits has no room.
+    pub(super) fn is_short(&self) -> bool {
+        let waiting = self.waiting.lock();
+        let used = self.used.lock();
+        self.bounds(&used).any(|bound| over(&bound, bound.marks.high, &waiting) > 0)
     }
 
     /// Counts `bytes` for work that makes room in the end.
     pub(super) fn charge_reserve(&self, bytes: u64) -> Result<Charge<'_>> {
-        self.try_charge(bytes, false).ok_or(Error::NoSpace)
+        self.try_charge(Request { bytes, purpose: For::Relief }).ok_or(Error::NoSpace)
     }
 
-    /// Counts `bytes`, waiting for room as `wait` allows.
+    /// Counts `bytes` for a writer, waiting for room as `wait` allows.
     pub(super) fn charge(&self, inner: &Inner, bytes: u64, wait: Wait) -> Result<Charge<'_>> {
-        if let Some(charge) = self.try_charge(bytes, true) {
+        self.charge_for(inner, Request { bytes, purpose: For::Writing }, wait, None)
+    }
+
+    /// Counts `bytes` for what comes back from cold: below the low mark, or not at all.
+    pub(super) fn charge_recall(
+        &self,
+        inner: &Inner,
+        bytes: u64,
+        wait: Wait,
+        cancel: &Cancel,
+    ) -> Result<Charge<'_>> {
+        self.charge_for(inner, Request { bytes, purpose: For::Recall }, wait, Some(cancel))
+    }
+
+    fn charge_for(
+        &self,
+        inner: &Inner,
+        request: Request,
+        wait: Wait,
+        cancel: Option<&Cancel>,
+    ) -> Result<Charge<'_>> {
+        if let Some(charge) = self.try_charge(request) {
             return Ok(charge);
         }
         if matches!(wait, Wait::No) {
             inner.signals.kick_mover();
             return Err(Error::WouldWait);
         }
-        if self.limit.is_some_and(|limit| bytes.saturating_add(self.reserve(limit)) > limit) {
+        // What the disk has changes; what was configured does not.
+        let empty = |bound: Bound| Bound { usage: 0, ..bound };
+        let configured = self.limit.and_then(|_| self.bounds(&self.used.lock()).next());
+        if configured.is_some_and(|bound| !empty(bound).fits(&request)) {
             return Err(Error::NoSpace);
         }
-        self.waiting.lock().push(bytes);
+        self.waiting.lock().push(request);
         // A verdict from before this wait is not about this wait.
         self.full.store(false, Ordering::Relaxed);
-        let result = self.wait_for_room(inner, bytes, wait);
+        let result = self.wait_for_room(inner, request, wait, cancel);
         let mut waiting = self.waiting.lock();
-        if let Some(at) = waiting.iter().position(|other| *other == bytes) {
+        if let Some(at) = waiting.iter().position(|other| *other == request) {
             waiting.swap_remove(at);
         }
         drop(waiting);
         result
     }
 
-    /// Counts `bytes` if they fit, leaving the movers' reserve alone when told to.
-    fn try_charge(&self, bytes: u64, leave_reserve: bool) -> Option<Charge<'_>> {
+    fn try_charge(&self, request: Request) -> Option<Charge<'_>> {
         let mut used = self.used.lock();
-        self.fits(&used, bytes, leave_reserve).then(|| {
-            used.bytes += bytes;
-            used.pending += bytes;
-            Charge { capacity: self, bytes }
-        })
-    }
-
-    fn fits(&self, used: &Used, bytes: u64, leave_reserve: bool) -> bool {
-        self.bounds(used).all(|bound| {
-            let reserve = if leave_reserve { self.reserve(bound.limit) } else { 0 };
-            bound.usage.saturating_add(bytes).saturating_add(reserve) <= bound.limit
+        self.bounds(&used).all(|bound| bound.fits(&request)).then(|| {
+            used.bytes += request.bytes;
+            used.pending += request.bytes;
+            Charge { capacity: self, bytes: request.bytes }
         })
     }
 
     /// Whether [`Capacity::charge_reserve`] would count so many bytes now.
     pub(super) fn has_reserve(&self, bytes: u64) -> bool {
-        self.fits(&self.used.lock(), bytes, false)
+        let request = Request { bytes, purpose: For::Relief };
+        self.bounds(&self.used.lock()).all(|bound| bound.fits(&request))
     }
 
-    fn wait_for_room(&self, inner: &Inner, bytes: u64, wait: Wait) -> Result<Charge<'_>> {
+    fn wait_for_room(
+        &self,
+        inner: &Inner,
+        request: Request,
+        wait: Wait,
+        cancel: Option<&Cancel>,
+    ) -> Result<Charge<'_>> {
         let what = "waiting for space on the hot tier";
         let clock = &inner.config.clock;
         let mut progress = self.progress.load(Ordering::Relaxed);
@@ -306,12 +428,13 @@ impl Capacity {
         };
         loop {
             inner.signals.kick_mover();
-            if let Some(charge) = self.try_charge(bytes, true) {
+            if let Some(charge) = self.try_charge(request) {
                 return Ok(charge);
             }
             inner.check_writable()?;
+            cancel.map_or(Ok(()), Cancel::check)?;
             inner.check_wait(wait, what)?;
-            if self.full.load(Ordering::Relaxed) {
+            if self.is_full() {
                 return Err(Error::NoSpace);
             }
             let now = self.progress.load(Ordering::Relaxed);
@@ -325,6 +448,12 @@ impl Capacity {
             self.changed.wait_for(&mut used, CLOCK_SLICE);
         }
     }
+}
+
+/// Bytes by which a bound's usage exceeds `mark`, or what leaves room for those who wait.
+fn over(bound: &Bound, mark: u64, waiting: &[Request]) -> u64 {
+    let room = waiting.iter().map(|request| bound.makes_room_for(request)).min();
+    bound.usage.saturating_sub(room.map_or(mark, |room| room.min(mark)))
 }
 
 impl Inner {

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::segment::{SEGMENT_TARGET, VolumeId};
 use crate::tier::{Handles, Tier};
 
-use super::gates::{BackupGate, Liveness};
+use super::gates::{BackupGate, Liveness, Steward};
+use super::marks::Watermarks;
 
 /// Bytes counted elsewhere on the hot tier, such as the databases'.
 pub type OtherBytes = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -53,6 +54,8 @@ pub struct StoreConfig {
     /// Bytes the hot tier may really use, `other_bytes` included. `None`: what the disk has, which
     /// is a bound in any case.
     pub hot_capacity: Option<u64>,
+    /// Marks of that capacity. `None`: [`Watermarks::of_capacity`]. They may be changed later.
+    pub watermarks: Option<Watermarks>,
     /// Who says how much room the hot tier's disk has.
     pub disk_space: DiskProbe,
     /// Bytes used on the hot tier by others (the databases); asked about once a second.
@@ -98,6 +101,9 @@ pub struct StoreConfig {
     pub backup: Option<Arc<dyn BackupGate>>,
     /// Who knows which blocks are referenced. Without one nothing is reclaimed.
     pub liveness: Option<Arc<dyn Liveness>>,
+    /// Who knows what is pinned, warm, or held by snapshots only. Without one nothing is pinned,
+    /// and how often segments are read decides.
+    pub steward: Option<Arc<dyn Steward>>,
 }
 
 impl StoreConfig {
@@ -116,6 +122,7 @@ impl StoreConfig {
             hot_dir,
             catalog_dir,
             hot_capacity: None,
+            watermarks: None,
             disk_space: Arc::new(DiskSpace::below),
             other_bytes: None,
             cold: None,
@@ -137,6 +144,7 @@ impl StoreConfig {
             ids,
             backup: None,
             liveness: None,
+            steward: None,
         }
     }
 
@@ -155,6 +163,13 @@ impl StoreConfig {
             return Err(Error::Config(format!(
                 "a hot tier of {capacity} bytes cannot hold two segments: at least {least} bytes"
             )));
+        }
+        match (self.watermarks, self.hot_capacity) {
+            (None, _) => {}
+            (Some(marks), Some(capacity)) => marks.validate(capacity)?,
+            (Some(_), None) => {
+                return Err(Error::Config("watermarks need a capacity to refer to".into()));
+            }
         }
         if self.upload_streams == 0 {
             return Err(Error::Config("at least one upload stream is needed".into()));

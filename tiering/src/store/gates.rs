@@ -1,6 +1,7 @@
 //! What the store must ask before it destroys anything: whether a verified backup names what
-//! only the cold tier would hold, and whether anybody still refers to a block. The store knows
-//! no files, so whoever keeps the namespace answers.
+//! only the cold tier would hold, and whether anybody still refers to a block; and what it asks
+//! about order: who must stay and who goes first. The store knows no files, so whoever keeps the
+//! namespace answers.
 
 use std::collections::HashSet;
 
@@ -32,6 +33,27 @@ pub trait Liveness: Send + Sync + 'static {
     /// file's content that is not in the namespace yet. "No" is final: a block that nothing
     /// refers to can never be referred to again.
     fn is_referenced(&self, blocks: &[BlockId]) -> Result<Vec<bool>>;
+}
+
+/// What is to become of a block when space is short.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Temper {
+    /// It stays in hot whatever happens.
+    Pinned,
+    /// It goes when nothing colder is left. The heat is a decayed count of accesses; what is not
+    /// a positive number counts as none.
+    Warm(f32),
+    /// No living file has it, only snapshots: it goes first.
+    SnapshotOnly,
+}
+
+/// Knows what blocks are for.
+///
+/// Implementations are called from the store's background threads, should answer from memory or
+/// one look-up a block, and must not call back into methods of the store that wait.
+pub trait Steward: Send + Sync + 'static {
+    /// One answer for each of `blocks`. An error drops nothing.
+    fn tempers(&self, blocks: &[BlockId]) -> Result<Vec<Temper>>;
 }
 
 /// The statement that a verified backup names some blocks. Whoever makes one vouches for it; it

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustix::fs::SeekFrom;
 
+use crate::catalog::Holes;
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, SegmentId, SegmentIndex, SegmentName};
+use crate::segment::{DATA_START, FileKind, SegmentId, SegmentIndex, SegmentName};
 
 /// Segment files kept open for reading.
 const OPEN_FILES: usize = 128;
@@ -153,6 +155,25 @@ impl HotDir {
     /// Bytes the file really takes on the disk; 0 when there is none.
     pub(super) fn disk_bytes(&self, id: SegmentId, kind: FileKind) -> u64 {
         disk_bytes(&self.path(id, kind))
+    }
+
+    /// The parts of a sealed segment's frames that were never written or were punched out, as the
+    /// disk says. One that does not say has none, and reading there fails verification.
+    pub(super) fn holes(&self, id: SegmentId) -> Holes {
+        let mut holes = Holes::default();
+        let Ok(file) = File::open(self.path(id, FileKind::Sealed)) else { return holes };
+        let len = file.metadata().map_or(0, |meta| meta.len());
+        let mut at = DATA_START;
+        while at < len {
+            let Ok(start) = rustix::fs::seek(&file, SeekFrom::Hole(at)) else { break };
+            if start >= len {
+                break;
+            }
+            let end = rustix::fs::seek(&file, SeekFrom::Data(start)).unwrap_or(len);
+            holes.insert(start.max(DATA_START), end);
+            at = end;
+        }
+        holes
     }
 
     /// The index of a segment: from its hot file, or from the index file that outlives it.

@@ -4,10 +4,9 @@
 //! The store is idle when nothing was appended or read for
 //! [`crate::store::StoreConfig::recompress_idle`] and nobody waits for space or memory. Work stops
 //! before the next block when something is appended. Nothing here costs an appender or a reader
-//! anything: counters that exist are looked at twice a second. A crash forgets when things were
-//! read, and then nothing counts as read.
+//! anything: counters that exist are looked at twice a second. When a segment was read last is
+//! remembered with its warmth, and forgotten with it.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -21,9 +20,6 @@ use super::recode::{Outcome, Pace};
 use super::signals::get;
 use super::urgency::acting_as;
 use super::{Inner, TICK};
-
-/// Points in time for which the number of reads is remembered, for each age of a segment.
-const MARKS_PER_AGE: u32 = 8;
 
 /// Old segments that are looked at when the oldest is not ready.
 const LOOKED_AT: usize = 8;
@@ -42,8 +38,6 @@ struct State {
     appended: u64,
     read: u64,
     since: Option<Instant>,
-    /// Moments, and how many reads there had been by then.
-    marks: VecDeque<(Instant, u64)>,
     pause_until: Option<Instant>,
 }
 
@@ -53,7 +47,7 @@ impl Inner {
         let _acting = acting_as(Priority::Reencode);
         while !self.is_stopping() {
             self.note_activity();
-            if self.capacity.excess() > 0 {
+            if self.capacity.is_short() {
                 self.give_up_recoding();
             } else if self.is_idle() {
                 self.recode_next();
@@ -77,15 +71,6 @@ impl Inner {
         if state.since.is_none() || (appended, read) != (state.appended, state.read) {
             (state.appended, state.read, state.since) = (appended, read, Some(now));
         }
-        let every = self.config.recompress_age / MARKS_PER_AGE;
-        let due =
-            state.marks.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= every);
-        if due {
-            state.marks.push_back((now, self.table.reads()));
-            if state.marks.len() > MARKS_PER_AGE as usize + 2 {
-                state.marks.pop_front();
-            }
-        }
     }
 
     /// Whether somebody waits, encodes, or needs space.
@@ -93,7 +78,7 @@ impl Inner {
         self.capacity.waiters() > 0
             || self.config.budget.waiters() > 0
             || self.load.encoding.load(Ordering::Relaxed) > 0
-            || self.capacity.excess() > 0
+            || self.capacity.is_short()
     }
 
     /// Whether the encoders have nothing better to do.
@@ -142,7 +127,7 @@ impl Inner {
 
     /// Claims the oldest segment that is old enough, was not read lately and was not tried.
     fn next_to_recode(&self) -> Option<SegmentId> {
-        let unread = self.reads_before(self.config.recompress_age);
+        let (now_s, age) = (self.now_s(), self.config.recompress_age);
         let ready = self.table.ids(|segment| {
             let record = &segment.record;
             segment.recorded
@@ -151,18 +136,9 @@ impl Inner {
                 && record.hot
                 && record.holes.is_empty()
                 && !record.settled
-                && segment.last_read.load(Ordering::Relaxed) <= unread
+                && segment.heat.is_unread(now_s, age)
         });
         ready.into_iter().take(LOOKED_AT).find(|id| self.is_old(*id) && self.table.claim(*id))
-    }
-
-    /// How many reads there had been that long ago; none before this store was opened.
-    fn reads_before(&self, age: Duration) -> u64 {
-        let now = self.config.clock.instant();
-        let state = self.idle.state.lock();
-        let old = state.marks.iter().rev();
-        let mut old = old.filter(|(at, _)| now.saturating_duration_since(*at) >= age);
-        old.next().map_or(0, |(_, reads)| *reads)
     }
 
     /// Whether a segment was sealed long enough ago.

@@ -1,22 +1,23 @@
 //! Keeping the hot tier inside its capacity: collect what is dead, drop what is safe in cold,
 //! and tell waiting appenders when neither can help any more.
 //!
-//! Runs ahead of need: the mover begins when usage comes within the slack of the bound, so that
-//! appenders seldom wait. What was read longest ago goes first. Every drop follows the rules of
-//! `residence`; a crash between any two steps leaves a volume that merely uses more space.
+//! Runs ahead of need: the mover begins when usage exceeds the high mark and goes on down to the
+//! low one, so that appenders seldom wait. Who goes first is decided in `victims`. Every drop
+//! follows the rules of `residence`; a crash between any two steps leaves a volume that merely uses
+//! more space.
 
 use std::time::Duration;
 
 use crate::block::BlockId;
-use crate::catalog::ColdCopy;
-use crate::error::Result;
-use crate::segment::{IndexEntry, SegmentId};
+use crate::error::{Error, Result};
+use crate::segment::{IndexEntry, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
 
 use super::residence::Moved;
 use super::signals::add;
 use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
+use super::victims::Victim;
 use super::{Inner, TICK};
 
 /// Bytes for which one backup is asked: a backup costs, so many segments share it.
@@ -36,6 +37,8 @@ impl Inner {
             }
             self.collect();
             self.relieve();
+            self.end_idle_lane();
+            self.save_some_heat();
             self.sweep_some();
             if !self.is_stopping() {
                 self.signals.mover.wait(TICK);
@@ -43,7 +46,7 @@ impl Inner {
         }
     }
 
-    /// Brings usage down to what leaves the slack free, as far as it can.
+    /// Brings usage down to its mark, as far as it can.
     pub(super) fn relieve(&self) {
         let mut progress = true;
         while progress && self.capacity.excess() > 0 && !self.is_stopping() {
@@ -71,21 +74,24 @@ impl Inner {
     /// there was nothing to try. What frees nothing is not tried again at once.
     fn drop_some(&self, excess: u64) -> Result<Option<u64>> {
         let Some(gate) = &self.config.backup else { return Ok(None) };
-        let victims = self.victims(excess.min(BATCH_BYTES));
+        let victims = self.victims(excess.min(BATCH_BYTES))?;
         if victims.is_empty() {
             return Ok(None);
         }
         let disk_bytes = |id: SegmentId| self.table.with(id, |s| s.disk_bytes).unwrap_or(0);
-        let before: Vec<u64> = victims.iter().map(|id| disk_bytes(*id)).collect();
+        let before: Vec<u64> = victims.iter().map(|victim| disk_bytes(victim.id)).collect();
         let result = self.drop_victims(&victims, |blocks| gate.ensure_backed_up(blocks));
         let retry_at = self.config.clock.instant() + FAILED_PAUSE;
         let mut freed = 0;
-        for (id, before) in victims.iter().zip(before) {
-            let won = before.saturating_sub(disk_bytes(*id));
-            if result.is_err() || won == 0 {
-                self.table.update(*id, |segment| segment.retry_at = Some(retry_at));
-            }
-            self.table.unclaim(*id);
+        for (Victim { id, .. }, before) in victims.into_iter().zip(before) {
+            let won = before.saturating_sub(disk_bytes(id));
+            self.table.update(id, |segment| {
+                segment.verdict = None;
+                if result.is_err() || won == 0 {
+                    segment.retry_at = Some(retry_at);
+                }
+            });
+            self.table.unclaim(id);
             freed += won;
         }
         result.map(|()| Some(freed))
@@ -93,25 +99,26 @@ impl Inner {
 
     fn drop_victims(
         &self,
-        victims: &[SegmentId],
+        victims: &[Victim],
         prove: impl Fn(&[BlockId]) -> Result<super::BackupProof>,
     ) -> Result<()> {
         let mut blocks = Vec::new();
-        for id in victims {
-            let index = self.load_index(*id, CALL_DEADLINE)?;
-            blocks.extend(self.live_among(*id, &ids_of(index.entries()))?);
+        for victim in victims {
+            blocks.extend(ids_of(&self.entries_to_drop(victim)?.1));
         }
         let proof = prove(&blocks)?;
         let mut moved = Moved::default();
-        for id in victims {
-            let index = self.load_index(*id, CALL_DEADLINE)?;
-            let live = self.live_among(*id, &ids_of(index.entries()))?;
-            let entries = index.entries().iter().filter(|entry| live.contains(&entry.id));
-            let entries: Vec<_> = entries.cloned().collect();
-            if entries.is_empty() && self.is_verified(*id) {
+        for victim in victims {
+            // Asked again: much may have happened during a backup.
+            let (index, entries) = self.entries_to_drop(victim)?;
+            let nothing_lives = || {
+                let live = self.live_among(victim.id, &ids_of(index.entries()))?;
+                Ok::<_, Error>(live.is_empty())
+            };
+            if entries.is_empty() && nothing_lives()? && self.is_verified(victim.id) {
                 self.drop_hot(&index)?;
             } else {
-                self.release_in(*id, entries, &proof, &mut moved)?;
+                self.release_in(victim.id, entries, &proof, &mut moved)?;
             }
         }
         if let Some((block, reason)) = moved.refused.first() {
@@ -119,46 +126,24 @@ impl Inner {
             tracing::warn!(count, %block, reason, "blocks were kept in hot");
             // A copy that is gone or unnamed must not be the victim again at once.
             let retry_at = self.config.clock.instant() + FAILED_PAUSE;
-            for id in victims {
-                self.table.update(*id, |segment| segment.retry_at = Some(retry_at));
+            for victim in victims {
+                self.table.update(victim.id, |segment| segment.retry_at = Some(retry_at));
             }
         }
         Ok(())
     }
 
+    /// A segment's index, and those of its living entries that are to go.
+    fn entries_to_drop(&self, victim: &Victim) -> Result<(SegmentIndex, Vec<IndexEntry>)> {
+        let index = self.load_index(victim.id, CALL_DEADLINE)?;
+        let live = self.live_among(victim.id, &ids_of(index.entries()))?;
+        let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
+        let entries = self.not_kept(living.cloned().collect(), victim.part)?;
+        Ok((index, entries))
+    }
+
     fn is_verified(&self, id: SegmentId) -> bool {
         self.table.record(id).is_some_and(|record| self.is_safe_in_cold(&record).is_ok())
-    }
-
-    /// Claims segments that may be dropped, those first that were read longest ago.
-    fn victims(&self, excess: u64) -> Vec<SegmentId> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let now = self.config.clock.instant();
-        let mut candidates = self.table.fold(Vec::new(), |mut list, segment| {
-            let ready = segment.retry_at.is_none_or(|at| at <= now);
-            if Self::may_drop(segment) && !segment.busy && ready {
-                let age = (segment.last_read.load(Relaxed), segment.record.id);
-                list.push((age, segment.disk_bytes));
-            }
-            list
-        });
-        candidates.sort_unstable();
-        let mut victims = Vec::new();
-        let mut bytes = 0;
-        for ((_, id), disk_bytes) in candidates {
-            if bytes >= excess {
-                break;
-            }
-            if self.table.claim(id) {
-                bytes += disk_bytes;
-                victims.push(id);
-            }
-        }
-        victims
-    }
-
-    fn may_drop(segment: &super::table::Segment) -> bool {
-        segment.record.hot && segment.record.cold == ColdCopy::Verified
     }
 
     /// Whether waiting may still bring space: something can be collected, copied, dropped or
@@ -170,14 +155,15 @@ impl Inner {
         if self.cold.is_none() {
             return false;
         }
-        let droppable = self.config.backup.is_some();
+        let (droppable, now) = (self.config.backup.is_some(), self.config.clock.instant());
         let (victims, copies) = self.table.fold((false, None), |(victims, copies), segment| {
             let smallest = if Self::needs_copy(segment) {
                 Some(copies.map_or(segment.record.len, |len: u64| len.min(segment.record.len)))
             } else {
                 copies
             };
-            (victims || (droppable && Self::may_drop(segment)), smallest)
+            let may_go = droppable && Self::may_drop(segment) && !self.is_spent(segment, now);
+            (victims || may_go, smallest)
         });
         if victims {
             return true;

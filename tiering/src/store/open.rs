@@ -21,7 +21,7 @@ use parking_lot::MutexGuard;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::{Served, Wait};
-use crate::catalog::{BlockRecord, Catalog, ColdCopy, Found, Holes, SegmentRecord};
+use crate::catalog::{BlockRecord, Catalog, ColdCopy, Found, Holes, SegmentHeat, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{
     DATA_START, FileKind, IndexEntry, IndexFetch, ScannedFrame, SegmentHeader, SegmentId,
@@ -62,8 +62,9 @@ impl Inner {
                 record.hot = false;
                 record.holes = Holes::default();
             } else if !record.hot && sealed.contains(&id) {
-                // Staged or not yet removed; what is missing in it fails verification.
+                // Staged or not yet removed: what was never written into it are holes.
                 record.hot = true;
+                record.holes = self.hot.holes(id);
             }
             let disk_bytes = self.segment_disk_bytes(id);
             self.capacity.add(disk_bytes);
@@ -165,6 +166,8 @@ impl Inner {
             dead_bytes: 0,
             holes: Holes::default(),
             settled: false,
+            heat: SegmentHeat::default(),
+            offered: false,
         };
         let disk_bytes = self.segment_disk_bytes(id);
         self.capacity.add(disk_bytes);

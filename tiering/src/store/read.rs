@@ -200,7 +200,9 @@ impl Inner {
             return Ok(None);
         }
         let frame = entry.frame_range();
-        let Some(places) = self.table.places(segment, frame.start, frame.end) else {
+        // A block that travels to another volume says nothing about who needs it here.
+        let read_s = matches!(want, Want::Plain(_)).then(|| self.now_s());
+        let Some(places) = self.table.places(segment, frame.start, frame.end, read_s) else {
             return Ok(None);
         };
         if places.hot {

@@ -4,12 +4,12 @@
 //! says that nothing refers to it, and, if it was appended since this store was opened, when it
 //! was freed as well: a block on its way from `append` into the namespace is referred to by
 //! nothing that could be asked.
-//! *Compaction* appends each living frame, verified, under its own id to the segment that takes
-//! frames (encoded again as `recode` does when the store is idle), and syncs; the map of unsealed
+//! *Compaction* appends each living frame, verified, under its own id to a segment that takes
+//! frames, the cold ones apart (encoded again as `recode` does when the store is idle), and syncs; the map of unsealed
 //! blocks then points at the new copy, and only then the old segment leaves the catalog and the
 //! disk. What lives in a cold object only is fetched for that. *Crash*: before the sync the old copy
 //! counts; after it both are good, and whichever the catalog names is verified on reading.
-//! *Cold*: an object is deleted only when the gate says that no retained backup references its
+//! *Cold*: an object is deleted only when everything is recorded, the gate says that no retained backup references its
 //! dead blocks, and each living one is verified in cold elsewhere; until then it stays, listed by
 //! its local index.
 //! *Retry*: everything here may be repeated; a segment that could not be judged is judged again
@@ -18,6 +18,7 @@
 //! [`Liveness`]: super::Liveness
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::block::BlockId;
@@ -28,11 +29,13 @@ use crate::segment::{FileKind, IndexEntry, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
 
 use super::Inner;
-use super::append::charge_of;
+use super::append::{Lane, charge_of};
+use super::job::Cancel;
 use super::mover::ids_of;
 use super::recode::{harder, verified};
 use super::residence::runs;
 use super::signals::add;
+use super::steps::Step;
 use super::table::Segment;
 use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
 use super::urgency::acting_as;
@@ -181,7 +184,11 @@ impl Inner {
         // What was written again elsewhere does not live here.
         let here: Vec<_> = living
             .filter(|entry| {
-                if record.hot { self.lies_here(id, entry) } else { !self.is_superseded(id, entry) }
+                if record.hot {
+                    self.lies_here(id, entry) && !self.stands_open(id, entry)
+                } else {
+                    !self.is_superseded(id, entry)
+                }
             })
             .cloned()
             .collect();
@@ -198,6 +205,10 @@ impl Inner {
         if !record.hot && here.is_empty() {
             // Compacted before: perhaps its living blocks have reached cold elsewhere by now.
             return self.remove_segment(&index, &live);
+        }
+        if record.hot && !record.holes.is_empty() {
+            self.punch_leftovers(&record)?;
+            return Ok(false);
         }
         if !thrift.is_much(dead_bytes, &record) || !record.holes.is_empty() {
             return Ok(false);
@@ -234,7 +245,8 @@ impl Inner {
             .hot
             .open_sealed(id)
             .map_err(Error::io(format!("open segment {id} to compact it")))?;
-        for entry in here {
+        self.reached(Step::CompactBeforeAppend)?;
+        for (entry, cold) in here.iter().zip(self.are_cold(id, here)) {
             if self.is_stopping() {
                 return Err(Error::ReadOnly("it is being closed".into()));
             }
@@ -242,11 +254,14 @@ impl Inner {
             if self.is_idle() {
                 frame = harder(frame)?;
             }
-            self.append_frame(&mut frame)?;
+            let lane = if cold { Lane::Cold } else { Lane::Fresh };
+            self.append_frame(&mut frame, lane, Some(id))?;
             charge.keep_some(charge_of(frame.len()));
         }
         drop(charge);
+        self.reached(Step::CompactAfterAppendBeforeSync)?;
         self.sync()?;
+        self.reached(Step::CompactAfterSyncBeforeRemove)?;
         self.replace(record, index, live)?;
         Ok(true)
     }
@@ -269,12 +284,14 @@ impl Inner {
                 let mut frame =
                     verified(&name, &stored[(entry.offset - run.start) as usize..], entry)?;
                 // Never at the expense of somebody who writes.
-                let charge = self.capacity.charge(self, charge_of(frame.len()), Wait::No)?;
-                self.append_frame(&mut frame)?;
+                let (bytes, cancel) = (charge_of(frame.len()), Cancel::default());
+                let charge = self.capacity.charge_recall(self, bytes, Wait::No, &cancel)?;
+                self.append_frame(&mut frame, Lane::Cold, Some(name.id))?;
                 charge.keep();
             }
         }
         self.sync()?;
+        self.reached(Step::FetchAfterSyncBeforeRemove)?;
         self.table.update(name.id, |segment| segment.nothing_is_needed());
         self.remove_segment(index, live).map(drop)
     }
@@ -287,7 +304,8 @@ impl Inner {
         live: &HashSet<BlockId>,
     ) -> Result<bool> {
         let id = index.name().id;
-        let Some(record) = self.table.record(id) else { return Ok(false) };
+        let Some(mut record) = self.table.record(id) else { return Ok(false) };
+        record.cold = self.settle_offer(&record)?;
         if record.cold == ColdCopy::Absent {
             if !live.is_empty() {
                 return Ok(false);
@@ -307,16 +325,42 @@ impl Inner {
                 // Seen by its key alone: another instance of the volume may have written it.
                 self.check_owned(cold, id)?;
             }
+            self.reached(Step::ColdDeleteBefore)?;
             let (key, deadline) = (id.object_key(), self.config.clock.instant() + CALL_DEADLINE);
             cold.call(deadline, "deleting from the cold tier", move |tier| {
                 Box::pin(async move { tier.delete(&key).await })
             })?;
+            self.reached(Step::ColdDeleteAfter)?;
             if let Some(gate) = &self.config.backup {
                 gate.deleted_cold(&dead);
             }
             self.forget_segment(index)?;
         }
         Ok(freed)
+    }
+
+    /// Looks for an object whose copying was begun and never recorded; returns what is known of
+    /// the copy now.
+    pub(super) fn settle_offer(&self, record: &SegmentRecord) -> Result<ColdCopy> {
+        let Some(cold) = &self.cold else { return Ok(record.cold) };
+        if record.cold != ColdCopy::Absent || !record.offered {
+            return Ok(record.cold);
+        }
+        match self.cold_len(cold, record.id) {
+            Ok(_) => {
+                self.found_in_cold(record.id);
+                Ok(ColdCopy::Listed)
+            }
+            Err(Error::NotFound(_)) => Ok(ColdCopy::Absent),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether everything that can be known of segments is: cold was listed, and every index that
+    /// can be read is recorded.
+    fn is_view_complete(&self) -> bool {
+        !self.cold_unlisted.load(Ordering::Relaxed)
+            && self.table.fold(true, |all, segment| all && (segment.recorded || segment.unreadable))
     }
 
     /// Whether no backup and no living block needs the object.
@@ -327,6 +371,10 @@ impl Inner {
         dead: &[BlockId],
     ) -> Result<bool> {
         let Some(gate) = &self.config.backup else { return Ok(false) };
+        // What is not known yet may contradict what is.
+        if !self.is_view_complete() {
+            return Ok(false);
+        }
         let mut elsewhere = BTreeSet::new();
         for block in live {
             match self.with_catalog(|catalog| catalog.lookup(*block))? {
@@ -349,15 +397,21 @@ impl Inner {
     /// file without a record, which is recorded again and judged again.
     pub(super) fn forget_segment(&self, index: &SegmentIndex) -> Result<()> {
         let id = index.name().id;
-        if let Err(error) =
-            self.with_catalog(|catalog| catalog.remove_segment(id, &ids_of(index.entries())))
-        {
+        self.reached(Step::ForgetBeforeRecord)?;
+        let forgotten = self.with_catalog(|catalog| {
+            catalog.remove_segment(id, &ids_of(index.entries()))?;
+            // A record without files would outlive the death of this process.
+            catalog.flush()
+        });
+        if let Err(error) = forgotten {
             tracing::warn!(%id, %error, "the catalog still lists a segment that goes");
         }
+        self.reached(Step::ForgetAfterRecordBeforeUnlink)?;
         if let Some(segment) = self.table.remove(id) {
             self.capacity.sub(segment.disk_bytes);
         }
         self.hot.remove(id, FileKind::Sealed)?;
+        self.reached(Step::ForgetAfterUnlink)?;
         self.hot.remove(id, FileKind::Index)?;
         add(&self.counters.reclaimed_segments, 1);
         self.capacity.progressed();

@@ -32,9 +32,11 @@ use crate::segment::{
 use super::Inner;
 use super::append::{charge_of, discard, full_disk};
 use super::idle::lower_priority;
+use super::job::{Job, JobProgress};
 use super::mover::ids_of;
 use super::read::bounded_len;
 use super::signals::add;
+use super::steps::Step;
 use super::upload::CALL_DEADLINE;
 
 /// A frame or a segment that shrinks by less is not worth being written again.
@@ -115,17 +117,20 @@ pub(super) fn harder(frame: Frame) -> Result<Frame> {
 
 impl Inner {
     /// Writes the segments that hold `blocks` again in their smallest form, sealing them first.
-    pub(super) fn recompress(
-        &self,
-        blocks: &[BlockId],
-        wait: Wait,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Recompressed> {
+    pub(super) fn recompress(&self, blocks: &[BlockId], job: &mut Job<'_>) -> Result<Recompressed> {
+        let wait = job.wait;
         self.seal_holding(blocks, wait)?;
         let segments: Vec<_> = self.group(blocks, wait)?.into_keys().collect();
+        let len = |id: &SegmentId| self.table.with(*id, |s| s.record.len).unwrap_or(0);
+        let lens: Vec<u64> = segments.iter().map(len).collect();
+        let (total, total_bytes) = (segments.len(), lens.iter().sum());
+        let mut so_far = JobProgress { total, total_bytes, ..JobProgress::default() };
         let mut sum = Recompressed::default();
-        for (done, &id) in segments.iter().enumerate() {
-            progress(done, segments.len());
+        for (&id, len) in segments.iter().zip(lens) {
+            (job.progress)(so_far);
+            job.cancel.check()?;
+            so_far.done += 1;
+            so_far.done_bytes += len;
             match self.claim_waiting(id, wait) {
                 // Collected meanwhile.
                 Err(Error::NotFound(_)) => continue,
@@ -144,7 +149,7 @@ impl Inner {
                 Outcome::Paused => return Err(Error::ReadOnly("it is being closed".into())),
             }
         }
-        progress(segments.len(), segments.len());
+        (job.progress)(so_far);
         Ok(sum)
     }
 
@@ -307,6 +312,7 @@ impl Inner {
         let sealed = recoding.writer.seal().map_err(full_disk).and_then(|info| {
             self.verify_recoded(&recoding, &info, here)?;
             self.check_writable()?;
+            self.reached(Step::RecodeBeforeName)?;
             Ok(info)
         });
         let info = match sealed {
@@ -318,14 +324,16 @@ impl Inner {
         };
         let (old, new) = (recoding.old, recoding.writer.name().id);
         self.hot.name_staged(new)?;
+        self.reached(Step::RecodeAfterNameBeforeRecord)?;
         self.publish(new, &info);
         self.capacity.sub(recoding.charged);
-        let (freed, was_copied) = self
+        let (freed, was_copied, heat) = self
             .table
-            .with(old, |s| (s.freed.clone(), s.record.cold != ColdCopy::Absent))
+            .with(old, |s| (s.freed.clone(), s.record.cold != ColdCopy::Absent, s.heat.load()))
             .unwrap_or_default();
         self.table.update(new, |segment| {
             segment.record.settled = true;
+            segment.heat.set(heat);
             for entry in info.index.entries().iter().filter(|entry| freed.contains(&entry.id)) {
                 segment.freed.insert(entry.id);
                 segment.record.dead_bytes += entry.frame_len();
@@ -333,10 +341,10 @@ impl Inner {
         });
         self.record_state(new);
         if was_copied {
-            self.wanted.lock().segments.insert(new);
-            self.signals.kick_uploader();
+            // Wanted for good: it replaces a copy that is there.
+            self.want_copies(&[new]);
         }
-        Ok(())
+        self.reached(Step::RecodeAfterRecordBeforeReplace)
     }
 
     /// Whether every block can be read from the new segment as it lies on the disk.
@@ -374,6 +382,16 @@ impl Inner {
             Ok(Some(other)) if other.segment != id && other.entry.digest == entry.digest)
     }
 
+    /// Whether a block of this segment was appended again to one that is not sealed yet, and can
+    /// be read there.
+    pub(super) fn stands_open(&self, id: SegmentId, entry: &IndexEntry) -> bool {
+        self.find_unsealed(entry.id).is_some_and(|(file, other, found)| {
+            other != id
+                && found.block_ref() == entry.block_ref()
+                && self.frame_of(&self.name(other), &file, &found).is_ok()
+        })
+    }
+
     /// Whether this segment is where a block has to be read. What the catalog says of another
     /// place counts only when the block was read there just now, or is verified in cold.
     pub(super) fn lies_here(&self, id: SegmentId, entry: &IndexEntry) -> bool {
@@ -403,7 +421,7 @@ impl Inner {
         index: &SegmentIndex,
         live: &HashSet<BlockId>,
     ) -> Result<()> {
-        if record.cold == ColdCopy::Absent {
+        if self.settle_offer(record)? == ColdCopy::Absent {
             return self.forget_segment(index);
         }
         self.table.update(record.id, |segment| segment.nothing_is_needed());

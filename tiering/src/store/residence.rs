@@ -21,9 +21,13 @@ use crate::error::{Error, Result};
 use crate::segment::{DATA_START, FileKind, IndexEntry, SegmentId, SegmentIndex, SegmentName};
 
 use super::append::full_disk;
-use super::gates::BackupProof;
+use super::gates::{BackupProof, Temper};
+use super::job::{Cancel, Job, JobProgress};
+use super::mover::ids_of;
 use super::signals::add;
+use super::steps::Step;
 use super::upload::CALL_DEADLINE;
+use super::victims::ask;
 use super::{CLOCK_SLICE, Inner};
 
 /// Where a block's bytes are.
@@ -86,6 +90,8 @@ pub struct Archived {
     pub segments: usize,
     /// Bytes of those segments.
     pub bytes: u64,
+    /// Blocks that were left out because their segment still takes frames.
+    pub open: usize,
 }
 
 /// What a release or a stage run did.
@@ -183,33 +189,39 @@ impl Inner {
         self.locate(block, wait)?.ok_or_else(lost)
     }
 
-    /// Copies the segments that hold `blocks` to cold, sealing them first.
+    /// Copies the segments that hold `blocks` to cold, sealing them first or leaving out those
+    /// that are open.
     pub(super) fn archive(
         &self,
         blocks: &[BlockId],
-        wait: Wait,
-        progress: &mut dyn FnMut(usize, usize),
+        seal: bool,
+        job: &mut Job<'_>,
     ) -> Result<Archived> {
         self.cold_tier()?;
-        self.seal_holding(blocks, wait)?;
-        let groups = self.group(blocks, wait)?;
-        let segments: Vec<SegmentId> = groups.into_keys().collect();
-        let mut wanted = self.wanted.lock();
-        let missing = segments.iter().filter(|id| {
-            self.table.with(**id, |s| s.record.cold != ColdCopy::Verified).unwrap_or(false)
-        });
-        wanted.segments.extend(missing);
-        drop(wanted);
-        for id in &segments {
-            // Asked for by a person: not in a minute but now.
-            self.table.update(*id, |segment| segment.retry_at = None);
+        if seal {
+            self.seal_holding(blocks, job.wait)?;
         }
-        self.signals.kick_uploader();
-        self.verify_cold_only(&segments)?;
-        let total = segments.len();
-        self.wait_copied(&segments, wait, |done| progress(done, total))?;
-        let bytes = segments.iter().filter_map(|id| self.table.with(*id, |s| s.record.len)).sum();
-        Ok(Archived { segments: total, bytes })
+        let open = blocks.iter().filter(|id| self.find_unsealed(**id).is_some()).count();
+        let groups = self.group(blocks, job.wait)?;
+        let segments: Vec<SegmentId> = groups.into_keys().collect();
+        let len = |id: &SegmentId| self.table.with(*id, |s| s.record.len).unwrap_or(0);
+        let bytes = segments.iter().map(len).sum();
+        let missing = |id: &SegmentId| {
+            self.table.with(*id, |s| s.record.cold != ColdCopy::Verified).unwrap_or(false)
+        };
+        let missing: Vec<SegmentId> = segments.iter().copied().filter(missing).collect();
+        self.want_copies(&missing);
+        let copied = self.verify_cold_only(&segments, &job.cancel).and_then(|()| {
+            let progress = &mut *job.progress;
+            self.wait_copied(&segments, job.wait, &job.cancel, |done, done_bytes| {
+                let total = segments.len();
+                progress(JobProgress { done, total, done_bytes, total_bytes: bytes });
+            })
+        });
+        // What has not begun when somebody gives up is not begun.
+        self.unwant_copies(&missing);
+        copied?;
+        Ok(Archived { segments: segments.len(), bytes, open })
     }
 
     /// Seals the segments that hold `blocks`.
@@ -219,13 +231,14 @@ impl Inner {
         if unsealed.is_empty() {
             return Ok(());
         }
-        self.rotate_now();
+        self.rotate_those(&unsealed);
         self.wait_sealed(&unsealed, wait)
     }
 
     /// Verifies copies that were only listed and have no hot file to compare with.
-    fn verify_cold_only(&self, segments: &[SegmentId]) -> Result<()> {
+    fn verify_cold_only(&self, segments: &[SegmentId], cancel: &Cancel) -> Result<()> {
         for &id in segments {
+            cancel.check()?;
             let listed = self
                 .table
                 .with(id, |s| !s.record.hot && s.record.cold == ColdCopy::Listed)
@@ -260,12 +273,12 @@ impl Inner {
         Ok(groups)
     }
 
-    /// Drops hot copies of blocks that are safe in cold.
+    /// Drops hot copies of blocks that are safe in cold and not pinned.
     pub(super) fn release(
         &self,
         blocks: &[BlockId],
         proof: &BackupProof,
-        wait: Wait,
+        job: &mut Job<'_>,
     ) -> Result<Moved> {
         let mut moved = Moved::default();
         for &block in blocks {
@@ -273,14 +286,36 @@ impl Inner {
                 moved.refused.push((block, "its segment is still open: archive it first".into()));
             }
         }
-        for (id, entries) in self.group(blocks, wait)? {
-            self.claim_waiting(id, wait)?;
+        let groups = self.group(blocks, job.wait)?;
+        let mut so_far = begin(&groups);
+        for (id, entries) in groups {
+            job.cancel.check()?;
+            let done_bytes: u64 = entries.iter().map(IndexEntry::frame_len).sum();
+            let entries = self.refuse_pinned(entries, &mut moved)?;
+            self.claim_waiting(id, job.wait)?;
             let result = self.release_in(id, entries, proof, &mut moved);
             self.table.unclaim(id);
             result?;
+            so_far.done += 1;
+            so_far.done_bytes += done_bytes;
+            (job.progress)(so_far);
         }
         self.capacity.progressed();
         Ok(moved)
+    }
+
+    fn refuse_pinned(
+        &self,
+        entries: Vec<IndexEntry>,
+        moved: &mut Moved,
+    ) -> Result<Vec<IndexEntry>> {
+        let Some(steward) = &self.config.steward else { return Ok(entries) };
+        let tempers = ask(&**steward, &ids_of(&entries))?;
+        let (pinned, free): (Vec<_>, Vec<_>) =
+            entries.into_iter().zip(tempers).partition(|(_, temper)| *temper == Temper::Pinned);
+        let only = |list: Vec<(IndexEntry, Temper)>| list.into_iter().map(|(entry, _)| entry);
+        moved.refuse(&only(pinned).collect::<Vec<_>>(), "it is pinned");
+        Ok(only(free).collect())
     }
 
     pub(super) fn claim_waiting(&self, id: SegmentId, wait: Wait) -> Result<()> {
@@ -324,7 +359,9 @@ impl Inner {
             present.fold((0, 0), |(blocks, bytes), e| (blocks + 1, bytes + e.frame_len()));
         moved.blocks += blocks;
         moved.bytes += bytes;
+        self.reached(Step::ReleaseBeforeRecord)?;
         self.table.update(id, |segment| {
+            segment.verdict = None;
             for entry in &named {
                 let frame = entry.frame_range();
                 segment.record.holes.insert(frame.start, frame.end);
@@ -335,8 +372,10 @@ impl Inner {
             return self.drop_hot(&index);
         }
         self.record_state(id);
+        self.reached(Step::ReleaseAfterRecordBeforePunch)?;
         // Also what was a hole already: whoever recorded it may not have come to punch it.
-        self.punch(id, &named)?;
+        self.punch(id, &runs(&named, u64::MAX))?;
+        self.reached(Step::ReleaseAfterPunch)?;
         add(&self.counters.dropped_bytes, bytes);
         self.recount(id);
         Ok(())
@@ -389,17 +428,40 @@ impl Inner {
     /// Removes a hot file whose content cold holds; the index stays.
     pub(super) fn drop_hot(&self, index: &SegmentIndex) -> Result<()> {
         let id = index.name().id;
+        self.reached(Step::DropBeforeIndex)?;
         self.set_index_apart(index)?;
+        self.reached(Step::DropAfterIndexBeforeRecord)?;
         let before = self.table.update(id, |segment| {
             segment.record.hot = false;
             segment.record.holes = Holes::default();
             segment.disk_bytes
         });
         self.record_state(id);
+        self.reached(Step::DropAfterRecordBeforeUnlink)?;
         self.hot.remove(id, FileKind::Sealed)?;
+        self.reached(Step::DropAfterUnlink)?;
         self.recount(id);
         let after = self.table.with(id, |segment| segment.disk_bytes).unwrap_or(0);
         add(&self.counters.dropped_bytes, before.unwrap_or(0).saturating_sub(after));
+        Ok(())
+    }
+
+    /// Punches again what is recorded as a hole and still takes space: whoever recorded it, or
+    /// filled it, did not live to finish.
+    pub(super) fn punch_leftovers(&self, record: &SegmentRecord) -> Result<()> {
+        /// Unaligned ends of holes and the disk's own bookkeeping.
+        const BLOCK: u64 = 4096;
+        let whole = |range: &std::ops::Range<u64>| {
+            (range.end / BLOCK * BLOCK).saturating_sub(range.start.next_multiple_of(BLOCK))
+        };
+        let holes: Vec<_> = record.holes.ranges().collect();
+        let expected = record.len.saturating_sub(holes.iter().map(whole).sum());
+        let allowed = expected + record.len / 64 + 16 * BLOCK;
+        if holes.is_empty() || self.hot.disk_bytes(record.id, FileKind::Sealed) <= allowed {
+            return Ok(());
+        }
+        self.punch(record.id, &holes)?;
+        self.recount(record.id);
         Ok(())
     }
 
@@ -415,17 +477,17 @@ impl Inner {
             segment.record.holes.insert(DATA_START, index.trailer().frames_end);
         });
         self.record_state(id);
-        self.punch(id, index.entries())?;
+        self.punch(id, &runs(index.entries(), u64::MAX))?;
         self.recount(id);
         self.hot.write_idx(index)
     }
 
-    fn punch(&self, id: SegmentId, entries: &[IndexEntry]) -> Result<()> {
+    fn punch(&self, id: SegmentId, ranges: &[std::ops::Range<u64>]) -> Result<()> {
         let path = self.hot.path(id, FileKind::Sealed);
         let failed = || Error::io(format!("punch holes into {}", path.display()));
         let file = OpenOptions::new().write(true).open(&path).map_err(failed())?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        for run in runs(entries, u64::MAX) {
+        for run in ranges {
             fallocate(&file, flags, run.start, run.end - run.start)
                 .map_err(|errno| failed()(errno.into()))?;
         }
@@ -437,6 +499,12 @@ impl Inner {
         let mut known: HashMap<BlockId, Residence> = HashMap::new();
         blocks.iter().map(|id| *known.entry(*id).or_insert_with(|| self.residence(*id))).collect()
     }
+}
+
+/// All of it still to do.
+pub(super) fn begin(groups: &BTreeMap<SegmentId, Vec<IndexEntry>>) -> JobProgress {
+    let total_bytes = groups.values().flatten().map(IndexEntry::frame_len).sum();
+    JobProgress { total: groups.len(), total_bytes, ..JobProgress::default() }
 }
 
 /// Neighbouring frames joined into runs of up to `most` bytes; one frame is never cut.

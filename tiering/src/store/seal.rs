@@ -12,13 +12,15 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::blocks::Wait;
-use crate::catalog::{ColdCopy, Holes, SegmentRecord};
+use crate::catalog::{ColdCopy, Holes, SegmentHeat, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, IndexEntry, SealedInfo, SegmentId, SegmentWriter};
 
 use super::Inner;
-use super::append::{discard, is_full};
+use super::append::{Lane, discard, is_full};
+use super::heat::fresh;
 use super::open::first_block;
+use super::steps::Step;
 use super::table::Segment;
 
 /// Pause before sealing is tried again on a full disk.
@@ -74,7 +76,11 @@ impl Inner {
             self.poison(format!("fdatasync of segment {id} failed: {error}"));
             return None;
         }
-        match writer.seal() {
+        let sealed = self
+            .reached(Step::SealBeforeFooter)
+            .and_then(|()| writer.seal())
+            .and_then(|info| self.reached(Step::SealAfterRenameBeforeRecord).map(|()| info));
+        match sealed {
             Ok(info) => {
                 self.publish(id, &info);
                 None
@@ -95,6 +101,7 @@ impl Inner {
     /// unsealed ones, so that a reader finds each block at every moment.
     pub(super) fn publish(&self, id: SegmentId, info: &SealedInfo) {
         let entries = info.index.entries();
+        let lane = self.unsealed.read().files.get(&id).map_or(Lane::Cold, |file| file.lane);
         let record = SegmentRecord {
             id,
             len: info.file_len,
@@ -106,6 +113,11 @@ impl Inner {
             dead_bytes: 0,
             holes: Holes::default(),
             settled: false,
+            heat: match lane {
+                Lane::Fresh => fresh(self.now_s()),
+                Lane::Cold => SegmentHeat::default(),
+            },
+            offered: false,
         };
         let disk_bytes = self.hot.disk_bytes(id, FileKind::Sealed);
         self.table.insert(Segment::new(record.clone(), false, disk_bytes));

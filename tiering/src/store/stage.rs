@@ -25,7 +25,9 @@ use super::Inner;
 use super::append::full_disk;
 use super::cold::{Cold, Cover};
 use super::hotdir::sync_dir;
+use super::job::{Cancel, Job, JobProgress};
 use super::residence::{Moved, runs};
+use super::steps::Step;
 use super::upload::CALL_DEADLINE;
 
 /// Bytes of one request.
@@ -34,41 +36,40 @@ const REQUEST_BYTES: u64 = 4 << 20;
 /// Requests under way for one stage, if there is memory for them.
 const REQUESTS: usize = 8;
 
-/// Counts bytes for whoever waits.
+/// Counts for whoever waits.
 pub(super) struct Progress<'a> {
-    done: u64,
-    total: u64,
-    tell: &'a mut dyn FnMut(u64, u64),
+    so_far: JobProgress,
+    tell: &'a mut dyn FnMut(JobProgress),
 }
 
 impl Progress<'_> {
     fn add(&mut self, bytes: u64) {
-        self.done += bytes;
-        (self.tell)(self.done, self.total);
+        self.so_far.done_bytes += bytes;
+        (self.tell)(self.so_far);
     }
 }
 
 impl Inner {
-    /// Brings cold blocks back to hot. `tell` gets stored bytes done and in all.
-    pub(super) fn stage(
-        &self,
-        blocks: &[BlockId],
-        wait: Wait,
-        tell: &mut dyn FnMut(u64, u64),
-    ) -> Result<Moved> {
+    /// Brings cold blocks back to hot. Progress counts stored bytes that are not in hot already.
+    pub(super) fn stage(&self, blocks: &[BlockId], job: Job<'_>) -> Result<Moved> {
+        let Job { wait, cancel, progress: tell } = job;
         let mut moved = Moved::default();
         let groups = self.group(blocks, wait)?;
-        let total = groups.iter().map(|(id, entries)| self.missing_bytes(*id, entries)).sum();
-        let mut progress = Progress { done: 0, total, tell };
+        let total_bytes =
+            groups.iter().map(|(id, entries)| self.missing_bytes(*id, entries)).sum();
+        let so_far = JobProgress { total: groups.len(), total_bytes, ..JobProgress::default() };
+        let mut progress = Progress { so_far, tell };
         for (id, entries) in groups {
+            cancel.check()?;
             self.claim_waiting(id, wait)?;
-            let before = progress.done;
+            let before = progress.so_far.done_bytes;
             let expected = self.missing_bytes(id, &entries);
-            let result = self.stage_in(id, entries, wait, &mut moved, &mut progress);
+            let result = self.stage_in(id, entries, (wait, &cancel), &mut moved, &mut progress);
             self.table.unclaim(id);
             result?;
             // What was refused, or brought by another meanwhile, is not waited for either.
-            let brought = progress.done - before;
+            let brought = progress.so_far.done_bytes - before;
+            progress.so_far.done += 1;
             progress.add(expected.saturating_sub(brought));
         }
         Ok(moved)
@@ -89,7 +90,7 @@ impl Inner {
         &self,
         id: SegmentId,
         mut entries: Vec<IndexEntry>,
-        wait: Wait,
+        (wait, cancel): (Wait, &Cancel),
         moved: &mut Moved,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
@@ -108,9 +109,19 @@ impl Inner {
             return Ok(());
         }
         let bytes: u64 = entries.iter().map(IndexEntry::frame_len).sum();
-        let charge = self.capacity.charge(self, bytes, wait)?;
+        let charge = self.capacity.charge_recall(self, bytes, wait, cancel)?;
+        self.reached(Step::StageBeforeFill)?;
         let staged = self.bring(id, record.hot, &entries, progress).map_err(full_disk);
         self.hot.forget(id);
+        self.reached(Step::StageAfterTableBeforeRecord)?;
+        if staged.is_ok() {
+            // Somebody is about to need it: it should not be the first to go again.
+            let now_s = self.now_s();
+            self.table.update(id, |segment| {
+                segment.heat.touch(now_s);
+                segment.verdict = None;
+            });
+        }
         self.record_state(id);
         drop(charge);
         // Also after a failure: what was written until then lies there.
@@ -132,6 +143,7 @@ impl Inner {
             return self.rebuild_file(id, entries, progress);
         }
         self.fill(id, &self.hot.path(id, FileKind::Sealed), entries, progress)?;
+        self.reached(Step::StageAfterFillBeforeTable)?;
         self.table.update(id, |segment| {
             for entry in entries {
                 let frame = entry.frame_range();
@@ -220,6 +232,7 @@ impl Inner {
         let aside = self.hot.staged_path(id, FileKind::Sealed);
         let failed = || Error::io(format!("stage into {}", aside.display()));
         let made = self.build_aside(id, &aside, &index, entries, progress).and_then(|()| {
+            self.reached(Step::StageBeforeRename)?;
             std::fs::rename(&aside, self.hot.path(id, FileKind::Sealed)).map_err(failed())
         });
         if let Err(error) = made {
@@ -230,6 +243,7 @@ impl Inner {
             return Err(error);
         }
         sync_dir(&self.hot.segments())?;
+        self.reached(Step::StageAfterRenameBeforeTable)?;
         self.table.update(id, |segment| {
             let mut holes = Holes::default();
             holes.insert(DATA_START, index.trailer().frames_end);

@@ -54,6 +54,12 @@ pub struct Health {
     pub uploaded_bytes: u64,
     /// Uploads that failed.
     pub upload_failures: u64,
+    /// Segments of those that wait because the cold tier takes no copies now.
+    pub parked_uploads: u64,
+    /// Why.
+    pub parked_why: Option<String>,
+    /// Why writers get no room, while that is so.
+    pub full_why: Option<String>,
     /// The last failure of a move.
     pub last_error: Option<String>,
     /// Appenders waiting for space.
@@ -124,6 +130,15 @@ impl Inner {
         } else {
             0
         };
+        let (parked_uploads, parked_why) = self.parked_uploads();
+        let full_why = self.capacity.is_full().then(|| {
+            let why = if self.pins_fill_hot() {
+                "pinned data fills the hot tier"
+            } else {
+                "nothing in the hot tier can be collected, copied or dropped"
+            };
+            why.to_owned()
+        });
         Health {
             read_only: self.poisoned.lock().clone(),
             catalog_caught_up: self.is_caught_up(),
@@ -132,6 +147,9 @@ impl Inner {
             uploaded_segments: get(&counters.uploaded_segments),
             uploaded_bytes: get(&counters.uploaded_bytes),
             upload_failures: get(&counters.upload_failures),
+            parked_uploads,
+            parked_why,
+            full_why,
             last_error: self.wanted.lock().last_error.clone(),
             waiting_for_space: self.capacity.waiters() as u64,
             appended_blocks: get(&counters.appended_blocks),

@@ -2,7 +2,6 @@
 //! The table decides where a read goes; the catalog below it only makes opening fast.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::RwLock;
@@ -11,6 +10,8 @@ use crate::block::BlockId;
 use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::segment::SegmentId;
 
+use super::heat::Heat;
+use super::victims::Verdict;
 use super::waste::Thrift;
 
 /// One sealed segment.
@@ -21,9 +22,10 @@ pub(super) struct Segment {
     pub(super) recorded: bool,
     /// Bytes its hot file and its index file really take.
     pub(super) disk_bytes: u64,
-    /// When it was last read, in reads of the whole store, 0 for never: what was not read for longest goes
-    /// first.
-    pub(super) last_read: AtomicU64,
+    /// How warm it is: the coldest goes first. The record has what was saved last.
+    pub(super) heat: Heat,
+    /// What its steward said of it last.
+    pub(super) verdict: Option<Verdict>,
     /// Blocks freed since it was opened; see the rule in `reclaim`.
     pub(super) freed: HashSet<BlockId>,
     /// A thread is uploading, dropping or compacting it; others leave it alone.
@@ -44,10 +46,11 @@ pub(super) struct Segment {
 impl Segment {
     pub(super) fn new(record: SegmentRecord, recorded: bool, disk_bytes: u64) -> Self {
         Self {
+            heat: Heat::new(record.heat),
             record,
             recorded,
             disk_bytes,
-            last_read: AtomicU64::new(0),
+            verdict: None,
             freed: HashSet::new(),
             busy: false,
             failures: 0,
@@ -77,25 +80,27 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     segments: RwLock<BTreeMap<SegmentId, Segment>>,
-    reads: AtomicU64,
 }
 
 impl Table {
-    /// Where the bytes `start..end` of a segment can be had; counts as a read of it.
-    pub(super) fn places(&self, id: SegmentId, start: u64, end: u64) -> Option<Places> {
+    /// Where the bytes `start..end` of a segment can be had; counts as an access in the second
+    /// `read_s`, if there is one.
+    pub(super) fn places(
+        &self,
+        id: SegmentId,
+        start: u64,
+        end: u64,
+        read_s: Option<u32>,
+    ) -> Option<Places> {
         let segments = self.segments.read();
         let segment = segments.get(&id)?;
-        let read = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
-        segment.last_read.store(read, Ordering::Relaxed);
+        if let Some(now_s) = read_s {
+            segment.heat.touch(now_s);
+        }
         Some(Places {
             hot: segment.record.hot && !segment.record.holes.touches(start, end),
             cold: segment.record.cold != ColdCopy::Absent,
         })
-    }
-
-    /// Reads so far.
-    pub(super) fn reads(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
     }
 
     pub(super) fn insert(&self, segment: Segment) {

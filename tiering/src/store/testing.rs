@@ -2,18 +2,18 @@
 //! dropped like a crash and opened again.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::{BackupGate, BackupProof, BlockStore, Liveness, StoreConfig};
+use super::{BackupGate, BackupProof, BlockStore, Liveness, Steward, StoreConfig, Temper};
 use crate::block::{BlockId, BlockRef, Epoch};
 use crate::blocks::{Blocks, IdSource, Wait};
 use crate::budget::Budget;
@@ -63,6 +63,8 @@ pub(crate) struct FakeNamespace {
     pub(crate) refuses_backup: AtomicBool,
     pub(crate) keeps_cold: AtomicBool,
     pub(crate) backups: AtomicU64,
+    /// What blocks are for; those that are not named are warm without any access.
+    pub(crate) tempers: Mutex<HashMap<BlockId, Temper>>,
     /// The dead blocks of each object that was deleted.
     pub(crate) deleted: Mutex<Vec<Vec<BlockId>>>,
 }
@@ -93,6 +95,40 @@ impl Liveness for FakeNamespace {
     }
 }
 
+impl Steward for FakeNamespace {
+    fn tempers(&self, blocks: &[BlockId]) -> Result<Vec<Temper>> {
+        let tempers = self.tempers.lock();
+        Ok(blocks.iter().map(|id| tempers.get(id).copied().unwrap_or(Temper::Warm(0.0))).collect())
+    }
+}
+
+/// The machine's clock, ahead by as much as a test likes: unlike with one that stands still,
+/// threads that wait for each other really wait.
+#[derive(Debug, Default)]
+pub(crate) struct ShiftedClock {
+    ahead: Mutex<Duration>,
+}
+
+impl ShiftedClock {
+    pub(crate) fn advance(&self, duration: Duration) {
+        *self.ahead.lock() += duration;
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now(&self) -> SystemTime {
+        SystemClock.now() + *self.ahead.lock()
+    }
+
+    fn instant(&self) -> Instant {
+        SystemClock.instant() + *self.ahead.lock()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration);
+    }
+}
+
 /// A volume for tests.
 pub(crate) struct Volume {
     _dir: TempDir,
@@ -104,6 +140,15 @@ pub(crate) struct Volume {
 pub(crate) const SEGMENT_BYTES: u64 = 256 << 10;
 
 impl Volume {
+    /// [`Volume::with`], and the namespace says what blocks are for.
+    pub(crate) fn stewarded(change: impl FnOnce(&mut StoreConfig)) -> Self {
+        let mut volume = Self::with(change);
+        volume.store = None;
+        volume.config.steward = Some(Arc::clone(&volume.namespace) as Arc<dyn Steward>);
+        volume.open();
+        volume
+    }
+
     /// An open store with small segments and these changes to its settings.
     pub(crate) fn with(change: impl FnOnce(&mut StoreConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();

@@ -3,8 +3,11 @@
 //! *Move, first half*: the local file is verified, copied, read back and compared byte by byte;
 //! only then the table says `Verified`. Nothing here removes anything local.
 //! *Crash*: an object that was not recorded is found again (same key, same bytes) and compared.
-//! *Retry*: a failed upload is tried again after a growing pause, visible in
-//! [`super::BlockStore::health`]; an ambiguous failure is settled by reading back.
+//! *Retry*: a failed upload is tried again after a growing pause; so is the tier as a whole, by one
+//! segment, unless the segment was to blame. What waits is parked, visible with its reason in
+//! [`super::BlockStore::health`], and so is what a full cold tier has no room for. An ambiguous
+//! failure is settled by reading back. That a copy was begun is recorded first, so that an object
+//! nobody came to record is found when its segment dies.
 //! *Replacement*: an object that differs from the local file is deleted and written again only
 //! when it was read throughout, names no other volume or segment and no other content, its own
 //! checksums fail, and every shard of the local file, checked again, is intact.
@@ -12,12 +15,12 @@
 //! checksums of index and shards, is the local one. Another instance of the volume, recovered
 //! elsewhere, writes sound objects under the same keys.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::blocks::Wait;
-use crate::catalog::ColdCopy;
+use crate::catalog::{Catalog, ColdCopy};
 use crate::error::{Error, Result};
 use crate::segment::{
     FileKind, Identity, ReadAt, SegmentId, SegmentName, Trailer, identify, repair,
@@ -25,8 +28,10 @@ use crate::segment::{
 use crate::throttle::Priority;
 
 use super::cold::Cold;
+use super::job::Cancel;
 use super::object::ColdObject;
-use super::signals::add;
+use super::signals::{add, get};
+use super::steps::Step;
 use super::table::Segment;
 use super::urgency::acting_as;
 use super::{CLOCK_SLICE, Inner, TICK};
@@ -47,10 +52,14 @@ const PATIENT_FAILURES: u32 = 3;
 /// What the uploader was asked for beyond its habit.
 #[derive(Default)]
 pub(super) struct Wanted {
-    pub(super) segments: BTreeSet<SegmentId>,
+    /// By how many.
+    pub(super) segments: BTreeMap<SegmentId, u32>,
     /// Everything: the volume is being unmounted.
     pub(super) all: bool,
     pub(super) last_error: Option<String>,
+    /// Failures in a row that were the tier's, and when it is tried again.
+    tier_failures: u32,
+    tier_retry_at: Option<Instant>,
 }
 
 impl Inner {
@@ -74,23 +83,90 @@ impl Inner {
     fn next_upload(&self) -> Option<SegmentId> {
         let now = self.config.clock.instant();
         let under_pressure = self.capacity.excess() > 0;
+        let ahead = self.config.copy_ahead && self.capacity.wants_copies();
         let wanted = self.wanted.lock();
-        let everything = self.config.copy_ahead || wanted.all || under_pressure;
-        let due = self.table.ids(|segment| {
+        if wanted.tier_retry_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let everything = ahead || wanted.all || under_pressure;
+        // That a copy was begun must be recorded first, where anything can be.
+        let broken = self.catalog.read().as_ref().is_none_or(Catalog::is_broken);
+        let mut due = self.table.ids(|segment| {
             Self::needs_copy(segment)
                 && !segment.busy
+                && (segment.recorded || broken)
                 && segment.retry_at.is_none_or(|at| at <= now)
-                && (everything || wanted.segments.contains(&segment.record.id))
+                && (everything || wanted.segments.contains_key(&segment.record.id))
         });
+        // What failed does not hold up what has not.
+        let failures = |id: &SegmentId| self.table.with(*id, |segment| segment.failures);
+        due.sort_by_cached_key(|id| (failures(id), *id));
         let len_of = |id| self.table.with(id, |segment| segment.record.len).unwrap_or(0);
         // Under the lock, so that two uploaders do not see the same room.
         let under_way = self.table.fold(0, |sum, segment| {
             sum + if segment.busy && Self::needs_copy(segment) { segment.record.len } else { 0 }
         });
         let fits = |id| self.cold_has_room(under_way + len_of(id));
-        let next = due.into_iter().find(|&id| fits(id) && self.table.claim(id));
+        // A tier that failed is tried by one at a time.
+        let probing = wanted.tier_failures > 0 && under_way > 0;
+        let next = due.into_iter().find(|&id| !probing && fits(id) && self.table.claim(id));
         drop(wanted);
         next
+    }
+
+    /// Asks for copies now, not when a pause is over.
+    pub(super) fn want_copies(&self, segments: &[SegmentId]) {
+        let mut wanted = self.wanted.lock();
+        for id in segments {
+            *wanted.segments.entry(*id).or_default() += 1;
+        }
+        wanted.tier_retry_at = None;
+        drop(wanted);
+        for id in segments {
+            self.table.update(*id, |segment| segment.retry_at = None);
+        }
+        self.signals.kick_uploader();
+    }
+
+    /// Ends [`Inner::want_copies`].
+    pub(super) fn unwant_copies(&self, segments: &[SegmentId]) {
+        let mut wanted = self.wanted.lock();
+        for id in segments {
+            if let Some(count) = wanted.segments.get_mut(id) {
+                *count -= 1;
+                if *count == 0 {
+                    wanted.segments.remove(id);
+                }
+            }
+        }
+    }
+
+    /// How many segments wait for the cold tier to take copies again, and why.
+    pub(super) fn parked_uploads(&self) -> (u64, Option<String>) {
+        if self.cold.is_none() {
+            return (0, None);
+        }
+        let now = self.config.clock.instant();
+        let (tier_rests, last_error) = {
+            let wanted = self.wanted.lock();
+            (wanted.tier_retry_at.is_some_and(|at| at > now), wanted.last_error.clone())
+        };
+        let used = self.cold_used();
+        let fits = |len| self.config.cold_capacity.is_none_or(|capacity| used + len <= capacity);
+        let (parked, full) = self.table.fold((0, false), |(parked, full), segment| {
+            if !Self::needs_copy(segment) {
+                return (parked, full);
+            }
+            let has_room = fits(segment.record.len);
+            let rests = segment.retry_at.is_some_and(|at| at > now);
+            (parked + u64::from(!has_room || rests || tier_rests), full || !has_room)
+        });
+        let why = match (parked, full) {
+            (0, _) => None,
+            (_, true) => Some("the cold tier is full: no room within its capacity".to_owned()),
+            _ => last_error,
+        };
+        (parked, why)
     }
 
     /// Whether the cold tier's configured capacity takes another `bytes`.
@@ -107,7 +183,7 @@ impl Inner {
 
     /// Copies one claimed segment and lets go of it.
     fn upload(&self, id: SegmentId) {
-        let result = self.copy_to_cold(id);
+        let result = self.copy_to_cold(id).and_then(|()| self.reached(Step::VerifiedBeforeRecord));
         match &result {
             Ok(()) => {
                 let record = self.table.update(id, |segment| {
@@ -121,7 +197,10 @@ impl Inner {
                     add(&self.counters.uploaded_bytes, record.len);
                     self.record_state(id);
                 }
-                self.wanted.lock().segments.remove(&id);
+                let mut wanted = self.wanted.lock();
+                (wanted.tier_failures, wanted.tier_retry_at) = (0, None);
+                wanted.segments.remove(&id);
+                drop(wanted);
                 self.capacity.progressed();
             }
             Err(error) => self.upload_failed(id, error),
@@ -140,19 +219,26 @@ impl Inner {
         let damaged = matches!(error, Error::Damaged { .. });
         let failures = self.table.update(id, |segment| {
             segment.failures = segment.failures.saturating_add(1);
-            let pause = FIRST_PAUSE * 2_u32.saturating_pow(segment.failures.min(16) - 1);
-            segment.retry_at = Some(now + pause.min(LONGEST_PAUSE));
+            segment.retry_at = Some(now + pause_after(segment.failures));
             segment.failures
         });
         let text = super::read::chain(error);
         tracing::warn!(%id, error = text, failures, damaged, "a segment was not copied to cold");
-        self.wanted.lock().last_error = Some(format!("segment {id}: {text}"));
+        let mut wanted = self.wanted.lock();
+        wanted.last_error = Some(format!("segment {id}: {text}"));
+        if !damaged {
+            // The next segment would only fail as well, after all of it was read to be checked.
+            wanted.tier_failures = wanted.tier_failures.saturating_add(1);
+            wanted.tier_retry_at = Some(now + pause_after(wanted.tier_failures));
+        }
     }
 
     /// Writes a segment's record to the catalog, where it is a hint.
     pub(super) fn record_state(&self, id: SegmentId) {
-        let record =
-            self.table.with(id, |segment| segment.recorded.then(|| segment.record.clone()));
+        let record = self.table.update(id, |segment| {
+            segment.record.heat = segment.heat.load();
+            segment.recorded.then(|| segment.record.clone())
+        });
         if let Some(Some(record)) = record
             && let Err(error) = self.with_catalog(|catalog| catalog.put_segment(&record))
         {
@@ -177,6 +263,8 @@ impl Inner {
         }
         let key = id.object_key();
         let path = self.hot.path(id, FileKind::Sealed);
+        self.reached(Step::UploadBeforePut)?;
+        self.note_offer(id)?;
         for attempt in 0..2 {
             let (put_key, put_path) = (key.clone(), path.clone());
             let deadline = self.config.clock.instant() + CALL_DEADLINE;
@@ -187,6 +275,7 @@ impl Inner {
                 Ok(()) | Err(Error::Exists(_)) => {}
                 Err(error) => return Err(error),
             }
+            self.reached(Step::UploadAfterPut)?;
             if self.compare(cold, id, &file)? {
                 return Ok(());
             }
@@ -203,6 +292,20 @@ impl Inner {
             })?;
         }
         Err(Error::Damaged { what: "cold object", reason: format!("{key} reads back differently") })
+    }
+
+    /// Records that an object may come to be in cold, so that the process may die at once.
+    fn note_offer(&self, id: SegmentId) -> Result<()> {
+        let was = self.table.update(id, |s| std::mem::replace(&mut s.record.offered, true));
+        if was != Some(false) {
+            return Ok(());
+        }
+        self.record_state(id);
+        // A catalog that failed is made again from both tiers.
+        match self.with_catalog(Catalog::flush) {
+            Err(error @ Error::ReadOnly(_)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Checks every shard of a local segment, and puts right in place what parity can.
@@ -233,6 +336,7 @@ impl Inner {
         if self.cold_len(cold, id)? != len {
             return Ok(false);
         }
+        self.reached(Step::UploadBeforeVerify)?;
         let mut local = vec![0; COMPARE_BYTES.min(len) as usize];
         let mut at = 0;
         while at < len {
@@ -336,7 +440,10 @@ impl Inner {
             Err(Error::TimedOut(_)) => return Ok(self.health().uploads_waiting.max(1)),
             other => other?,
         }
-        self.wanted.lock().all = true;
+        {
+            let mut wanted = self.wanted.lock();
+            (wanted.all, wanted.tier_retry_at) = (true, None);
+        }
         for id in self.table.ids(Self::needs_copy) {
             self.table.update(id, |segment| segment.retry_at = None);
         }
@@ -375,22 +482,27 @@ impl Inner {
     }
 
     /// Waits until every one of `segments` is verified in cold, or failed often, or cannot get
-    /// there.
+    /// there. `progress` gets the segments that are, and their bytes.
     pub(super) fn wait_copied(
         &self,
         segments: &[SegmentId],
         wait: Wait,
-        mut progress: impl FnMut(usize),
+        cancel: &Cancel,
+        mut progress: impl FnMut(usize, u64),
     ) -> Result<()> {
         let failures = |id: SegmentId| self.table.with(id, |s| s.failures).unwrap_or(0);
         let before: Vec<u32> = segments.iter().map(|id| failures(*id)).collect();
+        let all_before = get(&self.counters.upload_failures);
         loop {
-            let copied = segments.iter().filter(|id| {
-                // Gone from the table means collected: nothing is left to copy.
-                self.table.with(**id, |s| s.record.cold == ColdCopy::Verified).unwrap_or(true)
-            });
-            let copied = copied.count();
-            progress(copied);
+            // Gone from the table means collected: nothing is left to copy.
+            let state = |id: &SegmentId| {
+                self.table.with(*id, |s| (s.record.cold == ColdCopy::Verified, s.record.len))
+            };
+            let states = segments.iter().map(|id| state(id).unwrap_or((true, 0)));
+            let (copied, bytes) = states
+                .filter(|(verified, _)| *verified)
+                .fold((0, 0), |(count, bytes), (_, len)| (count + 1, bytes + len));
+            progress(copied, bytes);
             if copied == segments.len() {
                 return Ok(());
             }
@@ -402,7 +514,9 @@ impl Inner {
                 .iter()
                 .zip(&before)
                 .any(|(id, before)| failures(*id).saturating_sub(*before) >= PATIENT_FAILURES);
-            if often {
+            let by_tier = self.wanted.lock().tier_failures >= PATIENT_FAILURES
+                && get(&self.counters.upload_failures) - all_before >= PATIENT_FAILURES.into();
+            if often || by_tier {
                 let reason = self.wanted.lock().last_error.clone().unwrap_or_default();
                 return Err(Error::Cold {
                     action: "copy",
@@ -420,11 +534,18 @@ impl Inner {
             if self.is_stopping() {
                 return Err(Error::ReadOnly("it is being closed".into()));
             }
+            cancel.check()?;
             self.check_wait(wait, "waiting for segments to be copied to cold")?;
             let mut wanted = self.wanted.lock();
             self.upload_changed.wait_for(&mut wanted, CLOCK_SLICE);
         }
     }
+}
+
+/// Pause after so many failures in a row.
+fn pause_after(failures: u32) -> Duration {
+    let pause = FIRST_PAUSE * 2_u32.saturating_pow(failures.clamp(1, 16) - 1);
+    pause.min(LONGEST_PAUSE)
 }
 
 /// A sound object that is not ours to take or to replace.

@@ -60,10 +60,12 @@ impl Inner {
     /// How thrifty to be now.
     pub(super) fn thrift(&self) -> Thrift {
         let quiet = self.is_quiet();
-        let divisor = match self.capacity.excess() {
-            0 if quiet && self.is_wasteful() => QUIET,
-            0 => IN_USE,
-            _ => SHORT,
+        let divisor = if self.capacity.is_short() {
+            SHORT
+        } else if quiet && self.is_wasteful() {
+            QUIET
+        } else {
+            IN_USE
         };
         Thrift { divisor, quiet }
     }

@@ -1,0 +1,141 @@
+//! The daemon killed at every step of a move, as `kill -9` would at that very moment: the volume
+//! mounts again without a hand, everything acknowledged reads back, and a check of every byte in
+//! both tiers finds nothing wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use firn_tiering::store::Step;
+
+use crate::harness::{Volume, now};
+
+/// Steps that come with backups that have expired, or with hours: tests within one process reach
+/// them.
+const NOT_IN_MINUTES: [Step; 6] = [
+    Step::FetchAfterSyncBeforeRemove,
+    Step::ForgetBeforeRecord,
+    Step::ForgetAfterRecordBeforeUnlink,
+    Step::ForgetAfterUnlink,
+    Step::ColdDeleteBefore,
+    Step::ColdDeleteAfter,
+];
+
+/// How long work in the background may take to come to the step.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that do not shrink, and text that does, by their number.
+fn content(number: u64) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    if number.is_multiple_of(3) {
+        let words = |n: u64| format!("line {n} of {} words\n", n * number % 97);
+        return (0..20_000).flat_map(|n| words(n).into_bytes()).collect();
+    }
+    (0..50_000).flat_map(|_| next().to_le_bytes()).collect()
+}
+
+/// What files hold, and whether they must be there: some were being removed when the daemon died.
+type Expected = BTreeMap<String, (u64, bool)>;
+
+fn write(volume: &Volume, dir: &str) -> Expected {
+    fs::create_dir(volume.path(dir)).unwrap();
+    let mut expected = Expected::new();
+    for number in 1..=12 {
+        let name = format!("{dir}/{number:02}");
+        fs::write(volume.path(&name), content(number)).unwrap();
+        expected.insert(name, (number, true));
+    }
+    volume.run(&["sync", volume.mountpoint.to_str().unwrap()]);
+    expected
+}
+
+/// Runs `firn` on the directory; it fails when the daemon dies meanwhile.
+fn firn(volume: &Volume, args: &[&str], dir: &Path) {
+    let _ = volume.firn().args(args).arg(dir).output().unwrap();
+}
+
+/// Every kind of move; ends early when the daemon does.
+fn moves(volume: &mut Volume, dir: &str, expected: &mut Expected) {
+    let path = volume.path(dir);
+    for verb in ["archive", "release", "stage"] {
+        firn(volume, &["tier", verb, "-r"], &path);
+    }
+    // A part of a segment leaves holes, and they are filled again.
+    for verb in ["release", "stage"] {
+        firn(volume, &["tier", verb], &path.join("02"));
+    }
+    firn(volume, &["tier", "archive", "-r", "--recompress"], &path);
+    if volume.has_ended() {
+        return;
+    }
+    for (name, (number, stays)) in expected.iter_mut() {
+        if *number % 4 != 0 {
+            *stays = false;
+            let _ = fs::remove_file(volume.path(name));
+        }
+    }
+    firn(volume, &["sync"], &volume.mountpoint.clone());
+    let start = now();
+    while !volume.has_ended() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn compare(volume: &Volume, expected: &Expected, step: Step) {
+    for (name, (number, stays)) in expected {
+        match fs::read(volume.path(name)) {
+            Ok(bytes) => assert!(bytes == content(*number), "{}: {name}", step.name()),
+            Err(error) => assert!(!stays, "{}: {name}: {error}", step.name()),
+        }
+    }
+}
+
+/// Kills a daemon at each of these steps, one volume through all of them.
+fn kill_at(steps: impl Iterator<Item = Step>) {
+    if !cfg!(debug_assertions) {
+        eprintln!("NOTE: this build has no failpoints: nothing is killed");
+        return;
+    }
+    let mut volume = Volume::mounted();
+    volume.umount();
+    for step in steps {
+        let dir = step.name();
+        let mut expected = Expected::new();
+        // What an earlier step left may already lead there.
+        if volume.try_mount(&[("FIRN_FAILPOINT", step.name())]).is_ok() {
+            expected = write(&volume, dir);
+            moves(&mut volume, dir, &mut expected);
+        }
+        assert!(volume.has_ended(), "{} was not reached: {}", step.name(), volume.log());
+        volume.kill();
+        volume.mount();
+        compare(&volume, &expected, step);
+        // The move is made again.
+        if !expected.is_empty() {
+            for verb in ["archive", "release"] {
+                volume.run(&["tier", verb, "-r", volume.path(dir).to_str().unwrap()]);
+            }
+            compare(&volume, &expected, step);
+        }
+        volume.umount();
+        let report = volume.run(&["check", "--data", volume.dir.to_str().unwrap()]);
+        assert!(!report.is_empty());
+    }
+}
+
+#[test]
+fn a_daemon_killed_at_even_steps_of_a_move_loses_nothing() {
+    kill_at(Step::ALL.iter().copied().filter(|s| !NOT_IN_MINUTES.contains(s)).step_by(2));
+}
+
+#[test]
+fn a_daemon_killed_at_odd_steps_of_a_move_loses_nothing() {
+    kill_at(Step::ALL.iter().copied().filter(|s| !NOT_IN_MINUTES.contains(s)).skip(1).step_by(2));
+}
