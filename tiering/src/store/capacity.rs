@@ -295,9 +295,9 @@ impl Capacity {
 
     /// Whether usage has come to the mark from which on copies are made ahead.
     pub(super) fn wants_copies(&self) -> bool {
-        let used = self.used.lock();
-        let mut bounds = self.bounds(&used).peekable();
-        bounds.peek().is_none() || bounds.any(|bound| bound.usage >= bound.marks.copy_ahead)
+        // The first is the configured one, if there is one: only that has a mark of its own.
+        let bound = self.bounds(&self.used.lock()).next();
+        bound.is_none_or(|bound| bound.usage >= bound.marks.copy_ahead)
     }
 
     /// Bytes that may come back from cold without anything being dropped for them; `None` without

@@ -207,8 +207,14 @@ impl Inner {
             return self.remove_segment(&index, &live);
         }
         if record.hot && !record.holes.is_empty() {
+            if here.is_empty() {
+                // All of it was written again elsewhere, perhaps not durably yet.
+                self.sync()?;
+                self.replace(&record, &index, &live)?;
+                return Ok(true);
+            }
             self.punch_leftovers(&record)?;
-            return Ok(false);
+            return self.give_back_dead(&record, &index, &live);
         }
         if !thrift.is_much(dead_bytes, &record) || !record.holes.is_empty() {
             return Ok(false);
@@ -220,6 +226,26 @@ impl Inner {
             false => return Ok(false),
         }
         add(&self.counters.compacted_segments, 1);
+        Ok(true)
+    }
+
+    /// Punches what is dead out of a hot file with holes, which is not compacted: its copy in cold
+    /// is whole. Whether space was won.
+    fn give_back_dead(
+        &self,
+        record: &SegmentRecord,
+        index: &SegmentIndex,
+        live: &HashSet<BlockId>,
+    ) -> Result<bool> {
+        let is_there = |entry: &&IndexEntry| {
+            let frame = entry.frame_range();
+            !live.contains(&entry.id) && !record.holes.touches(frame.start, frame.end)
+        };
+        let dead: Vec<IndexEntry> = index.entries().iter().filter(is_there).cloned().collect();
+        if dead.is_empty() || record.cold != ColdCopy::Verified {
+            return Ok(false);
+        }
+        self.punch_out(record.id, &dead)?;
         Ok(true)
     }
 

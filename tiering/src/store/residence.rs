@@ -371,12 +371,25 @@ impl Inner {
         if self.nothing_lives(id, &index)? {
             return self.drop_hot(&index);
         }
+        self.punch_out(id, &named)?;
+        add(&self.counters.dropped_bytes, bytes);
+        Ok(())
+    }
+
+    /// Makes holes of entries of a claimed segment, known before they are punched. Also of what was
+    /// one already: whoever recorded it may not have come to punch it.
+    pub(super) fn punch_out(&self, id: SegmentId, entries: &[IndexEntry]) -> Result<()> {
+        self.table.update(id, |segment| {
+            segment.verdict = None;
+            for entry in entries {
+                let frame = entry.frame_range();
+                segment.record.holes.insert(frame.start, frame.end);
+            }
+        });
         self.record_state(id);
         self.reached(Step::ReleaseAfterRecordBeforePunch)?;
-        // Also what was a hole already: whoever recorded it may not have come to punch it.
-        self.punch(id, &runs(&named, u64::MAX))?;
+        self.punch(id, &runs(entries, u64::MAX))?;
         self.reached(Step::ReleaseAfterPunch)?;
-        add(&self.counters.dropped_bytes, bytes);
         self.recount(id);
         Ok(())
     }

@@ -258,6 +258,11 @@ pub(crate) fn soon() -> Wait {
     Wait::Until(SystemClock.instant() + Duration::from_secs(60))
 }
 
+/// [`soon`], for a test that lets days pass.
+pub(crate) fn later() -> Wait {
+    Wait::Until(SystemClock.instant() + Duration::from_secs(30 * 86_400))
+}
+
 /// Bytes that hardly shrink, the same for the same seed.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];

@@ -8,7 +8,7 @@ use crate::blocks::Blocks;
 use crate::catalog::SegmentHeat;
 use crate::clock::Clock;
 use crate::segment::SegmentId;
-use crate::store::testing::{ShiftedClock, Volume, noise, soon};
+use crate::store::testing::{ShiftedClock, Volume, later, noise};
 use crate::store::{BackupProof, CheckOptions, Residence, Watermarks};
 use crate::tier::{Memory, Tier};
 
@@ -36,7 +36,7 @@ fn fill(volume: &Volume, count: u64) -> Vec<BlockRef> {
             volume.seal();
             let inner = &volume.store().inner;
             inner.rotate_now();
-            inner.wait_sealed(&inner.unsealed_ids(), soon()).unwrap();
+            inner.wait_sealed(&inner.unsealed_ids(), later()).unwrap();
             block
         })
         .collect()
@@ -58,12 +58,12 @@ fn only_reads_count() {
     let before: Vec<_> = blocks.iter().map(|block| heat(&volume, block)).collect();
     assert!(before.iter().all(|heat| heat.count() == 1.0), "writing is one: {before:?}");
     clock.advance(Duration::from_secs(100));
-    volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
+    volume.store().archive(&ids, later(), &mut |_, _| ()).unwrap();
     let options = CheckOptions { data: true, cold_data: true };
     assert!(volume.store().check(options, &mut |_, _| ()).unwrap().is_clean());
-    blocks.iter().for_each(|block| drop(volume.store().export(block, soon()).unwrap()));
+    blocks.iter().for_each(|block| drop(volume.store().export(block, later()).unwrap()));
     volume.store().sweep().unwrap();
-    volume.store().recompress(&ids, soon(), &mut |_, _| ()).unwrap();
+    volume.store().recompress(&ids, later(), &mut |_, _| ()).unwrap();
     let after: Vec<_> = blocks.iter().map(|block| heat(&volume, block)).collect();
     assert_eq!(after, before);
     volume.read(&blocks[0]).unwrap();
@@ -92,7 +92,7 @@ fn warmth_is_there_after_closing_and_after_a_crash_as_far_as_it_was_saved() {
     volume.crash();
     volume.delete_catalog();
     volume.open();
-    volume.store().wait_caught_up(soon()).unwrap();
+    volume.store().wait_caught_up(later()).unwrap();
     assert_eq!(heat(&volume, &blocks[1]), SegmentHeat::default(), "forgotten, not invented");
     assert_eq!(volume.read(&blocks[1]).unwrap(), noise(1, BLOCK));
 }
@@ -108,7 +108,7 @@ fn what_is_read_often_outlives_what_was_read_last() {
     clock.advance(Duration::from_secs(3600));
     volume.read(&blocks[1]).unwrap();
     let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
-    volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
+    volume.store().archive(&ids, later(), &mut |_, _| ()).unwrap();
     let cold = |volume: &Volume| {
         let places = volume.store().residence(&ids);
         places.iter().map(|place| *place == Residence::Cold).collect::<Vec<_>>()
@@ -122,9 +122,9 @@ fn what_is_read_often_outlives_what_was_read_last() {
     // What is brought back is not the first to go again.
     volume.store().set_watermarks(Watermarks::of_capacity(16 << 20, 256 << 10)).unwrap();
     clock.advance(Duration::from_secs(3600));
-    volume.store().stage(&ids[2..], soon(), &mut |_, _| ()).unwrap();
+    volume.store().stage(&ids[2..], later(), &mut |_, _| ()).unwrap();
     assert!(heat(&volume, &blocks[2]).count() > 1.5);
     let proof = BackupProof::of_blocks(ids.iter().copied());
-    volume.store().release(&ids, &proof, soon()).unwrap();
+    volume.store().release(&ids, &proof, later()).unwrap();
     assert_eq!(cold(&volume), [true; 3]);
 }

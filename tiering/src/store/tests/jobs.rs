@@ -85,6 +85,7 @@ fn a_cancelled_archive_takes_back_what_has_not_begun_unless_others_want_it() {
     faulty.cut_off();
     let (cancel, never) = (Cancel::default(), Cancel::default());
     let all = ids(&blocks);
+    let segment = volume.store().describe(all[0]).unwrap().segment;
     std::thread::scope(|scope| {
         let (store, others) = (volume.store(), &all[..4]);
         let ends = scope.spawn(|| store.archive_job(&all, job(&cancel, &mut |_| ())));
@@ -102,6 +103,9 @@ fn a_cancelled_archive_takes_back_what_has_not_begun_unless_others_want_it() {
         let ended = ends.join().unwrap();
         assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
         assert_eq!(inner.wanted.lock().segments.len(), 1, "the others' segment");
+        // One that had begun would be finished.
+        let begun = || !inner.table.ids(|s| s.busy && s.record.id != segment).is_empty();
+        eventually("none has begun", || !begun());
         faulty.reconnect();
         assert_eq!(stays.join().unwrap().unwrap().segments, 1);
     });

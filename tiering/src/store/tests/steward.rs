@@ -61,7 +61,7 @@ fn what_only_snapshots_hold_goes_first_also_out_of_the_middle_of_warm_segments()
     temper(&volume, all, Temper::SnapshotOnly);
     temper(&volume, single, Temper::SnapshotOnly);
     let before = volume.store().usage().hot_bytes;
-    squeeze(&volume, before - 4 * BLOCK as u64 - 20_000);
+    squeeze(&volume, before - 5 * BLOCK as u64);
     assert_eq!((cold(&volume, all), cold(&volume, single)), (vec![true; 4], vec![true]));
     assert_eq!(cold(&volume, &others), vec![false; 11]);
     for (seed, block) in blocks.iter().enumerate() {
@@ -90,7 +90,8 @@ fn pinned_blocks_stay_and_the_others_of_their_segment_go() {
     let blocks = fill(&volume, 16);
     let pinned: Vec<_> = blocks.iter().copied().step_by(4).collect();
     temper(&volume, &pinned, Temper::Pinned);
-    squeeze(&volume, 6 * BLOCK as u64);
+    let before = volume.store().usage().hot_bytes;
+    squeeze(&volume, before - 10 * BLOCK as u64);
     for (at, is_cold) in cold(&volume, &blocks).into_iter().enumerate() {
         assert!(!is_cold || at % 4 != 0, "pinned block {at} went");
     }
@@ -106,6 +107,27 @@ fn pinned_blocks_stay_and_the_others_of_their_segment_go() {
     temper(&volume, &pinned, Temper::Warm(0.0));
     squeeze(&volume, BLOCK as u64);
     assert!(cold(&volume, &pinned).iter().all(|cold| *cold));
+}
+
+#[test]
+fn what_dies_beside_pinned_blocks_gives_its_room_back() {
+    let volume = volume();
+    let blocks = fill(&volume, 16);
+    let kept = blocks.iter().enumerate().filter(|(at, _)| at % 4 < 3);
+    let kept: Vec<_> = kept.map(|(_, block)| *block).collect();
+    temper(&volume, &kept, Temper::Pinned);
+    let before = volume.store().usage().hot_bytes;
+    squeeze(&volume, before - 3 * BLOCK as u64);
+    let before = volume.store().usage().hot_bytes;
+    let dead: Vec<BlockId> =
+        blocks.iter().enumerate().filter(|(at, _)| at % 4 < 2).map(|(_, b)| b.id).collect();
+    volume.namespace.dead.lock().extend(dead.iter().copied());
+    volume.store().free(&dead);
+    let room = dead.len() as u64 * (BLOCK as u64 - 8192);
+    eventually("the room is back", || volume.store().usage().hot_bytes + room <= before);
+    for (seed, block) in blocks.iter().enumerate().filter(|(at, _)| at % 4 >= 2) {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, BLOCK));
+    }
 }
 
 #[test]
