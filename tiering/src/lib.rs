@@ -28,5 +28,4 @@ pub use budget::{Budget, Permit};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, Result};
 pub use readahead::ReadAhead;
-pub use store::{BackupGate, BackupProof, BlockStore, Liveness, StoreConfig};
 pub use store::{BackupGate, BackupProof, BlockStore, Liveness, Steward, StoreConfig};

@@ -201,7 +201,7 @@ impl Inner {
         }
         let frame = entry.frame_range();
         // A block that travels to another volume says nothing about who needs it here.
-        let read_s = matches!(want, Want::Plain(_)).then(|| self.now_s());
+        let read_s = matches!(want, Want::Plain(..)).then(|| self.now_s());
         let Some(places) = self.table.places(segment, frame.start, frame.end, read_s) else {
             return Ok(None);
         };

@@ -55,8 +55,7 @@ impl Inner {
         let Job { wait, cancel, progress: tell } = job;
         let mut moved = Moved::default();
         let groups = self.group(blocks, wait)?;
-        let total_bytes =
-            groups.iter().map(|(id, entries)| self.missing_bytes(*id, entries)).sum();
+        let total_bytes = groups.iter().map(|(id, entries)| self.missing_bytes(*id, entries)).sum();
         let so_far = JobProgress { total: groups.len(), total_bytes, ..JobProgress::default() };
         let mut progress = Progress { so_far, tell };
         for (id, entries) in groups {
