@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{self, EXIT_USAGE};
 
+mod bench;
 mod check;
 mod completions;
 mod dataset;
@@ -65,6 +66,7 @@ enum Verb {
     Model(model::Model),
     Check(check::CheckVerb),
     Recover(recover::Recover),
+    Bench(bench::Bench),
     Completions(completions::Completions),
     Man(man::ManPages),
 }
@@ -113,6 +115,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Model(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Recover(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
     }

@@ -11,9 +11,11 @@ use uuid::Uuid;
 use crate::units::{Period, Size};
 
 pub mod cold_url;
+pub mod metrics_address;
 mod render;
 
 pub use cold_url::ColdUrl;
+pub use metrics_address::MetricsAddress;
 
 /// Name of the file in the volume directory.
 pub const FILE_NAME: &str = "firn.toml";
@@ -106,6 +108,10 @@ pub struct Config {
     /// the next mount: the data is safe in the hot tier.
     #[serde(default = "default_umount_deadline")]
     pub umount_deadline: Period,
+    /// Where the numbers of `firn status` are served for Prometheus; nowhere when absent. Whoever
+    /// reaches the address reads them.
+    #[serde(default)]
+    pub metrics: Option<MetricsAddress>,
 }
 
 fn default_hot() -> PathBuf {
@@ -195,6 +201,7 @@ impl Config {
             read_deadline: default_read_deadline(),
             cold_down: ColdDown::default(),
             umount_deadline: default_umount_deadline(),
+            metrics: None,
         }
     }
 

@@ -36,6 +36,7 @@ mod inspect;
 pub mod jobs;
 mod limits;
 pub mod logging;
+mod metrics;
 mod moves;
 mod notify;
 mod panics;
@@ -52,6 +53,7 @@ pub mod tree;
 
 use assemble::Parts;
 use handler::Answers;
+use metrics::{Bound, Metrics};
 use phase::Phase;
 
 /// How long a mount waits for the daemon of an unmount that is still finishing.
@@ -112,6 +114,7 @@ struct Served {
     parts: Arc<Parts>,
     phase: Phase,
     socket: Option<crate::control::server::SocketFile>,
+    metrics: Option<Metrics>,
     lock: VolumeLock,
 }
 
@@ -156,13 +159,35 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
             return Err(explain(error));
         }
     };
-    let answers = Answers::new(job, &parts, &session, phase.clone());
-    let socket = socket.serve(Arc::new(answers)).context("control socket")?;
+    let bound = bind_metrics(&parts);
+    let answers = Arc::new(Answers::new(job, &parts, &session, phase.clone(), &bound));
+    let metrics = serve_metrics(bound, &answers, &runtime);
+    let socket = socket.serve(answers).context("control socket")?;
     parts.keep_contact(&terms);
     parts.start_schedule();
     parts.start_snapshots(session.kernel_cache());
     parts.start_placement();
-    Ok((Served { runtime, parts, phase, socket: Some(socket), lock }, session))
+    Ok((Served { runtime, parts, phase, socket: Some(socket), metrics, lock }, session))
+}
+
+/// The address of the metrics, where one is configured. Without it the volume is as good.
+fn bind_metrics(parts: &Parts) -> Result<Option<Bound>, String> {
+    let bound = parts.config.metrics.as_ref().map(Bound::bind).transpose();
+    bound.map_err(|error| {
+        let failure = format!("metrics are not served: {error:#}");
+        tracing::warn!("{failure}");
+        failure
+    })
+}
+
+fn serve_metrics(
+    bound: Result<Option<Bound>, String>,
+    answers: &Arc<Answers>,
+    runtime: &Runtime,
+) -> Option<Metrics> {
+    let answers = Arc::clone(answers);
+    let metrics = bound.ok()??.serve(Arc::new(move || answers.status()), runtime.handle());
+    metrics.inspect_err(|error| tracing::warn!(%error, "metrics are not served")).ok()
 }
 
 /// A refused mount, with what to do about it.
@@ -204,6 +229,7 @@ impl Served {
 
     /// Brings everything to safety, tells who watches, and gives the volume free.
     fn end(&mut self) {
+        drop(self.metrics.take());
         if let Err(error) = self.lock.finishing() {
             tracing::warn!(%error, "writing the lock file");
         }

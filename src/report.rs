@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use anyhow::Context;
 use serde::Serialize;
 
+pub mod bench;
 pub mod check;
 pub mod datasets;
 pub mod diff;
@@ -35,6 +36,11 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// Writes one JSON object to standard output.
 pub fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value).context("writing JSON")?)
+}
+
+/// Writes one JSON object to standard output, in one line.
+pub fn print_json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    print(&serde_json::to_string(value).context("writing JSON")?)
 }
 
 /// Writes a diagnostic to standard error; that nobody listens there is nobody's problem.

@@ -28,3 +28,5 @@ mod streams;
 mod systemd;
 #[path = "command/tiers.rs"]
 mod tiers;
+#[path = "command/watching.rs"]
+mod watching;

@@ -15,6 +15,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("zstd", &["tiering/src/encode", "tiering/src/segment/", "tiering/src/envelope"]),
     ("clap", &["src/"]),
     ("anyhow", &["src/"]),
+    ("axum", &["src/daemon/metrics"]),
+    ("prometheus_client", &["src/daemon/metrics"]),
 ];
 
 /// Lines of production code in one file; tests live in siblings.

@@ -42,6 +42,14 @@ fn quoted<T: ToString + ?Sized>(value: &T) -> Option<String> {
 fn fields(config: &Config) -> Vec<Field> {
     let mut fields = place_fields(config);
     fields.extend(behaviour_fields(config));
+    fields.push(Field {
+        about: "Where the numbers of `firn status` are served as metrics for Prometheus: an address\n\
+                of the loopback interface, the absolute path of a Unix socket, or 0.0.0.0 and a port\n\
+                for every interface, without a password. Nowhere when absent.",
+        key: "metrics",
+        value: config.metrics.as_ref().and_then(quoted),
+        example: "\"127.0.0.1:9464\"",
+    });
     fields
 }
 

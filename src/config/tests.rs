@@ -7,6 +7,7 @@ fn sample() -> Config {
     config.cold = Some("s3://bucket/prefix".parse().unwrap());
     config.cold_capacity = Some(Size(100 << 40));
     config.hot = PathBuf::from("/nvme/a \"b\"");
+    config.metrics = Some("127.0.0.1:9464".parse().unwrap());
     config
 }
 
@@ -85,4 +86,21 @@ fn a_secret_in_the_url_is_refused_and_not_repeated() {
         assert_eq!(said, cold_url::ColdUrlError::Secret);
         assert!(!said.to_string().contains("hunter2"));
     }
+}
+
+#[test]
+fn metrics_stay_on_the_machine_unless_told_otherwise() {
+    for good in ["127.0.0.1:9464", "127.8.8.8:0", "[::1]:9464", "0.0.0.0:9464", "[::]:1", "/run/f"]
+    {
+        let address: MetricsAddress = good.parse().unwrap();
+        assert_eq!(address.to_string(), good);
+    }
+    for bad in
+        ["", "9464", "localhost:9464", "192.168.1.2:9464", "[fe80::1]:9464", "run/f", "/run/"]
+    {
+        assert!(bad.parse::<MetricsAddress>().is_err(), "{bad}");
+    }
+    let text = sample().render().replace("127.0.0.1:9464", "10.0.0.1:9464");
+    let said = Config::parse(&text).unwrap_err().to_string();
+    assert!(said.contains("not an address of the loopback interface"), "{said}");
 }

@@ -8,6 +8,7 @@ use firn_mount::fuse::{CacheMode, KernelCache, MountedSession};
 use firn_mount::types::Ino;
 
 use super::assemble::Parts;
+use super::metrics::Bound;
 use super::moves::{self, Direction};
 use super::phase::{Phase, State};
 use super::placement::PlacementAnswers;
@@ -17,6 +18,7 @@ use super::{Job, inspect};
 use crate::control::protocol::{Files, Progress, Verb};
 use crate::control::server::{Handler, Outbox};
 use crate::mounts;
+use crate::report::status::Status;
 
 /// How often someone who follows an unmount hears that it still goes on.
 const REPEAT: Duration = Duration::from_secs(5);
@@ -36,6 +38,7 @@ impl Answers {
         parts: &Arc<Parts>,
         session: &MountedSession,
         phase: Phase,
+        metrics: &Result<Option<Bound>, String>,
     ) -> Self {
         let cache = match job.options.cache {
             CacheMode::Writeback => "writeback",
@@ -45,8 +48,15 @@ impl Answers {
             mountpoint: mounts::shown(session.mountpoint()),
             cache: cache.to_owned(),
             since: parts.clock.instant(),
+            metrics: metrics.iter().flatten().next().map(|bound| bound.address().to_owned()),
+            metrics_failure: metrics.as_ref().err().cloned(),
         };
         Self { parts: Arc::clone(parts), kernel: session.kernel_cache(), phase, fixed }
+    }
+
+    /// The state of the volume.
+    pub(super) fn status(&self) -> Status {
+        state::status(&self.parts, &self.fixed)
     }
 
     /// Everything acknowledged so far reaches the disk: the kernel's dirty pages first.
@@ -118,7 +128,7 @@ impl Answers {
 impl Handler for Answers {
     fn handle(&self, verb: Verb, out: &mut Outbox) -> anyhow::Result<()> {
         match verb {
-            Verb::Status => Ok(out.item(&state::status(&self.parts, &self.fixed))?),
+            Verb::Status => Ok(out.item(&self.status())?),
             Verb::Sync => self.sync(),
             Verb::WatchUmount => self.follow_unmount(out),
             Verb::Explain { ino } => self.explain(Ino(ino), out),

@@ -21,6 +21,10 @@ pub(super) struct Fixed {
     pub(super) mountpoint: String,
     pub(super) cache: String,
     pub(super) since: Instant,
+    /// Where the metrics are served, if they are.
+    pub(super) metrics: Option<String>,
+    /// Why they are not although they were to be.
+    pub(super) metrics_failure: Option<String>,
 }
 
 /// The state of a mounted volume.
@@ -40,6 +44,8 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         warnings.push(format!("interrupted receives are not known: {error}"));
         Vec::new()
     });
+    warnings.extend(fixed.metrics_failure.clone());
+    let counters = counters(&health);
     let read_only = parts.volume.read_only_reason().is_some();
     Status {
         volume: mounts::shown(parts.dir.root()),
@@ -51,6 +57,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
             uptime_s: uptime.as_secs(),
             read_only,
             cache: fixed.cache.clone(),
+            metrics: fixed.metrics.clone(),
         }),
         hot: HotStatus {
             place: mounts::shown(&parts.config.hot_dir(parts.dir.root())),
@@ -76,7 +83,9 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         backup: backup.map(|backup| backup_state(parts, &backup, parts.clock.now())),
         snapshots: automatic,
         receives,
-        counters: Some(counters(&health)),
+        hit_ratio: counters.hit_ratio(),
+        counters: Some(counters),
+        rates: None,
         jobs: jobs(&health),
         health: match (read_only && !parts.read_only, warnings.is_empty()) {
             (true, _) => "read-only",
@@ -124,6 +133,12 @@ fn counters(health: &Health) -> Counters {
         cache_hits: health.cache_hits,
         cold_requests: health.cold_requests,
         damaged_reads: health.damaged_reads,
+        hot_read_bytes: health.hot_read_bytes,
+        cold_read_bytes: health.cold_read_bytes,
+        cache_read_bytes: health.cache_read_bytes,
+        recalled_bytes: health.recalled_bytes,
+        upload_failures: health.upload_failures,
+        waiting_writers: health.waiting_for_space,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What `firn status` says. The JSON object is [`Status`] for one volume, `{"volumes": [...]}` for
-//! all that are mounted; its fields are only ever added to.
+//! all that are mounted; its fields are only ever added to. With `--watch` there is one object a
+//! line and a look, and from the second look on it has `rates`.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,8 +8,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::table;
+use rates::Rates;
+
 use crate::policy::cycle::Turn;
 use crate::units::{rounded_bytes, rounded_duration};
+
+pub mod rates;
+
+/// Characters of the bar that shows how full a tier is.
+const BAR: u64 = 20;
 
 /// The state of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +47,13 @@ pub struct Status {
     pub receives: Vec<InterruptedReceive>,
     /// Counters since the mount, from which `--watch` makes rates; absent when not mounted.
     pub counters: Option<Counters>,
+    /// Share of block reads since the mount that needed nothing of the cold tier, from 0 to 1; absent
+    /// before the first read and when not mounted.
+    #[serde(default)]
+    pub hit_ratio: Option<f64>,
+    /// What happened a second since the look before; only with `--watch`, from the second look on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
     /// What goes on in the background, in words.
     pub jobs: Vec<String>,
     /// `ok`, `warning` or `read-only`; `not mounted`, `finishing` or `in use` without a mount.
@@ -60,6 +75,9 @@ pub struct MountStatus {
     pub read_only: bool,
     /// `writeback` or `passthrough`.
     pub cache: String,
+    /// Where the metrics are served; absent when they are not.
+    #[serde(default)]
+    pub metrics: Option<String>,
 }
 
 /// The hot tier.
@@ -190,11 +208,49 @@ pub struct Counters {
     pub cold_requests: u64,
     /// Stored copies that failed verification.
     pub damaged_reads: u64,
+    /// Bytes that reads got from the hot tier, as they asked for them.
+    #[serde(default)]
+    pub hot_read_bytes: u64,
+    /// Bytes that reads got from the cold tier.
+    #[serde(default)]
+    pub cold_read_bytes: u64,
+    /// Bytes that reads got from memory.
+    #[serde(default)]
+    pub cache_read_bytes: u64,
+    /// Stored bytes brought back from the cold tier to the hot tier.
+    #[serde(default)]
+    pub recalled_bytes: u64,
+    /// Copies to the cold tier that failed; each is tried again.
+    #[serde(default)]
+    pub upload_failures: u64,
+    /// Writers that wait for space now.
+    #[serde(default)]
+    pub waiting_writers: u64,
+}
+
+impl Counters {
+    /// Share of block reads that needed nothing of the cold tier; absent without any.
+    pub fn hit_ratio(&self) -> Option<f64> {
+        let near = self.hot_reads + self.cache_hits;
+        let all = near + self.cold_reads;
+        (all > 0).then(|| near as f64 / all as f64)
+    }
 }
 
 impl Status {
-    /// For people. `before` is the state some time ago, for rates.
-    pub fn text(&self, before: Option<(&Self, Duration)>) -> String {
+    /// With what happened since `before`, that long ago. Of another mount nothing can be said.
+    #[must_use]
+    pub fn since(mut self, before: &Self, time: Duration) -> Self {
+        let process = |status: &Self| status.mount.as_ref().map(|mount| mount.pid);
+        let counters = self.counters.as_ref().zip(before.counters.as_ref());
+        self.rates = counters
+            .filter(|_| process(&self) == process(before) && self.uuid == before.uuid)
+            .map(|(now, before)| Rates::between(before, now, time));
+        self
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
         let mut rows = table::table(&[]);
         let mut row = |name: &str, value: String| {
             rows.add_row([name.to_owned(), value]);
@@ -218,10 +274,11 @@ impl Status {
         if let Some(memory) = &self.memory {
             row("memory", text_of_memory(memory));
         }
-        if let Some((counters, (before, time))) = self.counters.as_ref().zip(before)
-            && let Some(earlier) = &before.counters
-        {
-            row("rates", rates(counters, earlier, time));
+        if let Some((counters, ratio)) = self.counters.as_ref().zip(self.hit_ratio) {
+            row("reads", text_of_reads(counters, ratio));
+        }
+        for (name, value) in self.rates.iter().flat_map(Rates::rows) {
+            row(name, value);
         }
         for job in &self.jobs {
             row("job", job.clone());
@@ -245,13 +302,24 @@ impl Status {
         if mount.read_only {
             text.push_str(", read-only");
         }
+        if let Some(metrics) = &mount.metrics {
+            let _ = write!(text, ", metrics at {metrics}");
+        }
         text
     }
 
     fn hot(&self) -> String {
         let hot = &self.hot;
-        format!("{}, {}", of(hot.used_bytes, Some(hot.capacity_bytes)), hot.place)
+        let bar = bar(hot.used_bytes, hot.capacity_bytes);
+        format!("{bar}{}, {}", of(hot.used_bytes, Some(hot.capacity_bytes)), hot.place)
     }
+}
+
+/// `[##--------] `: how full something is, more than full as full.
+fn bar(used: u64, capacity: u64) -> String {
+    let filled = (u128::from(used) * u128::from(BAR)).div_ceil(u128::from(capacity.max(1)));
+    let filled = filled.min(u128::from(BAR)) as usize;
+    format!("[{}{}] ", "#".repeat(filled), "-".repeat(BAR as usize - filled))
 }
 
 /// `1.5 GiB of 2.0 TiB (0 %)`.
@@ -267,7 +335,8 @@ fn of(used: u64, capacity: Option<u64>) -> String {
 }
 
 fn cold(cold: &ColdStatus) -> String {
-    let mut text = format!("{}, {}", of(cold.used_bytes, cold.capacity_bytes), cold.place);
+    let bar = cold.capacity_bytes.map_or_else(String::new, |bytes| bar(cold.used_bytes, bytes));
+    let mut text = format!("{bar}{}, {}", of(cold.used_bytes, cold.capacity_bytes), cold.place);
     if cold.waiting_segments > 0 {
         let _ = write!(text, ", {} segments to be copied", cold.waiting_segments);
     }
@@ -333,16 +402,13 @@ fn text_of_memory(memory: &MemoryStatus) -> String {
     )
 }
 
-fn rates(now: &Counters, before: &Counters, time: Duration) -> String {
-    let per_second = |now: u64, before: u64| {
-        let bytes = now.saturating_sub(before) as f64 / time.as_secs_f64().max(0.001);
-        format!("{}/s", rounded_bytes(bytes as u64))
-    };
+fn text_of_reads(counters: &Counters, ratio: f64) -> String {
     format!(
-        "written {}, stored {}, copied to cold {}",
-        per_second(now.written_bytes, before.written_bytes),
-        per_second(now.stored_bytes, before.stored_bytes),
-        per_second(now.uploaded_bytes, before.uploaded_bytes)
+        "{:.1} % without the cold tier; {} from hot, {} from memory, {} from cold",
+        ratio * 100.0,
+        rounded_bytes(counters.hot_read_bytes),
+        rounded_bytes(counters.cache_read_bytes),
+        rounded_bytes(counters.cold_read_bytes)
     )
 }
 

@@ -13,6 +13,7 @@ fn sample() -> Status {
             uptime_s: 192,
             read_only: false,
             cache: "writeback".to_owned(),
+            metrics: None,
         }),
         hot: HotStatus {
             place: "/srv/vol/hot".to_owned(),
@@ -38,20 +39,43 @@ fn sample() -> Status {
 
 #[test]
 fn people_see_what_matters() {
-    let text = sample().text(None);
+    let text = sample().text();
     assert!(text.contains("at /data, since 3m12s, process 7"), "{text}");
     assert!(text.contains("1.00 GiB of 4.00 GiB (25 %), /srv/vol/hot"), "{text}");
     assert!(text.contains("s3://b/p, 3 segments to be copied"), "{text}");
     assert!(text.contains("/data/x@s was interrupted, token 01ab"), "{text}");
-    assert!(!text.contains("rates"), "{text}");
+    assert!(text.contains("[#####---------------] 1.00 GiB"), "{text}");
+    assert!(!text.contains("/s"), "{text}");
 }
 
 #[test]
 fn rates_come_from_two_looks() {
     let mut later = sample();
-    later.counters.as_mut().unwrap().written_bytes = 21 << 20;
-    let text = later.text(Some((&sample(), Duration::from_secs(2))));
+    let counters = later.counters.as_mut().unwrap();
+    counters.written_bytes = 21 << 20;
+    (counters.hot_reads, counters.cold_reads) = (3, 1);
+    counters.cold_read_bytes = 6 << 20;
+    let later = later.since(&sample(), Duration::from_secs(2));
+    let rates = later.rates.unwrap();
+    assert_eq!(rates.written_bytes_per_s, f64::from(10 << 20));
+    assert_eq!(rates.hit_ratio, Some(0.75));
+    let text = later.text();
     assert!(text.contains("written 10.0 MiB/s"), "{text}");
+    assert!(text.contains("from cold 3.00 MiB/s, 75.0 % without the cold tier"), "{text}");
+}
+
+#[test]
+fn another_mount_has_no_rates() {
+    let mut later = sample();
+    later.mount.as_mut().unwrap().pid += 1;
+    assert_eq!(later.since(&sample(), Duration::from_secs(2)).rates, None);
+}
+
+#[test]
+fn bars_stay_in_their_frame() {
+    assert_eq!(bar(0, 0), "[--------------------] ");
+    assert_eq!(bar(1, 1 << 40), "[#-------------------] ");
+    assert_eq!(bar(u64::MAX, 1), "[####################] ");
 }
 
 #[test]

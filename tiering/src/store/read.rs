@@ -108,7 +108,7 @@ impl Inner {
             return Ok(Served { bytes: Bytes::new(), source: Source::Memory });
         }
         if let Some(bytes) = self.read_cached(block, &range) {
-            add(&self.counters.cache_hits, 1);
+            self.counters.read_cached(bytes.len());
             return Ok(Served { bytes, source: Source::Memory });
         }
         self.find(block, &Want::Plain(range, intent), wait)
@@ -262,7 +262,7 @@ impl Inner {
         file.read_exact_at(&mut bytes, stored.start)
             .map_err(Error::io(format!("read block {}", block.id)))?;
         let taken = self.take(block, &read, want, &bytes)?;
-        add(&self.counters.hot_reads, 1);
+        self.counters.read_hot(taken.len());
         Ok(taken)
     }
 
@@ -284,7 +284,7 @@ impl Inner {
         if let Some(bytes) = cold.fetched(segment, &stored) {
             match self.take(block, &read, want, &bytes) {
                 Ok(taken) => {
-                    add(&self.counters.cold_reads, 1);
+                    self.counters.read_cold(taken.len());
                     return Ok(taken);
                 }
                 Err(_) => cold.forget(segment, &stored),
@@ -302,7 +302,7 @@ impl Inner {
             let bytes = cold.fetch(segment, &frame, deadline)?;
             match self.take(block, &read, want, &bytes[wanted.clone()]) {
                 Ok(taken) => {
-                    add(&self.counters.cold_reads, 1);
+                    self.counters.read_cold(taken.len());
                     return Ok(taken);
                 }
                 Err(error) => {

@@ -74,6 +74,10 @@ pub(super) struct Counters {
     pub(super) hot_reads: AtomicU64,
     pub(super) cold_reads: AtomicU64,
     pub(super) cache_hits: AtomicU64,
+    pub(super) hot_read_bytes: AtomicU64,
+    pub(super) cold_read_bytes: AtomicU64,
+    pub(super) cache_read_bytes: AtomicU64,
+    pub(super) recalled_bytes: AtomicU64,
     pub(super) damaged_reads: AtomicU64,
     pub(super) uploaded_segments: AtomicU64,
     pub(super) uploaded_bytes: AtomicU64,
@@ -91,6 +95,24 @@ impl Counters {
         add(&self.appended_blocks, 1);
         add(&self.appended_plain_bytes, plain);
         add(&self.appended_stored_bytes, stored);
+    }
+
+    /// A read was answered with so many bytes from a hot file.
+    pub(super) fn read_hot(&self, bytes: usize) {
+        add(&self.hot_reads, 1);
+        add(&self.hot_read_bytes, bytes as u64);
+    }
+
+    /// A read was answered from cold.
+    pub(super) fn read_cold(&self, bytes: usize) {
+        add(&self.cold_reads, 1);
+        add(&self.cold_read_bytes, bytes as u64);
+    }
+
+    /// A read was answered from memory.
+    pub(super) fn read_cached(&self, bytes: usize) {
+        add(&self.cache_hits, 1);
+        add(&self.cache_read_bytes, bytes as u64);
     }
 
     pub(super) fn sealed(&self) {

@@ -27,6 +27,7 @@ use super::cold::{Cold, Cover};
 use super::hotdir::sync_dir;
 use super::job::{Cancel, Job, JobProgress};
 use super::residence::{Moved, runs};
+use super::signals::add;
 use super::steps::Step;
 use super::upload::CALL_DEADLINE;
 
@@ -126,6 +127,7 @@ impl Inner {
         // Also after a failure: what was written until then lies there.
         self.recount(id);
         staged?;
+        add(&self.counters.recalled_bytes, bytes);
         moved.blocks += entries.len();
         moved.bytes += bytes;
         Ok(())

@@ -82,6 +82,14 @@ pub struct Health {
     pub cold_requests: u64,
     /// Reads answered from memory.
     pub cache_hits: u64,
+    /// Bytes that reads got from hot files, as they asked for them.
+    pub hot_read_bytes: u64,
+    /// Bytes that reads got from cold.
+    pub cold_read_bytes: u64,
+    /// Bytes that reads got from memory.
+    pub cache_read_bytes: u64,
+    /// Stored bytes brought back to hot.
+    pub recalled_bytes: u64,
     /// Stored copies that failed verification or reading.
     pub damaged_reads: u64,
     /// Bytes dropped from hot.
@@ -161,6 +169,10 @@ impl Inner {
             cold_reads: get(&counters.cold_reads),
             cold_requests: self.cold.as_ref().map_or(0, |cold| cold.requests()),
             cache_hits: get(&counters.cache_hits),
+            hot_read_bytes: get(&counters.hot_read_bytes),
+            cold_read_bytes: get(&counters.cold_read_bytes),
+            cache_read_bytes: get(&counters.cache_read_bytes),
+            recalled_bytes: get(&counters.recalled_bytes),
             damaged_reads: get(&counters.damaged_reads),
             dropped_bytes: get(&counters.dropped_bytes),
             reclaimed_segments: get(&counters.reclaimed_segments),
