@@ -18,3 +18,4 @@ mod semantics;
 mod slow_link;
 mod snapshots;
 mod steps;
+mod tiers;
