@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod budget;
 mod buffers;
 pub mod catalog;
+pub mod classifier;
 pub mod clock;
 pub mod encode;
 pub mod envelope;
