@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 
 use super::automatic::Automatic;
 use super::gate::Gate;
-use super::placement::{Placement, Watcher};
+use super::placement::{Answering, Memory, Placement, Watcher};
 use super::schedule::Schedule;
 use super::storage::{BlockStorage, Frontier, disk_bytes};
 use super::timed::Timed;
@@ -219,7 +219,8 @@ pub fn open(
     let gate = backup.as_ref().map(|backup| Arc::new(Gate::new(&namespace, &tracked, backup)));
     let use_bytes = budget.total_bytes() / USES_SHARE;
     let uses_memory = budget.try_acquire(use_bytes);
-    let placement = Placement::open(dir.root(), &namespace, &clock, use_bytes, read_only)?;
+    let memory = Memory { use_bytes, hot_capacity_bytes: config.hot_capacity.0 };
+    let placement = Placement::open(dir.root(), &namespace, &clock, memory, read_only)?;
     let placement = Arc::new(placement);
     let liveness = Arc::new(LateLiveness::default());
     let mut settings = store_config(dir, &config, &namespace, &budget, &clock);
@@ -228,6 +229,7 @@ pub fn open(
     settings.read_only = read_only;
     settings.liveness = Some(Arc::clone(&liveness) as _);
     settings.backup = gate.clone().map(|gate| gate as _);
+    settings.steward = Some(Arc::new(Answering(Arc::clone(&placement))) as _);
     let store = Arc::new(BlockStore::open(settings).context("opening the block store")?);
     let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());

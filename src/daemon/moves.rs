@@ -81,6 +81,11 @@ pub(super) fn stage(parts: &Parts, files: &[Files], out: &mut Outbox) -> anyhow:
     Ok(mover.moved)
 }
 
+/// Whether anything can be brought back; what is in memory is written first.
+pub(super) fn check_stage(parts: &Parts) -> anyhow::Result<()> {
+    check(parts, Direction::Stage)
+}
+
 /// Whether anything can move that way. What is still in memory has no blocks that could: it is
 /// written first.
 fn check(parts: &Parts, direction: Direction) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ use firn_mount::namespace::Namespace;
 use firn_mount::types::{Ino, PinTier};
 use firn_tiering::Clock;
 use firn_tiering::recall::{Promote, Recall};
+use firn_tiering::replay::AccessLog;
 use parking_lot::{Mutex, RwLock};
 
 use super::jobs::job::{Job, Part, Work};
@@ -27,32 +28,37 @@ mod answers;
 mod candidates;
 mod du;
 mod find;
+mod foresight;
 mod held;
 mod observer;
-pub(super) mod pins;
+mod pins;
 mod run;
-// mod steward;
+mod standing;
+mod steward;
 mod tell;
 mod uses;
 
 pub(super) use answers::PlacementAnswers;
+use foresight::Foresight;
 use held::Held;
 pub(super) use observer::Watcher;
 use pins::Pins;
 use run::State;
+pub(super) use steward::Answering;
 use uses::Uses;
 
 /// Most files that reads want back and that are not queued yet.
 const MOST_WANTED: usize = 4096;
 
 /// What decides where the files of one volume lie.
-pub struct Placement {
+pub(super) struct Placement {
     clock: Arc<dyn Clock>,
     names: Arc<Namespace>,
     /// Work on files.
-    pub jobs: Jobs,
+    pub(super) jobs: Jobs,
     pins: Pins,
     uses: Uses,
+    foresight: Foresight,
     recall: Recall,
     held: RwLock<Arc<Held>>,
     /// What reads want back, until the thread comes by.
@@ -62,6 +68,15 @@ pub struct Placement {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// How large things are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    /// Bytes for what is remembered of uses.
+    pub(super) use_bytes: u64,
+    /// Bytes of the hot tier, which the guardrail simulates.
+    pub(super) hot_capacity_bytes: u64,
+}
+
 impl std::fmt::Debug for Placement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Placement").field("jobs", &self.jobs).finish_non_exhaustive()
@@ -69,24 +84,27 @@ impl std::fmt::Debug for Placement {
 }
 
 impl Placement {
-    /// What the files in the volume directory `dir` say. Memory for uses is at most `use_bytes`.
+    /// What the files in the volume directory `dir` say.
     pub(super) fn open(
         dir: &Path,
         names: &Arc<Namespace>,
         clock: &Arc<dyn Clock>,
-        use_bytes: u64,
+        memory: Memory,
         read_only: bool,
     ) -> anyhow::Result<Self> {
         let jobs = Jobs::open(dir, Arc::clone(clock), read_only).context("opening jobs")?;
         let held = Held::load(dir);
         let recall = Recall::new(&held.recall(), Arc::clone(clock));
-        let uses = Uses::load(dir, clock, use_bytes, read_only, &held.policy);
+        let uses = Uses::load(dir, clock, memory.use_bytes, read_only, &held.policy.recall);
+        let foresight =
+            Foresight::load(dir, held.horizon_ms(), memory.hot_capacity_bytes, read_only);
         Ok(Self {
             clock: Arc::clone(clock),
             names: Arc::clone(names),
             jobs,
             pins: Pins::load(dir),
             uses,
+            foresight,
             recall,
             held: RwLock::new(Arc::new(held)),
             wanted: Mutex::default(),
@@ -119,6 +137,11 @@ impl Placement {
         let is_kept = pin.is_some_and(|holding| holding.pin.tier == PinTier::Hot);
         let is_used = self.uses.last_ms(ino).is_some_and(|last| last / 1000 > planned);
         !is_kept && !is_used
+    }
+
+    /// The log of accesses, where there is one.
+    fn accesses(&self) -> Option<&AccessLog> {
+        self.uses.accesses()
     }
 
     /// Notes what a read of cold data wants back.

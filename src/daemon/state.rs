@@ -12,7 +12,7 @@ use super::tree::naming::Naming;
 use crate::mounts;
 use crate::report::status::{
     AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus,
-    InterruptedReceive, MemoryStatus, MountStatus, Status,
+    InterruptedReceive, MemoryStatus, MountStatus, PlacementStatus, Status,
 };
 
 /// What stays the same as long as a volume is mounted.
@@ -44,6 +44,8 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         warnings.push(format!("interrupted receives are not known: {error}"));
         Vec::new()
     });
+    let placement = parts.placement.status();
+    warnings.extend(placement_warnings(&placement));
     warnings.extend(fixed.metrics_failure.clone());
     let counters = counters(&health);
     let read_only = parts.volume.read_only_reason().is_some();
@@ -83,6 +85,8 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         backup: backup.map(|backup| backup_state(parts, &backup, parts.clock.now())),
         snapshots: automatic,
         receives,
+        placement: Some(placement),
+        model: Some(parts.placement.model_status()),
         hit_ratio: counters.hit_ratio(),
         counters: Some(counters),
         rates: None,
@@ -95,6 +99,21 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         .to_owned(),
         warnings,
     }
+}
+
+fn placement_warnings(placement: &PlacementStatus) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(failure) = &placement.policy_failure {
+        warnings.push(failure.clone());
+    }
+    if let Some(failure) = &placement.last_failure {
+        warnings.push(format!("planning failed: {failure}"));
+    }
+    if let Some(reason) = &placement.parked_reason {
+        let count = placement.parked_jobs;
+        warnings.push(format!("{count} jobs are parked, `firn tier jobs` lists them: {reason}"));
+    }
+    warnings
 }
 
 fn receives(parts: &Parts, fixed: &Fixed) -> TreeResult<Vec<InterruptedReceive>> {

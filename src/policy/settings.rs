@@ -12,8 +12,8 @@ use crate::units::{Period, Size};
 pub const HIGH: Amount = Amount::percent(90);
 /// Down to this much.
 pub const LOW: Amount = Amount::percent(80);
-/// Bytes without a verified copy in cold are kept below this much.
-pub const COPY_AHEAD: Amount = Amount::percent(50);
+/// Bytes without a verified copy in cold are kept below this much: everything is copied.
+pub const COPY_AHEAD: Amount = Amount::percent(0);
 /// What only writers may use.
 pub const WRITE_RESERVE: Amount = Amount::percent(5);
 /// Smaller files stay where they are: a request costs more than their bytes.
@@ -153,6 +153,17 @@ pub enum Mode {
     Age,
     /// Nobody: only rules and pins move anything.
     Manual,
+}
+
+impl Mode {
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ml => "ml",
+            Self::Age => "age",
+            Self::Manual => "manual",
+        }
+    }
 }
 
 /// Which candidates go first.

@@ -51,21 +51,19 @@ pub struct Evaluation {
     pub stays_cold_precision: f64,
     /// Share of the examples about which it said that.
     pub stays_cold_coverage: f64,
-    /// Share in which it abstained.
-    pub abstained: f64,
 }
 
-/// Shares of bytes that hot served, for the same accesses.
+/// Shares of reads that hot would have served, on a sample of the files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shadow {
     /// Accesses compared.
     pub accesses: u64,
     /// What the classifier chose.
-    pub model_byte_hit: f64,
+    pub model_hit: f64,
     /// Least recently used first.
-    pub lru_byte_hit: f64,
+    pub lru_hit: f64,
     /// S3-FIFO.
-    pub s3_fifo_byte_hit: f64,
+    pub s3_fifo_hit: f64,
 }
 
 impl ModelReport {
@@ -96,20 +94,19 @@ impl ModelReport {
             );
             let _ = writeln!(
                 text,
-                "stays cold: right {:.1} % of the time, said of {:.1} %; abstains for {:.1} %",
+                "stays cold: right {:.1} % of the time, said of {:.1} %",
                 pct(found.stays_cold_precision),
-                pct(found.stays_cold_coverage),
-                pct(found.abstained)
+                pct(found.stays_cold_coverage)
             );
         }
         if let Some(shadow) = &self.shadow {
             let _ = writeln!(
                 text,
-                "byte hits over {} accesses: {:.2} %, LRU {:.2} %, S3-FIFO {:.2} %",
+                "hits over {} sampled accesses: {:.2} %, LRU {:.2} %, S3-FIFO {:.2} %",
                 shadow.accesses,
-                shadow.model_byte_hit * 100.0,
-                shadow.lru_byte_hit * 100.0,
-                shadow.s3_fifo_byte_hit * 100.0
+                shadow.model_hit * 100.0,
+                shadow.lru_hit * 100.0,
+                shadow.s3_fifo_hit * 100.0
             );
         }
         text

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::model::ModelReport;
 use super::table;
 use rates::Rates;
 
@@ -45,6 +46,12 @@ pub struct Status {
     /// Receives that were interrupted and wait to go on; empty when not mounted.
     #[serde(default)]
     pub receives: Vec<InterruptedReceive>,
+    /// Where files are to lie, and what is done about it; absent when not mounted.
+    #[serde(default)]
+    pub placement: Option<PlacementStatus>,
+    /// The classifier, as `firn model status` has it; absent when not mounted.
+    #[serde(default)]
+    pub model: Option<ModelReport>,
     /// Counters since the mount, from which `--watch` makes rates; absent when not mounted.
     pub counters: Option<Counters>,
     /// Share of block reads since the mount that needed nothing of the cold tier, from 0 to 1; absent
@@ -60,6 +67,54 @@ pub struct Status {
     pub health: String,
     /// What is wrong, in words.
     pub warnings: Vec<String>,
+}
+
+/// Where files are to lie, and what is done about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementStatus {
+    /// `ml`, `age` or `manual`: who decides where no rule does.
+    pub mode: String,
+    /// Why `policy.toml` as it is now does not hold.
+    pub policy_failure: Option<String>,
+    /// When all files were looked at last, in RFC 3339; absent while there was no need.
+    pub last_run: Option<String>,
+    /// Moves that it planned.
+    pub last_moves: u64,
+    /// Bytes of these.
+    pub last_bytes: u64,
+    /// Why it came to nothing.
+    pub last_failure: Option<String>,
+    /// Jobs that wait.
+    pub waiting_jobs: u64,
+    /// Jobs that are being done.
+    pub running_jobs: u64,
+    /// Jobs that failed and are tried again.
+    pub parked_jobs: u64,
+    /// Why the first of these is parked.
+    pub parked_reason: Option<String>,
+    /// Files and directories that are pinned.
+    pub pins: u64,
+    /// Files of which is known how they are used.
+    pub known_files: u64,
+    /// Files of which that was forgotten to make room.
+    pub forgotten_files: u64,
+    /// Reads of cold data that are under way.
+    pub recalls_in_flight: u64,
+    /// Reads of cold data that wait for their turn.
+    pub recalls_waiting: u64,
+    /// Who passes over many files now: it is served, and nothing counts or is brought back.
+    pub scans: Vec<ScanStatus>,
+}
+
+/// A process that passes over many files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanStatus {
+    /// Its number.
+    pub process: u64,
+    /// Files it has touched.
+    pub files: u64,
+    /// Since when, in RFC 3339.
+    pub since: String,
 }
 
 /// How a volume is mounted.

@@ -16,5 +16,5 @@ mod table;
 pub use decayed::Decayed;
 pub use features::{FEATURES, Facts, Features, features};
 pub use history::{Access, AccessKind, History};
-pub use map::{Known, Map, MapStatus, Place};
+pub use map::{Cursor, Known, Map, MapStatus, Place};
 pub use scans::{Class, Declared, Scanner, Scans, ScansConfig};

@@ -3,12 +3,13 @@
 //! cold by the block store's own order.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use firn_mount::FsResult;
 use firn_mount::core::Core;
 use firn_mount::types::{Attr, FileKind, Ino};
 use firn_tiering::BlockId;
+use firn_tiering::classifier::Decision;
 use firn_tiering::store::{Residence, Stored};
 
 use super::Placement;
@@ -16,7 +17,7 @@ use super::pins::Holding;
 use crate::daemon::assemble::Parts;
 use crate::daemon::inspect::{self, EntryPage};
 use crate::policy::planner::Candidate;
-use crate::policy::rules::{Pin, PinTier};
+use crate::policy::rules::{Pin, PinTier, Verdict};
 
 /// Deepest directory that is looked into.
 const MAX_DEPTH: usize = 4096;
@@ -180,7 +181,13 @@ impl Placement {
     /// A file with what is known of its use, without its places.
     fn used(&self, attr: &Attr, path: &[u8]) -> Candidate {
         let since = |time: SystemTime| self.clock.now().duration_since(time).unwrap_or_default();
-        let used = self.uses.of(attr, path);
+        let now = self.now_ms();
+        let history = self.uses.history(attr.ino);
+        let idle = history.map(|history| Duration::from_millis(history.idle_ms(now)));
+        let said = history.and_then(|history| {
+            let inode = self.names.inode(attr.ino).ok()?;
+            self.foresight.verdict(&history, &self.uses.facts(&inode, path), now)
+        });
         Candidate {
             ino: attr.ino.0,
             path: path.to_vec(),
@@ -188,12 +195,21 @@ impl Placement {
             uid: attr.uid,
             gid: attr.gid,
             age: since(attr.mtime),
-            idle: used.idle.unwrap_or_else(|| since(attr.mtime.max(attr.atime))),
-            heat: used.heat,
-            p_reuse: used.p_reuse,
-            verdict: used.verdict,
+            idle: idle.unwrap_or_else(|| since(attr.mtime.max(attr.atime))),
+            heat: history.map_or(0.0, |history| history.heat(now)),
+            p_reuse: said.map(|said| said.p_reuse),
+            verdict: said.map_or(Verdict::Unknown, |said| verdict_of(said.decision)),
             ..Candidate::default()
         }
+    }
+}
+
+/// What the classifier says, as rules say it.
+fn verdict_of(decision: Decision) -> Verdict {
+    match decision {
+        Decision::StaysCold => Verdict::StaysCold,
+        Decision::Reused => Verdict::Reused,
+        Decision::Unsure => Verdict::Unsure,
     }
 }
 

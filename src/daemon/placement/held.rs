@@ -7,7 +7,7 @@ use firn_tiering::recall::{Rate, RecallSettings};
 
 use crate::mounts;
 use crate::policy::rules::Rules;
-use crate::policy::settings::{Marks, Mode};
+use crate::policy::settings::Marks;
 use crate::policy::{self, Policy};
 
 /// A policy made ready for deciding.
@@ -81,14 +81,13 @@ impl Held {
         }
     }
 
-    /// How far ahead reuse is predicted.
-    pub(super) fn horizon(&self) -> Duration {
+    fn horizon(&self) -> Duration {
         self.policy.defaults.horizon.0
     }
 
-    /// Whether the classifier is asked.
-    pub(super) fn asks_the_model(&self) -> bool {
-        self.policy.defaults.mode == Mode::Ml
+    /// How far ahead reuse is predicted, in milliseconds.
+    pub(super) fn horizon_ms(&self) -> u64 {
+        u64::try_from(self.horizon().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

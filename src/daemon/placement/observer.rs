@@ -16,12 +16,14 @@ pub(in crate::daemon) struct Watcher(pub(in crate::daemon) Arc<Placement>);
 
 impl Observer for Watcher {
     fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode) {
-        self.0.uses.opened(&self.0.names, ino, caller, mode);
+        if let Some((request, counts)) = self.0.uses.opened(&self.0.names, ino, caller, mode) {
+            self.0.foresight.opened(request, counts);
+        }
     }
 
-    fn read(&self, touch: &Touch, waited: bool) {
+    fn read(&self, touch: &Touch, from_cold: bool) {
         let is_scan = self.0.uses.read(touch);
-        if !waited || touch.len == 0 {
+        if !from_cold || touch.len == 0 {
             return;
         }
         let file_size = self.0.names.inode(touch.ino).map_or(0, |inode| inode.size);
@@ -35,6 +37,10 @@ impl Observer for Watcher {
         if let Some(what) = self.0.recall.served(&read) {
             self.0.want_back(touch.ino, what);
         }
+    }
+
+    fn may_look_ahead(&self, caller: &Caller) -> bool {
+        self.0.recall.may_read_ahead(caller.uid)
     }
 
     fn written(&self, touch: &Touch) {

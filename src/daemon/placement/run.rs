@@ -6,8 +6,9 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
-use firn_tiering::store::Usage;
+use anyhow::anyhow;
+use firn_mount::types::Ino;
+use firn_tiering::store::{Usage, Watermarks};
 
 use super::candidates::Candidates;
 use super::held::Held;
@@ -16,10 +17,12 @@ use crate::daemon::assemble::Parts;
 use crate::daemon::jobs::job::{Job, Part, Work};
 use crate::daemon::jobs::split;
 use crate::policy::planner::{self, Move, MoveAction, Plan, TierUsage};
-use crate::policy::settings::Mode;
 
 /// Shortest pause between two runs under pressure.
 const PRESSED_PAUSE: Duration = Duration::from_secs(15);
+
+/// A run that took so long is followed by so many times as long without one.
+const BUSY_SHARE: u32 = 10;
 
 /// Between two times that uses are stored.
 const STORE_EVERY: Duration = Duration::from_secs(300);
@@ -77,6 +80,7 @@ impl Placement {
         }
         self.jobs.stop();
         self.uses.store();
+        self.foresight.store();
     }
 
     fn run(&self, parts: &Weak<Parts>) {
@@ -92,7 +96,8 @@ impl Placement {
             self.apply(parts);
         }
         self.queue_wanted();
-        self.uses.tick(&self.held().policy);
+        self.uses.flush();
+        self.foresee();
         let now = self.clock.instant();
         let mut state = self.state.lock();
         let elapsed =
@@ -100,6 +105,7 @@ impl Placement {
         if elapsed(state.stored).is_none_or(|passed| passed >= STORE_EVERY) {
             state.stored = Some(now);
             self.uses.store();
+            self.foresight.store();
         }
         let held = self.held();
         let is_pressed = is_above_high(&held, &parts.store.usage());
@@ -111,15 +117,47 @@ impl Placement {
         }
         state.last = Some(now);
         drop(state);
-        if is_pressed || has_orders(&held) || !self.pins.is_empty() {
+        if parts.store.usage().has_cold
+            && (is_pressed || !held.policy.rules.is_empty() || !self.pins.is_empty())
+        {
             self.run_once(parts);
+            let took = self.clock.instant().saturating_duration_since(now);
+            // A volume of very many files is not walked over all the time.
+            self.state.lock().last = Some(now + took * BUSY_SHARE);
         }
     }
 
+    /// Lets the classifier learn from what goes on.
+    fn foresee(&self) {
+        let mut known = |count| self.uses.some(count);
+        self.foresight.tick(self.now_ms(), &mut known, &|known| {
+            let ino = Ino(known.place.item);
+            let inode = self.names.inode(ino).ok()?;
+            Some(self.uses.facts(&inode, &self.names.path(ino)))
+        });
+    }
+
     /// Has everything that follows a policy follow the one that holds now.
-    fn apply(&self, _parts: &Parts) {
+    fn apply(&self, parts: &Parts) {
         let held = self.held();
         self.recall.set(&held.recall());
+        self.uses.set(&held.policy.recall);
+        self.foresight.set_horizon(held.horizon_ms(), parts.config.hot_capacity.0);
+        let marks = held.marks(parts.config.hot_capacity.0);
+        let marks = Watermarks {
+            high: marks.high,
+            low: marks.low,
+            copy_ahead: marks.copy_ahead,
+            write_reserve: marks.reserve,
+        };
+        if let Err(error) = parts.store.set_watermarks(marks) {
+            tracing::error!(%error, "the watermarks of the policy do not hold");
+        }
+        if let Some(cold) = &parts.cold
+            && let Err(error) = cold.moderate(&held.policy.throttle)
+        {
+            tracing::error!("the throttle of the policy does not hold: {error:#}");
+        }
     }
 
     fn run_once(&self, parts: &Parts) {
@@ -187,11 +225,6 @@ fn work_of(action: MoveAction) -> Work {
     }
 }
 
-/// Whether something may come of a plan although there is room.
-fn has_orders(held: &Held) -> bool {
-    held.policy.defaults.mode != Mode::Manual || !held.policy.rules.is_empty()
-}
-
 fn is_above_high(held: &Held, usage: &Usage) -> bool {
     let capacity = usage.hot_capacity.unwrap_or(u64::MAX);
     usage.has_cold && usage.hot_bytes.saturating_add(usage.other_bytes) > held.marks(capacity).high
@@ -205,16 +238,8 @@ fn tier_usage(parts: &Parts, usage: &Usage) -> TierUsage {
     TierUsage {
         hot_used_bytes: usage.hot_bytes.saturating_add(usage.other_bytes),
         hot_capacity_bytes: usage.hot_capacity.unwrap_or(parts.config.hot_capacity.0),
-        hot_only_bytes: usage.hot_only_bytes,
+        // The block store copies by itself, unless it was told not to.
+        hot_only_bytes: if parts.config.copy_ahead { 0 } else { usage.hot_only_bytes },
         cold_free_bytes: cold_free,
-    }
-}
-
-/// A run that somebody asked for.
-pub(in crate::daemon) fn refuse_without_cold(parts: &Parts) -> anyhow::Result<()> {
-    match (&parts.cold, parts.read_only) {
-        (None, _) => Err(anyhow!("the volume has no cold tier")).context("planning"),
-        (_, true) => Err(anyhow!("the volume is mounted read-only")).context("planning"),
-        _ => Ok(()),
     }
 }

@@ -14,19 +14,19 @@ use super::Placement;
 const MOST_OWNERS: usize = 64;
 
 /// A placement that answers for blocks.
-pub(in crate::daemon) struct Answers(pub(in crate::daemon) Arc<Placement>);
+pub(in crate::daemon) struct Answering(pub(in crate::daemon) Arc<Placement>);
 
-impl Steward for Answers {
+impl Steward for Answering {
     fn tempers(&self, blocks: &[BlockId]) -> Result<Vec<Temper>> {
         let failed = |error: firn_mount::FsError| Error::Io {
-            action: "ask who has a block".to_owned(),
+            action: "ask who has a block".into(),
             source: std::io::Error::other(error),
         };
         blocks.iter().map(|block| self.temper(&self.0.names, *block).map_err(failed)).collect()
     }
 }
 
-impl Answers {
+impl Answering {
     fn temper(&self, names: &Namespace, block: BlockId) -> firn_mount::FsResult<Temper> {
         let owners = names.live_owners(block, MOST_OWNERS)?;
         if owners.is_empty() {

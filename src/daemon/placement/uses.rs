@@ -1,95 +1,322 @@
-//! How files are used. (Being connected.)
+//! How files are used, as far as that says that somebody needs them: each file's past, who merely
+//! passes over many files, and a log of what was opened, for traces.
+//!
+//! A file is an item, its directory the group. What a scan touches is logged and does not count. *Cost*:
+//! an open looks up where the file belongs, a read or write locks one shard; nothing is written on
+//! the way. *Crash*: the pasts since they were last stored, and the last batch of the log, are lost.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use firn_mount::namespace::Namespace;
-use firn_mount::types::{Attr, Caller, Ino, OpenMode};
+use firn_mount::namespace::{Inode, Namespace};
+use firn_mount::types::{Caller, Ino, OpenMode};
 use firn_mount::volume::Touch;
 use firn_tiering::Clock;
-use firn_tiering::heat::history::{Access, AccessKind, History};
-use parking_lot::Mutex;
+use firn_tiering::heat::{
+    Access, AccessKind, Class, Cursor, Facts, History, Known, Map, MapStatus, Place, Scanner,
+    Scans, ScansConfig,
+};
+use firn_tiering::replay::{AccessLog, LogConfig, Op, Request};
+use parking_lot::{Mutex, RwLock};
 
-use crate::policy::Policy;
-use crate::policy::rules::Verdict;
+use crate::policy::settings::Recall;
 
-/// What is known of the use of one file.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Use {
-    pub(super) idle: Option<Duration>,
-    pub(super) heat: f32,
-    pub(super) p_reuse: Option<f32>,
-    pub(super) verdict: Verdict,
-}
+/// Name of the file with the pasts, and of the directory of the log, in the volume directory.
+const HEAT_FILE: &str = "heat";
+const LOG_DIR: &str = "accesses";
 
+/// Seed of the table's chance: which of a few cold files is forgotten is no secret.
+const SEED: u64 = 0x6669_726e_6865_6174;
+
+/// Files that are open and of which is remembered where they belong.
+const SHARDS: usize = 16;
+const PLACES: usize = 1024;
+
+/// How files are used.
 pub(super) struct Uses {
     clock: Arc<dyn Clock>,
-    map: Mutex<HashMap<u64, History>>,
+    file: PathBuf,
+    map: Map,
+    scans: RwLock<Scans>,
+    log: Option<AccessLog>,
+    places: Vec<Mutex<lru::Places>>,
+    /// Where samples are taken next.
+    cursor: Mutex<Option<Cursor>>,
+    read_only: bool,
+}
+
+mod lru {
+    //! Where files belong that are in use, so that a read need not look it up.
+
+    use std::collections::HashMap;
+
+    use firn_tiering::heat::Place;
+
+    /// A bounded table; when it is full all of it is forgotten, since looking up again is cheap.
+    #[derive(Default)]
+    pub(super) struct Places(HashMap<u64, Place>);
+
+    impl Places {
+        pub(super) fn get(&self, item: u64) -> Option<Place> {
+            self.0.get(&item).copied()
+        }
+
+        pub(super) fn put(&mut self, place: Place) {
+            if self.0.len() >= super::PLACES {
+                self.0.clear();
+            }
+            self.0.insert(place.item, place);
+        }
+
+        pub(super) fn remove(&mut self, item: u64) {
+            self.0.remove(&item);
+        }
+    }
 }
 
 impl Uses {
+    /// What was stored in `dir`, in at most `bytes` of memory. What cannot be read is forgotten, and
+    /// logged.
     pub(super) fn load(
-        _dir: &Path,
+        dir: &Path,
         clock: &Arc<dyn Clock>,
-        _bytes: u64,
-        _read_only: bool,
-        _policy: &Policy,
+        bytes: u64,
+        read_only: bool,
+        recall: &Recall,
     ) -> Self {
-        Self { clock: Arc::clone(clock), map: Mutex::default() }
-    }
-
-    fn now_ms(&self) -> u64 {
-        let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn note(&self, ino: Ino, kind: AccessKind, bytes: u64, sequential: bool) {
-        let at_ms = self.now_ms();
-        let mut map = self.map.lock();
-        let history = map.entry(ino.0).or_insert_with(|| History::new(at_ms));
-        history.note(&Access { at_ms, kind, bytes, sequential });
-    }
-
-    pub(super) fn opened(&self, _: &Namespace, ino: Ino, _: &Caller, _: OpenMode) {
-        self.note(ino, AccessKind::Open, 0, false);
-    }
-
-    pub(super) fn read(&self, touch: &Touch) -> bool {
-        self.note(touch.ino, AccessKind::Read, touch.len, touch.sequential);
-        false
-    }
-
-    pub(super) fn written(&self, touch: &Touch) {
-        self.note(touch.ino, AccessKind::Write, touch.len, touch.sequential);
-    }
-
-    pub(super) fn removed(&self, ino: Ino) {
-        self.map.lock().remove(&ino.0);
-    }
-
-    pub(super) fn heat(&self, ino: Ino) -> f32 {
-        self.map.lock().get(&ino.0).map_or(0.0, |history| history.heat(self.now_ms()))
-    }
-
-    pub(super) fn last_ms(&self, ino: Ino) -> Option<u64> {
-        self.map.lock().get(&ino.0).map(History::last_ms)
-    }
-
-    pub(super) fn of(&self, attr: &Attr, _path: &[u8]) -> Use {
-        let now = self.now_ms();
-        match self.map.lock().get(&attr.ino.0) {
-            None => Use::default(),
-            Some(history) => Use {
-                idle: Some(Duration::from_millis(history.idle_ms(now))),
-                heat: history.heat(now),
-                ..Use::default()
-            },
+        let file = dir.join(HEAT_FILE);
+        let (map, failure) = Map::open(&file, bytes, SEED, now_ms(&**clock));
+        if let Some(error) = failure {
+            tracing::warn!(%error, "how files were used is not known: every file counts as cold");
+        }
+        let log = (!read_only).then(|| AccessLog::open(&dir.join(LOG_DIR), LogConfig::default()));
+        let log = log.and_then(|log| {
+            log.inspect_err(|error| tracing::warn!(%error, "accesses are not logged")).ok()
+        });
+        Self {
+            clock: Arc::clone(clock),
+            file,
+            map,
+            scans: RwLock::new(Scans::new(scans_config(recall))),
+            log,
+            places: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            cursor: Mutex::default(),
+            read_only,
         }
     }
 
-    pub(super) fn tick(&self, _policy: &Policy) {}
+    /// What is a scan is told by another policy from now on; what is one now is forgotten.
+    pub(super) fn set(&self, recall: &Recall) {
+        *self.scans.write() = Scans::new(scans_config(recall));
+    }
 
-    pub(super) fn store(&self) {}
+    fn now_ms(&self) -> u64 {
+        now_ms(&*self.clock)
+    }
+
+    /// A file was opened. Says how, and whether that counts as use; nothing of what vanished
+    /// meanwhile.
+    pub(super) fn opened(
+        &self,
+        names: &Namespace,
+        ino: Ino,
+        caller: &Caller,
+        mode: OpenMode,
+    ) -> Option<(Request, bool)> {
+        let inode = names.inode(ino).ok()?;
+        let place = place_of(&inode);
+        self.places_of(ino).lock().put(place);
+        let now = self.now_ms();
+        let op = if mode.write { Op::Write } else { Op::Read };
+        let request = request_of(&inode, caller, op, now);
+        self.log(&request);
+        let counts = !self.is_scan(caller, place, now);
+        if counts {
+            let access = Access { at_ms: now, kind: AccessKind::Open, bytes: 0, sequential: false };
+            self.map.note(place, &access);
+        }
+        Some((request, counts))
+    }
+
+    /// Bytes were read; whether that is part of a scan.
+    pub(super) fn read(&self, touch: &Touch) -> bool {
+        self.touched(touch, AccessKind::Read)
+    }
+
+    /// Bytes were written.
+    pub(super) fn written(&self, touch: &Touch) {
+        self.touched(touch, AccessKind::Write);
+    }
+
+    fn touched(&self, touch: &Touch, kind: AccessKind) -> bool {
+        let place = self.places_of(touch.ino).lock().get(touch.ino.0);
+        let Some(place) = place else { return false };
+        let now = self.now_ms();
+        let is_scan = self.is_scan(&touch.caller, place, now);
+        if !is_scan {
+            let (bytes, sequential) = (touch.len, touch.sequential);
+            self.map.note(place, &Access { at_ms: now, kind, bytes, sequential });
+        }
+        is_scan
+    }
+
+    fn is_scan(&self, caller: &Caller, place: Place, now_ms: u64) -> bool {
+        // The kernel reads ahead and writes back on behalf of whoever opened the file.
+        if caller.pid == 0 {
+            return false;
+        }
+        let is_warm = self.map.get(place.item).is_some_and(|history| history.visits() > 1);
+        let client = u64::from(caller.pid);
+        let class = self.scans.read().classify(client, place.item, is_warm, now_ms);
+        if let Class::ScanBegins { items, since_ms } = &class {
+            let forgotten = self.map.take_back(items, *since_ms);
+            tracing::info!(process = caller.pid, uid = caller.uid, forgotten, "a scan begins");
+        }
+        class.is_scan()
+    }
+
+    fn log(&self, request: &Request) {
+        if let Some(log) = &self.log {
+            // A full batch waits for the thread that writes it; what comes meanwhile is counted.
+            log.note(request);
+        }
+    }
+
+    /// The file is gone.
+    pub(super) fn removed(&self, ino: Ino) {
+        self.map.forget(ino.0);
+        self.places_of(ino).lock().remove(ino.0);
+    }
+
+    fn places_of(&self, ino: Ino) -> &Mutex<lru::Places> {
+        &self.places[ino.0 as usize % SHARDS]
+    }
+
+    /// How warm a file is.
+    pub(super) fn heat(&self, ino: Ino) -> f32 {
+        self.map.heat(ino.0, self.now_ms())
+    }
+
+    /// When it was last used, in milliseconds after 1970; `None` when that is not known.
+    pub(super) fn last_ms(&self, ino: Ino) -> Option<u64> {
+        self.map.get(ino.0).map(|history| history.last_ms())
+    }
+
+    /// The past of a file, where that is known.
+    pub(super) fn history(&self, ino: Ino) -> Option<History> {
+        self.map.get(ino.0)
+    }
+
+    /// What the classifier is told of a file besides its past.
+    pub(super) fn facts(&self, inode: &Inode, path: &[u8]) -> Facts {
+        let created = SystemTime::from(inode.crtime);
+        let created = created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Facts {
+            size: inode.size,
+            created_ms: u64::try_from(created.as_millis()).unwrap_or(u64::MAX),
+            kind: kind_of(path),
+            group: self.map.group(inode.parent.0),
+            owner: self.map.owner(inode.uid),
+        }
+    }
+
+    /// Up to `count` files that are known, others each time.
+    pub(super) fn some(&self, count: usize) -> Vec<Known> {
+        let mut cursor = self.cursor.lock();
+        let mut page = Vec::new();
+        while page.len() < count {
+            *cursor = self.map.page(cursor.unwrap_or_default(), &mut page);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        // Spread over the page, so that not only its beginning is looked at.
+        let step = (page.len() / count.max(1)).max(1);
+        page.into_iter().step_by(step).take(count).collect()
+    }
+
+    /// The log of accesses, where there is one.
+    pub(super) fn accesses(&self) -> Option<&AccessLog> {
+        self.log.as_ref()
+    }
+
+    /// Numbers for `status`, and who scans now.
+    pub(super) fn status(&self) -> (MapStatus, Vec<Scanner>) {
+        (self.map.status(), self.scans.read().scanners(self.now_ms()))
+    }
+
+    /// Writes what waits to be written of the log.
+    pub(super) fn flush(&self) {
+        if let Some(log) = &self.log
+            && let Err(error) = log.flush()
+        {
+            tracing::warn!(%error, "writing the log of accesses");
+        }
+    }
+
+    /// Stores the pasts.
+    pub(super) fn store(&self) {
+        self.flush();
+        if self.read_only {
+            return;
+        }
+        if let Err(error) = self.map.save(&self.file) {
+            tracing::warn!(%error, "storing how files are used");
+        }
+    }
+}
+
+fn now_ms(clock: &dyn Clock) -> u64 {
+    let since = clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn place_of(inode: &Inode) -> Place {
+    Place { item: inode.ino.0, group: inode.parent.0, owner: inode.uid }
+}
+
+fn request_of(inode: &Inode, caller: &Caller, op: Op, at_ms: u64) -> Request {
+    Request {
+        at_ms,
+        item: inode.ino.0,
+        op,
+        bytes: inode.size,
+        size: inode.size,
+        client: u64::from(caller.pid),
+        group: inode.parent.0,
+        owner: inode.uid,
+        kind: 0,
+    }
+}
+
+fn scans_config(recall: &Recall) -> ScansConfig {
+    ScansConfig {
+        most_items: recall.scan_files.max(1),
+        window_ms: u64::try_from(recall.scan_window.0.as_millis()).unwrap_or(u64::MAX),
+        ..ScansConfig::default()
+    }
+}
+
+/// A number for the type of a file: that of its extension, the same for the same.
+pub(super) fn kind_of(name: &[u8]) -> u32 {
+    let extension = name.rsplit(|byte| *byte == b'.').next().filter(|e| e.len() < name.len());
+    let Some(extension) = extension else { return 0 };
+    // FNV-1a, Fowler, Noll, Vo.
+    let step = |hash: u32, byte: &u8| {
+        (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193)
+    };
+    extension.iter().fold(0x811c_9dc5, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_go_by_extension_whatever_its_case() {
+        assert_eq!(kind_of(b"a.FITS"), kind_of(b"/x/b.c.fits"));
+        assert_ne!(kind_of(b"a.fits"), kind_of(b"a.nc"));
+        assert_eq!(kind_of(b"Makefile"), 0);
+    }
 }

@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 
 use crate::throttle::Priority;
 
-use super::urgency::acting_as;
 use super::BlockStore;
 use super::gates::BackupProof;
 use super::marks::Watermarks;
 use super::recode::Recompressed;
 use super::residence::{Archived, Moved};
+use super::urgency::acting_as;
 
 /// Ends work that has not begun yet. Clones speak of the same work.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod down;
 mod cold_reads;
+mod down;
 mod evict;
 mod full;
 mod heat;
