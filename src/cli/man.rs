@@ -33,6 +33,7 @@ impl ManPages {
 
     fn write(&self) -> io::Result<()> {
         clap_mangen::generate_to(super::command(), &self.dir)?;
+        self.keep_lines("firn-policy.1")?;
         for helper in super::helpers() {
             let mut page = Vec::new();
             let file = format!("{}.8", helper.get_name());
@@ -40,5 +41,16 @@ impl ManPages {
             fs::write(self.dir.join(file), page)?;
         }
         Ok(())
+    }
+
+    /// Has what stands behind the options of a page keep its lines: it is an example.
+    fn keep_lines(&self, file: &str) -> io::Result<()> {
+        const HEADING: &str = "\n.SH EXTRA\n";
+        let path = self.dir.join(file);
+        let page = fs::read_to_string(&path)?;
+        let Some((before, extra)) = page.split_once(HEADING) else { return Ok(()) };
+        let (example, after) = extra.split_once("\n.SH ").unwrap_or((extra, ""));
+        let after = if after.is_empty() { String::new() } else { format!("\n.SH {after}") };
+        fs::write(path, format!("{before}\n.SH EXAMPLE\n.nf\n{example}\n.fi{after}"))
     }
 }

@@ -31,7 +31,6 @@ mod replay;
 /// with other names are never touched, nor any that is held or has clones. `firn status` says what
 /// was taken last, what is due next, and what failed.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
 #[command(after_long_help = policy::EXAMPLE)]
 pub(super) struct PolicyVerb {
     #[command(subcommand)]

@@ -54,6 +54,9 @@ fn a_manual_page_for_every_verb() {
         let page = fs::read_to_string(man.join(format!("firn-{verb}.1"))).unwrap();
         assert!(page.contains(".TH firn-"), "{page}");
     }
+    let policy = fs::read_to_string(man.join("firn-policy.1")).unwrap();
+    assert!(policy.contains(".SH EXAMPLE\n.nf\n# policy.toml"), "{policy}");
+    assert!(policy.contains("\n.fi\n.SH VERSION\n"), "{policy}");
     assert!(fs::read_to_string(man.join("firn.1")).unwrap().contains("firn\\-init(1)"));
 }
 
