@@ -87,7 +87,7 @@ pub(super) struct Record {
     pub(super) at: u64,
 }
 
-/// Reads a stream, and nothing behind its end.
+/// Reads a stream.
 pub(crate) struct ChainReader<'a> {
     input: &'a mut dyn Read,
     state: [u8; 32],
@@ -137,6 +137,16 @@ impl<'a> ChainReader<'a> {
         self.state = *hasher.finalize().as_bytes();
         self.check(at)?;
         Ok(Record { kind: head[0], body, at })
+    }
+
+    /// Waits for the end of the input behind the last record, and fails when more follows.
+    pub(super) fn end(&mut self) -> Result<(), ReceiveError> {
+        let at = self.read;
+        match self.take(1) {
+            Ok(_) => Err(ReceiveError::MoreFollows { at }),
+            Err(ReceiveError::Torn { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Bytes so far.

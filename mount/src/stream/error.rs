@@ -63,6 +63,12 @@ pub enum ReceiveError {
         /// What is wrong.
         reason: String,
     },
+    /// The stream is complete, and is not all that came: a second one would be lost.
+    #[error("more follows behind the end of the stream, at byte {at}")]
+    MoreFollows {
+        /// Where.
+        at: u64,
+    },
     /// The stream could not be read.
     #[error("reading the stream")]
     Read(#[source] std::io::Error),
@@ -136,6 +142,9 @@ impl ReceiveError {
             Self::TargetExists => "receive a full stream into a name that is free",
             Self::Pending(_) => {
                 "continue it with a stream made from its token, or abandon it with -A"
+            }
+            Self::MoreFollows { .. } => {
+                "give each stream to a receive of its own, the full one first; nothing of it is left"
             }
             Self::NotPending => "the token must be the one that the target shows now",
             Self::Interrupted { .. } => "send the rest with the token, or abandon it with -A",

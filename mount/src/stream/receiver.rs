@@ -110,7 +110,8 @@ impl<'a> Receiver<'a> {
                     if records != self.records {
                         return Err(invalid(record.at, "records are missing"));
                     }
-                    return self.flush(receiving, record.at);
+                    self.flush(receiving, record.at)?;
+                    return self.chain.end();
                 }
                 _ => self.step(&record)?,
             }

@@ -244,8 +244,11 @@ impl Volume {
         progress: Progress,
         watch: &mut dyn ReceiveWatch,
     ) -> Result<Snapshot, ReceiveError> {
-        let verified = self.names.verify_received(receiving);
-        verified.map_err(|error| apply_error(error, progress.bytes))?;
+        let verified = self.names.verify_received(receiving, &mut || watch.progress(&progress));
+        match verified.map_err(|error| apply_error(error, progress.bytes))? {
+            true => {}
+            false => return Err(ReceiveError::Stopped),
+        }
         let dataset = receiving.dataset;
         let place = self.names.place_of_receive(receiving);
         let shut = self.shut()?;
@@ -288,7 +291,8 @@ impl Volume {
         watch: &mut dyn ReceiveWatch,
     ) -> ReceiveError {
         // What makes no sense does not by going on.
-        let is_senseless = matches!(error, ReceiveError::Invalid { .. });
+        let is_senseless =
+            matches!(error, ReceiveError::Invalid { .. } | ReceiveError::MoreFollows { .. });
         if receiving.is_resumable() && !is_senseless {
             if let Err(error) = receiver.keep(&mut receiving) {
                 tracing::warn!(error = chain(&error), "the last records were not kept");

@@ -23,7 +23,8 @@ use crate::report::snapshots::Received;
 ///
 /// A full stream makes a new dataset; a stream that was sent with -i adds a snapshot to a dataset
 /// that has the older one. Everything is checked, and the snapshot appears when all of it is there:
-/// a stream that ends early leaves nothing, or with -s what can be continued.
+/// a stream that ends early leaves nothing, or with -s what can be continued. A second stream behind
+/// the first is an error; each needs a receive of its own.
 #[derive(Debug, Args)]
 pub(super) struct Receive {
     /// The dataset: a path that does not exist yet, or for an incremental stream the root directory

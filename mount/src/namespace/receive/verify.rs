@@ -1,4 +1,9 @@
 //! The last look at what was received: everything has a name, directories form a tree.
+//!
+//! A directory whose way up was walked once ends the ways of those below it, so that the cost does
+//! not grow with how deep they lie. *Memory*: as many of them as [`KNOWN`].
+
+use std::collections::HashSet;
 
 use super::{ApplyError, Receiving, invalid};
 use crate::error::{FsError, FsResult};
@@ -12,9 +17,19 @@ use crate::types::{FileKind, Ino};
 /// Inodes read at once.
 const PAGE: usize = 256;
 
+/// Directories remembered to lie below the root; without room, they are walked up from again.
+const KNOWN: usize = 1 << 16;
+
+/// Inodes looked at before it is asked whether to go on.
+const STOP_EVERY: u64 = 256;
+
 impl Namespace {
-    /// Fails unless what was received is a namespace.
-    pub(crate) fn verify_received(&self, receiving: &Receiving) -> Result<(), ApplyError> {
+    /// Fails unless what was received is a namespace; `false` when `goes_on` ended it.
+    pub(crate) fn verify_received(
+        &self,
+        receiving: &Receiving,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, ApplyError> {
         let Some(root) = self.find_inode(receiving.ino(receiving.root))? else {
             return invalid("there is no root directory");
         };
@@ -22,11 +37,18 @@ impl Namespace {
             return invalid("the root directory lies in another");
         }
         let mut outcome = Ok(());
+        let mut known = HashSet::new();
+        let (mut seen, mut is_stopped) = (0_u64, false);
         self.each_received(receiving, &mut |object| {
-            outcome = self.verify_object(receiving, object);
-            Ok(outcome.is_ok())
+            seen += 1;
+            is_stopped = seen.is_multiple_of(STOP_EVERY) && !goes_on();
+            outcome = self.verify_object(receiving, object, &mut known);
+            Ok(outcome.is_ok() && !is_stopped)
         })?;
         outcome?;
+        if is_stopped {
+            return Ok(false);
+        }
         let children = self.tree.read().children_of(receiving.dataset);
         for child in children {
             let place = self.tree.read().datasets.get(&child).and_then(|record| record.place);
@@ -36,7 +58,7 @@ impl Namespace {
                 return invalid("it takes away the directory of a dataset below");
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Passes every object that was written, once.
@@ -70,7 +92,12 @@ impl Namespace {
         }
     }
 
-    fn verify_object(&self, receiving: &Receiving, object: Ino) -> Result<(), ApplyError> {
+    fn verify_object(
+        &self,
+        receiving: &Receiving,
+        object: Ino,
+        known: &mut HashSet<Ino>,
+    ) -> Result<(), ApplyError> {
         let Some(inode) = self.find_inode(receiving.ino(object.0))? else { return Ok(()) };
         if inode.xattr_names > XATTR_LIST_MAX {
             return invalid(format!("inode {} has too many attributes", object.0));
@@ -90,13 +117,39 @@ impl Namespace {
         if inode.cookie == 0 || self.name_in_parent(&inode)?.is_none() {
             return invalid(format!("directory {} has no name", object.0));
         }
-        match self.is_within(inode.ino, receiving.ino(receiving.root)) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(FsError::Stale | FsError::Io { .. }) => {
-                invalid(format!("directory {} is not below the root", object.0))
-            }
-            Err(error) => Err(error.into()),
+        match self.is_below(inode.ino, receiving.ino(receiving.root), known)? {
+            true => Ok(()),
+            false => invalid(format!("directory {} is not below the root", object.0)),
         }
+    }
+
+    /// Whether the way up from a directory ends at the root, or at one from which it does.
+    fn is_below(&self, dir: Ino, root: Ino, known: &mut HashSet<Ino>) -> FsResult<bool> {
+        let mut way = Vec::new();
+        let (mut at, mut steps) = (dir, 0_u64);
+        // Brent: a loop meets the mark, which moves ever more rarely.
+        let (mut mark, mut next_mark) = (dir, 1);
+        while at != root && !known.contains(&at) {
+            if way.len() < KNOWN {
+                way.push(at);
+            }
+            at = match self.find_inode(at)? {
+                Some(inode) if inode.is_dir() => inode.parent,
+                _ => return Ok(false),
+            };
+            if at == mark {
+                return Ok(false);
+            }
+            steps += 1;
+            if steps == next_mark {
+                (mark, next_mark) = (at, next_mark * 2);
+            }
+        }
+        if known.len() + way.len() > KNOWN {
+            known.clear();
+        }
+        known.extend(way);
+        Ok(true)
     }
 
     fn verify_target(&self, inode: &Inode) -> Result<(), ApplyError> {

@@ -320,3 +320,26 @@ fn both_ends_forget_the_same_blocks() {
         to.assert_sound();
     }
 }
+
+#[test]
+fn a_second_stream_behind_the_first_is_not_lost_in_silence() {
+    let (from, to, dataset) = both_have_the_first();
+    let whole = from.stream(Dataset::ROOT, "a", None);
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    let before = to.state();
+    for options in [&PLAIN, &RESUMABLE] {
+        for (target, first) in [(new("x"), &whole), (ReceiveTarget::Existing(dataset), &changes)] {
+            for behind in [&changes[..], &[0]] {
+                let both = [&first[..], behind].concat();
+                let error = to.receive(&target, options, &both).unwrap_err();
+                let at = first.len() as u64;
+                assert!(matches!(error, ReceiveError::MoreFollows { at: found } if found == at));
+                assert!(error.hint().is_some());
+                assert!(to.volume().interrupted_receives().unwrap().is_empty());
+            }
+        }
+    }
+    assert_eq!(to.state(), before);
+    to.assert_sound();
+    to.receive(&ReceiveTarget::Existing(dataset), &PLAIN, &changes).unwrap();
+}

@@ -1,6 +1,7 @@
 //! What is sent arrives.
 
 use super::*;
+use crate::core::Core;
 
 #[test]
 fn every_snapshot_of_a_chain_arrives() {
@@ -45,4 +46,59 @@ fn every_snapshot_of_a_chain_arrives() {
         let live = to.volume().names().live_root(dataset).unwrap();
         shown::assert_same(&to.shown(live), &to.snapshot_tree(dataset, "s3"), "");
     }
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_arrives() {
+    let (from, to) = pair();
+    let mut dir = Ino::ROOT;
+    let depth = 70_000;
+    for _ in 0..depth {
+        dir = from.volume().mkdir(&ROOT, dir, b"d", 0o755, 0).unwrap().ino;
+    }
+    from.take(Dataset::ROOT, "deep");
+    to.receive_new("copy", &from.stream(Dataset::ROOT, "deep", None));
+    let mut dir = to.volume().lookup(Ino::ROOT, b"copy").unwrap().ino;
+    for _ in 0..depth {
+        dir = to.volume().lookup(dir, b"d").unwrap().ino;
+    }
+}
+
+/// Wants a receive to end when it was asked so often.
+struct Impatient(usize);
+
+impl ReceiveWatch for Impatient {
+    fn progress(&mut self, _: &Progress) -> bool {
+        self.0 -= 1;
+        self.0 > 0
+    }
+
+    fn drain(&mut self) -> FsResult<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _: Forget) {}
+}
+
+#[test]
+fn the_last_look_can_be_stopped() {
+    let (from, to) = pair();
+    for n in 0..600 {
+        from.volume().mkdir(&ROOT, Ino::ROOT, format!("d{n}").as_bytes(), 0o755, 0).unwrap();
+    }
+    from.take(Dataset::ROOT, "s");
+    let stream = from.stream(Dataset::ROOT, "s", None);
+    let before = to.state();
+    // Every record but the last is asked about, and then some of what was received.
+    let records = boundaries(&stream).len() - 2;
+    let receive = |patience| {
+        let mut watch = Impatient(patience);
+        let received = to.volume().receive(&ROOT, &new("x"), &PLAIN, &mut &stream[..], &mut watch);
+        (received, watch.0)
+    };
+    let (stopped, left) = receive(records + 2);
+    assert!(matches!(stopped, Err(ReceiveError::Stopped)) && left == 0);
+    assert_eq!(to.state(), before);
+    to.assert_sound();
+    assert!(receive(usize::MAX).0.is_ok());
 }
