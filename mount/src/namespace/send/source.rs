@@ -69,22 +69,32 @@ impl Namespace {
         self.hold_source(snapshot, base)
     }
 
-    /// Begins to send what the rest of a cut stream is made from; `None` when it is not here.
+    /// Begins to send what the rest of a cut stream is made from; `None` when it is not here. Where
+    /// several datasets have copies, one of them that has both is taken, or one whose copy came
+    /// from the other's.
     pub(crate) fn begin_send_again(
         &self,
         to: Guid,
         from: Option<Guid>,
     ) -> TreeResult<Option<SendSource<'_>>> {
         let _guard = self.lock(&[]);
-        let Some(snapshot) = self.snapshot_with_guid(to)? else { return Ok(None) };
-        let base = match from {
-            Some(guid) => match self.snapshot_with_guid(guid)? {
-                Some(base) => Some(base),
-                None => return Ok(None),
-            },
-            None => None,
+        let ends = self.snapshots_with_guid(to)?;
+        let Some(from) = from else {
+            let found = ends.into_iter().next();
+            return found.map(|snapshot| self.hold_source(snapshot, None)).transpose();
         };
-        self.hold_source(snapshot, base).map(Some)
+        let bases = self.snapshots_with_guid(from)?;
+        let mut pairs: Vec<_> =
+            ends.iter().flat_map(|end| bases.iter().map(move |base| (end, base))).collect();
+        pairs.sort_by_key(|(end, base)| end.dataset != base.dataset);
+        let is_here = !pairs.is_empty();
+        for (end, base) in pairs {
+            match self.hold_source(end.clone(), Some(base.clone())) {
+                Err(TreeError::Unrelated) => {}
+                held => return held.map(Some),
+            }
+        }
+        if is_here { Err(TreeError::Unrelated) } else { Ok(None) }
     }
 
     fn hold_source(
@@ -112,12 +122,18 @@ impl Namespace {
 
     /// A snapshot of any dataset by its name in all volumes.
     pub(crate) fn snapshot_with_guid(&self, guid: Guid) -> TreeResult<Option<Snapshot>> {
-        let found = {
+        Ok(self.snapshots_with_guid(guid)?.into_iter().next())
+    }
+
+    /// All copies of a snapshot, oldest first.
+    fn snapshots_with_guid(&self, guid: Guid) -> TreeResult<Vec<Snapshot>> {
+        let found: Vec<Node> = {
             let tree = self.tree.read();
-            let mut all = tree.snapshots.iter();
-            all.find(|(node, record)| tree.guid(**node, record) == guid).map(|(node, _)| *node)
+            let all = tree.snapshots.iter();
+            let found = all.filter(|(node, record)| tree.guid(**node, record) == guid);
+            found.map(|(node, _)| *node).collect()
         };
-        found.map(|node| self.snapshot_of(node)).transpose()
+        found.into_iter().map(|node| self.snapshot_of(node)).collect()
     }
 
     /// Destroys a snapshot whose end was deferred and which nothing needs any more; whether it

@@ -14,7 +14,7 @@ use crate::error::FsResult;
 use crate::namespace::Dataset;
 use crate::stream::{
     Progress, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch, Received, ResumeToken,
-    SendPlan,
+    SendError, SendPlan,
 };
 use crate::types::{Forget, Ino};
 use shown::Grower;

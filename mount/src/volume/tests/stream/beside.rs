@@ -158,3 +158,29 @@ fn a_quota_counts_all_that_is_being_received() {
     to.receive_new("y", &whole);
     to.assert_sound();
 }
+
+#[test]
+fn a_token_finds_the_copies_that_belong_together() {
+    let (from, to, dataset) = both_have_the_first();
+    let whole = from.stream(Dataset::ROOT, "a", None);
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    // The oldest copy of `b` and the oldest one of `a` are to be of two datasets.
+    let one = from.receive_new("one", &whole);
+    let two = from.receive_new("two", &whole);
+    from.receive(&ReceiveTarget::Existing(two), &PLAIN, &changes).unwrap();
+    let target = ReceiveTarget::Existing(dataset);
+    let token = begin(&to, &target, &changes);
+    for name in ["a", "b"] {
+        drop(from.volume().destroy_snapshots(&[(Dataset::ROOT, name)], false).unwrap());
+    }
+    assert!(is_there(&from, one, "a") && !is_there(&from, one, "b"));
+    to.receive(&target, &PLAIN, &from.send(&SendPlan::Rest(token))).unwrap();
+    let sent = from.snapshot_tree(two, "b");
+    shown::assert_same(&sent, &to.snapshot_tree(dataset, "b"), "");
+    to.assert_sound();
+    // Without a pair that belongs together there is nothing to go on with.
+    let token = ResumeToken { to: token.from.unwrap(), from: Some(token.to), ..token };
+    let mut out = Vec::new();
+    let refused = from.volume().send(&SendPlan::Rest(token), &mut out, &mut |_| true);
+    assert!(matches!(refused, Err(SendError::NotABase)) && out.is_empty());
+}
