@@ -127,9 +127,19 @@ impl Namespace {
         below.filter_map(|dataset| Some(tree.live_view(dataset)?.root())).collect()
     }
 
-    /// Sets properties of a dataset, all of them or none, durably.
+    /// Sets properties of a dataset, all of them or none, durably. A quota is not less than what
+    /// is used.
     pub fn set(&self, dataset: Dataset, settings: &[Setting]) -> TreeResult<()> {
-        self.edit_settings(&[dataset], |own| own.add(settings))
+        self.edit_settings(&[dataset], |own| {
+            own.add(settings)?;
+            let used = self.space_used(dataset);
+            let is_below =
+                |setting: &Setting| matches!(setting, Setting::Quota(Some(most)) if *most < used);
+            match settings.iter().any(is_below) {
+                true => Err(TreeError::QuotaBelowUse { used }),
+                false => Ok(()),
+            }
+        })
     }
 
     /// Leaves a property of some datasets to what they inherit, durably.

@@ -108,7 +108,7 @@ impl Get {
 ///
 /// compression=auto|off|lz4|zstd|zstd-1..19: how blocks are compressed that are written from then
 /// on; what is compressed again later, while nothing else happens, may still become smaller.
-/// quota=<size>|none: how much the dataset and all below may take.
+/// quota=<size>|none: how much the dataset and all below may take, not less than they do now.
 /// readonly=on|off: every change fails with EROFS; snapshots can be taken and destroyed.
 /// snapdir=hidden|visible: whether listings of the dataset's root show .firn.
 /// atime=on|off: whether opening a file for reading changes its access time, at most once a day

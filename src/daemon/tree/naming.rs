@@ -338,6 +338,9 @@ fn advice(error: &TreeError) -> Option<&'static str> {
         TreeError::Fs(FsError::InSnapshot | FsError::Stale) => {
             "name a path in a live dataset; `firn dataset list` lists all"
         }
+        TreeError::QuotaBelowUse { .. } => {
+            "set a larger one, or remove files and the snapshots that hold them first"
+        }
         TreeError::InvalidSetting(_) => "`firn dataset set --help` lists properties and values",
         TreeError::Cloned(_)
         | TreeError::Children(_)

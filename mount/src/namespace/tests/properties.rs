@@ -99,3 +99,22 @@ fn a_property_of_a_later_version_is_not_ignored() {
     let why = crate::file::chain(&opened.unwrap_err());
     assert!(why.contains("a property that this version does not know"), "{why}");
 }
+
+#[test]
+fn a_quota_is_not_less_than_what_is_used() {
+    let world = World::new();
+    let (a, at) = make(&world, Ino::ROOT, "a", &[]);
+    let (b, below) = make(&world, at, "b", &[]);
+    let file = world.file(below, "f");
+    world.write(file, 0, &[piece(0, 1000, 1)]);
+    for dataset in [a, b] {
+        let settings = [Setting::ReadOnly(true), Setting::Quota(Some(999))];
+        let refused = world.ns.set(dataset, &settings);
+        assert!(matches!(refused, Err(TreeError::QuotaBelowUse { used: 1000 })));
+        assert!(!world.ns.properties(dataset).unwrap().read_only, "all or none");
+        assert_eq!(world.ns.quota_of(dataset), None);
+        world.ns.set(dataset, &[Setting::Quota(Some(1000))]).unwrap();
+        // One that holds already may stay while more is used, and may be taken away.
+        world.ns.set(dataset, &[Setting::Quota(None)]).unwrap();
+    }
+}

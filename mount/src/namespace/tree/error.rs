@@ -29,6 +29,12 @@ pub enum TreeError {
     /// A property cannot have this value.
     #[error("invalid value of {}", .0.name())]
     InvalidSetting(Property),
+    /// A quota is below what is used already.
+    #[error("the quota is less than the {used} bytes that are used")]
+    QuotaBelowUse {
+        /// By the dataset, its snapshots and all datasets below, in bytes.
+        used: u64,
+    },
     /// Holds forbid it.
     #[error("held: {}", .0.join(", "))]
     Held(Vec<String>),
