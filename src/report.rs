@@ -11,6 +11,7 @@ pub mod bench;
 pub mod check;
 pub mod datasets;
 pub mod diff;
+pub mod escape;
 pub mod explain;
 pub mod files;
 pub mod model;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::snapshots::bytes;
 use super::table;
 use crate::utc;
@@ -54,7 +55,7 @@ impl Listing {
         let mut rows = table::table(&headings);
         for line in &self.datasets {
             rows.add_row([
-                line.dataset.clone(),
+                escaped(&line.dataset),
                 bytes(line.used_bytes),
                 bytes(line.available_bytes),
                 bytes(line.referenced_bytes),
@@ -62,7 +63,7 @@ impl Listing {
                 bytes(line.quota_bytes),
                 line.snapshots.to_string(),
                 line.created.as_deref().map_or_else(|| "-".to_owned(), utc::for_table),
-                line.origin.clone().unwrap_or_else(|| "-".to_owned()),
+                line.origin.as_deref().map_or_else(|| "-".to_owned(), escaped),
             ]);
         }
         table::right(&mut rows, &[1, 2, 3, 4, 5, 6]);

@@ -1,11 +1,11 @@
 //! What `firn snapshot diff` says: a line for each change, as zfs-diff(8) has them. The JSON object
 //! is [`Listing`]; its fields are only ever added to.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 
-/// What happened to a file.
+use super::escape::escaped;
+
+/// What happened to a file, or to one of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// It is new.
@@ -49,7 +49,7 @@ pub struct Change {
 /// All changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Listing {
-    /// In no particular order.
+    /// In the order of the table.
     pub changes: Vec<Change>,
 }
 
@@ -91,23 +91,6 @@ fn type_sign(kind: &str) -> char {
         "block-device" => 'B',
         _ => 'F',
     }
-}
-
-/// A path in which no character ends a line or a field: such ones are `\0ooo`, in octal.
-fn escaped(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    for character in path.chars() {
-        if character.is_control() || character == '\\' {
-            let mut bytes = [0; 4];
-            for byte in character.encode_utf8(&mut bytes).bytes() {
-                // Writing to a string does not fail.
-                let _ = write!(text, "\\{byte:04o}");
-            }
-        } else {
-            text.push(character);
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::table;
 use crate::units::rounded_bytes;
 use crate::utc;
@@ -53,10 +54,10 @@ impl Listing {
         let mut rows = table::table(&["name", "property", "value", "source"]);
         for line in &self.properties {
             rows.add_row([
-                line.dataset.clone(),
+                escaped(&line.dataset),
                 line.property.clone(),
-                line.readable(),
-                line.source.clone(),
+                escaped(&line.readable()),
+                escaped(&line.source),
             ]);
         }
         table::text(&rows)
@@ -66,7 +67,7 @@ impl Listing {
     pub fn script(&self) -> String {
         let fields = |line: &PropertyLine| {
             [&line.dataset, &line.property, &line.exact(), &line.source]
-                .map(String::as_str)
+                .map(|field| escaped(field))
                 .join("\t")
         };
         self.properties.iter().map(fields).collect::<Vec<_>>().join("\n")

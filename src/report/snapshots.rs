@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::table;
 use crate::units::rounded_bytes;
 use crate::utc;
@@ -53,12 +54,12 @@ impl Listing {
         let mut rows = table::table(&headings);
         for line in &self.snapshots {
             rows.add_row([
-                line.snapshot.clone(),
+                escaped(&line.snapshot),
                 utc::for_table(&line.created),
                 bytes(line.used_bytes),
                 bytes(line.referenced_bytes),
                 bytes(line.written_bytes),
-                line.message.clone(),
+                escaped(&line.message),
             ]);
         }
         table::right(&mut rows, &[2, 3, 4]);
@@ -82,7 +83,8 @@ impl Taken {
     pub fn text(&self) -> String {
         let times =
             format!("{:.1} ms, after {:.1} ms of draining", self.snapshot_ms, self.drain_ms);
-        format!("{}: taken in {times}", self.snapshots.join(", "))
+        let names: Vec<String> = self.snapshots.iter().map(|name| escaped(name)).collect();
+        format!("{}: taken in {times}", names.join(", "))
     }
 }
 
@@ -108,9 +110,11 @@ impl Destroyed {
         let verb = |done: &str, would: &str| if self.dry_run { would } else { done }.to_owned();
         let mut lines = Vec::new();
         for name in self.snapshots.iter().chain(&self.datasets) {
+            let name = escaped(name);
             lines.push(format!("{} {name}", verb("destroyed", "would destroy")));
         }
         for name in &self.deferred {
+            let name = escaped(name);
             let when = "when its last hold and clone goes";
             lines.push(format!("{} {name} {when}", verb("to be destroyed:", "would destroy")));
         }
@@ -147,7 +151,11 @@ impl Holds {
     pub fn text(&self) -> String {
         let mut rows = table::table(&["name", "tag", "created"]);
         for hold in &self.holds {
-            rows.add_row([hold.snapshot.clone(), hold.tag.clone(), utc::for_table(&hold.created)]);
+            rows.add_row([
+                escaped(&hold.snapshot),
+                escaped(&hold.tag),
+                utc::for_table(&hold.created),
+            ]);
         }
         table::text(&rows)
     }
@@ -165,8 +173,8 @@ pub struct RolledBack {
 impl RolledBack {
     /// For people.
     pub fn text(&self) -> String {
-        let destroyed = self.destroyed.iter().map(|name| format!("destroyed {name}\n"));
-        format!("{}rolled back to {}", destroyed.collect::<String>(), self.snapshot)
+        let destroyed = self.destroyed.iter().map(|name| format!("destroyed {}\n", escaped(name)));
+        format!("{}rolled back to {}", destroyed.collect::<String>(), escaped(&self.snapshot))
     }
 }
 
@@ -190,8 +198,10 @@ impl Sent {
     /// For people.
     pub fn text(&self) -> String {
         let what = match (&self.snapshot, &self.from) {
-            (Some(snapshot), Some(from)) => format!("{snapshot} from {from}"),
-            (Some(snapshot), None) => snapshot.clone(),
+            (Some(snapshot), Some(from)) => {
+                format!("{} from {}", escaped(snapshot), escaped(from))
+            }
+            (Some(snapshot), None) => escaped(snapshot),
             (None, _) => "the rest of an interrupted receive".to_owned(),
         };
         let estimate = match self.estimated_bytes {
@@ -220,7 +230,8 @@ impl Received {
     /// For people.
     pub fn text(&self) -> String {
         let (stream, plain) = (rounded_bytes(self.stream_bytes), rounded_bytes(self.plain_bytes));
-        format!("{}: received {stream}, {plain} before compression", self.snapshot)
+        let snapshot = escaped(&self.snapshot);
+        format!("{snapshot}: received {stream}, {plain} before compression")
     }
 }
 

@@ -1,0 +1,73 @@
+//! Names in tables and lines: no name ends a line or a field.
+
+use std::fmt::Write;
+
+/// A name in which control characters and backslashes are `\\0ooo`, in octal, as zfs-diff(8) has
+/// them.
+pub fn escaped(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_control() || character == '\\' {
+            let mut bytes = [0; 4];
+            for byte in character.encode_utf8(&mut bytes).bytes() {
+                // Writing to a string does not fail.
+                let _ = write!(text, "\\{byte:04o}");
+            }
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{datasets, properties, snapshots};
+
+    const NAME: &str = "/m/a\nb\tc\\d";
+    const SHOWN: &str = "/m/a\\0012b\\0011c\\0134d";
+
+    #[test]
+    fn no_name_ends_a_line_or_a_field_of_a_listing() {
+        let name = || NAME.to_owned();
+        let dataset =
+            datasets::DatasetLine { dataset: name(), origin: Some(name()), ..Default::default() };
+        let snapshot =
+            snapshots::SnapshotLine { snapshot: name(), message: name(), ..Default::default() };
+        let property = properties::PropertyLine {
+            dataset: name(),
+            value: name(),
+            source: format!("inherited from {NAME}"),
+            ..Default::default()
+        };
+        let hold = snapshots::HoldLine { snapshot: name(), tag: name(), created: String::new() };
+        let properties = properties::Listing { properties: vec![property] };
+        let destroyed = snapshots::Destroyed {
+            datasets: vec![name()],
+            snapshots: vec![name()],
+            ..Default::default()
+        };
+        let rolled_back = snapshots::RolledBack { snapshot: name(), destroyed: vec![name()] };
+        let sent =
+            snapshots::Sent { snapshot: Some(name()), from: Some(name()), ..Default::default() };
+        let listings = [
+            (datasets::Listing { datasets: vec![dataset] }.text(), 2, 2),
+            (snapshots::Listing { snapshots: vec![snapshot] }.text(), 2, 2),
+            (snapshots::Holds { holds: vec![hold] }.text(), 2, 2),
+            (properties.text(), 3, 2),
+            (properties.script(), 3, 1),
+            (destroyed.text(), 2, 2),
+            (rolled_back.text(), 2, 2),
+            (sent.text(), 2, 1),
+            (snapshots::Received { snapshot: name(), ..Default::default() }.text(), 1, 1),
+        ];
+        for (text, names, lines) in listings {
+            assert_eq!(
+                (text.matches(SHOWN).count(), text.lines().count()),
+                (names, lines),
+                "{text}"
+            );
+        }
+        assert_eq!(properties.script().split('\t').count(), 4);
+    }
+}
