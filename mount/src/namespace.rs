@@ -41,6 +41,7 @@ mod locks;
 mod names;
 mod orphans;
 mod owners;
+mod pair;
 mod places;
 mod position;
 mod properties;

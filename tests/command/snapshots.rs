@@ -201,6 +201,9 @@ fn a_diff_has_the_lines_of_zfs() {
     fs::write(scene.file("later"), "").unwrap();
     assert_eq!(sorted(&[&one, "@two"]).len(), 6);
     assert_eq!(sorted(&[&scene.on("@two")]), ["+\t/later", "M\t/"]);
+    fs::hard_link(scene.file("later"), scene.file("dir/linked")).unwrap();
+    let expected = ["+\t/dir/linked", "+\t/later", "M\t/", "M\t/dir"];
+    assert_eq!(sorted(&[&scene.on("@two")]), expected);
     let changes = json(scene.snapshot(&["diff", "--json", &one, &scene.on("@two")]));
     let renamed: Vec<&Value> =
         changes["changes"].as_array().unwrap().iter().filter(|c| c["change"] == "R").collect();

@@ -1,19 +1,28 @@
 //! What is different between two states of a dataset, by what was written in between.
 //!
 //! The born index of the nodes between the two states names every object that changed, so the
-//! cost grows with the changes. An inode says where it lies; of a file with several names it
-//! knows one, so that a name which came or went besides may be reported without its path.
+//! cost grows with the changes. An inode with one name says which; of one with several, names that
+//! came or went are found in the directories that changed. *Memory* is bounded by [`Limits`].
+//! *Order*: by inode number, of each inode first names that went, then names that came, then that
+//! it changed; what changed under a name that had to be looked for comes last. It is the same
+//! every time. *Consistency*: snapshots never change; of a live state that is being written to,
+//! what changes meanwhile may be told or not.
+
+mod compare;
+mod links;
+mod search;
 
 use std::collections::BTreeMap;
 
 use super::Namespace;
 use super::key::{self, Kind, Node};
-use super::names::bucket_of_cookie;
-use super::record::Inode;
+use super::pair::Pair;
 use super::store::Space;
 use super::tree::{TreeError, TreeResult, View};
 use crate::error::FsResult;
 use crate::types::{FileKind, Ino};
+
+use compare::Comparison;
 
 /// Entries of the born index in memory, over all nodes.
 const ENTRIES: usize = 4096;
@@ -21,16 +30,16 @@ const ENTRIES: usize = 4096;
 /// Fewest entries of one node; more than an object has kinds.
 const ENTRIES_PER_NODE: usize = 16;
 
-/// What happened to a file or directory.
+/// What happened to a file or directory, or to one of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChangeKind {
-    /// It has this name now, and had not.
+    /// It has this name now, and had not; of several, each is told.
     Added,
-    /// It had this name, and has it no more.
+    /// It had this name, and has it no more; of several, each is told.
     Removed,
-    /// Its content or its attributes changed.
+    /// Its content or its attributes changed; told once, with one of its names.
     Modified,
-    /// It lies elsewhere.
+    /// Exactly one name went, and exactly one came.
     Renamed,
 }
 
@@ -43,10 +52,27 @@ pub struct Difference {
     pub kind: FileKind,
     /// The inode: in the older state if it was removed, otherwise in the newer one.
     pub ino: Ino,
-    /// Its path below the dataset's root in the older state, if it was there and is known.
+    /// Its path below the dataset's root in the older state; [`None`] for a name that came, and
+    /// for one that is too deep to tell.
     pub before: Option<Vec<u8>>,
-    /// Its path below the dataset's root in the newer state, if it is there and is known.
+    /// Its path below the dataset's root in the newer state; [`None`] for a name that went, and
+    /// for one that is too deep to tell.
     pub after: Option<Vec<u8>>,
+}
+
+/// How much a comparison keeps in memory. What has no room is looked for again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of names that came or went, of files with several.
+    pub(super) link_bytes: usize,
+    /// Changed files of which no name is known yet.
+    pub(super) unnamed: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { link_bytes: 8 << 20, unnamed: 4096 }
+    }
 }
 
 /// Kinds of records, one bit each.
@@ -67,24 +93,36 @@ impl Kinds {
 }
 
 impl Namespace {
-    /// Passes what is different between two states to `sink`, in the order of inode numbers,
-    /// until it returns `false`. The states are named by any inode of theirs; `older` is a
-    /// snapshot from which `newer` came: a later snapshot, the live state, or a clone.
+    /// Passes what is different between two states to `sink`, until it returns `false`. The states
+    /// are named by any inode of theirs; `older` is a snapshot from which `newer` came: a later
+    /// snapshot, the live state, or a clone.
     pub fn diff(
         &self,
         older: Ino,
         newer: Ino,
         sink: &mut dyn FnMut(&Difference) -> bool,
     ) -> TreeResult<()> {
+        self.diff_within(older, newer, Limits::default(), sink)
+    }
+
+    /// [`Namespace::diff`] in so much memory.
+    pub(super) fn diff_within(
+        &self,
+        older: Ino,
+        newer: Ino,
+        limits: Limits,
+        sink: &mut dyn FnMut(&Difference) -> bool,
+    ) -> TreeResult<()> {
         let (older, newer) = (self.view(older)?, self.view(newer)?);
-        self.changed_objects(&older, &newer, &mut |object, kinds| {
-            for difference in self.differences(&older, &newer, object, kinds)? {
-                if !sink(&difference) {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })
+        let nodes = self.nodes_between(&older, &newer)?;
+        let pair = Pair { older: Some(older), newer };
+        let mut comparison = Comparison::new(self, (older, pair), &nodes, limits, sink);
+        self.written_under(&nodes, 0, &mut |object, kinds| comparison.look_at(object, kinds))?;
+        comparison.finish()?;
+        // A state that went meanwhile showed nothing, which is not to pass for no difference.
+        self.view(older.root())?;
+        self.view(newer.root())?;
+        Ok(())
     }
 
     /// Passes every object that was written between two states, once, in growing order, with the
@@ -107,12 +145,22 @@ impl Namespace {
         visit: &mut dyn FnMut(Ino, Kinds) -> FsResult<bool>,
     ) -> TreeResult<()> {
         let nodes = self.nodes_between(older, newer)?;
+        Ok(self.written_under(&nodes, first, visit)?)
+    }
+
+    /// Passes every object from `first` on that was written under some nodes.
+    fn written_under(
+        &self,
+        nodes: &[Node],
+        first: u64,
+        visit: &mut dyn FnMut(Ino, Kinds) -> FsResult<bool>,
+    ) -> FsResult<()> {
         let per_node = (ENTRIES / nodes.len().max(1)).max(ENTRIES_PER_NODE);
         let mut from = Some(first);
         while let Some(first) = from {
             let mut found: BTreeMap<u64, Kinds> = BTreeMap::new();
             let mut horizon = None;
-            for &node in &nodes {
+            for &node in nodes {
                 let start = key::born(node, Ino(first), Kind::Inode);
                 let end = key::meta_number(0, node.0 + 1)[1..].to_vec();
                 let page = self.gate.store().page(Space::Born, &start, Some(&end), per_node)?;
@@ -158,77 +206,4 @@ impl Namespace {
         nodes.extend(tree.nodes_of(layer.line, older.limit, layer.node));
         Ok(nodes)
     }
-
-    fn differences(
-        &self,
-        older: &View,
-        newer: &View,
-        object: Ino,
-        kinds: Kinds,
-    ) -> FsResult<Vec<Difference>> {
-        let named = |view: &View| -> FsResult<Option<_>> {
-            Ok(self.find_inode(view.lift(object))?.filter(|inode| inode.nlink > 0))
-        };
-        let difference = |change, inode: &Inode, before, after| Difference {
-            change,
-            kind: inode.kind,
-            ino: inode.ino,
-            before,
-            after,
-        };
-        let (old, new) = match (named(older)?, named(newer)?) {
-            (None, None) => return Ok(Vec::new()),
-            (None, Some(new)) => {
-                let after = self.path_within(new.ino)?;
-                return Ok(vec![difference(ChangeKind::Added, &new, None, after)]);
-            }
-            (Some(old), None) => {
-                let before = self.path_within(old.ino)?;
-                return Ok(vec![difference(ChangeKind::Removed, &old, before, None)]);
-            }
-            (Some(old), Some(new)) => (old, new),
-        };
-        let mut found = Vec::new();
-        let before = self.path_within(old.ino)?;
-        let after = self.path_within(new.ino)?;
-        if self.has_moved(&old, &new)? {
-            if self.has_name_of(newer, &new, &old)? {
-                found.push(difference(ChangeKind::Added, &new, None, after.clone()));
-            } else if self.has_name_of(older, &old, &new)? {
-                found.push(difference(ChangeKind::Removed, &old, before.clone(), None));
-            } else {
-                let (before, after) = (before.clone(), after.clone());
-                found.push(difference(ChangeKind::Renamed, &new, before, after));
-            }
-        }
-        if is_modified(&old, &new, kinds) {
-            found.push(difference(ChangeKind::Modified, &new, before, after));
-        }
-        Ok(found)
-    }
-
-    fn has_moved(&self, old: &Inode, new: &Inode) -> FsResult<bool> {
-        let is_there = old.parent.object() == new.parent.object()
-            && bucket_of_cookie(old.cookie) == bucket_of_cookie(new.cookie);
-        Ok(!is_there || self.name_in_parent(old)? != self.name_in_parent(new)?)
-    }
-
-    /// Whether in `view`, where the inode is `inode`, it also has the name that it has as `other`.
-    fn has_name_of(&self, view: &View, inode: &Inode, other: &Inode) -> FsResult<bool> {
-        if inode.is_dir() {
-            return Ok(false);
-        }
-        let Some(name) = self.name_in_parent(other)? else { return Ok(false) };
-        let parent = view.lift(Ino(other.parent.object()));
-        let moved = Inode { parent, cookie: other.cookie, ..inode.clone() };
-        Ok(self.name_in_parent(&moved)? == Some(name))
-    }
-}
-
-/// Whether more changed than the name.
-fn is_modified(old: &Inode, new: &Inode, kinds: Kinds) -> bool {
-    let content = [Kind::Extent, Kind::Xattr, Kind::Dentry].into_iter().any(|kind| kinds.has(kind));
-    content
-        || (old.size, old.mtime, old.perm) != (new.size, new.mtime, new.perm)
-        || (old.uid, old.gid) != (new.uid, new.gid)
 }

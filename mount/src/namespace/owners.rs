@@ -7,8 +7,9 @@ use firn_tiering::BlockId;
 use super::Namespace;
 use super::key::{self, Backref, Kind, Node};
 use super::names::bucket_of_cookie;
-use super::record::Inode;
+use super::record::{Bucket, Inode};
 use super::store::{Space, prefix_end};
+use super::tree::View;
 use crate::error::{FsError, FsResult};
 use crate::types::Ino;
 
@@ -168,19 +169,23 @@ impl Namespace {
 
     /// The name under which the inode's own record says that it lies in its parent.
     pub(super) fn name_in_parent(&self, inode: &Inode) -> FsResult<Option<Vec<u8>>> {
+        self.name_in(&self.view(inode.parent)?, inode)
+    }
+
+    /// [`Namespace::name_in_parent`] in a view, whose number the inode need not have.
+    pub(super) fn name_in(&self, view: &View, inode: &Inode) -> FsResult<Option<Vec<u8>>> {
         let number = bucket_of_cookie(inode.cookie);
-        let view = self.view(inode.parent)?;
         let key = key::head_numbered(view.line, inode.parent, Kind::Dentry, number);
-        let Some((version, record)) = self.read(&view, &key)? else { return Ok(None) };
+        let Some((version, record)) = self.read(view, &key)? else { return Ok(None) };
         if version.whiteout {
             return Ok(None);
         }
-        let bucket = view.bucket(&record)?;
+        let bucket = Bucket::decode(&record)?;
         let position = (inode.cookie - number) as u8;
         let entry = bucket
             .entries()
             .iter()
-            .find(|entry| entry.position == position && entry.ino == inode.ino);
+            .find(|entry| entry.position == position && entry.ino.0 == inode.ino.object());
         Ok(entry.map(|entry| entry.name.clone()))
     }
 

@@ -7,7 +7,6 @@
 //! neither it nor its base can be destroyed, which a process keeps in memory only. *Cost*: what
 //! changed, or for a whole snapshot what exists; a changed file is looked at slot by slot.
 
-mod merge;
 mod ranges;
 mod source;
 
@@ -17,9 +16,10 @@ use super::Namespace;
 use super::diff::Kinds;
 use super::key::{self, HeadKey, Kind};
 use super::names::cookie_of;
+use super::pair::{Both, Pair, bucket};
 use super::position::{Position, Stage};
-use super::record::{Bucket, Content, Inode, Reader, SlotRecord, Version};
-use super::tree::{TreeResult, View};
+use super::record::{Content, Inode, Reader, SlotRecord, Version};
+use super::tree::TreeResult;
 use crate::error::FsResult;
 use crate::types::{FileKind, Ino};
 
@@ -64,33 +64,6 @@ pub(crate) const SLOT_RANGES_MAX: usize = 1 << 14;
 /// Takes a step; `false` ends the walk.
 pub(crate) type Sink<'a> = dyn FnMut(Step) -> FsResult<bool> + 'a;
 
-/// What is sent: a state, and the one that the receiver has.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    older: Option<View>,
-    newer: View,
-}
-
-/// An object with its inode in both states, if it has a name there.
-struct Both {
-    object: Ino,
-    old: Option<Inode>,
-    new: Option<Inode>,
-    kinds: Kinds,
-}
-
-impl Both {
-    /// Whether records of a kind may be different.
-    fn may_differ(&self, kind: Kind) -> bool {
-        self.kinds.has(kind) || self.old.is_some() != self.new.is_some()
-    }
-
-    fn is_dir(&self) -> bool {
-        let inode = self.new.as_ref().or(self.old.as_ref());
-        inode.is_some_and(Inode::is_dir)
-    }
-}
-
 impl Namespace {
     /// Passes everything from `from` on to `sink`, in order.
     fn walk(&self, pair: &Pair, from: Position, sink: &mut Sink<'_>) -> TreeResult<()> {
@@ -133,9 +106,7 @@ impl Namespace {
     ) -> TreeResult<()> {
         if let Some(older) = &pair.older {
             return self.changed_objects_from(older, &pair.newer, first, &mut |object, kinds| {
-                let old = self.named_in(older, object)?;
-                let new = self.named_in(&pair.newer, object)?;
-                visit(Both { object, old, new, kinds })
+                visit(self.both(pair, object, kinds)?)
             });
         }
         let line = pair.newer.line;
@@ -159,21 +130,6 @@ impl Namespace {
                 Some(next) => from = next,
                 None => return Ok(()),
             }
-        }
-    }
-
-    /// An inode that has a name in a state. Its parent is an object.
-    fn named_in(&self, view: &View, object: Ino) -> FsResult<Option<Inode>> {
-        Ok(self.stored_in(view, object)?.filter(|inode| inode.nlink > 0))
-    }
-
-    /// An inode as a state has it. Its parent is an object.
-    pub(super) fn stored_in(&self, view: &View, object: Ino) -> FsResult<Option<Inode>> {
-        match self.read(view, &key::head(view.line, object, Kind::Inode))? {
-            Some((version, record)) if !version.whiteout => {
-                Ok(Some(Inode::decode(object, version, &record)?))
-            }
-            _ => Ok(None),
         }
     }
 
@@ -239,10 +195,7 @@ impl Namespace {
         let dir = both.object.0;
         self.differing(pair, both, (Kind::Dentry, &[]), &mut |_, old, new| {
             let (old, new) = (bucket(old)?, bucket(new)?);
-            for entry in old.entries() {
-                if new.find(&entry.name).is_some_and(|other| other.ino == entry.ino) {
-                    continue;
-                }
+            for entry in old.without(&new) {
                 let name = Bytes::copy_from_slice(&entry.name);
                 if !sink(Step::Unlink { dir, name, child: entry.ino.0 })? {
                     return Ok(false);
@@ -260,10 +213,7 @@ impl Namespace {
         self.differing(pair, both, (Kind::Dentry, &[]), &mut |number, old, new| {
             let number = Reader::new("bucket", number).u64_be()?;
             let (old, new) = (bucket(old)?, bucket(new)?);
-            for entry in new.entries() {
-                if old.find(&entry.name).is_some_and(|other| other.ino == entry.ino) {
-                    continue;
-                }
+            for entry in new.without(&old) {
                 let cookie = cookie_of(number, entry.position);
                 let is_home = entry.kind == FileKind::Directory
                     || self
@@ -276,14 +226,6 @@ impl Namespace {
             }
             Ok(true)
         })
-    }
-}
-
-/// The entries of a bucket, which name objects.
-fn bucket(item: Option<&super::view::Item>) -> FsResult<Bucket> {
-    match item {
-        Some(item) => Ok(Bucket::decode(item.record()?)?),
-        None => Ok(Bucket::default()),
     }
 }
 

@@ -18,7 +18,9 @@ use crate::report::progress::Follower;
 /// Show what changed between two snapshots, or since a snapshot
 ///
 /// A line for each file: + it is new, - it is gone, M it or its attributes changed, R it has
-/// another name. In names, control characters and backslashes are written \0ooo, in octal. With
+/// another name. Of a file with several names (hard links) each that came or went has a line, R if
+/// it is one of each; M has one of its names. Lines come in the order of inode numbers, the same
+/// each time. In names, control characters and backslashes are written \0ooo, in octal. With
 /// --json, an object whose field changes lists change, kind, path and, for R, new_path.
 #[derive(Debug, Args)]
 pub(super) struct Diff {

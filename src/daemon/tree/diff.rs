@@ -54,7 +54,7 @@ impl Naming<'_> {
     fn change(&self, top: &str, difference: &Difference) -> Change {
         let path = |known: &Option<Vec<u8>>| match known {
             Some(path) => format!("{}{}", top.trim_end_matches('/'), String::from_utf8_lossy(path)),
-            None => format!("{top}: a further name of inode {}", difference.ino.0),
+            None => format!("{top}: inode {}, which lies too deep to tell", difference.ino.0),
         };
         let (change, at, new) = match difference.change {
             ChangeKind::Added => (What::Added, &difference.after, None),

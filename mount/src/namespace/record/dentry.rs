@@ -55,6 +55,12 @@ impl Bucket {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
+    /// The entries that another bucket does not have, or not of the same inode.
+    pub fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Entry> {
+        let is_same = |entry: &&Entry| other.find(&entry.name).is_some_and(|o| o.ino == entry.ino);
+        self.entries.iter().filter(move |entry| !is_same(entry))
+    }
+
     /// Adds an entry at the first free position and returns that; `None` when the bucket is full.
     pub fn insert(&mut self, name: &[u8], ino: Ino, kind: FileKind) -> Option<u8> {
         let place = self

@@ -1,21 +1,25 @@
 //! What changed between two states, and how many bytes each holds.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
+use crate::namespace::diff::Limits;
+use crate::namespace::store::{NamespaceReader, Page, StoreResult};
 use crate::types::RenameMode;
 
 fn take(world: &World, name: &str) -> Ino {
     world.ns.snapshot(&[Dataset::ROOT], name, "").unwrap()[0].root
 }
 
-/// Each difference as `zfs diff` writes it.
-fn diff(world: &World, older: Ino, newer: Ino) -> Vec<String> {
+/// Each difference as `zfs diff` writes it, in the order in which they come.
+fn told(world: &World, older: Ino, newer: Ino, limits: Limits) -> Vec<String> {
     let mut found = Vec::new();
     let text = |path: &Option<Vec<u8>>| {
         path.as_ref().map_or("?".to_owned(), |path| String::from_utf8(path.clone()).unwrap())
     };
     world
         .ns
-        .diff(older, newer, &mut |difference| {
+        .diff_within(older, newer, limits, &mut |difference| {
             found.push(match difference.change {
                 ChangeKind::Added => format!("+ {}", text(&difference.after)),
                 ChangeKind::Removed => format!("- {}", text(&difference.before)),
@@ -27,6 +31,11 @@ fn diff(world: &World, older: Ino, newer: Ino) -> Vec<String> {
             true
         })
         .unwrap();
+    found
+}
+
+fn diff(world: &World, older: Ino, newer: Ino) -> Vec<String> {
+    let mut found = told(world, older, newer, Limits::default());
     found.sort();
     found
 }
@@ -108,6 +117,204 @@ fn a_clone_differs_from_its_origin_by_what_was_written_to_it() {
     world.file(root, "new");
     assert_eq!(diff(&world, first, root), ["+ /between", "+ /new", "M /"]);
     assert!(matches!(ns.diff(root, Ino::ROOT, &mut |_| true), Err(TreeError::Unrelated)));
+}
+
+/// A file `a` with further names in a directory.
+fn linked(world: &World, dir: Ino, names: &[&str]) -> Ino {
+    let file = world.file(dir, "a");
+    for name in names {
+        world.ns.link(file, dir, name.as_bytes()).unwrap();
+    }
+    file
+}
+
+#[test]
+fn every_name_of_a_file_with_several_is_told() {
+    let world = World::new();
+    let ns = &world.ns;
+    let (d, e) = (world.dir(Ino::ROOT, "d"), world.dir(Ino::ROOT, "e"));
+    let file = linked(&world, d, &["b", "c"]);
+    let first = take(&world, "1");
+    ns.unlink(d, b"a").unwrap();
+    ns.unlink(d, b"c").unwrap();
+    let second = take(&world, "2");
+    // The inode remembers the last of these only.
+    ns.link(file, d, b"v").unwrap();
+    ns.link(file, e, b"w").unwrap();
+    ns.link(file, Ino::ROOT, b"x").unwrap();
+    let third = take(&world, "3");
+    // One goes and one comes, of several.
+    ns.rename(e, b"w", d, b"z", RenameMode::Replace).unwrap();
+    let fourth = take(&world, "4");
+    for name in [b"b", b"v", b"z"] {
+        ns.unlink(d, name).unwrap();
+    }
+    ns.unlink(Ino::ROOT, b"x").unwrap();
+    ns.purge(&[file]).unwrap();
+    let new = linked(&world, e, &["n"]);
+    ns.link(new, d, b"o").unwrap();
+    assert_eq!(diff(&world, first, second), ["- /d/a", "- /d/c", "M /d"]);
+    let expected = ["+ /d/v", "+ /e/w", "+ /x", "M /", "M /d", "M /e"];
+    assert_eq!(diff(&world, second, third), expected);
+    assert_eq!(diff(&world, third, fourth), ["M /d", "M /e", "R /e/w /d/z"]);
+    let expected = ["+ /d/o", "+ /e/a", "+ /e/n", "- /d/b", "- /d/v", "- /d/z", "- /x"];
+    let expected: Vec<_> = expected.into_iter().chain(["M /", "M /d", "M /e"]).collect();
+    assert_eq!(diff(&world, fourth, Ino::ROOT), expected);
+    // Over several states only the ends count.
+    let all = diff(&world, first, fourth);
+    let expected = ["+ /d/v", "+ /d/z", "+ /x", "- /d/a", "- /d/c", "M /", "M /d", "M /e"];
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn a_changed_file_is_told_once_with_a_name_that_it_has() {
+    let world = World::new();
+    let ns = &world.ns;
+    let (d, e) = (world.dir(Ino::ROOT, "d"), world.dir(Ino::ROOT, "e"));
+    // Each remembers a name that it has lost; the second has its other one in another directory.
+    let near = linked(&world, d, &["b"]);
+    ns.unlink(d, b"b").unwrap();
+    let far = world.file(e, "far");
+    ns.link(far, d, b"gone").unwrap();
+    ns.unlink(d, b"gone").unwrap();
+    let several = linked(&world, e, &["b", "c"]);
+    let first = take(&world, "1");
+    for file in [near, far, several] {
+        world.write(file, 0, &[piece(0, 10, 1)]);
+    }
+    ns.unlink(e, b"a").unwrap();
+    let expected = ["- /e/a", "M /d/a", "M /e", "M /e/c", "M /e/far"];
+    assert_eq!(diff(&world, first, Ino::ROOT), expected);
+    for unnamed in 1..3 {
+        let limits = Limits { unnamed, ..Limits::default() };
+        let mut found = told(&world, first, Ino::ROOT, limits);
+        found.sort();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn names_that_have_no_room_are_told_all_the_same_and_in_the_same_order() {
+    let world = World::new();
+    let ns = &world.ns;
+    let dirs: Vec<_> = (0..4).map(|n| world.dir(Ino::ROOT, &format!("d{n}"))).collect();
+    let files: Vec<_> = (0..10).map(|n| world.file(dirs[n % 4], &format!("f{n}"))).collect();
+    for (n, &file) in files.iter().enumerate() {
+        ns.link(file, dirs[n % 4], format!("l{n}").as_bytes()).unwrap();
+    }
+    let crowd = world.file(Ino::ROOT, "crowd");
+    for n in 0..100 {
+        ns.link(crowd, dirs[n % 4], format!("old{n}").as_bytes()).unwrap();
+    }
+    let first = take(&world, "1");
+    for (n, &file) in files.iter().enumerate() {
+        ns.unlink(dirs[n % 4], format!("l{n}").as_bytes()).unwrap();
+        ns.link(file, dirs[3 - n % 4], format!("m{n}").as_bytes()).unwrap();
+    }
+    for n in 0..100 {
+        ns.unlink(dirs[n % 4], format!("old{n}").as_bytes()).unwrap();
+        ns.link(crowd, dirs[n % 3], format!("new{n}").as_bytes()).unwrap();
+    }
+    let all = told(&world, first, Ino::ROOT, Limits::default());
+    assert_eq!(all, told(&world, first, Ino::ROOT, Limits::default()));
+    assert_eq!(all.iter().filter(|line| line.starts_with("R ")).count(), 10);
+    for sign in ["+ ", "- "] {
+        assert_eq!(all.iter().filter(|line| line.starts_with(sign)).count(), 100);
+    }
+    let little = told(&world, first, Ino::ROOT, Limits { link_bytes: 1000, unnamed: 1 });
+    let sorted = |lines: &[String]| {
+        let mut lines = lines.to_vec();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&little), sorted(&all));
+    let without_crowd = |lines: &[String]| -> Vec<String> {
+        lines.iter().filter(|l| !l.contains("old") && !l.contains("new")).cloned().collect()
+    };
+    assert_eq!(without_crowd(&little), without_crowd(&all));
+}
+
+/// Counts what is read from the store below.
+#[derive(Debug)]
+struct Counting {
+    inner: Arc<MemoryStore>,
+    read: AtomicUsize,
+}
+
+impl NamespaceReader for Counting {
+    fn get(&self, space: Space, key: &[u8]) -> StoreResult<Option<Bytes>> {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        self.inner.get(space, key)
+    }
+
+    fn page(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> StoreResult<Page> {
+        let page = self.inner.page(space, from, to, limit)?;
+        self.read.fetch_add(1 + page.items.len(), Ordering::Relaxed);
+        Ok(page)
+    }
+
+    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>> {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        self.inner.last(space, from, to)
+    }
+}
+
+impl NamespaceStore for Counting {
+    fn commit(&self, batch: Batch, durability: Durability) -> StoreResult<()> {
+        self.inner.commit(batch, durability)
+    }
+
+    fn sync(&self) -> StoreResult<()> {
+        self.inner.sync()
+    }
+
+    fn snapshot(&self) -> StoreResult<Box<dyn NamespaceReader>> {
+        self.inner.snapshot()
+    }
+
+    fn stored_bytes(&self) -> StoreResult<u64> {
+        self.inner.stored_bytes()
+    }
+
+    fn rest(&self) -> StoreResult<()> {
+        self.inner.rest()
+    }
+}
+
+#[test]
+fn the_cost_of_a_diff_grows_with_what_changed() {
+    let World { clock, store, ns } = World::new();
+    drop(ns);
+    let counting = Arc::new(Counting { inner: Arc::clone(&store), read: AtomicUsize::new(0) });
+    let options = NamespaceOptions { cached_inodes: 64, read_only: false };
+    let (below, time) = (Arc::clone(&counting), Arc::clone(&clock));
+    let ns = Namespace::open(below as Arc<dyn NamespaceStore>, time, options).unwrap();
+    let world = World { clock, store, ns };
+    let dir = world.dir(Ino::ROOT, "d");
+    let files: Vec<Ino> = (0..20_000).map(|n| world.file(dir, &format!("f{n}"))).collect();
+    for (n, &file) in files.iter().enumerate().take(100) {
+        world.ns.link(file, dir, format!("l{n}").as_bytes()).unwrap();
+    }
+    let first = take(&world, "1");
+    for (n, &file) in files.iter().enumerate().take(100) {
+        match n % 4 {
+            0 => drop(world.ns.unlink(dir, format!("f{n}").as_bytes()).unwrap()),
+            1 => drop(world.ns.link(file, dir, format!("m{n}").as_bytes()).unwrap()),
+            2 => drop(world.file(dir, &format!("new{n}"))),
+            _ => drop(world.write(file, 0, &[piece(0, 10, n as u64)])),
+        }
+    }
+    counting.read.store(0, Ordering::Relaxed);
+    let found = diff(&world, first, Ino::ROOT);
+    let read = counting.read.load(Ordering::Relaxed);
+    assert_eq!(found.len(), 101);
+    assert!(read < 10_000, "{read} reads for 100 changes");
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod versions;
 use compare::records;
 use ops::{Op, operation, operation_on_content};
 use pair::Pair;
-use reference::{Branch, Node, Outcome, Tree};
+use reference::{Branch, Links, Node, Outcome, Tree};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 

@@ -1,6 +1,10 @@
 //! Comparing everything that can be seen, and what is stored.
 
 use super::*;
+use crate::namespace::diff::Limits;
+
+/// What was told of a name: what happened, and its paths in both states.
+type Told = (ChangeKind, Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Pair {
     /// Compares everything that can be seen.
@@ -16,56 +20,75 @@ impl Pair {
         }
     }
 
-    /// From each snapshot to the next, and from the last to the live state.
+    /// From each state of a dataset to each later one, and from the origin of a clone to its states.
     pub(super) fn compare_diffs(&self) {
         let ns = &self.world.ns;
         for branch in self.branches() {
-            let root_of = |name: &str| ns.snapshot_root(branch.dataset, name).unwrap();
-            let mut states: Vec<_> =
-                branch.snapshots.iter().map(|(name, tree)| (root_of(name), tree)).collect();
-            states.push((ns.live_view(branch.dataset).unwrap().root(), &branch.tree));
-            for pair in states.windows(2) {
-                self.compare_diff(pair[0], pair[1]);
+            let snapshots = |branch: &Branch| -> Vec<(Ino, Tree)> {
+                let root_of = |name: &str| ns.snapshot_root(branch.dataset, name).unwrap();
+                let all = branch.snapshots.iter();
+                all.map(|(name, tree)| (root_of(name), tree.clone())).collect()
+            };
+            let mut states = Vec::new();
+            for other in self.branches() {
+                let named = |name: &String| branch.origin.as_ref() == Some(name);
+                let at = other.snapshots.iter().position(|(name, _)| named(name));
+                states.extend(at.map(|at| snapshots(other).swap_remove(at)));
+            }
+            states.extend(snapshots(branch));
+            states.push((ns.live_view(branch.dataset).unwrap().root(), branch.tree.clone()));
+            for (at, (older, old)) in states.iter().enumerate() {
+                for (newer, new) in &states[at + 1..] {
+                    // Also with room for little, so that names are looked for in several passes.
+                    let little = Limits { link_bytes: 300, unnamed: 1 };
+                    for limits in [Limits::default(), little] {
+                        self.compare_diff((*older, old), (*newer, new), limits);
+                    }
+                }
             }
         }
     }
 
-    pub(super) fn compare_diff(&self, (older, old): (Ino, &Tree), (newer, new): (Ino, &Tree)) {
+    fn compare_diff(&self, (older, old): (Ino, &Tree), (newer, new): (Ino, &Tree), limits: Limits) {
         let mut found: BTreeMap<Ino, Vec<Difference>> = BTreeMap::new();
         self.world
             .ns
-            .diff(older, newer, &mut |difference| {
+            .diff_within(older, newer, limits, &mut |difference| {
                 let object = Ino(difference.ino.object());
                 found.entry(object).or_default().push(difference.clone());
                 true
             })
             .unwrap();
+        let (old_links, new_links) = (old.links(), new.links());
         let objects: BTreeSet<_> = old.nodes.keys().chain(new.nodes.keys()).copied().collect();
         for object in objects {
             let named = |tree: &Tree| tree.nodes.get(&object).filter(|n| n.nlink > 0).cloned();
-            let found = found.remove(&object).unwrap_or_default();
-            let has = |change| found.iter().any(|difference| difference.change == change);
-            match (named(old), named(new)) {
-                (None, None) => assert_eq!(found, []),
-                (None, Some(_)) => assert!(has(ChangeKind::Added) && found.len() == 1),
-                (Some(_), None) => assert!(has(ChangeKind::Removed) && found.len() == 1),
-                (Some(before), Some(after)) => {
-                    let differs = before.slots != after.slots
-                        || before.xattrs != after.xattrs
-                        || before.entries != after.entries
-                        || (before.size, before.perm) != (after.size, after.perm);
-                    assert!(!differs || has(ChangeKind::Modified));
-                    if after.kind == FileKind::Directory {
-                        let (from, to) = (old.path_of(object), new.path_of(object));
-                        let moved = before.parent != after.parent
-                            || from.rsplit(|b| *b == b'/').next()
-                                != to.rsplit(|b| *b == b'/').next();
-                        assert_eq!(moved, has(ChangeKind::Renamed));
-                        for difference in &found {
-                            assert_eq!(difference.before.as_ref(), Some(&from));
-                            assert_eq!(difference.after.as_ref(), Some(&to));
-                        }
-                    }
+            let none = BTreeMap::new();
+            let before = old_links.get(&object).unwrap_or(&none);
+            let after = new_links.get(&object).unwrap_or(&none);
+            let mut told = found.remove(&object).unwrap_or_default();
+            let is_change = |difference: &Difference| difference.change == ChangeKind::Modified;
+            let changed: Vec<_> = told.extract_if(.., |d| is_change(d)).collect();
+            let mut told: Vec<_> =
+                told.into_iter().map(|found| (found.change, found.before, found.after)).collect();
+            told.sort();
+            assert_eq!(told, expected_moves(before, after));
+            let (Some(was), Some(is)) = (named(old), named(new)) else {
+                assert_eq!(changed, []);
+                continue;
+            };
+            let differs = was.slots != is.slots
+                || was.xattrs != is.xattrs
+                || was.entries != is.entries
+                || (was.size, was.perm) != (is.size, is.perm);
+            assert!(changed.len() <= 1 && (!differs || changed.len() == 1));
+            for difference in changed {
+                let path = difference.after.unwrap();
+                if is.kind == FileKind::Directory {
+                    assert_eq!(path, new.path_of(object));
+                    assert_eq!(difference.before, Some(old.path_of(object)));
+                } else {
+                    assert!(after.values().any(|after| *after == path));
                 }
             }
         }
@@ -153,6 +176,22 @@ impl Pair {
         };
         assert_eq!(ns.lookup(ino, b"..").unwrap().ino, above);
     }
+}
+
+/// What is to be told of an object's names, which are the paths by directory and name.
+fn expected_moves(before: &Links, after: &Links) -> Vec<Told> {
+    let gone = before.iter().filter(|(link, _)| !after.contains_key(*link));
+    let come = after.iter().filter(|(link, _)| !before.contains_key(*link));
+    let gone: Vec<_> = gone.map(|(_, path)| path.clone()).collect();
+    let come: Vec<_> = come.map(|(_, path)| path.clone()).collect();
+    if let ([from], [to]) = (&gone[..], &come[..]) {
+        return vec![(ChangeKind::Renamed, Some(from.clone()), Some(to.clone()))];
+    }
+    let gone = gone.into_iter().map(|path| (ChangeKind::Removed, Some(path), None));
+    let come = come.into_iter().map(|path| (ChangeKind::Added, None, Some(path)));
+    let mut all: Vec<_> = gone.chain(come).collect();
+    all.sort();
+    all
 }
 
 /// A space; in the head, which node wrote a record does not count.

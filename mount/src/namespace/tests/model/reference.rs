@@ -29,6 +29,9 @@ pub(super) struct Tree {
     pub(super) nodes: BTreeMap<Ino, Node>,
 }
 
+/// Names of an inode, with their paths.
+pub(super) type Links = BTreeMap<(Ino, Vec<u8>), Vec<u8>>;
+
 pub(super) type Outcome<T> = Result<T, &'static str>;
 
 impl Tree {
@@ -213,6 +216,20 @@ impl Tree {
     pub(super) fn path_of(&self, dir: Ino) -> Vec<u8> {
         let found = self.paths().into_iter().find(|(at, _)| *at == dir);
         found.map(|found| found.1).unwrap_or_else(|| b"/zoo".to_vec())
+    }
+
+    /// Every name of every inode, by its directory and what it is called there, with its path.
+    pub(super) fn links(&self) -> BTreeMap<Ino, Links> {
+        let mut links: BTreeMap<Ino, Links> = BTreeMap::new();
+        for (&dir, node) in self.nodes.iter().filter(|(_, node)| !node.entries.is_empty()) {
+            let path = self.path_of(dir);
+            let above = if path == b"/" { Vec::new() } else { path };
+            for (name, &ino) in &node.entries {
+                let path = [&above[..], b"/", name].concat();
+                links.entry(ino).or_default().insert((dir, name.clone()), path);
+            }
+        }
+        links
     }
 
     /// Paths of the directories that can be reached.
