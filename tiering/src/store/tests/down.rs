@@ -184,14 +184,15 @@ fn whoever_lost_the_place_copies_and_deletes_nothing_and_reads_on() {
 fn a_dead_segment_is_not_deleted_before_it_is_known_whose_the_place_is() {
     let mut scene = Scene::new(false, Duration::from_secs(20));
     let cold = scene.cold_block(1);
-    scene.volume.namespace.dead.lock().insert(cold.id);
-    scene.volume.store().free(&[cold.id]);
+    // What was seen at the claim is no leave any more.
     std::thread::sleep(crate::tier::owner::DELETE_LEAVE);
     // The look at the claims fails for good, nothing else does.
     (0..50).for_each(|_| {
         let fault = Fault::Error(crate::tier::FailureKind::Refused);
         scene.faulty.fail_next(Some(Op::List), "owner/", fault);
     });
+    scene.volume.namespace.dead.lock().insert(cold.id);
+    scene.volume.store().free(&[cold.id]);
     scene.volume.store().sweep().unwrap();
     let is_there = |scene: &Scene| scene.memory.keys().iter().any(|k| k.starts_with("segments/"));
     assert!(is_there(&scene));

@@ -92,10 +92,10 @@ struct World {
     first: Option<Ownership>,
 }
 
-/// Runs the parts in the order that `choices` says, and after that one after the other; returns
-/// between how many there was a choice at each step, and who won.
+/// Runs the parts in the order that `choose` says of a step and the number of those that may go;
+/// returns what was chosen of how many at each step, and who won.
 fn run(
-    choices: &[usize],
+    choose: &dyn Fn(usize, usize) -> usize,
     parts: &[Part],
     owned_before: bool,
 ) -> (Vec<(usize, usize)>, Vec<bool>, World) {
@@ -129,7 +129,7 @@ fn run(
             if alive.is_empty() {
                 break;
             }
-            let choice = choices.get(taken.len()).copied().unwrap_or(0);
+            let choice = choose(taken.len(), alive.len());
             taken.push((choice, alive.len()));
             let who = alive[choice];
             let future = running[who].as_mut().unwrap();
@@ -142,12 +142,23 @@ fn run(
     (taken, won, world)
 }
 
+/// So many orders, as chance has them.
+fn some_orders(parts: &[Part], count: u64, mut check: impl FnMut(&[bool], &World)) {
+    let mut chance = crate::tier::Jitter::seeded(1);
+    for _ in 0..count {
+        let random: Vec<u64> = (0..64).map(|_| chance.next_u64()).collect();
+        let (_, won, world) = run(&|step, of| random[step % 64] as usize % of, parts, true);
+        check(&won, &world);
+    }
+}
+
 /// Every order; `check` sees each outcome. Returns how many there were.
 fn all_orders(parts: &[Part], owned_before: bool, mut check: impl FnMut(&[bool], &World)) -> usize {
     let mut choices: Vec<usize> = Vec::new();
     let mut count = 0;
     loop {
-        let (taken, won, world) = run(&choices, parts, owned_before);
+        let (taken, won, world) =
+            run(&|step, _| choices.get(step).copied().unwrap_or(0), parts, owned_before);
         check(&won, &world);
         count += 1;
         // The next order: the last choice that can be another.
@@ -188,26 +199,22 @@ fn of_two_or_three_in_an_unclaimed_place_at_most_one_wins() {
 
 #[test]
 fn of_several_that_take_over_at_most_one_is_left_and_the_old_owner_never() {
-    let parts: [&[Part]; 3] = [
-        &[("a", true, 2), ("b", true, 1)],
-        // The old directory is mounted again at the same time.
-        &[("a", true, 2), ("first", false, 1)],
-        &[("a", true, 1), ("b", true, 1), ("first", false, 1)],
-    ];
-    for parts in parts {
-        let mut won_at_all = 0;
-        let count = all_orders(parts, true, |won, world| {
-            let owners = owners(world);
-            assert!(owners <= 1, "{won:?}");
-            let has_won = won.iter().any(|won| *won);
-            won_at_all += usize::from(has_won);
-            let first = world.first.as_ref().unwrap();
-            let first_owns =
-                first.look(&*world.memory, Duration::ZERO).now_or_never().unwrap().is_ok();
-            assert!(!(has_won && first_owns), "the old owner has lost: {won:?}");
-        });
-        assert!(won_at_all * 4 > count, "{won_at_all} of {count}");
+    let mut won_at_all = 0;
+    let mut check = |won: &[bool], world: &World| {
+        assert!(owners(world) <= 1, "{won:?}");
+        let has_won = won.iter().any(|won| *won);
+        won_at_all += u64::from(has_won);
+        let first = world.first.as_ref().unwrap();
+        let look = first.look(&*world.memory, Duration::ZERO).now_or_never().unwrap();
+        assert!(!(has_won && look.is_ok()), "the old owner has lost: {won:?}");
+    };
+    // The second: the old directory is mounted again at the same time.
+    for other in [("b", true, 1), ("first", false, 1)] {
+        all_orders(&[("a", true, 1), other], true, &mut check);
     }
+    let parts = [("a", true, 2), ("b", true, 2), ("first", false, 2)];
+    some_orders(&parts, 20_000, &mut check);
+    assert!(won_at_all > 5_000, "{won_at_all}");
 }
 
 #[test]
