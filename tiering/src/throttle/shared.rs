@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::tier::{FailureKind, Pauses, TierFailure};
+use crate::tier::{FailureKind, Pauses, TierFailure, is_retriable};
 
 use super::core::Core;
 use super::{Kind, MAX_WAITING, Outcome, Priority, Status, ThrottleConfig};
@@ -103,6 +103,18 @@ impl Throttle {
     /// Whether the store is known not to answer now.
     pub fn is_down(&self) -> bool {
         self.core.lock().is_down(self.inputs.clock.instant())
+    }
+
+    /// `result`, unless users are not to wait for a store that does not answer: what failed for one of
+    /// them then is not to be tried again.
+    pub(crate) fn verdict<T>(&self, priority: Priority, result: Result<T>) -> Result<T> {
+        let has_failed = matches!(&result, Err(error) if is_retriable(error));
+        if !has_failed || priority != Priority::UserRead {
+            return result;
+        }
+        let core = self.core.lock();
+        let refuses = core.config().fail_fast && core.is_down(self.inputs.clock.instant());
+        if refuses { Err(down()) } else { result }
     }
 
     /// What goes on.

@@ -64,7 +64,7 @@ impl Throttled {
         let permit = self.throttle.admit(self.priority, kind, bytes).await?;
         let result = call.await;
         permit.finish(outcome_of(&result));
-        result
+        self.throttle.verdict(self.priority, result)
     }
 }
 
@@ -191,7 +191,7 @@ impl Tier for Throttled {
         let result = self.inner.get(key).await;
         permit.resize(result.as_ref().map_or(0, |bytes| bytes.len() as u64));
         permit.finish(outcome_of(&result));
-        result
+        self.throttle.verdict(self.priority, result)
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
