@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::config::{ColdDown, ColdUrl, Config, FORMAT};
-use crate::failure::Explain;
+use crate::failure::{Explain, Failure};
 use crate::volume_dir::{VolumeDir, instance};
 
 pub mod contact;
@@ -185,7 +185,8 @@ pub fn open(config: &Config, terms: &Terms, runtime: &Runtime) -> anyhow::Result
     match make_contact(config, url, terms, &cold.ownership, runtime) {
         Ok(()) => {}
         Err(error) if terms.may_be_away && contact::is_absence(&error) => {
-            tracing::warn!("mounting without the cold tier: {error:#}");
+            let why = Failure::new(&error).message;
+            tracing::warn!("mounting without the cold tier: {why}");
             cold.is_away = true;
         }
         Err(error) => return Err(error),

@@ -155,6 +155,11 @@ impl Inner {
         if let Some(served) = self.read_unsealed(block, want, &mut tried) {
             return Ok(served);
         }
+        // One deadline for all that is tried.
+        let wait = match wait {
+            Wait::No => Wait::No,
+            wait => Wait::Until(self.cold_deadline(wait)?),
+        };
         match self.with_catalog(|catalog| catalog.lookup(block.id)) {
             Ok(Some(record)) => {
                 if let Some(served) = self.read_record(&record, block, want, wait, &mut tried)? {

@@ -197,8 +197,13 @@ impl Inner {
                     add(&self.counters.uploaded_bytes, record.len);
                     self.record_state(id);
                 }
+                let fails = self.table.fold(false, |found, other| found || other.failures > 0);
                 let mut wanted = self.wanted.lock();
                 (wanted.tier_failures, wanted.tier_retry_at) = (0, None);
+                if !fails {
+                    // What went wrong is over.
+                    wanted.last_error = None;
+                }
                 wanted.segments.remove(&id);
                 drop(wanted);
                 self.capacity.progressed();
