@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use crate::block::{BlockId, BlockRef};
+use crate::clock::Clock;
 use crate::error::Error;
-use crate::store::testing::{Volume, eventually, noise, soon};
+use crate::store::testing::{ShiftedClock, Volume, eventually, noise, soon};
 use crate::store::{BackupProof, Cancel, Job, Residence, StoreConfig, Watermarks};
 use crate::tier::{Memory, Tier};
 
@@ -84,12 +85,19 @@ fn copies_ahead_begin_at_their_mark() {
 
 #[test]
 fn what_comes_back_takes_the_place_of_what_is_colder_up_to_the_low_mark() {
-    let volume = volume(|config| config.watermarks = Some(marks(7 * MIB, 5 * MIB)));
+    let clock = Arc::new(ShiftedClock::default());
+    let time = Arc::clone(&clock) as Arc<dyn Clock>;
+    let volume = volume(|config| {
+        config.watermarks = Some(marks(7 * MIB, 5 * MIB));
+        config.clock = time;
+    });
     let cold = fill(&volume, 0..8);
     let ids: Vec<BlockId> = cold.iter().map(|block| block.id).collect();
     let proof = BackupProof::of_blocks(ids.iter().copied());
     volume.store().release(&ids, &proof, soon()).unwrap();
     fill(&volume, 8..30);
+    // What comes back later than the others were written is warmer than they are.
+    clock.advance(std::time::Duration::from_secs(10));
     let moved = volume.store().stage(&ids, soon(), &mut |_, _| ()).unwrap();
     assert_eq!((moved.blocks, moved.refused.len()), (8, 0));
     assert!(used(&volume) <= 5 * MIB, "{}", used(&volume));
