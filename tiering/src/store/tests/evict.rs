@@ -76,7 +76,10 @@ fn a_stage_that_fails_leaves_nothing_behind() {
         for _ in 0..passing {
             faulty.fail_next(Some(Op::GetRange), "", Fault::Delay(std::time::Duration::ZERO));
         }
-        faulty.fail_next(Some(Op::GetRange), "", Fault::Error(FailureKind::Unavailable));
+        // A frame that does not come, or comes damaged, is asked for once more.
+        for _ in 0..1 + passing / 2 {
+            faulty.fail_next(Some(Op::GetRange), "", Fault::Error(FailureKind::Unavailable));
+        }
         assert!(stage().is_err());
         let left: Vec<_> = std::fs::read_dir(volume.config.hot_dir.join("tmp")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
