@@ -17,6 +17,9 @@ const TOLD: &str = "FIRN_TIERS_SERVE";
 /// How long the store may take to start or to heed a plan.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Requests that went wrong of which a failed test tells.
+const SHOWN: usize = 40;
+
 /// The process that serves when it is told to; a test that passes otherwise.
 #[test]
 fn serves_when_told() {
@@ -141,6 +144,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+            let wrong: Vec<&str> = log.lines().filter(|line| !line.ends_with(" None")).collect();
+            let last = &wrong[wrong.len().saturating_sub(SHOWN)..];
+            eprintln!("--- what went wrong at the store ---\n{}", last.join("\n"));
+        }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();

@@ -416,6 +416,11 @@ fn kind_of_generic(error: &object_store::Error, text: &str) -> FailureKind {
         }
         source = cause.source();
     }
-    // A 200 whose body is an error ("InternalError", "SlowDown") has no status in its text.
-    if text.contains("error response") { FailureKind::Unavailable } else { FailureKind::Rejected }
+    // A 200 whose body is an error ("InternalError", "SlowDown") has no status in its text; one whose
+    // body does not parse was damaged on its way, or comes from something in between.
+    match text {
+        _ if text.contains("error response") => FailureKind::Unavailable,
+        _ if text.contains("Got invalid ") => FailureKind::BadBody,
+        _ => FailureKind::Rejected,
+    }
 }

@@ -78,6 +78,19 @@ async fn throttling_resets_and_short_bodies_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_does_not_parse_is_asked_for_again() {
+    let listing = "<ListBucketResult><KeyCount>1</KeyCount><IsTruncated>false</IsTruncated>\
+                   <Contents><Key>v/k</Key><LastModified>2026-11-20T16:00:00.000Z</LastModified>\
+                   <Size>3</Size><ETag>&quot;e&quot;</ETag></Contents></ListBucketResult>";
+    let wrong = listing.replace("</KeyCount>", "</KeyC5unt>");
+    let answers = vec![answer("200 OK", "", &wrong), answer("200 OK", "", listing)];
+    let script = Script::of(answers);
+    let listed = script.tier().list("", None, 9).await.unwrap();
+    assert_eq!((listed.len(), listed[0].key.as_str()), (1, "k"));
+    assert_eq!(script.seen().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_ends_early_is_never_taken_for_the_whole() {
     let short = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n".to_owned()
         + META
