@@ -2,7 +2,7 @@
 //! good days and on bad ones: the bound is kept, no write fails, everything comes back.
 //!
 //! `FIRN_TIERS_BYTES` is the size of the large tree (1 GiB without it); the others have a third of
-//! that, 384 MiB at least.
+//! that, 512 MiB at least.
 
 mod bad_days;
 mod intake;
