@@ -1,8 +1,8 @@
 //! A volume with a small hot tier and an S3 cold tier, under more data than the hot tier holds, on
 //! good days and on bad ones: the bound is kept, no write fails, everything comes back.
 //!
-//! `FIRN_TIERS_BYTES` is the size of the large tree (1 GiB without it); the others have a third of
-//! that, 512 MiB at least.
+//! `FIRN_TIERS_BYTES` is the size of the large tree (2 GiB without it); those of bad days have 512 MiB,
+//! or as much as that.
 
 mod bad_days;
 mod intake;
@@ -34,12 +34,12 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of the large tree.
 fn large_bytes() -> u64 {
     let wanted = std::env::var("FIRN_TIERS_BYTES").ok();
-    wanted.map_or(1 << 30, |bytes| bytes.parse().expect("FIRN_TIERS_BYTES is a number"))
+    wanted.map_or(2 << 30, |bytes| bytes.parse().expect("FIRN_TIERS_BYTES is a number"))
 }
 
 /// Bytes of a tree that still is more than the hot tier holds.
 fn small_bytes() -> u64 {
-    (large_bytes() / 3).max(512 << 20)
+    large_bytes().min(512 << 20)
 }
 
 /// A mounted volume over a store in a process of its own, and a tree to go in.
