@@ -34,6 +34,9 @@ use crate::mix::ByMix;
 /// Answers of a strategy that name nothing resident, in a row, before its cache stops asking.
 const MOST_STRANGERS: u32 = 64;
 
+/// The largest capacity, in bytes: sums of what fits and one more item never overflow.
+const MOST_CAPACITY: u64 = 1 << 62;
+
 /// What was done to an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -170,20 +173,22 @@ impl Score {
 
     fn add(&mut self, request: &Request, served: Served) {
         self.evicted += served.evicted;
-        self.evicted_bytes += served.evicted_bytes;
+        self.evicted_bytes = self.evicted_bytes.saturating_add(served.evicted_bytes);
         if request.op != Op::Read {
             return;
         }
         self.requests += 1;
-        self.bytes += request.bytes;
+        self.bytes = self.bytes.saturating_add(request.bytes);
         match served.outcome {
             Outcome::Hit => {
                 self.hits += 1;
-                self.hit_bytes += request.bytes;
+                self.hit_bytes = self.hit_bytes.saturating_add(request.bytes);
             }
-            Outcome::Admitted => self.recalled_bytes += request.charge(),
+            Outcome::Admitted => {
+                self.recalled_bytes = self.recalled_bytes.saturating_add(request.charge());
+            }
             Outcome::Bypassed => {
-                self.recalled_bytes += request.bytes;
+                self.recalled_bytes = self.recalled_bytes.saturating_add(request.bytes);
                 self.bypassed += 1;
             }
         }
@@ -230,10 +235,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache that admits at the first read.
+    /// An empty cache that admits at the first read. No capacity exceeds 2^62 bytes.
     pub fn new(capacity_bytes: u64) -> Self {
         Self {
-            capacity: capacity_bytes,
+            capacity: capacity_bytes.min(MOST_CAPACITY),
             used: 0,
             sizes: HashMap::default(),
             admit_on: 1,
@@ -293,8 +298,8 @@ impl Cache {
 
     /// Changes the capacity; what does not fit any more leaves.
     pub fn resize(&mut self, capacity_bytes: u64, now_ms: u64, strategy: &mut dyn Strategy) {
-        self.capacity = capacity_bytes;
-        strategy.resize(capacity_bytes);
+        self.capacity = capacity_bytes.min(MOST_CAPACITY);
+        strategy.resize(self.capacity);
         let mut served = Served { outcome: Outcome::Bypassed, evicted: 0, evicted_bytes: 0 };
         if !self.make_room(0, now_ms, strategy, &mut served) {
             self.retain(|_| false, strategy);
@@ -370,7 +375,7 @@ impl Cache {
             match self.drop_item(victim, strategy) {
                 Some(size) => {
                     served.evicted += 1;
-                    served.evicted_bytes += size;
+                    served.evicted_bytes = served.evicted_bytes.saturating_add(size);
                 }
                 None => {
                     strategy.removed(victim);

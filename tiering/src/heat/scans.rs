@@ -245,7 +245,7 @@ impl Client {
         } else if first > most && self.returns <= FEW_RETURNS && self.warm <= FEW_WARM {
             self.scans_since_ms = Some(self.last_ms);
             let items = self.sample.iter().map(|&mixed| unmix(mixed)).collect();
-            let recently_ms = self.last_ms.saturating_sub(2 * config.window_ms);
+            let recently_ms = self.last_ms.saturating_sub(config.window_ms.saturating_mul(2));
             return Class::ScanBegins { items, since_ms: self.first_ms.max(recently_ms) };
         }
         Class::Use

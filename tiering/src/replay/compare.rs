@@ -138,7 +138,7 @@ fn bound_row(trace: &[Request], capacity: u64, footprint: u64, measured_from_ms:
     let mut score = Score { hits: most.hits, hit_bytes: most.hit_bytes, ..Score::default() };
     for request in trace.iter().filter(measured) {
         score.requests += 1;
-        score.bytes += request.bytes;
+        score.bytes = score.bytes.saturating_add(request.bytes);
     }
     score.recalled_bytes = score.bytes.saturating_sub(score.hit_bytes);
     row("bound", capacity, footprint, score)

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use super::{Op, Request, Strategy};
+use super::{MOST_CAPACITY, Op, Request, Strategy};
 use crate::mix::ByMix;
 
 /// The position of a read that never comes. Finite, so that of two such items the larger goes first.
@@ -54,7 +54,7 @@ impl Offline {
     pub fn new(trace: &[Request], capacity_bytes: u64, goal: Goal) -> Self {
         Self {
             goal,
-            capacity: capacity_bytes,
+            capacity: capacity_bytes.min(MOST_CAPACITY),
             used: 0,
             next: next_reads(trace),
             at: 0,
@@ -153,7 +153,7 @@ impl Strategy for Offline {
     }
 
     fn resize(&mut self, capacity_bytes: u64) {
-        self.capacity = capacity_bytes;
+        self.capacity = capacity_bytes.min(MOST_CAPACITY);
     }
 }
 

@@ -2,7 +2,7 @@
 //! 2023), with sizes: queues are bounded in bytes, not in items.
 
 use super::lists::Lists;
-use super::{Op, Request, Strategy};
+use super::{MOST_CAPACITY, Op, Request, Strategy};
 
 const SMALL: usize = 0;
 const MAIN: usize = 1;
@@ -32,7 +32,7 @@ pub struct S3Fifo {
 impl S3Fifo {
     /// For a cache of so many bytes.
     pub fn new(capacity_bytes: u64) -> Self {
-        Self { queues: Lists::new(), capacity: capacity_bytes, doomed: None }
+        Self { queues: Lists::new(), capacity: capacity_bytes.min(MOST_CAPACITY), doomed: None }
     }
 
     /// Items that are remembered without being resident.
@@ -147,7 +147,7 @@ impl Strategy for S3Fifo {
     }
 
     fn resize(&mut self, capacity_bytes: u64) {
-        self.capacity = capacity_bytes;
+        self.capacity = capacity_bytes.min(MOST_CAPACITY);
         self.trim_ghosts();
     }
 }

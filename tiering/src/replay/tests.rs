@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
+
+use super::trace::tests::any_request;
 use super::*;
 
 /// A read of the whole of an item, `at` seconds after the start.
@@ -158,6 +161,30 @@ fn strategies_and_the_cache_agree_on_what_is_resident() {
             assert!(a.used_bytes() <= 50 && b.used_bytes() <= 50);
             assert_eq!(s3.resident_bytes(), a.used_bytes());
             assert_eq!(a.sizes.values().sum::<u64>(), a.used_bytes());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_trace_makes_a_replay_panic(
+        mut trace in prop::collection::vec(any_request(), 1..80),
+        capacity in any::<u64>(),
+        small in any::<bool>(),
+    ) {
+        // Few items, or none would come again.
+        trace.iter_mut().for_each(|request| request.item %= 8);
+        let capacity = if small { capacity % 1000 } else { capacity };
+        let mut strategies = baselines(&trace);
+        strategies.push(Contender::new(|capacity| {
+            let config = GuardrailConfig { most_items: 3, ..GuardrailConfig::default() };
+            Guarded::new(Lru::new(), Lru::new(), capacity, config)
+        }));
+        for row in report(&trace, &[capacity], &strategies, 0).rows {
+            prop_assert!((0.0..=1.0).contains(&row.hit_ratio), "{row:?}");
+            prop_assert!(row.score.hits <= row.score.requests);
         }
     }
 }
