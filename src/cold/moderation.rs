@@ -9,13 +9,13 @@ use crate::policy::settings::Throttle;
 impl ColdTier {
     /// Moderates the store as the policy says, from now on.
     pub fn moderate(&self, policy: &Throttle) -> anyhow::Result<()> {
-        let config = settings(policy, self.throttle().config()).context("throttle")?;
+        let config = settings(policy, &self.throttle().config()).context("throttle")?;
         Ok(self.throttle().set_config(config)?)
     }
 }
 
 /// `before` with what the policy says.
-fn settings(policy: &Throttle, before: ThrottleConfig) -> anyhow::Result<ThrottleConfig> {
+fn settings(policy: &Throttle, before: &ThrottleConfig) -> anyhow::Result<ThrottleConfig> {
     let slots = policy.timetable.iter().map(|slot| (u32::from(slot.minute) * 60, slot.rate.0));
     let timetable = match policy.timetable.is_empty() {
         true => Timetable::new(policy.rate.0.map(|rate| (0, Some(rate))))?,
@@ -25,7 +25,7 @@ fn settings(policy: &Throttle, before: ThrottleConfig) -> anyhow::Result<Throttl
         timetable,
         latency_target: policy.latency_target.map(|period| period.0),
         back_off: policy.back_off,
-        ..before
+        ..before.clone()
     })
 }
 
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_timetable_comes_before_the_rate_and_nothing_is_no_cap() {
-        let of = |policy: &Throttle| settings(policy, ThrottleConfig::default());
+        let of = |policy: &Throttle| settings(policy, &ThrottleConfig::default());
         let none = Throttle::default();
         assert_eq!(of(&none).unwrap(), ThrottleConfig::default());
         let rate = Throttle { rate: Rate(Some(1 << 20)), ..none };

@@ -102,7 +102,7 @@ impl Waiters {
 /// Starts what may run now; each that ends starts what comes after it.
 fn start(runtime: &Handle, turns: &Arc<Mutex<Turns<Work>>>) {
     loop {
-        let Some((user, Work(job, ticket))) = turns.lock().next() else { return };
+        let Some((user, Work(job, ticket))) = turns.lock().take_turn() else { return };
         let (runtime_of_job, turns_of_job) = (runtime.clone(), Arc::clone(turns));
         runtime.spawn_blocking(move || {
             let place = Place { turns: turns_of_job, runtime: runtime_of_job, user };

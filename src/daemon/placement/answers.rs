@@ -73,7 +73,7 @@ impl PlacementAnswers<'_> {
             TierAct::Du { files, depth } => du::du(self.parts, &files, depth, out),
             TierAct::Pins(files) => find::pins(self.parts, &files, out),
             TierAct::Stage(staging) => self.stage(&staging, out),
-            TierAct::Jobs => self.send_jobs(self.parts.placement.jobs.list(), out),
+            TierAct::Jobs => self.send_jobs(&self.parts.placement.jobs.list(), out),
             TierAct::Cancel { job } => {
                 let dropped = self.parts.placement.jobs.cancel(job);
                 if dropped.is_empty()
@@ -82,13 +82,13 @@ impl PlacementAnswers<'_> {
                     return Err(anyhow!("job {job} does not wait"))
                         .hint("what runs is finished; `firn tier jobs` lists what waits");
                 }
-                self.send_jobs(dropped, out)
+                self.send_jobs(&dropped, out)
             }
             TierAct::Trace => self.trace(out),
         }
     }
 
-    fn send_jobs(&self, entries: Vec<Entry>, out: &mut Outbox) -> anyhow::Result<()> {
+    fn send_jobs(&self, entries: &[Entry], out: &mut Outbox) -> anyhow::Result<()> {
         let now_s = self.parts.placement.now_s();
         entries.iter().try_for_each(|entry| Ok(out.item(&job_line(entry, now_s))?))
     }

@@ -43,7 +43,7 @@ struct State {
 impl State {
     fn call(&mut self) -> bool {
         let before = self.called.len();
-        while let Some((_, ticket)) = self.turns.next() {
+        while let Some((_, ticket)) = self.turns.take_turn() {
             self.called.insert(ticket);
         }
         self.called.len() > before

@@ -98,7 +98,7 @@ impl<T> Turns<T> {
     }
 
     /// What may run now, if anything may; it counts as running until [`Turns::leave`].
-    pub fn next(&mut self) -> Option<(u32, T)> {
+    pub fn take_turn(&mut self) -> Option<(u32, T)> {
         if self.total >= self.width {
             return None;
         }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn drain(turns: &mut Turns<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| turns.next().map(|(_, item)| item)).collect()
+        std::iter::from_fn(|| turns.take_turn().map(|(_, item)| item)).collect()
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(turns.remove(1, Lane::First, |n| *n == 10), Some(10));
         assert_eq!(turns.remove(1, Lane::First, |n| *n == 10), None);
         assert_eq!(turns.remove(1, Lane::First, |n| *n == 11), Some(11));
-        assert_eq!((turns.waiting(), turns.next()), (0, None));
+        assert_eq!((turns.waiting(), turns.take_turn()), (0, None));
         turns.push(1, Lane::First, 12);
         assert_eq!(drain(&mut turns), [12]);
     }
