@@ -19,7 +19,7 @@ const KIND: Kind =
     Kind { tag: *b"nsmf", name: "namespace manifest", version: 1, max_plain_len: 256 << 20 };
 
 /// Times that an object is read before it counts as damaged.
-const FETCHES: usize = 3;
+pub(super) const FETCHES: usize = 3;
 
 const SEQUENCE_AT: usize = 0;
 const TIME_AT: usize = SEQUENCE_AT + 8;

@@ -10,6 +10,7 @@ use firn_tiering::tier::Tier;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::manifest::FETCHES;
 use super::piece::{Piece, PieceRef};
 use super::{BackupError, BackupReport, BackupResult};
 
@@ -24,8 +25,12 @@ pub(super) async fn put_verified(tier: &dyn Tier, key: &str, bytes: Bytes) -> Ba
         }
         other => other?,
     }
-    if tier.get(key).await? == bytes {
-        return Ok(());
+    // A damaged answer is not a damaged object: asked again before it is judged.
+    for _ in 0..FETCHES {
+        if tier.get(key).await? == bytes {
+            return Ok(());
+        }
+        tracing::warn!(key, "read back different");
     }
     // Damaged on its way there: the next attempt must not find it and call it done.
     let _ = tier.delete(key).await;

@@ -224,13 +224,26 @@ fn bytes_that_are_damaged_on_their_way_are_noticed() {
 fn a_piece_read_back_wrong_is_no_backup() {
     let bench = Bench::new();
     bench.put(Space::Head, &head_key(7, 1), b"x");
-    bench.tier.fail_next(Some(Op::Get), piece::PREFIX, Fault::Corrupt);
+    for _ in 0..manifest::FETCHES {
+        bench.tier.fail_next(Some(Op::Get), piece::PREFIX, Fault::Corrupt);
+    }
     assert!(matches!(bench.backup.run(), Err(BackupError::NotVerified(_))));
     assert_eq!(bench.keys(manifest::PREFIX), [""; 0]);
     assert_eq!(bench.backup.status().last, None);
     assert!(bench.backup.status().failure.is_some());
     bench.backup.run().unwrap();
     assert_eq!(bench.backup.status().failure, None);
+}
+
+#[test]
+fn a_wrong_answer_is_not_a_wrong_piece() {
+    let bench = Bench::new();
+    bench.put(Space::Head, &head_key(7, 1), b"x");
+    bench.tier.fail_next(Some(Op::Get), piece::PREFIX, Fault::Corrupt);
+    bench.tier.fail_next(Some(Op::Get), manifest::PREFIX, Fault::Truncate);
+    bench.backup.run().unwrap();
+    assert_eq!(bench.backup.status().failure, None);
+    assert_eq!(bench.recovered().unwrap().0, bench.content());
 }
 
 #[test]
