@@ -12,10 +12,10 @@ use firn_tiering::ReadAhead;
 use parking_lot::Mutex;
 
 /// How far reads of one stream are out of order.
-const DISORDER: u64 = 2 << 20;
+const DISORDER: u64 = 4 << 20;
 
 /// Reads of which is remembered that they were noted.
-const RECENT: usize = 8;
+const RECENT: usize = 16;
 
 /// Reads this short are the program's own; longer ones are, or may be, the kernel's read-ahead.
 const SHORT_READ: u64 = 64 << 10;

@@ -40,6 +40,8 @@ pub struct MountOptions {
     /// Threads that read requests; each holds one request of up to 1 MiB.
     pub threads: usize,
     /// How far the kernel reads ahead, in KiB; raised only by root, 0 leaves the kernel's default.
+    /// Several requests of 1 MiB at a time are decoded beside each other, and hide how long each
+    /// takes to be handed about; more than that only fills the page cache.
     pub readahead_kib: u32,
 }
 
@@ -58,7 +60,7 @@ impl MountOptions {
             sync: false,
             cache: CacheMode::Writeback,
             threads: 4,
-            readahead_kib: 1024,
+            readahead_kib: 4096,
         }
     }
 
