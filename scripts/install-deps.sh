@@ -4,6 +4,7 @@
 #   scripts/install-deps.sh build   a C compiler for the bundled codecs
 #   scripts/install-deps.sh test    what the test rings run on a mount
 #   scripts/install-deps.sh bench   what the benchmark runs on a mount
+#   scripts/install-deps.sh eval    what reads the traces that the classifier is evaluated on
 set -euo pipefail
 
 packages() {
@@ -12,7 +13,8 @@ packages() {
         build) echo gcc g++ make pkg-config cmake ;;
         test) echo fuse3 rsync acl attr fio git sqlite3 python3 stress-ng libacl1-dev strace procps systemd xfsprogs e2fsprogs ;;
         bench) echo fuse3 rsync fio python3 ;;
-        *) echo "usage: $0 run|build|test|bench" >&2; exit 2 ;;
+        eval) echo python3 xz-utils ;;
+        *) echo "usage: $0 run|build|test|bench|eval" >&2; exit 2 ;;
     esac
 }
 

@@ -12,6 +12,7 @@ pub mod check;
 pub mod datasets;
 pub mod diff;
 pub mod escape;
+pub mod evaluation;
 pub mod explain;
 pub mod files;
 pub mod model;

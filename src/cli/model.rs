@@ -14,6 +14,8 @@ use crate::report;
 use crate::report::model::ModelReport;
 use crate::volume_dir;
 
+mod eval;
+
 /// Look at and control the classifier that says which files will be used again
 ///
 /// It learns from the volume's own history, decides where the policy's mode is ml, and is switched
@@ -30,6 +32,7 @@ enum ModelVerb {
     Status(OnVolume),
     /// Train one now from what is known; it takes over when it does well on later time
     Train(OnVolume),
+    Eval(eval::Eval),
     /// Go back to the one before
     Rollback(OnVolume),
     /// Have the age decide alone, until it is switched on again
@@ -54,6 +57,7 @@ impl Model {
         let (act, on) = match self.verb {
             ModelVerb::Status(on) => (ModelAct::Status, on),
             ModelVerb::Train(on) => (ModelAct::Train, on),
+            ModelVerb::Eval(eval) => return eval.run(),
             ModelVerb::Rollback(on) => (ModelAct::Rollback, on),
             ModelVerb::Off(on) => (ModelAct::Switch { on: false }, on),
             ModelVerb::On(on) => (ModelAct::Switch { on: true }, on),
