@@ -32,3 +32,6 @@ pub use registry::{MODEL_FILE, Registry, State, Version};
 pub use samples::{Limits, Outcome, Sample, Samples};
 pub use strategy::ModelStrategy;
 pub use train::{AgeRule, Report, Trained, Why, train};
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,7 @@ fn known_before<'a, 'b>(
 }
 
 /// What may be learned from, and the latest samples; a horizon lies between.
-fn split<'a, 'b>(
+pub(super) fn split<'a, 'b>(
     samples: &'b [&'a Sample],
     horizon_ms: u64,
 ) -> (&'b [&'a Sample], &'b [&'a Sample]) {
