@@ -111,11 +111,11 @@ fn kill_at(steps: impl Iterator<Item = Step>) {
         let dir = step.name();
         let mut expected = Expected::new();
         // What an earlier step left may already lead there.
-        if volume.try_mount(&[("FIRN_FAILPOINT", step.name())]).is_ok() {
-            if let Some(written) = write(&volume, dir) {
-                expected = written;
-                moves(&mut volume, dir, &mut expected);
-            }
+        if volume.try_mount(&[("FIRN_FAILPOINT", step.name())]).is_ok()
+            && let Some(written) = write(&volume, dir)
+        {
+            expected = written;
+            moves(&mut volume, dir, &mut expected);
         }
         assert!(volume.has_ended(), "{} was not reached: {}", step.name(), volume.log());
         volume.kill();
