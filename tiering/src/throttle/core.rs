@@ -24,6 +24,9 @@ const READ_WEIGHT: u64 = 16;
 /// one travels while the other is being answered.
 const LEAST_FOR_USERS: u64 = (8 << 20) + 2 * REQUEST_COST;
 
+/// A request that was given up after so long had no answer.
+const LONG_WAIT: Duration = Duration::from_secs(2);
+
 /// An answer may take this many times what was expected before it counts as missing.
 const OVERDUE: f64 = 8.0;
 
@@ -59,6 +62,9 @@ pub(super) struct Core {
     /// Somebody waits for what the background does.
     is_hurried: bool,
     heard_at: Instant,
+    /// When the first request was sent that somebody gave up after a while, with no answer to any
+    /// since.
+    unanswered_since: Option<Instant>,
     next_id: u64,
     /// What held the first back that waits, and until when at most.
     blocked: (Limit, Option<Instant>),
@@ -81,6 +87,7 @@ impl Core {
             paused_until: None,
             is_hurried: false,
             heard_at: now,
+            unanswered_since: None,
             next_id: 0,
             blocked: (Limit::Nothing, None),
             config,
@@ -273,6 +280,7 @@ impl Core {
             return;
         }
         self.heard_at = now;
+        self.unanswered_since = None;
         if has_changed {
             self.window.restart(&self.config);
         }
@@ -309,6 +317,10 @@ impl Core {
         if let Some(flight) = self.flights.remove(&id) {
             self.count_out(&flight);
             self.breaker.forget(now, id);
+            let waited = now.saturating_duration_since(flight.since);
+            if waited >= LONG_WAIT && self.heard_at <= flight.since {
+                self.unanswered_since.get_or_insert(flight.since);
+            }
         } else {
             self.queue.remove(id);
         }
@@ -326,6 +338,13 @@ impl Core {
         since(oldest.since) > patience && since(self.heard_at) > patience
     }
 
+    /// Whether whoever asked lately got no answer, although nobody asks now. Says nothing about the
+    /// next request, which must be let through to find out.
+    fn seems_silent(&self, now: Instant) -> bool {
+        let silent_for = self.unanswered_since.map(|at| now.saturating_duration_since(at));
+        silent_for.is_some_and(|time| time > self.config.silence) || self.is_silent(now)
+    }
+
     /// Whether the store is known not to answer.
     pub(super) fn is_down(&self, now: Instant) -> bool {
         self.breaker.is_failing() || self.is_silent(now)
@@ -338,11 +357,11 @@ impl Core {
 
     pub(super) fn status(&mut self, now: Instant) -> Status {
         let limited_by = match self.blocked.0 {
-            Limit::Window if self.is_silent(now) => Limit::Silent,
+            Limit::Window if self.seems_silent(now) => Limit::Silent,
             _ if self.queue.len() > 0 => self.blocked.0,
             _ if self.paused_until.is_some_and(|until| until > now) => Limit::RetryAfter,
             _ if self.breaker.is_failing() => Limit::Failing,
-            _ if self.is_silent(now) => Limit::Silent,
+            _ if self.seems_silent(now) => Limit::Silent,
             _ => Limit::Nothing,
         };
         let micros = |seconds: f64| (seconds * 1e6) as u64;
@@ -364,7 +383,7 @@ impl Core {
             foreground_p95_us: self.foreground.p95().map(|(p95, _)| micros(p95)),
             foreground_baseline_us: self.foreground.p95().map(|(_, baseline)| micros(baseline)),
             io_pressure_percent: self.foreground.pressure(),
-            is_down: self.is_down(now),
+            is_down: self.is_down(now) || self.seems_silent(now),
         };
         status.reason = reason(&status);
         status

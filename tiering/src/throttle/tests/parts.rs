@@ -147,6 +147,25 @@ fn silence_is_noticed_and_named() {
 }
 
 #[test]
+fn requests_that_are_given_up_tell_of_silence_and_bar_nobody() {
+    let now = start();
+    let mut core = Core::new(ThrottleConfig::default(), now);
+    let quick = go(&mut core, now, Priority::UserRead).unwrap();
+    core.abandon(now + SECOND, quick);
+    assert!(!core.status(now + 60 * SECOND).is_down, "somebody changed their mind");
+    for second in [60, 64, 68] {
+        let id = go(&mut core, now + SECOND * second, Priority::UserRead).unwrap();
+        core.abandon(now + SECOND * (second + 3), id);
+    }
+    let later = now + 72 * SECOND;
+    assert!(core.status(later).is_down && core.status(later).limited_by == Limit::Silent);
+    assert!(!core.is_down(later), "the next one may go");
+    let id = go(&mut core, later, Priority::UserRead).unwrap();
+    core.finish(later + MS, id, Outcome::Done);
+    assert!(!core.status(later + MS).is_down);
+}
+
+#[test]
 fn users_do_not_wait_for_what_the_background_has_in_flight() {
     let now = start();
     let mut core = Core::new(ThrottleConfig::default(), now);
