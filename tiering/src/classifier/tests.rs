@@ -47,7 +47,7 @@ fn what_is_there_to_learn_is_learned_and_judged_on_later_time() {
     assert!(reason.feature == "idle" && reason.effect < 0.0, "{reason:?}");
     features[IDLE_AT] = 1.0;
     let warm = model.predict(&features);
-    assert_eq!((warm.decision, warm.reuse), (Decision::Reused, true));
+    assert!(warm.reuse && warm.decision != Decision::StaysCold && warm.p_reuse > 0.7, "{warm:?}");
 }
 
 #[test]
