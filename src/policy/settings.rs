@@ -460,7 +460,7 @@ mod tests {
         let marks = HotTier::default().marks(1000);
         assert_eq!(
             marks,
-            Marks { capacity: 1000, high: 900, low: 800, copy_ahead: 500, reserve: 50 }
+            Marks { capacity: 1000, high: 900, low: 800, copy_ahead: 0, reserve: 50 }
         );
         let mixed = HotTier {
             capacity: Some(Size(600)),

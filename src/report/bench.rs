@@ -58,6 +58,6 @@ mod tests {
         let row = |value| Row { work: "w".to_owned(), value, unit: "ms".to_owned(), count: 1 };
         let report = Report { rows: vec![row(0.125), row(1234.5)], ..Report::default() };
         let text = report.text();
-        assert!(text.contains("0.13") && text.contains("1234  ms"), "{text}");
+        assert!(text.contains("0.12") && text.contains("1234  ms"), "{text}");
     }
 }

@@ -89,11 +89,12 @@ fn the_order_is_the_policys() {
 fn copies_are_made_ahead_of_need() {
     let files: Vec<Candidate> =
         (1..=4).map(|ino| Candidate { heat: ino as f32, ..file(ino, 60 * MIB) }).collect();
-    let plan = planned("", &usage(700, 600), &files);
+    let text = "[tier.hot]\ncopy_ahead = '50%'";
+    let plan = planned(text, &usage(700, 600), &files);
     assert_eq!(done(&plan), [(1, "copy-ahead"), (2, "copy-ahead")]);
     assert_eq!((plan.totals.freed_bytes, plan.totals.transfer_bytes), (0, 120 * MIB));
     // What goes is copied as well, and needs no second copy.
-    let plan = planned("", &usage(910, 650), &files);
+    let plan = planned(text, &usage(910, 650), &files);
     assert_eq!(done(&plan), [(1, "demote"), (2, "demote"), (3, "copy-ahead")]);
     assert_eq!(
         plan.skipped,
@@ -102,7 +103,7 @@ fn copies_are_made_ahead_of_need() {
     // A copy that is there costs nothing to go.
     let dual: Vec<Candidate> =
         files.iter().map(|one| Candidate { cold_bytes: 60 * MIB, ..one.clone() }).collect();
-    let plan = planned("", &usage(910, 0), &dual);
+    let plan = planned(text, &usage(910, 0), &dual);
     assert_eq!((plan.totals.freed_bytes, plan.totals.transfer_bytes), (120 * MIB, 0));
     assert_eq!((plan.totals.requests, plan.moves[0].transfer_bytes), (0, 0));
 }

@@ -190,7 +190,10 @@ impl Cold {
         let cover = self.cover(segment, range, Purpose::Demand, deadline)?;
         match self.collect(&cover, range, deadline) {
             // Another's request failed, or its reader gave it up.
-            Err(_) if cover.0.iter().any(|(flight, own)| !own && flight.has_failed()) => {
+            Err(_)
+                if self.clock.instant() < deadline
+                    && cover.0.iter().any(|(flight, own)| !own && flight.has_failed()) =>
+            {
                 let cover = self.cover(segment, range, Purpose::Demand, deadline)?;
                 self.collect(&cover, range, deadline)
             }

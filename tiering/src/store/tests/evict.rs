@@ -81,6 +81,8 @@ fn a_stage_that_fails_leaves_nothing_behind() {
             faulty.fail_next(Some(Op::GetRange), "", Fault::Error(FailureKind::Unavailable));
         }
         assert!(stage().is_err());
+        // Who asked twice and who did not is left open.
+        faulty.reconnect();
         let left: Vec<_> = std::fs::read_dir(volume.config.hot_dir.join("tmp")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(volume.store().usage().hot_bytes, before);
