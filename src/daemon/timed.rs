@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use firn_tiering::encode::EncodeMemory;
 use firn_tiering::throttle::Throttle;
-use firn_tiering::{BlockId, BlockRef, BlockStore, Blocks, Clock, Result, Wait};
+use firn_tiering::{
+    BlockId, BlockRef, BlockStore, Blocks, Clock, Intent, ReadAhead, Result, Served, Wait,
+};
 
 use crate::cold::ColdTier;
 
@@ -34,6 +36,17 @@ impl Timed {
             }),
         }
     }
+
+    fn timed<T>(&self, wait: Wait, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = self.clock.instant();
+        let result = read();
+        // What may not wait never came from far away.
+        if matches!(wait, Wait::No) && result.is_ok() {
+            let end = self.clock.instant();
+            self.throttle.note_foreground(end.saturating_duration_since(start));
+        }
+        result
+    }
 }
 
 impl Blocks for Timed {
@@ -46,14 +59,26 @@ impl Blocks for Timed {
     }
 
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
-        let start = self.clock.instant();
-        let result = self.store.read(block, range, wait);
-        // What may not wait never came from far away.
-        if matches!(wait, Wait::No) && result.is_ok() {
-            let end = self.clock.instant();
-            self.throttle.note_foreground(end.saturating_duration_since(start));
-        }
-        result
+        self.timed(wait, || self.store.read(block, range, wait))
+    }
+
+    fn read_for(
+        &self,
+        block: &BlockRef,
+        range: Range<u32>,
+        intent: Intent,
+        wait: Wait,
+    ) -> Result<Served> {
+        self.timed(wait, || self.store.read_for(block, range, intent, wait))
+    }
+
+    fn will_read(
+        &self,
+        reader: &mut ReadAhead,
+        ahead: u64,
+        next: &mut dyn FnMut() -> Option<BlockRef>,
+    ) {
+        self.store.will_read(reader, ahead, next);
     }
 
     fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
