@@ -220,7 +220,7 @@ pub fn open(
     let use_bytes = budget.total_bytes() / USES_SHARE;
     let uses_memory = budget.try_acquire(use_bytes);
     let memory = Memory { use_bytes, hot_capacity_bytes: config.hot_capacity.0 };
-    let placement = Placement::open(dir.root(), &namespace, &clock, memory, read_only)?;
+    let placement = Placement::open(dir.root(), &namespace, &clock, memory, read_only);
     let placement = Arc::new(placement);
     let liveness = Arc::new(LateLiveness::default());
     let mut settings = store_config(dir, &config, &namespace, &budget, &clock);

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use firn_tiering::Clock;
+use firn_tiering::store::Cancel;
 use parking_lot::{Condvar, Mutex};
 
 use super::assemble::Parts;
@@ -33,6 +34,9 @@ use queue::{Entry, Queue, Refused};
 /// How long a thread sleeps without being woken.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Between two looks at threads that are to end.
+const SLICE: Duration = Duration::from_millis(20);
+
 /// Name of the journal in the volume directory.
 pub const FILE_NAME: &str = "jobs.log";
 
@@ -49,6 +53,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     stopping: AtomicBool,
+    /// Ends what is under way between two of its steps.
+    cancel: Cancel,
 }
 
 #[derive(Debug, Default)]
@@ -87,11 +93,15 @@ pub enum JobError {
 
 impl Jobs {
     /// The jobs that the journal in `dir` holds. A journal that is damaged loses what cannot be
-    /// read, which is logged.
-    pub fn open(dir: &Path, clock: Arc<dyn Clock>, read_only: bool) -> io::Result<Self> {
+    /// read, which is logged; without one that can be written no jobs are taken in.
+    pub fn open(dir: &Path, clock: Arc<dyn Clock>, read_only: bool) -> Self {
         let mut state = State::default();
-        if !read_only {
-            let (journal, found) = Journal::open(&dir.join(FILE_NAME))?;
+        let opened = (!read_only).then(|| Journal::open(&dir.join(FILE_NAME))).and_then(|opened| {
+            opened
+                .inspect_err(|error| tracing::error!(%error, "{FILE_NAME}: no jobs are taken"))
+                .ok()
+        });
+        if let Some((journal, found)) = opened {
             if let Some(damage) = &found.damage {
                 tracing::error!(damage, "{FILE_NAME} is damaged: later jobs are lost");
             }
@@ -104,8 +114,9 @@ impl Jobs {
             state: Mutex::new(state),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
+            cancel: Cancel::default(),
         };
-        Ok(Self { shared: Arc::new(shared), threads: Mutex::default() })
+        Self { shared: Arc::new(shared), threads: Mutex::default() }
     }
 
     /// Begins to work.
@@ -124,14 +135,23 @@ impl Jobs {
         }
     }
 
-    /// Takes nothing in any more, and ends the threads; a step that is under way is waited for.
-    pub(super) fn stop(&self) {
+    /// Takes nothing in any more, and ends the threads; a step that is under way is waited for, but
+    /// not longer than `patience`: it may hang with the cold tier, and its job is begun again.
+    pub(super) fn stop(&self, patience: Duration) {
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.cancel.cancel();
         self.shared.changed.notify_all();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            if thread.join().is_err() {
-                tracing::error!("a thread for jobs panicked");
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let end = self.shared.clock.instant() + patience;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            if self.shared.clock.instant() >= end {
+                tracing::warn!("a move still waits for the cold tier; it is begun again next time");
+                return;
             }
+            self.shared.clock.sleep(SLICE);
+        }
+        if threads.into_iter().any(|thread| thread.join().is_err()) {
+            tracing::error!("a thread for jobs panicked");
         }
     }
 
@@ -244,7 +264,7 @@ impl Shared {
             self.state.lock().queue.progress(job.id, done, total);
             self.changed.notify_all();
         };
-        let outcome = work::carry_out(parts, job, &tell, &|| self.is_stopping());
+        let outcome = work::carry_out(parts, job, &tell, &self.cancel, &|| self.is_stopping());
         let mut state = self.state.lock();
         match outcome {
             Ok(work::Outcome::Interrupted) => state.queue.interrupted(job.id),

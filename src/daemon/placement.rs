@@ -12,7 +12,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use firn_mount::namespace::Namespace;
 use firn_mount::types::{Ino, PinTier};
 use firn_tiering::Clock;
@@ -91,14 +90,14 @@ impl Placement {
         clock: &Arc<dyn Clock>,
         memory: Memory,
         read_only: bool,
-    ) -> anyhow::Result<Self> {
-        let jobs = Jobs::open(dir, Arc::clone(clock), read_only).context("opening jobs")?;
+    ) -> Self {
+        let jobs = Jobs::open(dir, Arc::clone(clock), read_only);
         let held = Held::load(dir);
         let recall = Recall::new(&held.recall(), Arc::clone(clock));
         let uses = Uses::load(dir, clock, memory.use_bytes, read_only, &held.policy.recall);
         let foresight =
             Foresight::load(dir, held.horizon_ms(), memory.hot_capacity_bytes, read_only);
-        Ok(Self {
+        Self {
             clock: Arc::clone(clock),
             names: Arc::clone(names),
             jobs,
@@ -111,7 +110,7 @@ impl Placement {
             state: Mutex::default(),
             stop: Stop::default(),
             thread: Mutex::default(),
-        })
+        }
     }
 
     /// Seconds after 1970; a clock before that counts as 1970.

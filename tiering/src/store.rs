@@ -95,7 +95,7 @@ pub use gates::{BackupGate, BackupProof, Liveness, Steward, Temper};
 pub use job::{Cancel, Job, JobProgress};
 pub use marks::Watermarks;
 pub use recode::Recompressed;
-pub use residence::{Archived, BlockInfo, Moved, Residence, Stored};
+pub use residence::{Archived, BlockInfo, Moved, PINNED, Residence, Stored};
 pub use status::{Health, Usage};
 pub use steps::Step;
 

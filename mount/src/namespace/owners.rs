@@ -75,22 +75,52 @@ impl Namespace {
         Ok(owners.into_iter().collect())
     }
 
-    /// The files that hold bytes of a block now, not only in a snapshot; among the first `limit`
-    /// references to it.
-    pub fn live_owners(&self, block: BlockId, limit: usize) -> FsResult<Vec<Ino>> {
-        let mut owners = BTreeSet::new();
-        for found in self.backrefs(block, None, limit)? {
-            let ino = self.shown(found.node, found.ino);
-            if !self.is_live(ino) || owners.contains(&ino) {
-                continue;
+    /// Passes the files that hold bytes of a block now, not only in a snapshot, to `visit` until it
+    /// returns `false`. At most about `limit` references are looked at; whether those were all. What
+    /// clones show of their origin is not among them; see [`Namespace::has_clones`].
+    pub fn for_each_live_owner(
+        &self,
+        block: BlockId,
+        limit: usize,
+        visit: &mut dyn FnMut(Ino) -> bool,
+    ) -> FsResult<bool> {
+        const PAGE: usize = 64;
+        let mut seen = BTreeSet::new();
+        let (mut looked, mut after) = (0, None);
+        loop {
+            let page = self.backrefs(block, after, PAGE)?;
+            for found in &page {
+                let ino = self.shown(found.node, found.ino);
+                if self.is_live(ino)
+                    && !seen.contains(&ino)
+                    && self.holds(ino, found.slot, block)?
+                {
+                    seen.insert(ino);
+                    if !visit(ino) {
+                        return Ok(true);
+                    }
+                }
             }
-            let page = self.slots(ino, found.slot, found.slot + 1, 1)?;
-            let mut pieces = page.slots.iter().flat_map(|(_, record)| &record.pieces);
-            if pieces.any(|piece| piece.block().is_some_and(|found| found.id == block)) {
-                owners.insert(ino);
+            looked += page.len();
+            if page.len() < PAGE {
+                return Ok(true);
             }
+            if looked >= limit {
+                return Ok(false);
+            }
+            after = page.last().copied();
         }
-        Ok(owners.into_iter().collect())
+    }
+
+    fn holds(&self, ino: Ino, slot: u64, block: BlockId) -> FsResult<bool> {
+        let page = self.slots(ino, slot, slot + 1, 1)?;
+        let mut pieces = page.slots.iter().flat_map(|(_, record)| &record.pieces);
+        Ok(pieces.any(|piece| piece.block().is_some_and(|found| found.id == block)))
+    }
+
+    /// Whether any dataset began as a clone, and may show what another wrote.
+    pub fn has_clones(&self) -> bool {
+        self.tree.read().lines.values().any(|line| line.origin.is_some())
     }
 
     /// The directories that an inode lies in, the nearest first, across datasets up to the root of

@@ -87,8 +87,14 @@ impl Journal {
     }
 
     fn append(&mut self, line: &str) -> io::Result<()> {
-        self.lines += 1;
-        self.file.write_all(line.as_bytes())
+        let end = self.file.metadata()?.len();
+        let written = self.file.write_all(line.as_bytes());
+        match written {
+            Ok(()) => self.lines += 1,
+            // Half a line would swallow the next one.
+            Err(_) => self.file.set_len(end)?,
+        }
+        written
     }
 }
 

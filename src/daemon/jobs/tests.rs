@@ -123,7 +123,7 @@ fn the_queue_is_bounded() {
 fn jobs_survive_the_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
-    let open = || Jobs::open(dir.path(), Arc::clone(&clock), false).unwrap();
+    let open = || Jobs::open(dir.path(), Arc::clone(&clock), false);
     let jobs = open();
     let first = jobs.push(job(Work::Stage, &[1, 2])).unwrap();
     let second = jobs.push(job(Work::Demote, &[3])).unwrap();
@@ -142,7 +142,7 @@ fn jobs_survive_the_daemon() {
 #[test]
 fn a_volume_that_may_not_be_written_takes_no_jobs() {
     let dir = tempfile::tempdir().unwrap();
-    let jobs = Jobs::open(dir.path(), Arc::new(ManualClock::new()), true).unwrap();
+    let jobs = Jobs::open(dir.path(), Arc::new(ManualClock::new()), true);
     assert!(matches!(jobs.push(job(Work::Stage, &[1])), Err(JobError::Closed)));
     assert!(!dir.path().join(FILE_NAME).exists());
 }
@@ -233,7 +233,7 @@ proptest! {
 #[test]
 fn waiting_for_a_job_has_an_end() {
     let dir = tempfile::tempdir().unwrap();
-    let jobs = Jobs::open(dir.path(), Arc::new(ManualClock::new()), false).unwrap();
+    let jobs = Jobs::open(dir.path(), Arc::new(ManualClock::new()), false);
     let id = jobs.push(job(Work::Stage, &[1])).unwrap();
     assert_eq!(jobs.wait(id, Duration::from_millis(1)).unwrap().state, State::Queued);
     assert!(jobs.is_coming(1) && !jobs.is_coming(2));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use firn_mount::FsError;
 use firn_mount::types::Ino;
-use firn_tiering::store::Moved;
+use firn_tiering::store::{Cancel, Job as StoreJob, Moved, PINNED};
 use firn_tiering::{BlockId, Error, Wait};
 
 use super::job::{Job, Part, Work};
@@ -33,15 +33,19 @@ pub(super) fn carry_out(
     parts: &Parts,
     job: &Job,
     tell: &dyn Fn(u64, u64),
+    cancel: &Cancel,
     stops: &dyn Fn() -> bool,
 ) -> anyhow::Result<Outcome> {
-    let wanted: Vec<&Part> = job.parts.iter().filter(|part| is_wanted(parts, job, part)).collect();
-    let total = wanted.iter().map(|part| len_of(parts, part)).sum();
-    let mut batch = Batch { blocks: Vec::new(), bytes: 0, done: 0, total };
+    let total = job.parts.iter().map(|part| len_of(parts, part)).sum();
+    let mut batch = Batch { blocks: Vec::new(), bytes: 0, done: 0, total, failure: None };
+    let mover = Mover { parts, work: job.work, cancel, stops };
     tell(0, total);
-    for part in wanted {
+    for part in &job.parts {
         if stops() {
             return Ok(Outcome::Interrupted);
+        }
+        if !is_wanted(parts, job, part) {
+            continue;
         }
         match blocks_of(parts, part, &mut batch.blocks) {
             Err(error) if is_gone(&error) => continue,
@@ -49,13 +53,16 @@ pub(super) fn carry_out(
         }
         batch.bytes += len_of(parts, part);
         if batch.blocks.len() >= BATCH {
-            batch.carry_out(parts, job.work, stops)?;
+            batch.carry_out(&mover);
             tell(batch.done, total);
         }
     }
-    batch.carry_out(parts, job.work, stops)?;
+    batch.carry_out(&mover);
+    if stops() {
+        return Ok(Outcome::Interrupted);
+    }
     tell(total, total);
-    Ok(if stops() { Outcome::Interrupted } else { Outcome::Done })
+    batch.failure.map_or(Ok(Outcome::Done), Err)
 }
 
 /// Whether a part is still to be treated as was planned some time ago.
@@ -94,63 +101,84 @@ fn is_gone(error: &anyhow::Error) -> bool {
     })
 }
 
+/// What moves the blocks of a job.
+struct Mover<'a> {
+    parts: &'a Parts,
+    work: Work,
+    cancel: &'a Cancel,
+    stops: &'a dyn Fn() -> bool,
+}
+
 struct Batch {
     blocks: Vec<BlockId>,
     bytes: u64,
     done: u64,
     total: u64,
+    /// The first failure; what comes behind it is moved all the same.
+    failure: Option<anyhow::Error>,
 }
 
 impl Batch {
-    fn carry_out(
-        &mut self,
-        parts: &Parts,
-        work: Work,
-        stops: &dyn Fn() -> bool,
-    ) -> anyhow::Result<()> {
+    fn carry_out(&mut self, mover: &Mover<'_>) {
         self.blocks.sort_unstable();
         self.blocks.dedup();
         // Blocks of this size are gathered; a large file alone may have many more.
         for blocks in self.blocks.chunks(BATCH) {
-            if stops() {
-                return Ok(());
+            if (mover.stops)() {
+                return;
             }
-            step(parts, work, blocks)?;
+            if let Err(error) = mover.step(blocks) {
+                self.failure.get_or_insert(error);
+            }
         }
         self.blocks.clear();
         self.done = self.done.saturating_add(std::mem::take(&mut self.bytes)).min(self.total);
-        Ok(())
     }
 }
 
-fn step(parts: &Parts, work: Work, blocks: &[BlockId]) -> anyhow::Result<()> {
-    let wait = Wait::Until(parts.clock.instant() + BATCH_DEADLINE);
-    let store = &parts.store;
-    match work {
-        Work::Stage => refuse(&store.stage(blocks, wait, &mut |_, _| {})?),
-        Work::Promote => match store.stage(blocks, wait, &mut |_, _| {}) {
-            // It was a wish: what writers need goes first.
-            Err(Error::NoSpace) => Ok(()),
-            moved => refuse(&moved?),
-        },
-        Work::CopyAhead => {
-            store.archive(blocks, wait, &mut |_, _| {}).context("copying to the cold tier")?;
-            Ok(())
+impl Mover<'_> {
+    fn step(&self, blocks: &[BlockId]) -> anyhow::Result<()> {
+        let store = &self.parts.store;
+        match self.work {
+            Work::Stage => refuse(&self.with_job(|job| store.stage_job(blocks, job))?),
+            Work::Promote => match self.with_job(|job| store.stage_job(blocks, job)) {
+                // It was a wish: what writers need goes first.
+                Err(Error::NoSpace) => Ok(()),
+                moved => refuse(&moved?),
+            },
+            Work::CopyAhead => self.copy(blocks),
+            Work::Demote => {
+                self.copy(blocks)?;
+                if (self.stops)() {
+                    return Ok(());
+                }
+                let proof = self.parts.backup_proof(blocks).context("backing up the namespace")?;
+                let moved = self.with_job(|job| store.release_job(blocks, &proof, job));
+                refuse(&moved.context("dropping hot copies")?)
+            }
         }
-        Work::Demote => {
-            store.archive(blocks, wait, &mut |_, _| {}).context("copying to the cold tier")?;
-            let proof = parts.backup_proof(blocks).context("backing up the namespace")?;
-            refuse(&store.release(blocks, &proof, wait).context("dropping hot copies")?)
-        }
+    }
+
+    fn copy(&self, blocks: &[BlockId]) -> anyhow::Result<()> {
+        let copied = self.with_job(|job| self.parts.store.archive_job(blocks, job));
+        copied.map(drop).context("copying to the cold tier")
+    }
+
+    /// Does something as a job of the store that ends with this one.
+    fn with_job<T>(&self, act: impl FnOnce(StoreJob<'_>) -> T) -> T {
+        let wait = Wait::Until(self.parts.clock.instant() + BATCH_DEADLINE);
+        let (cancel, progress) = (self.cancel.clone(), &mut |_| {});
+        act(StoreJob { wait, cancel, progress })
     }
 }
 
-/// What was not moved although it should have been.
+/// What was not moved although it should have been. What others have pinned stays, as they want.
 fn refuse(moved: &Moved) -> anyhow::Result<()> {
-    match moved.refused.first() {
+    let mut refused = moved.refused.iter().filter(|(_, reason)| reason != PINNED);
+    match refused.next() {
         None => Ok(()),
         Some((block, reason)) => {
-            let count = moved.refused.len();
+            let count = 1 + refused.count();
             Err(anyhow::anyhow!("{count} blocks were not moved, block {block}: {reason}"))
         }
     }

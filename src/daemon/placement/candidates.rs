@@ -19,6 +19,9 @@ use crate::daemon::inspect::{self, EntryPage};
 use crate::policy::planner::Candidate;
 use crate::policy::rules::{Pin, PinTier, Verdict};
 
+/// Pieces of a file whose places are asked for at once.
+const PIECES: usize = 4096;
+
 /// Deepest directory that is looked into.
 const MAX_DEPTH: usize = 4096;
 
@@ -230,10 +233,17 @@ struct Places {
 }
 
 fn places(parts: &Parts, ino: Ino) -> FsResult<Places> {
-    let mut pieces: Vec<(BlockId, u64)> = Vec::new();
+    let (mut ids, mut lens): (Vec<BlockId>, Vec<u64>) = Default::default();
+    let mut places = Places::default();
     let read = inspect::for_each_piece(&parts.namespace, ino, &mut |_, piece| {
         if let Some(block) = piece.block() {
-            pieces.push((block.id, u64::from(piece.len)));
+            ids.push(block.id);
+            lens.push(u64::from(piece.len));
+        }
+        if ids.len() >= PIECES {
+            places.add_all(parts, &ids, &lens);
+            ids.clear();
+            lens.clear();
         }
         Ok(())
     });
@@ -241,15 +251,17 @@ fn places(parts: &Parts, ino: Ino) -> FsResult<Places> {
     if read.is_err() {
         return Ok(Places::default());
     }
-    let ids: Vec<BlockId> = pieces.iter().map(|(id, _)| *id).collect();
-    let mut places = Places::default();
-    for (stored, (_, len)) in parts.store.stored(&ids).into_iter().zip(&pieces) {
-        places.add(&stored, *len);
-    }
+    places.add_all(parts, &ids, &lens);
     Ok(places)
 }
 
 impl Places {
+    fn add_all(&mut self, parts: &Parts, ids: &[BlockId], lens: &[u64]) {
+        for (stored, len) in parts.store.stored(ids).iter().zip(lens) {
+            self.add(stored, *len);
+        }
+    }
+
     fn add(&mut self, stored: &Stored, len: u64) {
         let share = u128::from(stored.stored_bytes) * u128::from(len);
         // At most the block's own length, which fits.

@@ -2,15 +2,16 @@
 //! directory itself, and holds for all below that have none of their own; here is an index of them,
 //! so that one question costs a look at the directories above a file and not at their attributes.
 //!
-//! *Truth*: the attributes. The index lies in a file that is replaced as a whole; where it is lost or
-//! a pin came some other way (a receive, a rollback), [`Pins::note`] puts it right when the file is
-//! walked over next. *Bounds*: [`MOST_PINS`]; later ones hold for the policy, which reads attributes
+//! *Truth*: the attributes. The index lies in a file that is replaced as a whole within a second of a
+//! change; where it is lost, all files are walked over soon, and where a pin came some other way (a
+//! receive, a rollback), [`Pins::note`] puts it right when its file is walked over next. *Bounds*: [`MOST_PINS`]; later ones hold for the policy, which reads attributes
 //! as it walks, and not for what is decided in between.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use firn_mount::FsResult;
 use firn_mount::namespace::Namespace;
@@ -37,6 +38,10 @@ const MAX_LEN: u64 = 64 << 20;
 pub(super) struct Pins {
     file: PathBuf,
     pins: RwLock<HashMap<Ino, Pin>>,
+    /// It changed since it was stored.
+    is_changed: AtomicBool,
+    /// Not all pins may be known: files are to be walked over once.
+    is_lost: AtomicBool,
 }
 
 /// A pin that holds for a file, and where it stands.
@@ -51,14 +56,13 @@ impl Pins {
     /// What the index in `dir` says; nothing when there is none, or one that makes no sense.
     pub(super) fn load(dir: &std::path::Path) -> Self {
         let file = dir.join(FILE_NAME);
-        let pins = match read(&file) {
-            Ok(pins) => pins,
-            Err(error) => {
-                tracing::warn!(%error, "{} is made again as files are walked over", file.display());
-                HashMap::new()
-            }
-        };
-        Self { file, pins: RwLock::new(pins) }
+        let read = read(&file);
+        if let Err(error) = &read {
+            tracing::warn!(%error, "{} is made again as files are walked over", file.display());
+        }
+        let is_lost = AtomicBool::new(read.is_err());
+        let pins = RwLock::new(read.unwrap_or_default());
+        Self { file, pins, is_changed: AtomicBool::new(false), is_lost }
     }
 
     /// Takes in the pin that a file or directory has now.
@@ -76,19 +80,39 @@ impl Pins {
                 pins.remove(&ino);
             }
         }
-        if let Err(error) = self.store(&pins) {
+        self.is_changed.store(true, Ordering::Release);
+    }
+
+    /// Stores what changed; nobody who notes a pin waits for that.
+    pub(super) fn store(&self) {
+        if !self.is_changed.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let mut text = format!("{HEADER}\n");
+        for (ino, pin) in self.pins.read().iter() {
+            text.push_str(&format!("{} {pin}\n", ino.0));
+        }
+        if let Err(error) = self.replace(&text) {
             tracing::warn!(%error, "writing {}", self.file.display());
         }
     }
 
-    fn store(&self, pins: &HashMap<Ino, Pin>) -> io::Result<()> {
+    fn replace(&self, text: &str) -> io::Result<()> {
         let aside = self.file.with_extension("new");
-        let mut text = format!("{HEADER}\n");
-        for (ino, pin) in pins {
-            text.push_str(&format!("{} {pin}\n", ino.0));
-        }
-        File::create(&aside)?.write_all(text.as_bytes())?;
+        let mut file = File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
         std::fs::rename(aside, &self.file)
+    }
+
+    /// Whether files are to be walked over because not all pins may be known.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
+    }
+
+    /// All files were walked over.
+    pub(super) fn found_again(&self) {
+        self.is_lost.store(false, Ordering::Release);
     }
 
     /// Whether nothing is pinned.
@@ -169,6 +193,7 @@ mod tests {
         pins.note(Ino(6), Some(cold));
         pins.note(Ino(7), Some(cold));
         pins.note(Ino(7), None);
+        pins.store();
         let expected = [(Ino(5), hot), (Ino(6), cold)];
         for pins in [pins, Pins::load(dir.path())] {
             assert_eq!(pins.len(), 2);

@@ -24,6 +24,9 @@ const PRESSED_PAUSE: Duration = Duration::from_secs(15);
 /// A run that took so long is followed by so many times as long without one.
 const BUSY_SHARE: u32 = 10;
 
+/// How long the end of a mount waits for a move that is under way.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Between two times that uses are stored.
 const STORE_EVERY: Duration = Duration::from_secs(300);
 
@@ -78,7 +81,8 @@ impl Placement {
         {
             tracing::error!("the thread for placement panicked");
         }
-        self.jobs.stop();
+        self.pins.store();
+        self.jobs.stop(STOP_PATIENCE);
         self.uses.store();
         self.foresight.store();
     }
@@ -96,6 +100,7 @@ impl Placement {
             self.apply(parts);
         }
         self.queue_wanted();
+        self.pins.store();
         self.uses.flush();
         self.foresee();
         let now = self.clock.instant();
@@ -118,7 +123,10 @@ impl Placement {
         state.last = Some(now);
         drop(state);
         if parts.store.usage().has_cold
-            && (is_pressed || !held.policy.rules.is_empty() || !self.pins.is_empty())
+            && (is_pressed
+                || !held.policy.rules.is_empty()
+                || !self.pins.is_empty()
+                || self.pins.is_lost())
         {
             self.run_once(parts);
             let took = self.clock.instant().saturating_duration_since(now);
@@ -193,6 +201,7 @@ impl Placement {
         if stops() {
             return Err(anyhow!("the volume is being closed"));
         }
+        self.pins.found_again();
         Ok(Planned { plan, held, used_bytes: tiers.hot_used_bytes })
     }
 

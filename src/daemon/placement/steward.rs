@@ -10,8 +10,8 @@ use firn_tiering::{BlockId, Error, Result};
 
 use super::Placement;
 
-/// References to one block that are looked at: a block that more share is warm enough.
-const MOST_OWNERS: usize = 64;
+/// References to one block that are looked at.
+const MOST_OWNERS: usize = 4096;
 
 /// A placement that answers for blocks.
 pub(in crate::daemon) struct Answering(pub(in crate::daemon) Arc<Placement>);
@@ -28,19 +28,22 @@ impl Steward for Answering {
 
 impl Answering {
     fn temper(&self, names: &Namespace, block: BlockId) -> firn_mount::FsResult<Temper> {
-        let owners = names.live_owners(block, MOST_OWNERS)?;
-        if owners.is_empty() {
-            return Ok(Temper::SnapshotOnly);
-        }
-        let mut heat = 0.0_f32;
-        for owner in owners {
+        let (mut heat, mut owned, mut pinned) = (0.0_f32, false, false);
+        let saw_all = names.for_each_live_owner(block, MOST_OWNERS, &mut |owner| {
+            owned = true;
             match self.tier_of(names, owner) {
-                Some(PinTier::Hot) => return Ok(Temper::Pinned),
+                Some(PinTier::Hot) => pinned = true,
                 Some(PinTier::Cold) => {}
                 None => heat = heat.max(self.0.uses.heat(owner)),
             }
-        }
-        Ok(Temper::Warm(heat))
+            !pinned
+        })?;
+        Ok(match (pinned, owned) {
+            (true, _) => Temper::Pinned,
+            // A clone may show what its origin has removed.
+            (false, false) if saw_all && !names.has_clones() => Temper::SnapshotOnly,
+            (false, _) => Temper::Warm(heat),
+        })
     }
 
     fn tier_of(&self, names: &Namespace, ino: Ino) -> Option<PinTier> {

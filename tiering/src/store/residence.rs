@@ -105,6 +105,9 @@ pub struct Moved {
     pub refused: Vec<(BlockId, String)>,
 }
 
+/// Why a pinned block is not moved.
+pub const PINNED: &str = "it is pinned";
+
 impl Moved {
     pub(super) fn refuse(&mut self, entries: &[IndexEntry], reason: &str) {
         self.refused.extend(entries.iter().map(|entry| (entry.id, reason.to_owned())));
@@ -314,7 +317,7 @@ impl Inner {
         let (pinned, free): (Vec<_>, Vec<_>) =
             entries.into_iter().zip(tempers).partition(|(_, temper)| *temper == Temper::Pinned);
         let only = |list: Vec<(IndexEntry, Temper)>| list.into_iter().map(|(entry, _)| entry);
-        moved.refuse(&only(pinned).collect::<Vec<_>>(), "it is pinned");
+        moved.refuse(&only(pinned).collect::<Vec<_>>(), PINNED);
         Ok(only(free).collect())
     }
 

@@ -101,6 +101,9 @@ impl Candidate {
     }
 }
 
+/// Pause before a segment that could not be judged is looked at again.
+const UNJUDGED_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+
 impl Inner {
     /// Claims segments whose going wins `excess` bytes, if there are so many.
     pub(super) fn victims(&self, excess: u64) -> Result<Vec<Victim>> {
@@ -154,6 +157,7 @@ impl Inner {
         let mut judged = Vec::new();
         let mut bytes = 0;
         let mut asked = 0;
+        let mut failure = None;
         for candidate in candidates {
             let candidate = match candidate.verdict {
                 Some(_) => candidate,
@@ -163,7 +167,15 @@ impl Inner {
                     }
                     asked += 1;
                     let id = candidate.id;
-                    let verdict = self.verdict_on(id, steward)?;
+                    let verdict = match self.verdict_on(id, steward) {
+                        Ok(verdict) => verdict,
+                        Err(error) => {
+                            // One that cannot be judged must not keep all others in hot.
+                            self.pause_verdict(id);
+                            failure.get_or_insert(error);
+                            continue;
+                        }
+                    };
                     self.table.update(id, |segment| segment.verdict = Some(verdict));
                     let disk_bytes = candidate.bytes;
                     candidate.judged(verdict, disk_bytes)
@@ -175,7 +187,16 @@ impl Inner {
                 judged.push(candidate);
             }
         }
-        Ok(judged)
+        match failure {
+            Some(error) if judged.is_empty() => Err(error),
+            _ => Ok(judged),
+        }
+    }
+
+    /// Leaves a segment alone for a while.
+    fn pause_verdict(&self, id: SegmentId) {
+        let retry_at = self.config.clock.instant() + UNJUDGED_PAUSE;
+        self.table.update(id, |segment| segment.retry_at = Some(retry_at));
     }
 
     fn verdict_on(&self, id: SegmentId, steward: &dyn Steward) -> Result<Verdict> {

@@ -256,6 +256,10 @@ impl Ownership {
         };
         let seen = self.now();
         let claims = list(tier).await?;
+        if claims.is_empty() {
+            // A place that is away may look like an empty one; nobody else is there either.
+            return Err(refused("its claims cannot be seen now"));
+        }
         let lost = match claims.last() {
             Some((epoch, id)) if *epoch > claim.epoch => Some(describe(tier, *epoch, id).await),
             _ if claims.iter().any(|(_, id)| *id == claim.id) => None,
