@@ -178,6 +178,10 @@ impl Checker<'_> {
         self.report.blocks = found.blocks;
         self.report.read_bytes = found.bytes;
         for finding in &found.findings {
+            if self.nobody_needs(&finding.blocks) {
+                self.report.unneeded += 1;
+                continue;
+            }
             let tier = if finding.in_cold { "cold" } else { "hot" };
             let paths = self.files_of(finding.blocks.iter().copied());
             self.note(Damage {
@@ -189,6 +193,13 @@ impl Checker<'_> {
             });
         }
         Ok(found)
+    }
+
+    /// Whether these are blocks that nothing refers to: what a power cut left of writes that nobody
+    /// had synced, which compaction clears away. Without a clear answer they are needed.
+    fn nobody_needs(&self, blocks: &[BlockId]) -> bool {
+        !blocks.is_empty()
+            && blocks.iter().all(|block| matches!(self.namespace.is_referenced(*block), Ok(false)))
     }
 
     /// Which files hold these blocks.

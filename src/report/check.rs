@@ -31,6 +31,9 @@ pub struct Report {
     pub found: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
+    /// Damaged blocks that nothing refers to, such as a power cut leaves of writes that nobody had
+    /// synced; they are no damage.
+    pub unneeded: u64,
 }
 
 /// One thing that is damaged.
@@ -78,6 +81,9 @@ impl Report {
         );
         if self.catalog_rebuilt {
             text.push_str(", catalog rebuilt");
+        }
+        if self.unneeded > 0 {
+            let _ = write!(text, ", {} torn blocks that nothing refers to", self.unneeded);
         }
         match self.found {
             0 => text.push_str(": clean\n"),
