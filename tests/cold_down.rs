@@ -32,7 +32,7 @@ pub struct Store {
 }
 
 impl Store {
-    fn start(root: &Path) -> Self {
+    pub fn start(root: &Path) -> Self {
         Self::start_with(&["env"], root, ([127, 0, 0, 1], 0).into())
     }
 
@@ -44,7 +44,7 @@ impl Store {
         store
     }
 
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let mut process = Command::new(&self.before[0])
             .args(&self.before[1..])
             .arg(std::env::current_exe().unwrap())
@@ -68,7 +68,7 @@ impl Store {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// A volume of 256 MiB that has this store, with these lines changed in its configuration.
-    fn volume(&self, changes: &[(&str, &str)]) -> Volume {
+    pub fn volume(&self, changes: &[(&str, &str)]) -> Volume {
         let variables = firn_tests::variables(self.address);
         let variables: Vec<(&str, &str)> =
             variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -162,8 +162,8 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-const READ_DEADLINE: (&str, &str) = ("read_deadline = \"1m\"", "read_deadline = \"3s\"");
-const UMOUNT_DEADLINE: (&str, &str) = ("umount_deadline = \"1m\"", "umount_deadline = \"1s\"");
+pub const READ_DEADLINE: (&str, &str) = ("read_deadline = \"1m\"", "read_deadline = \"3s\"");
+pub const UMOUNT_DEADLINE: (&str, &str) = ("umount_deadline = \"1m\"", "umount_deadline = \"1s\"");
 
 #[test]
 fn a_store_that_stops_and_goes_on_is_waited_for() {

@@ -11,6 +11,7 @@ mod crash;
 mod harness;
 mod load;
 mod memory;
+mod placement;
 mod power;
 mod programs;
 mod roundtrip;
