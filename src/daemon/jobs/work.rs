@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use firn_mount::FsError;
 use firn_mount::types::Ino;
-use firn_tiering::store::{Cancel, Job as StoreJob, Moved, PINNED};
+use firn_tiering::store::{Cancel, Job as StoreJob, JobProgress, Moved, PINNED};
 use firn_tiering::{BlockId, Error, Wait};
 
 use super::job::{Job, Part, Work};
@@ -164,11 +164,25 @@ impl Mover<'_> {
         copied.map(drop).context("copying to the cold tier")
     }
 
-    /// Does something as a job of the store that ends with this one.
-    fn with_job<T>(&self, act: impl FnOnce(StoreJob<'_>) -> T) -> T {
-        let wait = Wait::Until(self.parts.clock.instant() + BATCH_DEADLINE);
-        let (cancel, progress) = (self.cancel.clone(), &mut |_| {});
-        act(StoreJob { wait, cancel, progress })
+    /// Has the store move blocks, as a job of its own that ends with this one. While nothing comes of
+    /// it, it waits no longer than a reader would, so that a tier that does not answer parks the job;
+    /// a slow one gets more and more time.
+    fn with_job<T>(
+        &self,
+        mut act: impl FnMut(StoreJob<'_>) -> firn_tiering::Result<T>,
+    ) -> firn_tiering::Result<T> {
+        let mut patience = self.parts.config.read_deadline.0.min(BATCH_DEADLINE);
+        loop {
+            let mut came = false;
+            let progress = &mut |at: JobProgress| came |= at.done_bytes > 0;
+            let wait = Wait::Until(self.parts.clock.instant() + patience);
+            match act(StoreJob { wait, cancel: self.cancel.clone(), progress }) {
+                Err(Error::TimedOut(_)) if came && patience < BATCH_DEADLINE && !(self.stops)() => {
+                    patience = patience.saturating_mul(2).min(BATCH_DEADLINE);
+                }
+                other => return other,
+            }
+        }
     }
 }
 
