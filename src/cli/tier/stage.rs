@@ -86,7 +86,11 @@ impl Stage {
         }
         staged.send()?;
         let Staged { sum, missing, .. } = staged;
-        super::tell(&sum, self.json, "brought to hot")?;
+        if self.wait || self.json {
+            super::tell(&sum, self.json, "brought to hot")?;
+        } else {
+            report::print(&format!("{} files: queued, `firn tier jobs` shows them", sum.files))?;
+        }
         Ok(if missing > 0 { EXIT_FAILED } else { EXIT_DONE })
     }
 }
