@@ -69,10 +69,10 @@ fn planning_changes_nothing_and_running_does_what_was_planned() {
     let scene = Scene::new();
     let names = ["go/one", "go/two", "go/small", "stay/one", "stay/two"];
     for name in names {
-        scene.write(name, if name == "go/small" { 40_000 } else { MIB });
+        scene.write(name, if name == "go/small" { 600_000 } else { MIB });
     }
     let rule = "[[rule]]\nname = \"done with\"\npath = [\"/go/**\"]\naction = \"demote\"\n";
-    let policy = BY_HAND.replace("min_size = \"0B\"", "min_size = \"64KiB\"");
+    let policy = BY_HAND.replace("min_size = \"0B\"", "min_size = \"900KiB\"");
     scene.hold(200, 190, &format!("{policy}{rule}"));
     let states = || names.map(|name| scene.state(name));
     let (before, used) = (states(), scene.hot_bytes());

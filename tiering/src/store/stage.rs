@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -41,9 +41,19 @@ const REQUESTS: usize = 8;
 pub(super) struct Progress<'a> {
     so_far: JobProgress,
     tell: &'a mut dyn FnMut(JobProgress),
+    /// How long the job may wait.
+    wait: Wait,
 }
 
 impl Progress<'_> {
+    /// How long one call of the cold tier may take that begins now: never longer than the job.
+    fn patience(&self, now: Instant) -> Duration {
+        match self.wait {
+            Wait::Until(end) => CALL_DEADLINE.min(end.saturating_duration_since(now)),
+            Wait::No | Wait::Progress(_) => CALL_DEADLINE,
+        }
+    }
+
     fn add(&mut self, bytes: u64) {
         self.so_far.done_bytes += bytes;
         (self.tell)(self.so_far);
@@ -58,7 +68,7 @@ impl Inner {
         let groups = self.group(blocks, wait)?;
         let total_bytes = groups.iter().map(|(id, entries)| self.missing_bytes(*id, entries)).sum();
         let so_far = JobProgress { total: groups.len(), total_bytes, ..JobProgress::default() };
-        let mut progress = Progress { so_far, tell };
+        let mut progress = Progress { so_far, tell, wait };
         for (id, entries) in groups {
             cancel.check()?;
             self.claim_waiting(id, wait)?;
@@ -168,7 +178,8 @@ impl Inner {
         let mut waiting: VecDeque<Range<u64>> = runs(entries, REQUEST_BYTES).into();
         let mut flying: VecDeque<(Range<u64>, Cover)> = VecDeque::new();
         let filled = loop {
-            let deadline = self.config.clock.instant() + CALL_DEADLINE;
+            let now = self.config.clock.instant();
+            let deadline = now + progress.patience(now);
             if let Err(error) = take_off(cold, id, &mut waiting, &mut flying, deadline) {
                 break Err(error);
             }
@@ -176,7 +187,7 @@ impl Inner {
             let inside: Vec<_> =
                 entries.iter().filter(|entry| run.contains(&entry.offset)).collect();
             let wrote = self
-                .verified_run(cold, id, &run, &cover, &inside)
+                .verified_run(cold, id, (&run, &cover), &inside, progress)
                 .and_then(|bytes| file.write_all_at(&bytes, run.start).map_err(failed()));
             if let Err(error) = wrote {
                 break Err(error);
@@ -193,9 +204,9 @@ impl Inner {
         &self,
         cold: &Cold,
         id: SegmentId,
-        run: &Range<u64>,
-        cover: &Cover,
+        (run, cover): (&Range<u64>, &Cover),
         inside: &[&IndexEntry],
+        progress: &Progress<'_>,
     ) -> Result<Bytes> {
         let name = self.name(id);
         let verify = |bytes: &[u8]| {
@@ -208,7 +219,10 @@ impl Inner {
                 Err(Error::Damaged { what: "frame", reason: "it contradicts the index".into() })
             })
         };
-        let deadline = || self.config.clock.instant() + CALL_DEADLINE;
+        let deadline = || {
+            let now = self.config.clock.instant();
+            now + progress.patience(now)
+        };
         match cold.collect(cover, run, deadline()) {
             Ok(bytes) if verify(&bytes).is_ok() => return Ok(bytes),
             Err(error) if !cover.is_shared() => return Err(error),
@@ -229,7 +243,7 @@ impl Inner {
         entries: &[IndexEntry],
         progress: &mut Progress<'_>,
     ) -> Result<()> {
-        let index = self.load_index(id, CALL_DEADLINE)?;
+        let index = self.load_index(id, progress.patience(self.config.clock.instant()))?;
         let aside = self.hot.staged_path(id, FileKind::Sealed);
         let failed = || Error::io(format!("stage into {}", aside.display()));
         let made = self.build_aside(id, &aside, &index, entries, progress).and_then(|()| {
@@ -282,7 +296,8 @@ impl Inner {
             let mut at = part.start;
             while at < part.end {
                 let end = part.end.min(at + REQUEST_BYTES);
-                let deadline = self.config.clock.instant() + CALL_DEADLINE;
+                let now = self.config.clock.instant();
+                let deadline = now + progress.patience(now);
                 let bytes = cold.get_range(id.object_key(), at..end, deadline)?;
                 file.write_all_at(&bytes, at).map_err(failed())?;
                 at = end;
