@@ -1,8 +1,6 @@
 //! What a policy says about placement, as plain values. Each field that a file leaves out has the
 //! default that the constant beside it documents, so that no file at all is a policy too.
 
-use std::time::Duration;
-
 use serde::{Serialize, Serializer};
 
 use super::amount::{Amount, Comparison};
@@ -405,7 +403,7 @@ impl Serialize for Rate {
     }
 }
 
-/// From when on a rate holds, every day in UTC.
+/// From when on a rate holds, every day in the machine's local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Minutes after midnight, below 1,440.
@@ -441,16 +439,6 @@ impl Default for Throttle {
     }
 }
 
-impl Throttle {
-    /// The cap at a time after 1970.
-    pub fn rate_at(&self, since_1970: Duration) -> Rate {
-        // Below 1,440.
-        let minute = (since_1970.as_secs() / 60 % 1_440) as u16;
-        let begun = self.timetable.iter().rev().find(|slot| slot.minute <= minute);
-        begun.or(self.timetable.last()).map_or(self.rate, |slot| slot.rate)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,19 +460,5 @@ mod tests {
         let expected = Marks { capacity: 600, high: 540, low: 540, copy_ahead: 540, reserve: 60 };
         assert_eq!(mixed.marks(1000), expected);
         assert_eq!(mixed.marks(100).capacity, 100);
-    }
-
-    #[test]
-    fn the_last_slot_of_a_day_lasts_into_the_next() {
-        let slot = |hour: u16, rate| Slot { minute: hour * 60, rate: Rate(rate) };
-        let timetable = vec![slot(8, Some(50)), slot(20, None)];
-        let throttle = Throttle { rate: Rate(Some(7)), timetable, ..Throttle::default() };
-        let at = |hour: u64| throttle.rate_at(Duration::from_secs(86_400 * 365 + hour * 3600));
-        assert_eq!(
-            (at(0).0, at(8).0, at(19).0, at(20).0, at(23).0),
-            (None, Some(50), Some(50), None, None)
-        );
-        let always = Throttle { timetable: Vec::new(), ..throttle };
-        assert_eq!(always.rate_at(Duration::ZERO), Rate(Some(7)));
     }
 }

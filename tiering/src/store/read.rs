@@ -169,10 +169,14 @@ impl Inner {
             Ok(None) => {}
             Err(error) => tried.note("catalog", error),
         }
-        if matches!(wait, Wait::No) {
-            return Err(Error::WouldWait);
+        match wait {
+            Wait::No => Err(Error::WouldWait),
+            // What took all the time there was is the answer, not what a last look might bring.
+            Wait::Until(deadline) if self.config.clock.instant() >= deadline => {
+                Err(tried.verdict(block))
+            }
+            _ => self.search(block, want, wait, tried),
         }
-        self.search(block, want, wait, tried)
     }
 
     /// Reads from a segment that is not sealed yet, if one holds the block.
