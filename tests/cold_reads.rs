@@ -127,6 +127,6 @@ fn a_file_read_through_takes_few_requests() {
     let count = requests(&volume) - before;
     // They grow with the reader's way; none is for less than a block.
     assert!(count <= 48, "{count} requests for {LARGE} bytes");
-    volume.run(&["tier", "stage", volume.path("large").to_str().unwrap()]);
+    volume.run(&["tier", "stage", "--wait", volume.path("large").to_str().unwrap()]);
     assert!(std::fs::read(volume.path("large")).unwrap() == noise(1, LARGE as usize));
 }

@@ -66,13 +66,13 @@ fn firn(volume: &Volume, args: &[&str], dir: &Path) {
 /// Every kind of move; ends early when the daemon does.
 fn moves(volume: &mut Volume, dir: &str, expected: &mut Expected) {
     let path = volume.path(dir);
-    for verb in ["archive", "release", "stage"] {
+    for verb in ["archive", "release"] {
         firn(volume, &["tier", verb, "-r"], &path);
     }
+    firn(volume, &["tier", "stage", "--wait", "-r"], &path);
     // A part of a segment leaves holes, and they are filled again.
-    for verb in ["release", "stage"] {
-        firn(volume, &["tier", verb], &path.join("02"));
-    }
+    firn(volume, &["tier", "release"], &path.join("02"));
+    firn(volume, &["tier", "stage", "--wait"], &path.join("02"));
     firn(volume, &["tier", "archive", "-r", "--recompress"], &path);
     if volume.has_ended() {
         return;

@@ -72,7 +72,7 @@ fn explain_and_tier_show_where_a_file_lies() {
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list["files"][0]["state"], "cold", "{list}");
     assert_eq!(fs::read(&file).unwrap(), vec![7_u8; 3 << 20]);
-    scene.firn(&["tier", "stage", "-r", scene.mnt()]).done();
+    scene.firn(&["tier", "stage", "--wait", "-r", scene.mnt()]).done();
     assert_eq!(explained(&scene)["state"], "dual");
     assert!(scene.firn(&["tier", "where", path]).done().out.contains("dual"));
     let tiers = scene.firn(&["tier", "status", scene.mnt()]).done().out;
