@@ -47,6 +47,11 @@ impl Tried {
         self.note(&format!("index of segment {segment}"), error);
     }
 
+    /// The error when there is no time for what was not tried: the block may well be somewhere.
+    fn out_of_time(self) -> Error {
+        self.passing.unwrap_or(Error::TimedOut("looking for a block"))
+    }
+
     /// The error after everything was tried.
     pub(super) fn verdict(self, block: &BlockRef) -> Error {
         if let Some(error) = self.passing {
@@ -173,7 +178,7 @@ impl Inner {
             Wait::No => Err(Error::WouldWait),
             // What took all the time there was is the answer, not what a last look might bring.
             Wait::Until(deadline) if self.config.clock.instant() >= deadline => {
-                Err(tried.verdict(block))
+                Err(tried.out_of_time())
             }
             _ => self.search(block, want, wait, tried),
         }
