@@ -10,7 +10,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use firn_mount::namespace::Namespace;
 use firn_mount::types::{Ino, PinTier};
@@ -120,8 +120,7 @@ impl Placement {
 
     /// Milliseconds after 1970.
     fn now_ms(&self) -> u64 {
-        let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        uses::now_ms(&*self.clock)
     }
 
     /// The policy that holds.
@@ -190,3 +189,14 @@ impl Placement {
 
 /// Between two looks around.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Puts bytes in the place of a file: whenever the machine stops, the old ones or the new ones are
+/// there.
+fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let aside = file.with_extension("new");
+    let mut new = std::fs::File::create(&aside)?;
+    new.write_all(bytes)?;
+    new.sync_all()?;
+    std::fs::rename(aside, file)
+}

@@ -148,6 +148,13 @@ fn a_volume_that_may_not_be_written_takes_no_jobs() {
 }
 
 #[test]
+fn without_a_journal_that_can_be_written_no_jobs_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = Jobs::open(&dir.path().join("missing"), Arc::new(ManualClock::new()), false);
+    assert!(matches!(jobs.push(job(Work::Stage, &[1])), Err(JobError::Closed)));
+}
+
+#[test]
 fn a_cut_line_loses_itself_and_a_damaged_one_what_follows() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE_NAME);

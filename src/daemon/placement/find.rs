@@ -6,15 +6,13 @@ use std::time::SystemTime;
 use firn_mount::core::Core;
 use firn_mount::types::{Attr, FileKind, Ino};
 
+use super::pins;
 use crate::control::placement::Finding;
 use crate::control::protocol::Files;
 use crate::control::server::Outbox;
 use crate::daemon::assemble::Parts;
 use crate::daemon::inspect;
 use crate::report::tier::PinLine;
-
-/// The attribute that pins.
-const PIN: &[u8] = b"user.firn.pin";
 
 /// Sends each file that fits.
 pub(super) fn find(parts: &Parts, finding: &Finding, out: &mut Outbox) -> anyhow::Result<()> {
@@ -45,7 +43,7 @@ fn may_fit(finding: &Finding, attr: &Attr, now: SystemTime) -> bool {
 pub(super) fn pins(parts: &Parts, files: &Files, out: &mut Outbox) -> anyhow::Result<()> {
     let mut look = |path: &str, ino| -> anyhow::Result<()> {
         // Whatever vanished meanwhile is pinned no more.
-        let Ok(value) = parts.volume.getxattr(ino, PIN) else { return Ok(()) };
+        let Ok(value) = parts.volume.getxattr(ino, pins::NAME) else { return Ok(()) };
         Ok(out.item(&pin_line(path, &value))?)
     };
     let root = Ino(files.ino);

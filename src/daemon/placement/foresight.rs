@@ -20,6 +20,8 @@ use firn_tiering::replay::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use super::replace;
+
 /// Directory in the volume directory.
 const DIR: &str = "model";
 const SAMPLES_FILE: &str = "samples";
@@ -321,16 +323,6 @@ fn stored<T>(file: &Path, decode: impl Fn(&[u8]) -> firn_tiering::Result<T>) -> 
     decode(&bytes)
         .inspect_err(|error| tracing::warn!(%error, "{} is begun anew", file.display()))
         .ok()
-}
-
-/// Puts bytes in the place of a file, all or none.
-fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    let aside = file.with_extension("new");
-    let mut new = std::fs::File::create(&aside)?;
-    new.write_all(bytes)?;
-    new.sync_all()?;
-    std::fs::rename(aside, file)
 }
 
 /// Whether a registry was switched off by hand, and why.

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -92,17 +92,9 @@ impl Pins {
         for (ino, pin) in self.pins.read().iter() {
             text.push_str(&format!("{} {pin}\n", ino.0));
         }
-        if let Err(error) = self.replace(&text) {
+        if let Err(error) = super::replace(&self.file, text.as_bytes()) {
             tracing::warn!(%error, "writing {}", self.file.display());
         }
-    }
-
-    fn replace(&self, text: &str) -> io::Result<()> {
-        let aside = self.file.with_extension("new");
-        let mut file = File::create(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(aside, &self.file)
     }
 
     /// Whether files are to be walked over because not all pins may be known.
@@ -201,7 +193,10 @@ mod tests {
         }
         for damaged in ["", "firn-pins 2\n", "firn-pins 1\n5\n", "firn-pins 1\n5 warm\n"] {
             std::fs::write(dir.path().join(FILE_NAME), damaged).unwrap();
-            assert!(Pins::load(dir.path()).is_empty(), "{damaged}");
+            let pins = Pins::load(dir.path());
+            assert!(pins.is_empty() && pins.is_lost(), "{damaged}");
+            pins.found_again();
+            assert!(!pins.is_lost());
         }
     }
 }

@@ -267,7 +267,8 @@ impl Uses {
     }
 }
 
-fn now_ms(clock: &dyn Clock) -> u64 {
+/// Milliseconds after 1970; a clock before that counts as 1970.
+pub(super) fn now_ms(clock: &dyn Clock) -> u64 {
     let since = clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
