@@ -371,6 +371,8 @@ cold() {
             . "$work/s3.env"
             set +a
             "$firn" init "$volume" --hot "$work/cold-hot" --cold "s3://$FIRN_TEST_BUCKET/$kind"
+            # What is read again would be in hot by then.
+            printf "[recall]\npromote_on = 0\n" >"$volume/policy.toml"
             mount_volume "$volume"
             fio_rates --filename="$mountpoint/cold" --rw=write --bs=1M --size=${cold_mib}M \
                 --end_fsync=1 --refill_buffers --buffer_compress_chunk=4k \

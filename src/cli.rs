@@ -30,6 +30,7 @@ mod status;
 mod sync;
 mod target;
 mod tier;
+mod trace;
 mod umount;
 mod unmounted;
 

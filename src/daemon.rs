@@ -43,7 +43,6 @@ mod panics;
 pub mod phase;
 mod place;
 mod placement;
-pub mod replay;
 mod schedule;
 mod state;
 pub mod storage;

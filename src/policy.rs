@@ -2,7 +2,8 @@
 //! the file is read, with its line and column; the daemon goes on with the last good one.
 //!
 //! It holds which snapshots are taken automatically and how many are kept ([`plan`]), and where
-//! files lie: [`settings`] are its values, [`rules`] decide about one file, [`planner`] about all.
+//! files lie: [`settings`] are its values, [`rules`] decide about one file, [`planner`] about all,
+//! and [`replay`] says what that would have come to.
 
 use std::fmt;
 use std::fs::File;
@@ -21,6 +22,7 @@ mod document;
 pub mod plan;
 pub mod planner;
 mod reading;
+pub mod replay;
 pub mod rules;
 pub mod settings;
 pub mod users;

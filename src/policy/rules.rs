@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use firn_tiering::classifier;
 use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Policy;
@@ -73,6 +74,16 @@ pub enum Verdict {
     /// It was not asked, or there is none.
     #[default]
     Unknown,
+}
+
+impl From<classifier::Decision> for Verdict {
+    fn from(said: classifier::Decision) -> Self {
+        match said {
+            classifier::Decision::StaysCold => Self::StaysCold,
+            classifier::Decision::Reused => Self::Reused,
+            classifier::Decision::Unsure => Self::Unsure,
+        }
+    }
 }
 
 /// What is known of a file.
@@ -459,7 +470,8 @@ impl Rules {
     }
 }
 
-fn name_of(index: usize, rule: &Rule) -> String {
+/// What a rule is called: `rule 3 (old raw data)`.
+pub(super) fn name_of(index: usize, rule: &Rule) -> String {
     let number = index + 1;
     match &rule.name {
         Some(name) => format!("rule {number} ({name})"),

@@ -251,6 +251,9 @@ pub struct ReplayReport {
     pub rows: Vec<ReplayRow>,
     /// What prices are in.
     pub currency: Option<String>,
+    /// Classes and rules that ask for what a trace does not have: paths, extensions, groups.
+    #[serde(default)]
+    pub unmatched: Vec<String>,
 }
 
 impl ReplayReport {
@@ -279,6 +282,10 @@ impl ReplayReport {
         }
         table::right(&mut rows, &[1, 2, 3, 4, 5, 6]);
         text.push_str(&table::text(&rows));
+        if !self.unmatched.is_empty() {
+            let all = self.unmatched.join(", ");
+            let _ = writeln!(text, "fits nothing, since a trace has no names and groups: {all}");
+        }
         text
     }
 }

@@ -136,12 +136,14 @@ fn what_makes_no_sense_is_wrong_usage() {
         &["tier", "pin", "hot"],
         &["tier", "pin", "cold", "--for", "7d", "x"],
         &["tier", "du", "-s", "-d", "2", "x"],
-        &["policy", "replay"],
+        &["policy", "replay", "--trace", "x", "--volume", "y"],
     ] {
         assert_eq!(scene.firn(args).code, 2, "{args:?}");
     }
     for args in
         [&["tier", "jobs"][..], &["policy", "plan"], &["model", "status"], &["tier", "trace"]]
+            .into_iter()
+            .chain([&["policy", "replay", "--volume"][..]])
     {
         let args = [args, &[scene.vol()]].concat();
         scene.firn(&args).refused(1, &["is not mounted"]);

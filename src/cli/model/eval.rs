@@ -1,22 +1,18 @@
 //! `firn model eval`: what the classifier would have been worth on a trace.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use firn_tiering::classifier::eval::{evaluate, suitable_horizon_ms};
-use firn_tiering::replay::{self, trace::read_trace};
+use firn_tiering::replay;
 
+use crate::cli::trace;
 use crate::failure::{EXIT_DONE, Explain};
 use crate::report;
 use crate::report::evaluation::{ModelEval, TraceFacts};
 use crate::units::{Period, Size};
-
-/// Most requests of a trace that is evaluated: 4 GiB of memory.
-const MOST_REQUESTS: usize = 50_000_000;
 
 /// Fewest that say anything.
 const FEWEST_REQUESTS: usize = 1000;
@@ -55,21 +51,11 @@ pub(super) struct Eval {
 impl Eval {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let name = self.trace.display().to_string();
-        let input: Box<dyn Read> = if name == "-" {
-            Box::new(std::io::stdin().lock())
-        } else {
-            Box::new(File::open(&self.trace).with_context(|| format!("reading {name}"))?)
-        };
-        let trace = read_trace(BufReader::new(input), MOST_REQUESTS)
-            .with_context(|| format!("reading {name}"))?;
+        let trace = trace::load(&self.trace)?;
         ensure!(
             trace.len() >= FEWEST_REQUESTS,
             "{name} has {} requests, {FEWEST_REQUESTS} are needed",
             trace.len()
-        );
-        ensure!(
-            trace.windows(2).all(|pair| pair[0].at_ms <= pair[1].at_ms),
-            "{name} is not in the order of time"
         );
         let (items, footprint_bytes) = replay::footprint(&trace);
         let mut evaluations = Vec::new();

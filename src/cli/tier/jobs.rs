@@ -6,8 +6,9 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::cli::heard::Heard;
-use crate::cli::snapshot::pump::{self, Sink};
-use crate::control::client::{Client, Silent};
+use crate::cli::snapshot::pump::Sink;
+use crate::cli::trace;
+use crate::control::client::Client;
 use crate::control::placement::TierAct;
 use crate::control::protocol::Verb;
 use crate::failure::EXIT_DONE;
@@ -87,15 +88,11 @@ pub(super) struct Trace {
 
 impl Trace {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let target = volume_dir::resolve(&self.volume).context("writing the trace")?;
-        let client = Client::connect(&target.volume)?;
         let sink = match &self.output {
             Some(path) => Sink::file(path)?,
             None => Sink::output()?,
         };
-        let verb = Verb::Tier(TierAct::Trace);
-        pump::out(sink, |along| client.ask_along(verb, Some(along), &mut Silent))
-            .context("writing the trace")?;
+        trace::write(&self.volume, sink).context("writing the trace")?;
         Ok(EXIT_DONE)
     }
 }

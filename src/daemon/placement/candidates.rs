@@ -9,7 +9,6 @@ use firn_mount::FsResult;
 use firn_mount::core::Core;
 use firn_mount::types::{Attr, FileKind, Ino};
 use firn_tiering::BlockId;
-use firn_tiering::classifier::Decision;
 use firn_tiering::store::{Residence, Stored};
 
 use super::Placement;
@@ -201,18 +200,9 @@ impl Placement {
             idle: idle.unwrap_or_else(|| since(attr.mtime.max(attr.atime))),
             heat: history.map_or(0.0, |history| history.heat(now)),
             p_reuse: said.map(|said| said.p_reuse),
-            verdict: said.map_or(Verdict::Unknown, |said| verdict_of(said.decision)),
+            verdict: said.map_or(Verdict::Unknown, |said| said.decision.into()),
             ..Candidate::default()
         }
-    }
-}
-
-/// What the classifier says, as rules say it.
-fn verdict_of(decision: Decision) -> Verdict {
-    match decision {
-        Decision::StaysCold => Verdict::StaysCold,
-        Decision::Reused => Verdict::Reused,
-        Decision::Unsure => Verdict::Unsure,
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::learner::Learner;
+use super::model::Verdict;
 use super::samples::{Limits, Outcome};
 use crate::heat::features::{Facts, Features, features};
 use crate::heat::history::{Access, AccessKind, History};
@@ -100,6 +101,25 @@ impl ModelStrategy {
     /// Models made so far.
     pub fn trainings(&self) -> u32 {
         self.trainings
+    }
+
+    /// What is known of an item's use.
+    pub fn history(&self, id: u64) -> Option<&History> {
+        self.items.get(&id).map(|item| &item.history)
+    }
+
+    /// What the model says about an item now.
+    pub fn said(&self, id: u64, now_ms: u64) -> Option<Verdict> {
+        let features = self.describe(self.items.get(&id)?, now_ms);
+        Some(self.learner.model()?.predict(&features))
+    }
+
+    /// An item became resident without being accessed.
+    pub fn admitted(&mut self, id: u64) {
+        let Some(item) = self.items.get_mut(&id).filter(|item| item.slot == ABSENT) else { return };
+        item.slot = self.residents.len() as u32;
+        self.residents.push(id);
+        self.lru.touch(id, item.size.max(1));
     }
 
     fn describe(&self, item: &Item, now_ms: u64) -> Features {

@@ -14,6 +14,11 @@ impl Lru {
     pub fn new() -> Self {
         Self { order: Lists::new() }
     }
+
+    /// An item of so many bytes is the last to go.
+    pub(crate) fn touch(&mut self, item: u64, bytes: u64) {
+        self.order.push_front(0, item, bytes);
+    }
 }
 
 impl Default for Lru {
@@ -29,7 +34,7 @@ impl Strategy for Lru {
 
     fn access(&mut self, request: &Request, resident: bool) {
         if resident && request.op != Op::Delete {
-            self.order.push_front(0, request.item, request.charge());
+            self.touch(request.item, request.charge());
         }
     }
 
