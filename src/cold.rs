@@ -10,7 +10,7 @@
 //! ([`firn_tiering::tier::owner`]): each one that may write makes its own; until it has, and once it
 //! has lost, nothing is stored or deleted.
 //!
-//! What stands before the store, from outside: the guard of the owner, patience, the throttle.
+//! What stands before the store, from outside: patience, the throttle, the guard of the owner.
 
 use std::sync::Arc;
 
@@ -128,12 +128,13 @@ impl ColdTier {
             true => Ownership::new(claimant, clock, claim_ids()),
             false => Ownership::reader(claimant, clock),
         });
-        let throttled = Throttled::new(tier, Arc::clone(&throttle));
+        // Innermost, so that every attempt is checked at the moment at which it is made.
+        let owned = Arc::new(Owned::new(tier, Arc::clone(&ownership)));
+        let throttled = Throttled::new(owned, Arc::clone(&throttle));
         let handles = Handles::new(|priority| {
             // Reads have a deadline of their own; copies of whole segments may take a while.
-            let patient = Retry::new(throttled.for_priority(priority), Patience::BACKGROUND)
-                .heeding(Arc::clone(&pauses));
-            Arc::new(Owned::new(Arc::new(patient), Arc::clone(&ownership)))
+            let patient = Retry::new(throttled.for_priority(priority), Patience::BACKGROUND);
+            Arc::new(patient.heeding(Arc::clone(&pauses)))
         })
         .behind(Arc::clone(&throttle));
         Ok(Self { handles, throttle, ownership, is_away: false })

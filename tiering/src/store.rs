@@ -145,6 +145,8 @@ struct Inner {
     freed: Mutex<Vec<BlockId>>,
     /// When segments that only backups keep are judged again.
     leftovers_at: Mutex<Instant>,
+    /// Cold did not answer, and is not asked before then what can be asked later.
+    cold_asleep_until: Mutex<Option<Instant>>,
     sweeping: Mutex<Sweep>,
     quiet: Quiet,
     searching: Mutex<()>,
@@ -493,6 +495,7 @@ impl Inner {
             idle: Idle::default(),
             freed: Mutex::default(),
             leftovers_at: Mutex::new(config.clock.instant()),
+            cold_asleep_until: Mutex::default(),
             sweeping: Mutex::new(Sweep::new(config.clock.instant())),
             quiet: Quiet::default(),
             searching: Mutex::default(),

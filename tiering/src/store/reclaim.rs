@@ -13,13 +13,13 @@
 //! dead blocks, and each living one is verified in cold elsewhere; until then it stays, listed by
 //! its local index.
 //! *Retry*: everything here may be repeated; a segment that could not be judged is judged again
-//! when its counter grows or at the next sweep (see `sweep`).
+//! after a pause. *Cold away*: the hot file of a segment without living blocks goes all the same.
 //!
 //! [`Liveness`]: super::Liveness
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::block::BlockId;
 use crate::blocks::Wait;
@@ -27,6 +27,7 @@ use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, IndexEntry, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
+use crate::tier::is_retriable;
 
 use super::Inner;
 use super::append::{Lane, charge_of};
@@ -43,6 +44,15 @@ use super::waste::Thrift;
 
 /// Pause between two looks at objects that something still needed.
 const LEFTOVERS_EVERY: Duration = Duration::from_secs(600);
+
+/// How long cold may take to answer what can be asked again.
+const ASIDE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long it is not asked after it did not answer.
+const ASIDE_PAUSE: Duration = Duration::from_secs(60);
+
+/// Pause before a segment is judged again that could not be judged.
+const UNJUDGED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Blocks asked about at once.
 const ASK: usize = 4096;
@@ -95,8 +105,10 @@ impl Inner {
             || thrift.exceeds(segment.judged_with)
             || (leftovers && !record.hot);
         let living = charge_of(record.data_bytes.saturating_sub(dead));
+        let now = self.config.clock.instant();
         segment.recorded
             && is_new
+            && segment.judge_at.is_none_or(|at| at <= now)
             && thrift.is_much(dead, record)
             && (!record.hot || self.capacity.has_reserve(living))
     }
@@ -161,12 +173,17 @@ impl Inner {
             self.table.update(id, |segment| {
                 segment.judged_dead = segment.record.dead_bytes;
                 segment.judged_with = thrift;
+                segment.judge_at = None;
             });
             let result = self.reclaim(id, thrift);
             self.table.unclaim(id);
             match result {
                 Ok(went) => gone += usize::from(went),
                 Err(error) => {
+                    let retry_at = self.config.clock.instant() + UNJUDGED_PAUSE;
+                    self.table.update(id, |segment| {
+                        (segment.judged_dead, segment.judge_at) = (0, Some(retry_at));
+                    });
                     let error = super::read::chain(&error);
                     tracing::warn!(%id, error, "a segment could not be collected");
                 }
@@ -331,7 +348,13 @@ impl Inner {
     ) -> Result<bool> {
         let id = index.name().id;
         let Some(mut record) = self.table.record(id) else { return Ok(false) };
-        record.cold = self.settle_offer(&record)?;
+        match self.settle_offer(&record) {
+            Ok(copy) => record.cold = copy,
+            Err(error) if record.hot && live.is_empty() => {
+                return self.drop_unsettled(index, &error).map(|()| true);
+            }
+            Err(error) => return Err(error),
+        }
         if record.cold == ColdCopy::Absent {
             if !live.is_empty() {
                 return Ok(false);
@@ -343,6 +366,9 @@ impl Inner {
         if freed {
             self.drop_hot(index)?;
         }
+        if self.cold_is_asleep() {
+            return Ok(freed);
+        }
         let dead: Vec<_> =
             ids_of(index.entries()).into_iter().filter(|block| !live.contains(block)).collect();
         if self.may_delete_cold(id, live, &dead)? {
@@ -352,9 +378,11 @@ impl Inner {
                 self.check_owned(cold, id)?;
             }
             self.reached(Step::ColdDeleteBefore)?;
-            let (key, deadline) = (id.object_key(), self.config.clock.instant() + CALL_DEADLINE);
-            cold.call(deadline, "deleting from the cold tier", move |tier| {
-                Box::pin(async move { tier.delete(&key).await })
+            let key = id.object_key();
+            self.ask_aside(|deadline| {
+                cold.call(deadline, "deleting from the cold tier", move |tier| {
+                    Box::pin(async move { tier.delete(&key).await })
+                })
             })?;
             self.reached(Step::ColdDeleteAfter)?;
             if let Some(gate) = &self.config.backup {
@@ -372,7 +400,7 @@ impl Inner {
         if record.cold != ColdCopy::Absent || !record.offered {
             return Ok(record.cold);
         }
-        match self.cold_len(cold, record.id) {
+        match self.ask_aside(|deadline| self.cold_len_by(cold, record.id, deadline)) {
             Ok(_) => {
                 self.found_in_cold(record.id);
                 Ok(ColdCopy::Listed)
@@ -380,6 +408,35 @@ impl Inner {
             Err(Error::NotFound(_)) => Ok(ColdCopy::Absent),
             Err(error) => Err(error),
         }
+    }
+
+    /// Lets go of a hot file that nobody needs while cold does not say whether it has a copy: as
+    /// though it had one, which is judged with other leftovers. A full disk need not wait for cold.
+    pub(super) fn drop_unsettled(&self, index: &SegmentIndex, error: &Error) -> Result<()> {
+        let id = index.name().id;
+        tracing::debug!(%id, %error, "whether cold has a copy is found out later");
+        self.found_in_cold(id);
+        self.table.update(id, Segment::nothing_is_needed);
+        self.drop_hot(index)
+    }
+
+    /// Whether cold did not answer a moment ago.
+    fn cold_is_asleep(&self) -> bool {
+        let now = self.config.clock.instant();
+        self.cold_asleep_until.lock().is_some_and(|until| now < until)
+    }
+
+    /// Asks cold something that can be asked again later, and does not ask again for a while when it
+    /// does not answer: segments that go are many, and each would wait.
+    fn ask_aside<T>(&self, ask: impl FnOnce(Instant) -> Result<T>) -> Result<T> {
+        if self.cold_is_asleep() {
+            return Err(Error::TimedOut("asking the cold tier, which did not answer lately"));
+        }
+        let answer = ask(self.config.clock.instant() + ASIDE_DEADLINE);
+        let asleep = answer.as_ref().is_err_and(is_retriable);
+        let until = asleep.then(|| self.config.clock.instant() + ASIDE_PAUSE);
+        *self.cold_asleep_until.lock() = until;
+        answer
     }
 
     /// Whether everything that can be known of segments is: cold was listed, and every index that

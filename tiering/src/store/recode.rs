@@ -421,8 +421,10 @@ impl Inner {
         index: &SegmentIndex,
         live: &HashSet<BlockId>,
     ) -> Result<()> {
-        if self.settle_offer(record)? == ColdCopy::Absent {
-            return self.forget_segment(index);
+        match self.settle_offer(record) {
+            Ok(ColdCopy::Absent) => return self.forget_segment(index),
+            Ok(ColdCopy::Listed | ColdCopy::Verified) => {}
+            Err(error) => return self.drop_unsettled(index, &error),
         }
         self.table.update(record.id, |segment| segment.nothing_is_needed());
         // Backups name blocks, not segments, but until the new copies are in cold this object is

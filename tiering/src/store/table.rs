@@ -39,6 +39,8 @@ pub(super) struct Segment {
     pub(super) judged_dead: u64,
     /// How thriftily that was.
     pub(super) judged_with: Thrift,
+    /// It could not be judged, and is not looked at again before then.
+    pub(super) judge_at: Option<Instant>,
     /// The catalog does not know its dead bytes yet.
     pub(super) unsaved: bool,
 }
@@ -58,6 +60,7 @@ impl Segment {
             unreadable: false,
             judged_dead: 0,
             judged_with: Thrift::default(),
+            judge_at: None,
             unsaved: false,
         }
     }

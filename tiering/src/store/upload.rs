@@ -369,8 +369,12 @@ impl Inner {
 
     /// Length of a segment's object.
     pub(super) fn cold_len(&self, cold: &Cold, id: SegmentId) -> Result<u64> {
+        self.cold_len_by(cold, id, self.config.clock.instant() + CALL_DEADLINE)
+    }
+
+    /// [`Inner::cold_len`] until `deadline`.
+    pub(super) fn cold_len_by(&self, cold: &Cold, id: SegmentId, deadline: Instant) -> Result<u64> {
         let key = id.object_key();
-        let deadline = self.config.clock.instant() + CALL_DEADLINE;
         let head = cold.call(deadline, "reading from the cold tier", move |tier| {
             Box::pin(async move { tier.head(&key).await })
         })?;

@@ -41,6 +41,9 @@ pub const DELETE_LEAVE: Duration = Duration::from_secs(2);
 /// ... and to store: what a stranger stores under a key of its own harms nobody.
 pub const PUT_LEAVE: Duration = Duration::from_secs(20);
 
+/// How long one attempt to delete may take, its waiting for a store that asks for a pause included.
+pub const DELETE_TIME: Duration = Duration::from_secs(10);
+
 /// Claims looked at; there are two or three.
 const MAX_CLAIMS: usize = 1000;
 
@@ -171,7 +174,7 @@ impl Ownership {
 
     /// Whoever was the owner may believe so for a while; nothing is done here before that is over.
     async fn settle_takeover(&self, tier: &dyn Tier, claim: Claim) -> Result<Claim> {
-        tokio::time::sleep(DELETE_LEAVE).await;
+        tokio::time::sleep(DELETE_LEAVE + DELETE_TIME).await;
         *self.state.lock() = State::Ours { claim: claim.clone(), seen: self.now() };
         self.look(tier, Duration::ZERO).await?;
         Ok(claim)

@@ -47,10 +47,10 @@ impl Scene {
         let inputs = Inputs::of_clock(Arc::new(SystemClock));
         let throttle = Arc::new(Throttle::new(config, inputs, Arc::default()).unwrap());
         let ownership = Arc::new(mount("here"));
-        let throttled = Throttled::new(Arc::clone(&faulty) as Arc<dyn Tier>, Arc::clone(&throttle));
+        let owned = Owned::new(Arc::clone(&faulty) as Arc<dyn Tier>, Arc::clone(&ownership));
+        let throttled = Throttled::new(Arc::new(owned), Arc::clone(&throttle));
         let handles = Handles::new(|priority| {
-            let patient = Retry::new(throttled.for_priority(priority), Patience::BACKGROUND);
-            Arc::new(Owned::new(Arc::new(patient), Arc::clone(&ownership)))
+            Arc::new(Retry::new(throttled.for_priority(priority), Patience::BACKGROUND))
         });
         let volume = Volume::with(|config| {
             config.cold = Some(Arc::clone(handles.at(Priority::UserRead)));

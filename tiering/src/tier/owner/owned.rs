@@ -1,4 +1,5 @@
-//! A tier that changes nothing unless the place is ours.
+//! A tier that changes nothing unless the place is ours. Belongs next to the store, below patience
+//! and throttle: what they make a call wait for would come between the look and the request.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{DELETE_LEAVE, Ownership, PUT_LEAVE};
-use crate::error::Result;
+use super::{DELETE_LEAVE, DELETE_TIME, Ownership, PUT_LEAVE};
+use crate::error::{Error, Result};
 use crate::tier::{ObjectMeta, Tier};
 
 /// A guarded tier. Reading passes.
@@ -60,7 +61,8 @@ impl Tier for Owned {
 
     async fn delete(&self, key: &str) -> Result<()> {
         self.ownership.look(&*self.inner, DELETE_LEAVE).await?;
-        self.inner.delete(key).await
+        let deleted = tokio::time::timeout(DELETE_TIME, self.inner.delete(key)).await;
+        deleted.unwrap_or(Err(Error::TimedOut("deleting an object")))
     }
 
     async fn clean(&self) -> Result<u64> {

@@ -118,7 +118,7 @@ async fn the_old_owner_wakes_up_and_may_delete_nothing() {
     let start = tokio::time::Instant::now();
     let claim = new.claim(&*scene.faulty, true).await.unwrap();
     assert_eq!(claim.epoch, 2);
-    assert!(start.elapsed() >= DELETE_LEAVE, "the old one's leave has run out by then");
+    assert!(start.elapsed() >= DELETE_LEAVE + DELETE_TIME, "the old one's leave has run out");
     scene.clock.advance(start.elapsed());
     let error = old_tier.delete("segments/1").await.unwrap_err();
     assert_eq!(kind(&error), FailureKind::NotOurs);
@@ -289,4 +289,42 @@ async fn of_many_at_once_one_has_a_directory_and_a_bucket() {
     let server = firn_tests::Server::start(&dir.path().join("s3")).unwrap();
     let url = format!("s3://{}/volume", firn_tests::BUCKET);
     one_of_many(|| open_once_with(&url, server.variables()).unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_is_tried_again_after_a_takeover_is_not_made() {
+    let scene = Scene::new();
+    let (old, old_tier) = scene.mount("a");
+    old.claim(&*scene.faulty, false).await.unwrap();
+    old_tier.put("segments/1", Bytes::new()).await.unwrap();
+    let patient = Retry::new(Arc::new(old_tier), Patience::BACKGROUND);
+    // Fails once; before the next attempt somebody else is the owner.
+    let failure = Fault::Error(FailureKind::Unavailable);
+    scene.faulty.fail_next(Some(Op::Delete), "segments/1", failure);
+    let (new, _) = scene.mount("recovered");
+    let deleting = tokio::spawn(async move { patient.delete("segments/1").await });
+    while scene.faulty.calls(Op::Delete) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The claim as it is written, before the wait that is for those who do not look.
+    while new.claim_once(&*scene.faulty, true).await.unwrap() == Verdict::Contended {}
+    scene.clock.advance(DELETE_LEAVE);
+    let error = deleting.await.unwrap().unwrap_err();
+    assert_eq!(kind(&error), FailureKind::NotOurs);
+    assert!(scene.memory.keys().contains(&"segments/1".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_to_delete_outlasts_what_a_takeover_waits() {
+    let scene = Scene::new();
+    let (old, old_tier) = scene.mount("a");
+    old.claim(&*scene.faulty, false).await.unwrap();
+    let start = tokio::time::Instant::now();
+    scene.faulty.fail_next(Some(Op::Delete), "x", Fault::Hang);
+    assert!(matches!(old_tier.delete("x").await, Err(Error::TimedOut(_))));
+    let (new, _) = scene.mount("b");
+    let took = start.elapsed();
+    let start = tokio::time::Instant::now();
+    new.claim(&*scene.faulty, true).await.unwrap();
+    assert!(DELETE_LEAVE + took <= start.elapsed());
 }
