@@ -37,6 +37,7 @@ mod groups;
 mod ids;
 pub mod key;
 mod ledger;
+mod links;
 mod locks;
 mod names;
 mod orphans;
@@ -170,7 +171,7 @@ impl Namespace {
             return Err(FsError::Exists);
         }
         let (dataset, node) = (Dataset::ROOT, Node::FIRST);
-        let features = VolumeRecord::USAGE;
+        let features = VolumeRecord::USAGE | VolumeRecord::LINKS;
         let volume = VolumeRecord { name_seed, dataset, node, has_tree: true, features };
         let leases =
             Leases { clean: true, epoch: 1, blocks: 0, segments: 0, inodes: Ino::ROOT.0 + 1 };
@@ -227,6 +228,7 @@ impl Namespace {
         };
         namespace.open_ledger(&volume, !options.read_only)?;
         if !options.read_only {
+            namespace.announce_links()?;
             namespace.undo_interrupted()?;
             namespace.finish_rollbacks()?;
             namespace.finish_truncations()?;

@@ -1,9 +1,11 @@
 //! Structure check: what every record says about every other, in bounded memory.
 //!
-//! One pass over the head space checks each object by itself; link counts are summed up for a
-//! window of inode numbers at a time, one more pass for each further window. Back-references are
-//! followed both ways by point lookups. Meant for a namespace that nobody changes meanwhile.
+//! One pass over the head space checks each object by itself, and entries and link records against
+//! each other by point lookups; link counts are summed up for a window of inode numbers at a time,
+//! one more pass for each further window. Back-references are followed both ways by point lookups.
+//! Meant for a namespace that nobody changes meanwhile.
 
+mod links;
 mod report;
 
 use firn_tiering::{BlockId, BlockRef};
@@ -103,6 +105,7 @@ struct Object {
     xattr_names: u64,
     entries: u64,
     subdirectories: u64,
+    links: u64,
     target_len: Option<u64>,
 }
 
@@ -127,7 +130,7 @@ impl<'a> Check<'a> {
         let window = self.options.window.max(1);
         let mut next = Some(0);
         while let Some(base) = next {
-            next = self.links(base, window)?;
+            next = self.link_counts(base, window)?;
         }
         Ok(self.report)
     }
@@ -197,6 +200,7 @@ impl<'a> Check<'a> {
                 xattr_names: 0,
                 entries: 0,
                 subdirectories: 0,
+                links: 0,
                 target_len: None,
             });
         }
@@ -218,6 +222,7 @@ impl<'a> Check<'a> {
             }
             Kind::Dentry => return self.bucket(&head, record),
             Kind::Extent => return self.extent(&head, value),
+            Kind::Link => return self.link(&head, record),
         }
         Ok(())
     }
@@ -294,7 +299,7 @@ impl<'a> Check<'a> {
                         self.entry_finding(FindingKind::Unreachable, head.object, entry, detail);
                     }
                 }
-                Some(_) => {}
+                Some(inode) => self.linked_entry((head.object, number), entry, &inode)?,
             }
         }
         Ok(())
@@ -356,6 +361,7 @@ impl<'a> Check<'a> {
             return Ok(());
         };
         self.finish_content(&object, inode);
+        self.finish_links(&object, inode);
         if inode.is_dir() {
             self.finish_directory(&object, inode)?;
         } else if object.entries > 0 {
@@ -376,6 +382,7 @@ impl<'a> Check<'a> {
         object.allocated > 0
             || object.xattr_names > 0
             || object.entries > 0
+            || object.links > 0
             || object.target_len.is_some()
     }
 
@@ -542,63 +549,5 @@ impl<'a> Check<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Names of the inodes from number `base` on; returns the first number behind the window.
-    fn links(&mut self, base: u64, window: usize) -> FsResult<Option<u64>> {
-        let window = window.min((self.highest - base + 1) as usize);
-        let mut next: Option<u64> = None;
-        let mut names = vec![0_u32; window];
-        let mut expected = vec![None; window];
-        Self::for_each(self.namespace, &self.view, &mut |key, value| {
-            let (Ok(head), Ok((version, record))) = (HeadKey::decode(key), Version::split(value))
-            else {
-                return Ok(());
-            };
-            if version.whiteout {
-                return Ok(());
-            }
-            let at = |ino: Ino| {
-                ino.object().checked_sub(base).map(|at| at as usize).filter(|&at| at < window)
-            };
-            match head.kind {
-                Kind::Inode => {
-                    let object = head.object.object();
-                    if (base + window as u64..=self.highest).contains(&object) {
-                        // Numbers that were received may be far apart.
-                        next = Some(next.map_or(object, |next| next.min(object)));
-                    }
-                    if let (Some(at), Ok(inode)) =
-                        (at(head.object), Inode::decode(head.object, version, record))
-                    {
-                        expected[at] = Some(names_of(&inode, self.view.root()));
-                    }
-                }
-                Kind::Dentry => {
-                    let bucket = Bucket::decode(record).unwrap_or_default();
-                    for at in bucket.entries().iter().filter_map(|entry| at(entry.ino)) {
-                        names[at] = names[at].saturating_add(1);
-                    }
-                }
-                Kind::Symlink | Kind::Xattr | Kind::Extent => {}
-            }
-            Ok(())
-        })?;
-        for (at, (found, expected)) in names.into_iter().zip(expected).enumerate() {
-            if let Some(expected) = expected.filter(|&expected| expected != found) {
-                let detail = format!("the inode says {expected} names, found {found}");
-                let ino = self.view.lift(Ino(base + at as u64));
-                self.finding(FindingKind::LinkCount, ino, detail);
-            }
-        }
-        Ok(next)
-    }
-}
-
-/// How many entries name an inode.
-fn names_of(inode: &Inode, root: Ino) -> u32 {
-    match inode.kind {
-        FileKind::Directory => u32::from(inode.nlink != 0 && inode.ino.object() != root.object()),
-        _ => inode.nlink,
     }
 }

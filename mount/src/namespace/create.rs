@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::attr::{PERM_MASK, S_ISGID, S_IXGRP};
 use super::groups::in_group_or_capable;
+use super::key::LinkAt;
+use super::links::{LinkChanges, remember};
 use super::names::check_name;
 use super::record::{Inode, InodeFlags, Timestamp, Version, kind_of_mode};
 use super::store::Durability;
@@ -235,13 +237,20 @@ impl Namespace {
         if inode.nlink == 0 {
             return Err(FsError::NotFound);
         }
-        add_link(&mut inode)?;
+        let home = match inode.nlink {
+            1 => self.name_in_parent(&inode)?,
+            _ => None,
+        };
+        let cookie = place.insert(new_name, ino, inode.kind)?;
+        let at = LinkAt { dir: new_parent.object(), cookie };
+        let mut links = LinkChanges::default();
+        links.gain(&mut inode, (at, new_name), home.as_deref())?;
         let now = self.now();
         inode.ctime = now;
-        inode.parent = new_parent;
-        inode.cookie = place.insert(new_name, ino, inode.kind)?;
+        remember(&mut inode, new_parent, cookie);
         entry_added(&mut dir, now);
         let mut txn = self.begin();
+        links.stage(&mut txn, &inode)?;
         place.stage(&mut txn, &dir)?;
         txn.put_inode(dir)?;
         let inode = txn.put_inode(inode)?;

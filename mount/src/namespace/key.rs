@@ -45,9 +45,14 @@ pub enum Kind {
     Dentry = 4,
     /// The pieces of one MiB of a file. Sub-key: offset divided by 1 MiB.
     Extent = 5,
+    /// A name of a file that has several. Sub-key: where its entry lies.
+    Link = 6,
 }
 
 impl Kind {
+    /// The kind whose records come last among those of an object.
+    pub const LAST: Self = Self::Link;
+
     fn from_stored(raw: u8) -> Option<Self> {
         Some(match raw {
             1 => Self::Inode,
@@ -55,6 +60,7 @@ impl Kind {
             3 => Self::Xattr,
             4 => Self::Dentry,
             5 => Self::Extent,
+            6 => Self::Link,
             _ => return None,
         })
     }
@@ -66,9 +72,30 @@ const KIND_AT: usize = OBJECT_AT + 8;
 /// Where the sub-key of a head key starts.
 pub const SUB_AT: usize = KIND_AT + 1;
 const NUMBERED_LEN: usize = SUB_AT + 8;
+const LINK_COOKIE_AT: usize = SUB_AT + 8;
+const LINK_LEN: usize = LINK_COOKIE_AT + 8;
 
 /// Length of a back-reference key.
 pub const BACKREF_LEN: usize = 8 + 8 + 8 + 4;
+
+/// Where a name lies: an entry of a directory, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkAt {
+    /// The object of the directory.
+    pub dir: u64,
+    /// The cookie of the entry.
+    pub cookie: u64,
+}
+
+impl LinkAt {
+    /// Takes the sub-key of a link record apart.
+    pub fn decode(sub: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader::new("link key", sub);
+        let at = Self { dir: object(&mut reader)?.0, cookie: reader.u64_be()? };
+        reader.end()?;
+        Ok(at)
+    }
+}
 
 /// A stored object, still without a view.
 fn object(reader: &mut Reader<'_>) -> Result<Ino, RecordError> {
@@ -105,6 +132,15 @@ pub fn head_numbered(line: Line, object: Ino, kind: Kind, number: u64) -> [u8; N
     let mut key = [0; NUMBERED_LEN];
     key[..SUB_AT].copy_from_slice(&head(line, object, kind));
     key[SUB_AT..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Head key of the record of a name of a file that has several.
+pub fn head_link(line: Line, object: Ino, at: LinkAt) -> [u8; LINK_LEN] {
+    let mut key = [0; LINK_LEN];
+    key[..SUB_AT].copy_from_slice(&head(line, object, Kind::Link));
+    key[SUB_AT..LINK_COOKIE_AT].copy_from_slice(&at.dir.to_be_bytes());
+    key[LINK_COOKIE_AT..].copy_from_slice(&at.cookie.to_be_bytes());
     key
 }
 
@@ -148,6 +184,7 @@ impl<'a> HeadKey<'a> {
             Kind::Inode | Kind::Symlink => sub.is_empty(),
             Kind::Xattr => !sub.is_empty(),
             Kind::Dentry | Kind::Extent => sub.len() == 8,
+            Kind::Link => sub.len() == LINK_LEN - SUB_AT,
         };
         if !fits {
             return Err(RecordError::new("head key", "length does not fit its kind"));

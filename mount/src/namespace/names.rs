@@ -45,6 +45,11 @@ pub(super) fn bucket_of_cookie(cookie: u64) -> u64 {
     cookie & !POSITION_MASK
 }
 
+/// The position in that bucket.
+pub(super) fn position_of_cookie(cookie: u64) -> u8 {
+    (cookie & POSITION_MASK) as u8
+}
+
 /// The cookie of an entry.
 pub(super) fn cookie_of(bucket: u64, position: u8) -> u64 {
     bucket | u64::from(position)

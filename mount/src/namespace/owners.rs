@@ -6,7 +6,7 @@ use firn_tiering::BlockId;
 
 use super::Namespace;
 use super::key::{self, Backref, Kind, Node};
-use super::names::bucket_of_cookie;
+use super::names::{bucket_of_cookie, position_of_cookie};
 use super::record::{Bucket, Inode};
 use super::store::{Space, prefix_end};
 use super::tree::View;
@@ -211,11 +211,7 @@ impl Namespace {
             return Ok(None);
         }
         let bucket = Bucket::decode(&record)?;
-        let position = (inode.cookie - number) as u8;
-        let entry = bucket
-            .entries()
-            .iter()
-            .find(|entry| entry.position == position && entry.ino.0 == inode.ino.object());
+        let entry = bucket.at(position_of_cookie(inode.cookie), inode.ino.object());
         Ok(entry.map(|entry| entry.name.clone()))
     }
 

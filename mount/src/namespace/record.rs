@@ -3,6 +3,7 @@
 
 mod dentry;
 mod inode;
+mod link;
 mod meta;
 mod properties;
 mod receive;
@@ -17,6 +18,7 @@ use crate::types::Ino;
 
 pub use dentry::{BUCKET_BITS, Bucket, Entry, NAME_MAX};
 pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
+pub use link::{link_name, put_link_name};
 pub use meta::{Leases, VolumeRecord};
 pub use properties::{CLASS_MAX, Property, Setting, Settings, is_class_name};
 pub use receive::{Base, NewPlace, ReceiveProgress, ReceiveRecord};

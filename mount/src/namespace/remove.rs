@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::directory::Place;
+use super::key::LinkAt;
+use super::links::LinkChanges;
 use super::names::check_name;
 use super::record::{Inode, Timestamp};
 use super::store::Durability;
@@ -77,7 +79,8 @@ impl Namespace {
     fn stage_found(&self, found: Found, name: &[u8]) -> FsResult<(Txn<'_>, Arc<Inode>)> {
         let Found { mut dir, mut place, child } = found;
         let now = self.now();
-        place.bucket.remove(name);
+        let gone = place.bucket.remove(name).ok_or(FsError::NotFound)?;
+        let at = LinkAt { dir: dir.ino.object(), cookie: place.cookie(gone.position) };
         entry_removed(&mut dir, now)?;
         if child.is_dir() {
             dir.nlink = dir.nlink.saturating_sub(1);
@@ -85,7 +88,7 @@ impl Namespace {
         let mut txn = self.begin();
         place.stage(&mut txn, &dir)?;
         txn.put_inode(dir)?;
-        let inode = lose_name(&mut txn, child, now)?;
+        let inode = self.lose_name(&mut txn, child, at, now)?;
         Ok((txn, inode))
     }
 
@@ -109,6 +112,28 @@ impl Namespace {
         }
     }
 
+    /// An inode loses the name that lies at `at`; a directory its only one.
+    pub(super) fn lose_name(
+        &self,
+        txn: &mut Txn<'_>,
+        mut inode: Inode,
+        at: LinkAt,
+        now: Timestamp,
+    ) -> FsResult<Arc<Inode>> {
+        if inode.is_dir() {
+            inode.nlink = 0;
+        } else {
+            let mut links = LinkChanges::default();
+            links.lose(self, &mut inode, at)?;
+            links.stage(txn, &inode)?;
+        }
+        inode.ctime = now;
+        if inode.nlink == 0 {
+            txn.add_orphan(inode.ino)?;
+        }
+        txn.put_inode(inode)
+    }
+
     /// An inode that a locked entry names.
     pub(super) fn named_inode(&self, ino: Ino) -> FsResult<Arc<Inode>> {
         self.find_inode(ino)?
@@ -125,18 +150,4 @@ pub(super) fn entry_removed(dir: &mut Inode, now: Timestamp) -> FsResult<()> {
     dir.mtime = now;
     dir.ctime = now;
     Ok(())
-}
-
-/// An inode loses one name; a directory its only one.
-pub(super) fn lose_name(
-    txn: &mut Txn<'_>,
-    mut inode: Inode,
-    now: Timestamp,
-) -> FsResult<Arc<Inode>> {
-    inode.nlink = if inode.is_dir() { 0 } else { inode.nlink.saturating_sub(1) };
-    inode.ctime = now;
-    if inode.nlink == 0 {
-        txn.add_orphan(inode.ino)?;
-    }
-    txn.put_inode(inode)
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::create::{add_link, entry_added};
 use super::directory::Place;
+use super::key::LinkAt;
+use super::links::{LinkChanges, remember};
 use super::names::check_name;
 use super::record::{Inode, Timestamp};
-use super::remove::{Removed, entry_removed, lose_name};
+use super::remove::{Removed, entry_removed};
 use super::store::Durability;
 use super::{InodeGuard, Namespace, Txn};
 use crate::error::{FsError, FsResult};
@@ -29,6 +31,13 @@ pub struct Renamed {
 struct Side<'n> {
     parent: Ino,
     name: &'n [u8],
+}
+
+impl Side<'_> {
+    /// Where its name lies.
+    fn at(&self, cookie: u64) -> LinkAt {
+        LinkAt { dir: self.parent.object(), cookie }
+    }
 }
 
 /// Everything that a rename touches, locked and loaded. Directories and buckets may be the same
@@ -170,7 +179,9 @@ impl Namespace {
         let mut txn = self.begin();
         let is_dir = scene.source.is_dir();
         let (ino, kind) = (scene.source.ino, scene.source.kind);
-        self.place_of(&mut scene, from).bucket.remove(from.name);
+        let place = self.place_of(&mut scene, from);
+        let left = place.bucket.remove(from.name).ok_or(FsError::NotFound)?;
+        let left = from.at(place.cookie(left.position));
         let replaced = scene.target.take();
         let place = self.place_of(&mut scene, to);
         let cookie = match place.bucket.replace(to.name, ino, kind) {
@@ -191,12 +202,14 @@ impl Namespace {
             lose_link(dir_of(&mut scene, to));
         }
         let replaced = match replaced {
-            Some(inode) => Some(Removed { inode: lose_name(&mut txn, inode, now)? }),
+            Some(inode) => {
+                Some(Removed { inode: self.lose_name(&mut txn, inode, to.at(cookie), now)? })
+            }
             None => None,
         };
         let source = scene.source.clone();
         stage_dirs(&scene, &mut txn)?;
-        let moved = settle(&mut txn, source, to.parent, cookie, now)?;
+        let moved = settle(&mut txn, source, left, (to, cookie), now)?;
         txn.commit(Durability::Buffered)?;
         Ok(Renamed { moved, replaced, exchanged: None })
     }
@@ -227,8 +240,9 @@ impl Namespace {
             _ => {}
         }
         stage_dirs(&scene, &mut txn)?;
-        let exchanged = settle(&mut txn, target, from.parent, cookies[0], now)?;
-        let moved = settle(&mut txn, source, to.parent, cookies[1], now)?;
+        let [here, there] = cookies;
+        let exchanged = settle(&mut txn, target, to.at(there), (from, here), now)?;
+        let moved = settle(&mut txn, source, from.at(here), (to, there), now)?;
         txn.commit(Durability::Buffered)?;
         Ok(Renamed { moved, replaced: None, exchanged: Some(exchanged) })
     }
@@ -253,16 +267,22 @@ fn stage_dirs(scene: &Scene<'_>, txn: &mut Txn<'_>) -> FsResult<()> {
     Ok(())
 }
 
-/// The inode lies elsewhere now.
+/// The inode has another name now than the one that lay at `left`.
 fn settle(
     txn: &mut Txn<'_>,
     mut inode: Inode,
-    parent: Ino,
-    cookie: u64,
+    left: LinkAt,
+    (side, cookie): (Side<'_>, u64),
     now: Timestamp,
 ) -> FsResult<Arc<Inode>> {
-    inode.parent = parent;
-    inode.cookie = cookie;
+    let mut links = LinkChanges::default();
+    links.change(&inode, left, (side.at(cookie), side.name));
+    links.stage(txn, &inode)?;
+    if inode.home() == left {
+        (inode.parent, inode.cookie) = (side.parent, cookie);
+    } else {
+        remember(&mut inode, side.parent, cookie);
+    }
     inode.ctime = now;
     txn.put_inode(inode)
 }

@@ -227,7 +227,7 @@ impl Restorer<'_> {
         let inode = self.namespace.visible(self.view.layer(), &inode_key)?;
         // An inode that was not there stands for all that it has.
         let last = match (kind, &inode) {
-            (Kind::Inode, None) => Kind::Extent,
+            (Kind::Inode, None) => Kind::LAST,
             (kind, _) => kind,
         };
         if kind == Kind::Inode {

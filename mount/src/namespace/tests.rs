@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod counting;
 mod damage;
 mod datasets;
 mod diff;
 mod files;
+mod links;
 mod listing;
 mod model;
 mod operations;
@@ -99,6 +101,38 @@ impl World {
         let volume = VolumeRecord::decode(&volume).unwrap();
         let volume = VolumeRecord { features: 0, ..volume };
         batch.put(Space::Meta, key::VOLUME, volume.encode());
+        store.commit(batch, Durability::Durable).unwrap();
+        Self::open(Arc::new(store), self.clock)
+    }
+
+    /// As if every name had been given by a version that knew no link records.
+    pub(super) fn without_links(self) -> Self {
+        let store = self.store.reopened();
+        let mut batch = Batch::new();
+        for space in [Space::Head, Space::History] {
+            for (key, value) in store.page(space, &[], None, usize::MAX).unwrap().items {
+                let head = match space {
+                    Space::Head => key.to_vec(),
+                    _ => key::history_decode(Dataset::ROOT, &key).unwrap().0,
+                };
+                let (version, record) = Version::split(&value).unwrap();
+                let head = key::HeadKey::decode(&head).unwrap();
+                match head.kind {
+                    Kind::Link => batch.delete(space, &key),
+                    Kind::Inode if !version.whiteout => {
+                        let mut inode = Inode::decode(head.object, version, record).unwrap();
+                        inode.flags.set(record::InodeFlags::LINKS, false);
+                        batch.put(space, &key, inode.encode());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (key, _) in store.page(Space::Born, &[], None, usize::MAX).unwrap().items {
+            if key::born_decode(&key).unwrap().2 == Kind::Link {
+                batch.delete(Space::Born, &key);
+            }
+        }
         store.commit(batch, Durability::Durable).unwrap();
         Self::open(Arc::new(store), self.clock)
     }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use firn_tiering::BlockId;
 
-use super::key::{self, Backref, Kind};
+use super::key::{self, Backref, Kind, LinkAt};
 use super::ledger::Entries;
-use super::record::{Bucket, Inode, Piece, Referenced, SlotRecord, Version, allocated, fresh};
+use super::record::{
+    Bucket, Inode, Piece, Referenced, SlotRecord, Version, allocated, fresh, put_link_name,
+};
 use super::store::{Batch, Durability, Space};
 use super::tree::View;
 use super::{Namespace, Timestamp};
@@ -273,6 +275,31 @@ impl<'a> Txn<'a> {
         let mut value = Vec::with_capacity(bytes.len() + 2);
         version.put(&mut value);
         value.extend_from_slice(bytes);
+        self.batch.put(Space::Head, &key, value);
+        Ok(())
+    }
+
+    /// Stores the record of a name of a file, or removes it. At most once for each name in one
+    /// change.
+    pub(super) fn put_link(
+        &mut self,
+        inode: &Inode,
+        at: LinkAt,
+        name: Option<&[u8]>,
+    ) -> FsResult<()> {
+        let view = self.view(inode.ino)?;
+        let key = key::head_link(view.line, inode.ino, at);
+        let old = self.namespace.read(&view, &key)?.map(|(version, _)| version);
+        let Some(name) = name else {
+            return match old.filter(|old| !old.whiteout) {
+                Some(old) => self.erase(&view, &key, inode.ino, Kind::Link, old),
+                None => Ok(()),
+            };
+        };
+        let version = self.next_version(&view, &key, inode, Kind::Link, old)?;
+        let mut value = Vec::with_capacity(name.len() + 3);
+        version.put(&mut value);
+        put_link_name(&mut value, name);
         self.batch.put(Space::Head, &key, value);
         Ok(())
     }

@@ -17,6 +17,8 @@ pub enum FindingKind {
     Unreachable,
     /// An inode's link count is not the number of its names.
     LinkCount,
+    /// A name of a file with several has no link record, or a link record no name.
+    LinkRecord,
     /// A directory's counts of entries or subdirectories are wrong.
     EntryCount,
     /// An inode without names that nothing will clear away, or one with names that something

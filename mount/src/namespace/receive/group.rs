@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::{ApplyError, Receiving, invalid};
 use crate::error::FsError;
 use crate::namespace::directory::Place;
-use crate::namespace::key::{self, Kind};
-use crate::namespace::names::check_name;
+use crate::namespace::key::{self, Kind, LinkAt};
+use crate::namespace::links::LinkChanges;
+use crate::namespace::names::{bucket_of_cookie, check_name, position_of_cookie};
 use crate::namespace::record::{
     Inode, InodeFlags, Piece, SLOT_LEN, SlotRecord, Version, check_pieces,
 };
@@ -28,6 +29,13 @@ const NAMES_MAX: u32 = 2 * xattr::XATTR_LIST_MAX;
 struct Pending {
     inode: Inode,
     is_new: bool,
+    links: LinkChanges,
+}
+
+impl Pending {
+    fn new(inode: Inode, is_new: bool) -> Self {
+        Self { inode, is_new, links: LinkChanges::default() }
+    }
 }
 
 /// Steps on their way into one batch.
@@ -69,6 +77,7 @@ impl<'a> Group<'a> {
             place.stage(&mut self.txn, dir)?;
         }
         for pending in self.inodes.into_values() {
+            pending.links.stage(&mut self.txn, &pending.inode)?;
             match pending.is_new {
                 true => self.txn.add_inode(pending.inode)?,
                 false => self.txn.put_inode(pending.inode)?,
@@ -79,15 +88,19 @@ impl<'a> Group<'a> {
 
     /// An inode that there is, to be changed.
     fn inode(&mut self, object: u64) -> Result<&mut Inode, ApplyError> {
+        Ok(&mut self.pending(object)?.inode)
+    }
+
+    fn pending(&mut self, object: u64) -> Result<&mut Pending, ApplyError> {
         if !self.inodes.contains_key(&object) {
             let Some(inode) = self.names.find_inode(self.receiving.ino(object))? else {
                 return invalid(format!("inode {object} does not exist"));
             };
             let inode = Inode::clone(&inode);
-            self.inodes.insert(object, Pending { inode, is_new: false });
+            self.inodes.insert(object, Pending::new(inode, false));
         }
         match self.inodes.get_mut(&object) {
-            Some(pending) => Ok(&mut pending.inode),
+            Some(pending) => Ok(pending),
             None => invalid("an inode vanished"),
         }
     }
@@ -119,7 +132,7 @@ impl<'a> Group<'a> {
                 parent,
                 ..sent.clone()
             };
-            self.inodes.insert(object, Pending { inode, is_new: true });
+            self.inodes.insert(object, Pending::new(inode, true));
             return Ok(());
         }
         let inode = self.inode(object)?;
@@ -257,21 +270,24 @@ impl<'a> Group<'a> {
 
     fn unlink(&mut self, dir: u64, name: &[u8], child: u64) -> Result<(), ApplyError> {
         let place = self.place(dir, name)?;
-        match place.bucket.find(name) {
+        let at = match place.bucket.find(name) {
             // It went before an interruption.
             None => return Ok(()),
             Some(entry) if entry.ino.object() != child => {
                 return invalid("a name that goes is another file's");
             }
-            Some(_) => place.bucket.remove(name),
+            Some(entry) => LinkAt { dir, cookie: place.cookie(entry.position) },
         };
-        let nowhere = self.receiving.ino(0);
-        let inode = self.inode(child)?;
+        place.bucket.remove(name);
+        let (names, nowhere) = (self.names, self.receiving.ino(0));
+        let Pending { inode, links, .. } = self.pending(child)?;
         let is_dir = inode.is_dir();
         if is_dir {
             (inode.parent, inode.cookie) = (nowhere, 0);
+        } else if inode.nlink == 0 {
+            return Err(too_few());
         } else {
-            inode.nlink = less(inode.nlink)?;
+            links.lose(names, inode, at)?;
         }
         let dir = self.inode(dir)?;
         dir.size = dir.size.checked_sub(1).ok_or_else(too_few)?;
@@ -300,6 +316,7 @@ impl<'a> Group<'a> {
             return if is_same { Ok(()) } else { invalid("a name twice in one directory") };
         }
         let cookie = place.insert(name, ino, kind)?;
+        let home = self.only_name(child)?;
         let above = self.inode(dir)?;
         above.size += 1;
         let above_ino = above.ino;
@@ -309,14 +326,31 @@ impl<'a> Group<'a> {
                 return invalid("a directory with two names");
             }
         }
-        let inode = self.inode(child)?;
+        let Pending { inode, links, .. } = self.pending(child)?;
+        let is_first = inode.nlink == 0;
         if kind != FileKind::Directory {
-            create::add_link(inode)?;
+            links.gain(inode, (LinkAt { dir, cookie }, name), home.as_deref())?;
         }
-        if is_home || inode.cookie == 0 {
+        if is_home || is_first || inode.cookie == 0 {
             (inode.parent, inode.cookie) = (above_ino, cookie);
         }
         Ok(())
+    }
+
+    /// The name of a file that has one, if that is what it remembers.
+    fn only_name(&mut self, child: u64) -> Result<Option<Vec<u8>>, ApplyError> {
+        let inode = self.inode(child)?;
+        if inode.is_dir() || inode.nlink != 1 {
+            return Ok(None);
+        }
+        let (inode, LinkAt { dir, cookie }) = (inode.clone(), inode.home());
+        match self.places.get(&(dir, bucket_of_cookie(cookie))) {
+            Some(place) => {
+                let entry = place.bucket.at(position_of_cookie(cookie), child);
+                Ok(entry.map(|entry| entry.name.clone()))
+            }
+            None => Ok(self.names.name_in_parent(&inode)?),
+        }
     }
 
     fn remove(&mut self, object: u64) -> Result<(), ApplyError> {

@@ -55,6 +55,12 @@ impl Bucket {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
+    /// The entry at that position, if it names that object.
+    pub fn at(&self, position: u8, object: u64) -> Option<&Entry> {
+        let mut entries = self.entries.iter();
+        entries.find(|entry| entry.position == position && entry.ino.object() == object)
+    }
+
     /// The entries that another bucket does not have, or not of the same inode.
     pub fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Entry> {
         let is_same = |entry: &&Entry| other.find(&entry.name).is_some_and(|o| o.ino == entry.ino);
@@ -127,6 +133,7 @@ impl Bucket {
     }
 }
 
-fn is_name(name: &[u8]) -> bool {
+/// Whether an entry can have that name, but for its length.
+pub(super) fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&0) && !name.contains(&b'/') && name != b"." && name != b".."
 }

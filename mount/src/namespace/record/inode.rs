@@ -1,6 +1,7 @@
 //! The inode record.
 
 use super::{Reader, RecordError, Timestamp, Version, put_varint};
+use crate::namespace::key::LinkAt;
 use crate::types::{Attr, FileKind, Ino};
 
 const WHAT: &str = "inode";
@@ -18,7 +19,9 @@ impl InodeFlags {
     pub const ACCESS_ACL: u32 = 1;
     /// There is a default ACL.
     pub const DEFAULT_ACL: u32 = 1 << 1;
-    const KNOWN: u32 = Self::ACCESS_ACL | Self::DEFAULT_ACL;
+    /// It has several names, and a link record for each.
+    pub const LINKS: u32 = 1 << 2;
+    const KNOWN: u32 = Self::ACCESS_ACL | Self::DEFAULT_ACL | Self::LINKS;
 
     /// Whether `flag` is set.
     pub fn has(self, flag: u32) -> bool {
@@ -60,7 +63,8 @@ pub struct Inode {
     pub xattr_names: u32,
     /// Changes when the number is used again.
     pub generation: u64,
-    /// The directory that holds it; of a file with several names, one that held it at some time.
+    /// The directory that holds it; of a file with several names, one of those that do. A file that
+    /// had several without link records may remember a name that it has lost.
     pub parent: Ino,
     /// Where in that directory.
     pub cookie: u64,
@@ -219,6 +223,11 @@ impl Inode {
             ctime: self.ctime.into(),
             crtime: self.crtime.into(),
         }
+    }
+
+    /// Where the name lies that it remembers.
+    pub fn home(&self) -> LinkAt {
+        LinkAt { dir: self.parent.object(), cookie: self.cookie }
     }
 
     /// Whether it is a directory.

@@ -23,7 +23,7 @@ pub struct VolumeRecord {
     /// `node` would change snapshots.
     pub has_tree: bool,
     /// What else whoever opens the namespace must know: [`VolumeRecord::PROPERTIES`],
-    /// [`VolumeRecord::USAGE`] and [`VolumeRecord::RECEIVES`].
+    /// [`VolumeRecord::USAGE`], [`VolumeRecord::RECEIVES`] and [`VolumeRecord::LINKS`].
     pub features: u64,
 }
 
@@ -38,7 +38,10 @@ impl VolumeRecord {
     /// all that its line holds.
     pub const RECEIVES: u64 = 1 << 2;
 
-    const KNOWN: u64 = Self::PROPERTIES | Self::USAGE | Self::RECEIVES;
+    /// There may be link records: who does not know them would not keep them in step with names.
+    pub const LINKS: u64 = 1 << 3;
+
+    const KNOWN: u64 = Self::PROPERTIES | Self::USAGE | Self::RECEIVES | Self::LINKS;
 
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {

@@ -6,7 +6,7 @@ use firn_tiering::{BlockDigest, BlockId, BlockRef, Epoch};
 use proptest::prelude::*;
 
 use super::*;
-use crate::namespace::key::{self, Backref, Dataset, HeadKey, Kind};
+use crate::namespace::key::{self, Backref, Dataset, HeadKey, Kind, LinkAt};
 use crate::namespace::{Position, Stage};
 use crate::types::{FileKind, Guid, Ino};
 
@@ -82,6 +82,10 @@ fn golden_bytes() {
     version.put(&mut value);
     bucket.put(&mut value);
     assert_eq!(hex(&value), "04010004ac02046e616d650108020178");
+    let mut value = Vec::new();
+    version.put(&mut value);
+    put_link_name(&mut value, b"name");
+    assert_eq!(hex(&value), "04016e616d65");
     let shadowing = Version { node: Node(2), shadows: true, whiteout: true };
     let mut value = Vec::new();
     shadowing.put(&mut value);
@@ -107,6 +111,9 @@ fn golden_bytes() {
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     volume.features = VolumeRecord::RECEIVES;
     assert_eq!(hex(&volume.encode()), format!("03{}010104", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    volume.features = VolumeRecord::LINKS;
+    assert_eq!(hex(&volume.encode()), format!("03{}010108", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     let usage = Usage { charged: 300, referenced: Referenced { bytes: 128, files: 2 } };
     assert_eq!(hex(&usage.encode()), "01ac02800102");
@@ -138,6 +145,11 @@ fn golden_keys() {
         (root, Ino(9))
     );
     assert_eq!(key::note("backup"), b"xbackup");
+    let at = LinkAt { dir: 258, cookie: 0x1234_5678 };
+    let link = key::head_link(root, Ino(9), at);
+    assert_eq!(hex(&link), "0000000100000000000000090600000000000001020000000012345678");
+    assert_eq!(LinkAt::decode(HeadKey::decode(&link).unwrap().sub).unwrap(), at);
+    assert!(HeadKey::decode(&link[..link.len() - 1]).is_err());
     let taken = HeadKey::decode(&named).unwrap();
     assert_eq!((taken.object, taken.kind, taken.sub), (Ino(1), Kind::Xattr, &b"user.x"[..]));
 }
@@ -314,6 +326,7 @@ fn newer_versions_are_refused() {
     assert!(Inode::decode(Ino(9), version, &newer).is_err());
     assert!(Leases::decode(&[2, 1, 1, 0, 0, 0]).is_err());
     assert!(VolumeRecord::decode(&[9; 40]).is_err());
+    assert!(link_name(b"\x02name").is_err());
 }
 
 #[test]
@@ -451,6 +464,8 @@ proptest! {
         let _ = Inode::decode(Ino(1), version, &bytes);
         let _ = Bucket::decode(&bytes);
         let _ = SlotRecord::decode_value(&bytes);
+        let _ = link_name(&bytes);
+        let _ = LinkAt::decode(&bytes);
         let _ = VolumeRecord::decode(&bytes);
         let _ = Settings::decode(&bytes);
         let _ = Leases::decode(&bytes);

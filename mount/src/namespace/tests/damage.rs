@@ -15,7 +15,7 @@ fn kinds(world: &World) -> Vec<(FindingKind, String)> {
     found
 }
 
-/// A namespace with a directory, a file with an extent, and a second name.
+/// A namespace with a directory, a file with an extent, and a file with two names.
 fn sample() -> (World, Ino, Ino) {
     let world = World::new();
     let dir = world.dir(Ino::ROOT, "d");
@@ -23,6 +23,8 @@ fn sample() -> (World, Ino, Ino) {
     world.write(file, 2, &[piece(0, 1000, 1)]);
     world.ns.setxattr(&ROOT_CALLER, file, b"user.x", b"1", Default::default()).unwrap();
     world.ns.symlink(&ROOT_CALLER, dir, b"l", b"target").unwrap();
+    let twice = world.file(dir, "one");
+    world.ns.link(twice, dir, b"two").unwrap();
     world.assert_sound();
     (world, dir, file)
 }
@@ -84,6 +86,81 @@ fn orphans_without_a_record_and_records_without_an_orphan_are_found() {
     });
     let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(found, [FindingKind::Orphan, FindingKind::Orphan]);
+}
+
+/// The two link records of the file that has two names.
+fn link_records(world: &World, dir: Ino) -> Vec<(Bytes, Bytes)> {
+    let twice = world.ns.lookup(dir, b"one").unwrap().ino;
+    let from = key::head(Dataset::ROOT, twice, Kind::Link);
+    let to = key::head_end(Dataset::ROOT, twice, Kind::Link);
+    let found = world.store.page(Space::Head, &from, Some(&to), 9).unwrap().items;
+    assert_eq!(found.len(), 2);
+    found
+}
+
+#[test]
+fn names_and_link_records_that_do_not_agree_are_found() {
+    let (world, dir, _) = sample();
+    let twice = world.ns.lookup(dir, b"one").unwrap().ino;
+    let path = String::from_utf8(world.ns.path(twice)).unwrap();
+    let about = |name: &str| (FindingKind::LinkRecord, name.to_owned());
+    for (key, value) in link_records(&world, dir) {
+        let name = format!("/d/{}", String::from_utf8_lossy(&value[2..]));
+        edit(&world, |batch| batch.delete(Space::Head, &key));
+        let mut expected = [about(&name), about(&path)];
+        expected.sort();
+        assert_eq!(kinds(&world), expected, "a name without its record");
+        let mut other = value.to_vec();
+        other[2] ^= 1;
+        edit(&world, |batch| batch.put(Space::Head, &key, other));
+        assert_eq!(kinds(&world), expected, "another name");
+        edit(&world, |batch| batch.put(Space::Head, &key, value.clone()));
+    }
+    let (_, value) = link_records(&world, dir).remove(0);
+    let nowhere = key::head_link(Dataset::ROOT, twice, key::LinkAt { dir: 1, cookie: 7 });
+    edit(&world, |batch| batch.put(Space::Head, &nowhere, value));
+    assert_eq!(kinds(&world), [about(&path), about(&path)], "one too many");
+    edit(&world, |batch| batch.delete(Space::Head, &nowhere));
+    world.assert_sound();
+}
+
+#[test]
+fn link_records_of_a_file_with_one_name_are_found() {
+    let (world, dir, file) = sample();
+    let twice = world.ns.lookup(dir, b"one").unwrap().ino;
+    let mut inode = Inode::clone(&world.ns.inode(twice).unwrap());
+    inode.flags.set(record::InodeFlags::LINKS, false);
+    let key = key::head(Dataset::ROOT, twice, Kind::Inode);
+    edit(&world, |batch| batch.put(Space::Head, &key, inode.encode()));
+    let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(found, [FindingKind::LinkRecord], "records, but no flag");
+    inode.flags.set(record::InodeFlags::LINKS, true);
+    inode.cookie += 1;
+    edit(&world, |batch| batch.put(Space::Head, &key, inode.encode()));
+    let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(found, [FindingKind::LinkRecord], "it remembers no name of its own");
+    inode.cookie -= 1;
+    edit(&world, |batch| batch.put(Space::Head, &key, inode.encode()));
+    let mut single = Inode::clone(&world.ns.inode(file).unwrap());
+    single.flags.set(record::InodeFlags::LINKS, true);
+    let key = key::head(Dataset::ROOT, file, Kind::Inode);
+    edit(&world, |batch| batch.put(Space::Head, &key, single.encode()));
+    let found: Vec<_> = kinds(&world).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(found, [FindingKind::LinkRecord; 3], "a flag, but one name and no records");
+}
+
+#[test]
+fn a_file_whose_link_records_are_lost_can_be_removed() {
+    let (world, dir, _) = sample();
+    let twice = world.ns.lookup(dir, b"one").unwrap().ino;
+    for (key, _) in link_records(&world, dir) {
+        edit(&world, |batch| batch.delete(Space::Head, &key));
+    }
+    for name in [&b"one"[..], b"two"] {
+        world.ns.unlink(dir, name).unwrap();
+    }
+    world.ns.purge(&[twice]).unwrap();
+    world.assert_sound();
 }
 
 #[test]
@@ -173,7 +250,7 @@ fn a_damaged_extent_is_an_error_for_its_bytes_only() {
     edit(&world, |batch| batch.put(Space::Head, &slot, &b"\x04\x01\xff"[..]));
     assert_eq!(fails(world.ns.slot(file, 2)), "EIO");
     assert_eq!(world.ns.slot(file, 3).unwrap().len(), 1);
-    assert_eq!(world.names(dir), ["f", "l"]);
+    assert_eq!(world.names(dir), ["f", "l", "one", "two"]);
 }
 
 #[test]

@@ -183,7 +183,10 @@ fn a_changed_file_is_told_once_with_a_name_that_it_has() {
         world.write(file, 0, &[piece(0, 10, 1)]);
     }
     ns.unlink(e, b"a").unwrap();
-    let expected = ["- /e/a", "M /d/a", "M /e", "M /e/c", "M /e/far"];
+    let name = ns.path(several);
+    assert!([&b"/e/b"[..], b"/e/c"].contains(&&name[..]));
+    let changed = format!("M {}", String::from_utf8(name).unwrap());
+    let expected = ["- /e/a", "M /d/a", "M /e", &changed, "M /e/far"];
     assert_eq!(diff(&world, first, Ino::ROOT), expected);
     for unnamed in 1..3 {
         let limits = Limits { unnamed, ..Limits::default() };

@@ -10,6 +10,7 @@ fn sample() -> (World, Ino) {
     let kept = world.file(dir, "kept");
     world.write(kept, 0, &[piece(0, 10, 1)]);
     ns.setxattr(&ROOT_CALLER, kept, b"user.x", b"then", Default::default()).unwrap();
+    ns.link(kept, dir, b"twin").unwrap();
     let gone = world.file(dir, "gone");
     world.write(gone, 3, &[piece(0, 10, 2)]);
     let open = world.file(dir, "open");
@@ -19,6 +20,7 @@ fn sample() -> (World, Ino) {
     ns.setxattr(&ROOT_CALLER, kept, b"user.x", b"now", Default::default()).unwrap();
     ns.setxattr(&ROOT_CALLER, kept, b"user.y", b"now", Default::default()).unwrap();
     ns.unlink(dir, b"gone").unwrap();
+    ns.unlink(dir, b"twin").unwrap();
     ns.purge(&[gone, open]).unwrap();
     ns.snapshot(&[Dataset::ROOT], "later", "").unwrap();
     for number in 0..70 {
@@ -26,6 +28,7 @@ fn sample() -> (World, Ino) {
         world.write(new, 0, &[piece(0, 10, 4)]);
     }
     world.write(kept, 0, &[piece(0, 10, 5)]);
+    ns.link(kept, Ino::ROOT, b"other").unwrap();
     ns.rename(Ino::ROOT, b"d", Ino::ROOT, b"e", Default::default()).unwrap();
     ns.unlink(Ino::ROOT, b"new0").unwrap();
     (world, open)
@@ -36,7 +39,7 @@ fn assert_restored(world: &World, open: Ino) {
     assert_eq!(world.names(Ino::ROOT), ["d"]);
     let dir = ns.lookup(Ino::ROOT, b"d").unwrap();
     assert_eq!(dir.parent, Ino::ROOT);
-    assert_eq!(world.names(dir.ino), ["gone", "kept"]);
+    assert_eq!(world.names(dir.ino), ["gone", "kept", "twin"]);
     let kept = ns.lookup(dir.ino, b"kept").unwrap().ino;
     assert_eq!(ns.getxattr(kept, b"user.x").unwrap(), b"then");
     assert_eq!(ns.listxattr(kept).unwrap().len(), 1);

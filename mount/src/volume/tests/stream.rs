@@ -4,6 +4,7 @@
 mod beside;
 mod cut;
 mod hostile;
+mod links;
 mod refused;
 mod shown;
 mod trip;

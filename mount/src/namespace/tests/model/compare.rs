@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::namespace::diff::Limits;
+use crate::namespace::record::InodeFlags;
 
 /// What was told of a name: what happened, and its paths in both states.
 type Told = (ChangeKind, Option<Vec<u8>>, Option<Vec<u8>>);
@@ -140,12 +141,26 @@ impl Pair {
             let expected = node.slots.iter().filter(|slot| slot.1.1 > 0).map(|slot| *slot.0);
             assert_eq!(found, expected.collect::<Vec<_>>());
         }
+        self.compare_homes(tree, view, above);
         for (object, path) in tree.paths() {
             let path = match &path[..] {
                 b"/" if !above.is_empty() => above.to_vec(),
                 path => [above, path].concat(),
             };
             assert_eq!(ns.path(view.lift(object)), path);
+        }
+    }
+
+    /// A file with link records remembers a name that it has.
+    fn compare_homes(&self, tree: &Tree, view: View, above: &[u8]) {
+        let ns = &self.world.ns;
+        for (object, links) in tree.links() {
+            let inode = ns.inode(view.lift(object)).unwrap();
+            if inode.flags.has(InodeFlags::LINKS) {
+                assert_eq!(inode.nlink as usize, links.len());
+                let path = ns.path(inode.ino);
+                assert!(links.values().any(|name| [above, name].concat() == path));
+            }
         }
     }
 

@@ -28,6 +28,7 @@ pub(super) enum Op {
     Purge,
     Close,
     Crash,
+    Older,
 }
 
 pub(super) fn operation() -> impl Strategy<Value = Op> {
@@ -60,6 +61,7 @@ pub(super) fn operation() -> impl Strategy<Value = Op> {
         1 => Just(Op::Purge),
         1 => Just(Op::Close),
         1 => Just(Op::Crash),
+        1 => Just(Op::Older),
     ]
 }
 

@@ -127,6 +127,7 @@ impl Pair {
                 World::open(Arc::new(world.store.reopened()), world.clock)
             }),
             Op::Crash => self.reopen(World::crash),
+            Op::Older => self.reopen(World::without_links),
         }
     }
 
