@@ -1,8 +1,10 @@
 //! What is different between two states of a dataset, by what was written in between.
 //!
 //! The born index of the nodes between the two states names every object that changed, so the
-//! cost grows with the changes. An inode with one name says which; of one with several, names that
-//! came or went are found in the directories that changed. *Memory* is bounded by [`Limits`].
+//! cost grows with the changes. An inode with one name says which; of one with several, its link
+//! records do. Where a file of an older volume has none, names that came or went are found in the
+//! directories that changed, and one that neither did is looked for. *Memory* is bounded by
+//! [`Limits`].
 //! *Order*: by inode number, of each inode first names that went, then names that came, then that
 //! it changed; what changed under a name that had to be looked for comes last. It is the same
 //! every time. *Consistency*: snapshots never change; of a live state that is being written to,
@@ -10,6 +12,7 @@
 
 mod compare;
 mod links;
+mod records;
 mod search;
 
 use std::collections::BTreeMap;
@@ -65,7 +68,7 @@ pub struct Difference {
 pub(super) struct Limits {
     /// Bytes of names that came or went, of files with several.
     pub(super) link_bytes: usize,
-    /// Changed files of which no name is known yet.
+    /// Changed files of which no name is known yet; only files without link records can be.
     pub(super) unnamed: usize,
 }
 

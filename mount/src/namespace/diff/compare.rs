@@ -9,7 +9,7 @@ use crate::error::FsResult;
 use crate::namespace::Namespace;
 use crate::namespace::key::{Kind, Node};
 use crate::namespace::pair::{Both, Pair};
-use crate::namespace::record::Inode;
+use crate::namespace::record::{Inode, InodeFlags};
 use crate::namespace::tree::View;
 use crate::types::Ino;
 
@@ -29,10 +29,12 @@ pub(super) struct Moves {
 
 /// What the inodes of an object themselves say about its names.
 pub(super) struct Homes {
-    old: Option<Link>,
-    new: Option<Link>,
+    pub(super) old: Option<Link>,
+    pub(super) new: Option<Link>,
     /// It has no other names, in neither state.
-    pub(super) is_all: bool,
+    is_all: bool,
+    /// If it has, there are link records of all.
+    is_recorded: bool,
 }
 
 /// A comparison under way.
@@ -42,7 +44,7 @@ pub(super) struct Comparison<'a> {
     pub(super) pair: Pair,
     /// What was written under these is what may be different.
     pub(super) nodes: &'a [Node],
-    limits: Limits,
+    pub(super) limits: Limits,
     links: Links,
     pub(super) unnamed: BTreeMap<u64, Unnamed>,
     sink: &'a mut dyn FnMut(&Difference) -> bool,
@@ -67,12 +69,14 @@ impl<'a> Comparison<'a> {
             return Ok(true);
         }
         let homes = self.names.homes(&self.older, &self.pair, &both)?;
-        let moves = match homes.is_all {
-            true => Some(homes.moves()),
-            false => self.moves_of(&both, &homes)?,
+        let moves = match (homes.is_all, homes.is_recorded) {
+            (true, _) => Some(homes.moves()),
+            (false, true) => self.recorded_moves(&both, &homes)?,
+            (false, false) => self.moves_of(&both, &homes)?,
         };
         let goes_on = match &moves {
             Some(moves) => self.tell_moves(&both, moves)?,
+            None if homes.is_recorded => self.tell_recorded(&both, &homes)?,
             None => self.tell_crowd(&both)?,
         };
         Ok(goes_on && self.tell_change(&both, &homes, moves.as_ref())?)
@@ -83,7 +87,8 @@ impl<'a> Comparison<'a> {
         self.tell_unnamed().map(drop)
     }
 
-    /// The names of an object with several that went and came; `None` when they have no room.
+    /// The names of an object with several that went and came, by the directories that changed;
+    /// `None` when they have no room.
     fn moves_of(&mut self, both: &Both, homes: &Homes) -> FsResult<Option<Moves>> {
         let object = both.object.0;
         if !self.links.covers(object) {
@@ -124,7 +129,7 @@ impl<'a> Comparison<'a> {
                     return Ok(true);
                 }
                 let child = names.both(pair, entry.ino, Kinds::default())?;
-                if !names.homes(older, pair, &child)?.is_all {
+                if !names.homes(older, pair, &child)?.is_recorded {
                     let link = Link { dir: dir.object, name: entry.name.clone() };
                     links.add(side, entry.ino.0, link);
                 }
@@ -175,7 +180,7 @@ impl<'a> Comparison<'a> {
         Ok(true)
     }
 
-    fn tell_move(&mut self, both: &Both, side: Side, link: &Link) -> FsResult<bool> {
+    pub(super) fn tell_move(&mut self, both: &Both, side: Side, link: &Link) -> FsResult<bool> {
         Ok(match side {
             Side::Gone => {
                 let before = self.names.path_of_link(&self.older, link)?;
@@ -254,7 +259,12 @@ impl Namespace {
     pub(super) fn homes(&self, older: &View, pair: &Pair, both: &Both) -> FsResult<Homes> {
         let (old, is_old_all) = self.home(older, both.old.as_ref())?;
         let (new, is_new_all) = self.home(&pair.newer, both.new.as_ref())?;
-        Ok(Homes { old, new, is_all: is_old_all && is_new_all })
+        let has_links = |inode: &Option<Inode>| {
+            inode.as_ref().is_some_and(|inode| inode.flags.has(InodeFlags::LINKS))
+        };
+        let is_recorded =
+            (is_old_all || has_links(&both.old)) && (is_new_all || has_links(&both.new));
+        Ok(Homes { old, new, is_all: is_old_all && is_new_all, is_recorded })
     }
 
     /// The name that an inode remembers, if it still has it, and whether it has no other.
@@ -266,7 +276,7 @@ impl Namespace {
     }
 
     /// Whether an object has that name in a state.
-    fn has_link(&self, view: &View, link: &Link, object: Ino) -> FsResult<bool> {
+    pub(super) fn has_link(&self, view: &View, link: &Link, object: Ino) -> FsResult<bool> {
         let place = self.place(view.lift(link.dir), &link.name)?;
         Ok(place.bucket.find(&link.name).is_some_and(|entry| entry.ino == view.lift(object)))
     }

@@ -1,4 +1,5 @@
-//! Entries of directories that came and went, and those of files with several names in memory.
+//! Entries of directories that came and went, and in memory those of files that have several names
+//! and, since they are of an older volume, no link records.
 //!
 //! An entry that was there and is not, or is another one, has its older version in the history of
 //! its directory, so that a large directory need not be read for it. An entry in a bucket that was
@@ -22,7 +23,7 @@ use crate::types::FileKind;
 const PAGE: usize = 256;
 
 /// What a name takes in memory beside its bytes.
-const LINK_BYTES: usize = 96;
+pub(super) const LINK_BYTES: usize = 96;
 
 /// In which of two states an entry is, and in the other is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Finding a name of a changed file that lost the one it remembers, while others stayed as they
-//! were: first where it lay last, and only then everywhere.
+//! were: first where it lay last, and only then everywhere. Only a file of an older volume, which has
+//! no link records, can have lost it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,10 +1,7 @@
 //! What changed between two states, and how many bytes each holds.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::*;
 use crate::namespace::diff::Limits;
-use crate::namespace::store::{NamespaceReader, Page, StoreResult};
 use crate::types::RenameMode;
 
 fn take(world: &World, name: &str) -> Ino {
@@ -119,6 +116,9 @@ fn a_clone_differs_from_its_origin_by_what_was_written_to_it() {
     assert!(matches!(ns.diff(root, Ino::ROOT, &mut |_| true), Err(TreeError::Unrelated)));
 }
 
+/// A namespace as it is, and as an older version would have left it.
+const AGES: [fn(World) -> World; 2] = [|world| world, World::without_links];
+
 /// A file `a` with further names in a directory.
 fn linked(world: &World, dir: Ino, names: &[&str]) -> Ino {
     let file = world.file(dir, "a");
@@ -130,15 +130,20 @@ fn linked(world: &World, dir: Ino, names: &[&str]) -> Ino {
 
 #[test]
 fn every_name_of_a_file_with_several_is_told() {
+    AGES.into_iter().for_each(every_name);
+}
+
+fn every_name(age: fn(World) -> World) {
     let world = World::new();
-    let ns = &world.ns;
     let (d, e) = (world.dir(Ino::ROOT, "d"), world.dir(Ino::ROOT, "e"));
     let file = linked(&world, d, &["b", "c"]);
+    let world = age(world);
+    let ns = &world.ns;
     let first = take(&world, "1");
     ns.unlink(d, b"a").unwrap();
     ns.unlink(d, b"c").unwrap();
     let second = take(&world, "2");
-    // The inode remembers the last of these only.
+    // In an older volume the inode remembers the last of these only.
     ns.link(file, d, b"v").unwrap();
     ns.link(file, e, b"w").unwrap();
     ns.link(file, Ino::ROOT, b"x").unwrap();
@@ -168,16 +173,25 @@ fn every_name_of_a_file_with_several_is_told() {
 
 #[test]
 fn a_changed_file_is_told_once_with_a_name_that_it_has() {
+    AGES.into_iter().for_each(changed_file);
+}
+
+fn changed_file(age: fn(World) -> World) {
     let world = World::new();
-    let ns = &world.ns;
     let (d, e) = (world.dir(Ino::ROOT, "d"), world.dir(Ino::ROOT, "e"));
-    // Each remembers a name that it has lost; the second has its other one in another directory.
-    let near = linked(&world, d, &["b"]);
-    ns.unlink(d, b"b").unwrap();
-    let far = world.file(e, "far");
-    ns.link(far, d, b"gone").unwrap();
-    ns.unlink(d, b"gone").unwrap();
-    let several = linked(&world, e, &["b", "c"]);
+    let (near, far) = (linked(&world, d, &["b"]), world.file(e, "far"));
+    world.ns.link(far, d, b"gone").unwrap();
+    let several = linked(&world, e, &["b"]);
+    let world = age(world);
+    let ns = &world.ns;
+    // In an older volume these remember a name that they have lost; the second has its other one in
+    // another directory.
+    for (file, name) in [(near, "b"), (far, "gone")] {
+        ns.link(file, d, b"last").unwrap();
+        ns.unlink(d, b"last").unwrap();
+        ns.unlink(d, name.as_bytes()).unwrap();
+    }
+    ns.link(several, e, b"c").unwrap();
     let first = take(&world, "1");
     for file in [near, far, several] {
         world.write(file, 0, &[piece(0, 10, 1)]);
@@ -198,6 +212,10 @@ fn a_changed_file_is_told_once_with_a_name_that_it_has() {
 
 #[test]
 fn names_that_have_no_room_are_told_all_the_same_and_in_the_same_order() {
+    AGES.into_iter().for_each(names_without_room);
+}
+
+fn names_without_room(age: fn(World) -> World) {
     let world = World::new();
     let ns = &world.ns;
     let dirs: Vec<_> = (0..4).map(|n| world.dir(Ino::ROOT, &format!("d{n}"))).collect();
@@ -209,6 +227,8 @@ fn names_that_have_no_room_are_told_all_the_same_and_in_the_same_order() {
     for n in 0..100 {
         ns.link(crowd, dirs[n % 4], format!("old{n}").as_bytes()).unwrap();
     }
+    let world = age(world);
+    let ns = &world.ns;
     let first = take(&world, "1");
     for (n, &file) in files.iter().enumerate() {
         ns.unlink(dirs[n % 4], format!("l{n}").as_bytes()).unwrap();
@@ -237,68 +257,9 @@ fn names_that_have_no_room_are_told_all_the_same_and_in_the_same_order() {
     assert_eq!(without_crowd(&little), without_crowd(&all));
 }
 
-/// Counts what is read from the store below.
-#[derive(Debug)]
-struct Counting {
-    inner: Arc<MemoryStore>,
-    read: AtomicUsize,
-}
-
-impl NamespaceReader for Counting {
-    fn get(&self, space: Space, key: &[u8]) -> StoreResult<Option<Bytes>> {
-        self.read.fetch_add(1, Ordering::Relaxed);
-        self.inner.get(space, key)
-    }
-
-    fn page(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> StoreResult<Page> {
-        let page = self.inner.page(space, from, to, limit)?;
-        self.read.fetch_add(1 + page.items.len(), Ordering::Relaxed);
-        Ok(page)
-    }
-
-    fn last(&self, space: Space, from: &[u8], to: &[u8]) -> StoreResult<Option<(Bytes, Bytes)>> {
-        self.read.fetch_add(1, Ordering::Relaxed);
-        self.inner.last(space, from, to)
-    }
-}
-
-impl NamespaceStore for Counting {
-    fn commit(&self, batch: Batch, durability: Durability) -> StoreResult<()> {
-        self.inner.commit(batch, durability)
-    }
-
-    fn sync(&self) -> StoreResult<()> {
-        self.inner.sync()
-    }
-
-    fn snapshot(&self) -> StoreResult<Box<dyn NamespaceReader>> {
-        self.inner.snapshot()
-    }
-
-    fn stored_bytes(&self) -> StoreResult<u64> {
-        self.inner.stored_bytes()
-    }
-
-    fn rest(&self) -> StoreResult<()> {
-        self.inner.rest()
-    }
-}
-
 #[test]
 fn the_cost_of_a_diff_grows_with_what_changed() {
-    let World { clock, store, ns } = World::new();
-    drop(ns);
-    let counting = Arc::new(Counting { inner: Arc::clone(&store), read: AtomicUsize::new(0) });
-    let options = NamespaceOptions { cached_inodes: 64, read_only: false };
-    let (below, time) = (Arc::clone(&counting), Arc::clone(&clock));
-    let ns = Namespace::open(below as Arc<dyn NamespaceStore>, time, options).unwrap();
-    let world = World { clock, store, ns };
+    let (world, counting) = World::counted();
     let dir = world.dir(Ino::ROOT, "d");
     let files: Vec<Ino> = (0..20_000).map(|n| world.file(dir, &format!("f{n}"))).collect();
     for (n, &file) in files.iter().enumerate().take(100) {
@@ -313,11 +274,40 @@ fn the_cost_of_a_diff_grows_with_what_changed() {
             _ => drop(world.write(file, 0, &[piece(0, 10, n as u64)])),
         }
     }
-    counting.read.store(0, Ordering::Relaxed);
+    counting.reset();
     let found = diff(&world, first, Ino::ROOT);
-    let read = counting.read.load(Ordering::Relaxed);
     assert_eq!(found.len(), 101);
+    let read = counting.read();
     assert!(read < 10_000, "{read} reads for 100 changes");
+}
+
+#[test]
+fn hard_links_cost_no_look_at_what_lies_beside_them() {
+    let (world, counting) = World::counted();
+    let ns = &world.ns;
+    let dir = world.dir(Ino::ROOT, "d");
+    for n in 0..20_000 {
+        world.file(dir, &format!("f{n}"));
+    }
+    let (lost, grown) = (linked(&world, dir, &["b", "c"]), world.file(dir, "g"));
+    let first = take(&world, "1");
+    // It loses the name that it remembers, and what changes has a name that did not; another one
+    // gets more names than it remembers, in buckets that were empty.
+    world.write(lost, 0, &[piece(0, 10, 1)]);
+    let home = ns.name_in_parent(&ns.inode(lost).unwrap()).unwrap().unwrap();
+    ns.unlink(dir, &home).unwrap();
+    for name in [b"h", b"i", b"j"] {
+        ns.link(grown, dir, name).unwrap();
+    }
+    counting.reset();
+    let found = diff(&world, first, Ino::ROOT);
+    let read = counting.read();
+    let home = String::from_utf8(home).unwrap();
+    let kept = found.iter().find(|line| line.starts_with("M /d/")).unwrap();
+    assert!(["M /d/a", "M /d/b", "M /d/c"].contains(&&kept[..]) && !kept.ends_with(&home));
+    let gone = format!("- /d/{home}");
+    assert_eq!(found, ["+ /d/h", "+ /d/i", "+ /d/j", &gone, "M /d", kept]);
+    assert!(read < 200, "{read} reads for two files and a directory");
 }
 
 #[test]
