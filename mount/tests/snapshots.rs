@@ -20,7 +20,8 @@ use firn_mount::types::{Caller, Forget, Ino};
 use firn_mount::volume::{FileSettings, Placement, Space, Storage, Volume, VolumeParts};
 use firn_tiering::encode::EncodeMemory;
 use firn_tiering::{
-    BlockDigest, BlockId, BlockRef, Blocks, Budget, Epoch, Error, Result, SystemClock, Wait,
+    BlockDigest, BlockId, BlockRef, Blocks, Budget, Epoch, Error, Intent, ReadAhead, Result,
+    Served, Source, SystemClock, Wait,
 };
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -49,6 +50,18 @@ impl Blocks for Stored {
         let lost = || Error::Lost { id: block.id, reason: "freed".into() };
         Ok(found.ok_or_else(lost)?.slice(range.start as usize..range.end as usize))
     }
+
+    fn read_for(
+        &self,
+        block: &BlockRef,
+        range: Range<u32>,
+        _: Intent,
+        wait: Wait,
+    ) -> Result<Served> {
+        Ok(Served { bytes: self.read(block, range, wait)?, source: Source::Hot })
+    }
+
+    fn will_read(&self, _: &mut ReadAhead, _: u64, _: &mut dyn FnMut() -> Option<BlockRef>) {}
 
     fn export(&self, block: &BlockRef, wait: Wait) -> Result<Bytes> {
         self.read(block, 0..block.len, wait)

@@ -31,6 +31,7 @@ mod foresight;
 mod held;
 mod observer;
 mod pins;
+mod processes;
 mod run;
 mod standing;
 mod steward;

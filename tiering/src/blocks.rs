@@ -85,16 +85,15 @@ pub trait Blocks: Send + Sync + 'static {
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes>;
 
     /// As [`Blocks::read`], for a caller who knows what it reads for and wants to know where the
-    /// bytes came from. A store that has one tier only need not tell.
+    /// bytes came from. Neither this nor [`Blocks::will_read`] has a default: what wraps a store and
+    /// forgot one would still work, only slowly.
     fn read_for(
         &self,
         block: &BlockRef,
         range: Range<u32>,
-        _intent: Intent,
+        intent: Intent,
         wait: Wait,
-    ) -> Result<Served> {
-        Ok(Served { bytes: self.read(block, range, wait)?, source: Source::Hot })
-    }
+    ) -> Result<Served>;
 
     /// Says what a sequential reader of a file wants next, so that a slow tier can be asked for it
     /// now. `ahead` is the plaintext that was said and not read yet; `next` gives the blocks
@@ -102,11 +101,10 @@ pub trait Blocks: Send + Sync + 'static {
     /// Never waits, and fails silently: what is not fetched now is fetched when it is read.
     fn will_read(
         &self,
-        _reader: &mut ReadAhead,
-        _ahead: u64,
-        _next: &mut dyn FnMut() -> Option<BlockRef>,
-    ) {
-    }
+        reader: &mut ReadAhead,
+        ahead: u64,
+        next: &mut dyn FnMut() -> Option<BlockRef>,
+    );
 
     /// The block as stored, for another store to [`Blocks::import`]: compressed as it is, verified
     /// before it leaves, at most [`crate::MAX_EXPORT_LEN`] bytes. It says nothing of where the

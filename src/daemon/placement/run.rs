@@ -17,6 +17,7 @@ use crate::daemon::assemble::Parts;
 use crate::daemon::jobs::job::{Job, Part, Work};
 use crate::daemon::jobs::split;
 use crate::policy::planner::{self, Move, MoveAction, Plan, TierUsage};
+use crate::policy::settings::Marks;
 
 /// Shortest pause between two runs under pressure.
 const PRESSED_PAUSE: Duration = Duration::from_secs(15);
@@ -151,13 +152,7 @@ impl Placement {
         self.recall.set(&held.recall());
         self.uses.set(&held.policy.recall);
         self.foresight.set_horizon(held.horizon_ms(), parts.config.hot_capacity.0);
-        let marks = held.marks(parts.config.hot_capacity.0);
-        let marks = Watermarks {
-            high: marks.high,
-            low: marks.low,
-            copy_ahead: marks.copy_ahead,
-            write_reserve: marks.reserve,
-        };
+        let marks = backstop(&held.marks(parts.config.hot_capacity.0));
         if let Err(error) = parts.store.set_watermarks(marks) {
             tracing::error!(%error, "the watermarks of the policy do not hold");
         }
@@ -234,6 +229,16 @@ fn work_of(action: MoveAction) -> Work {
     }
 }
 
+/// Marks of the block store, which drops whole segments by their heat alone. It begins halfway from the
+/// high mark of the policy to what is kept for writers, and ends at the high mark, so that the planner,
+/// who looks at files, has its turn first wherever the tier does not fill up faster than that.
+fn backstop(marks: &Marks) -> Watermarks {
+    let Marks { capacity, high, low, copy_ahead, reserve } = *marks;
+    let late = high + (capacity - reserve).saturating_sub(high) / 2;
+    let until = if late > high { high } else { low };
+    Watermarks { high: late, low: until, copy_ahead, write_reserve: reserve }
+}
+
 fn is_above_high(held: &Held, usage: &Usage) -> bool {
     let capacity = usage.hot_capacity.unwrap_or(u64::MAX);
     usage.has_cold && usage.hot_bytes.saturating_add(usage.other_bytes) > held.marks(capacity).high
@@ -250,5 +255,24 @@ fn tier_usage(parts: &Parts, usage: &Usage) -> TierUsage {
         // The block store copies by itself, unless it was told not to.
         hot_only_bytes: if parts.config.copy_ahead { 0 } else { usage.hot_only_bytes },
         cold_free_bytes: cold_free,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::settings::HotTier;
+
+    #[test]
+    fn the_planner_has_its_turn_before_the_block_store() {
+        let marks = HotTier::default().marks(1000);
+        let late = backstop(&marks);
+        assert_eq!((late.high, late.low, late.write_reserve), (925, 900, 50));
+        assert!(late.validate(1000).is_ok());
+        // No room in between: both at once, as the policy says.
+        let tight = Marks { high: 950, ..marks };
+        assert_eq!((backstop(&tight).high, backstop(&tight).low), (950, 800));
+        let nothing = HotTier::default().marks(0);
+        assert!(backstop(&nothing).validate(0).is_ok());
     }
 }

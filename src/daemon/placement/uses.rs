@@ -20,6 +20,7 @@ use firn_tiering::heat::{
 use firn_tiering::replay::{AccessLog, LogConfig, Op, Request};
 use parking_lot::{Mutex, RwLock};
 
+use super::processes::Processes;
 use crate::policy::settings::Recall;
 
 /// Name of the file with the pasts, and of the directory of the log, in the volume directory.
@@ -39,6 +40,7 @@ pub(super) struct Uses {
     file: PathBuf,
     map: Map,
     scans: RwLock<Scans>,
+    processes: Processes,
     log: Option<AccessLog>,
     places: Vec<Mutex<lru::Places>>,
     /// Where samples are taken next.
@@ -99,6 +101,7 @@ impl Uses {
             file,
             map,
             scans: RwLock::new(Scans::new(scans_config(recall))),
+            processes: Processes::default(),
             log,
             places: (0..SHARDS).map(|_| Mutex::default()).collect(),
             cursor: Mutex::default(),
@@ -166,12 +169,12 @@ impl Uses {
         if caller.pid == 0 {
             return false;
         }
-        let is_warm = self.map.get(place.item).is_some_and(|history| history.visits() > 1);
-        let client = u64::from(caller.pid);
-        let class = self.scans.read().classify(client, place.item, is_warm, now_ms);
+        let is_warm = || self.map.get(place.item).is_some_and(|history| history.visits() > 1);
+        let process = self.processes.of(caller.pid, now_ms);
+        let class = self.scans.read().classify(process.into(), place.item, is_warm, now_ms);
         if let Class::ScanBegins { items, since_ms } = &class {
             let forgotten = self.map.take_back(items, *since_ms);
-            tracing::info!(process = caller.pid, uid = caller.uid, forgotten, "a scan begins");
+            tracing::info!(process, uid = caller.uid, forgotten, "a scan begins");
         }
         class.is_scan()
     }

@@ -281,9 +281,15 @@ impl Scans {
         Self { config, shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// What an access counts as. `warm`: the item is known as used again and again, for instance its
-    /// heat is above 1.5; what was only written counts as cold.
-    pub fn classify(&self, client: u64, item: u64, warm: bool, now_ms: u64) -> Class {
+    /// What an access counts as. `warm`, which is only asked at a visit of another item: it is known as
+    /// used again and again, for instance its heat is above 1.5; what was only written counts as cold.
+    pub fn classify(
+        &self,
+        client: u64,
+        item: u64,
+        warm: impl FnOnce() -> bool,
+        now_ms: u64,
+    ) -> Class {
         if self.config.exempt.contains(&client) {
             return Class::Use;
         }
@@ -293,7 +299,7 @@ impl Scans {
         if !state.takes(mixed) {
             return state.class();
         }
-        state.visit(mixed, warm, &self.config);
+        state.visit(mixed, warm(), &self.config);
         state.judge(&self.config)
     }
 

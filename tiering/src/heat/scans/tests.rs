@@ -17,10 +17,10 @@ fn scans() -> Scans {
 fn pass(scans: &Scans, client: u64, items: impl Iterator<Item = u64>, at_ms: &mut u64) -> usize {
     let mut used = 0;
     for item in items {
-        let mut class = scans.classify(client, item, false, *at_ms);
+        let mut class = scans.classify(client, item, || false, *at_ms);
         for _ in 0..3 {
             *at_ms += 1;
-            class = scans.classify(client, item, false, *at_ms);
+            class = scans.classify(client, item, || false, *at_ms);
         }
         used += usize::from(!class.is_scan());
     }
@@ -49,7 +49,7 @@ fn what_a_scan_had_counted_is_handed_back_once() {
     let mut begins = 0;
     for item in 0..1000 {
         let at_ms = NOW + item;
-        match scans.classify(CLIENT, item, false, at_ms) {
+        match scans.classify(CLIENT, item, || false, at_ms) {
             Class::Use => map.note(place(item), &access(at_ms)),
             Class::Scan => {}
             Class::ScanBegins { items, since_ms } => {
@@ -91,7 +91,7 @@ fn many_files_side_by_side_are_a_scan_all_the_same() {
         for turn in 0..50 {
             for lane in 0..16 {
                 let item = batch * 16 + lane;
-                let class = scans.classify(CLIENT, item, false, NOW + batch * 100 + turn);
+                let class = scans.classify(CLIENT, item, || false, NOW + batch * 100 + turn);
                 used += usize::from(!class.is_scan() && turn == 49);
             }
         }
@@ -104,12 +104,12 @@ fn a_program_that_starts_from_warm_files_is_none() {
     let scans = scans();
     for item in 0..5000 {
         // Two of three are libraries that everybody uses.
-        let class = scans.classify(CLIENT, item, item % 3 != 0, NOW + item);
+        let class = scans.classify(CLIENT, item, || item % 3 != 0, NOW + item);
         assert_eq!(class, Class::Use);
     }
     // Nor is one that reads slowly: 200 in ten minutes.
     for item in 0..5000 {
-        assert_eq!(scans.classify(CLIENT + 1, item, false, NOW + item * 3000), Class::Use);
+        assert_eq!(scans.classify(CLIENT + 1, item, || false, NOW + item * 3000), Class::Use);
     }
 }
 
@@ -118,9 +118,9 @@ fn a_scan_ends_when_it_rests() {
     let scans = scans();
     let mut at = NOW;
     pass(&scans, CLIENT, 0..1000, &mut at);
-    assert!(scans.classify(CLIENT, 5000, false, at).is_scan());
+    assert!(scans.classify(CLIENT, 5000, || false, at).is_scan());
     at += 2 * 600_000;
-    assert_eq!(scans.classify(CLIENT, 5001, false, at), Class::Use);
+    assert_eq!(scans.classify(CLIENT, 5001, || false, at), Class::Use);
     assert!(scans.scanners(at).is_empty());
     // It has its 256 again and no more.
     assert!(pass(&scans, CLIENT, 6000..7000, &mut at) <= 256);
@@ -151,7 +151,7 @@ fn clients_stay_bounded_and_keep_apart() {
         for client in 0..100 {
             // Every other one comes back to ten items for ever.
             let touched = if client % 2 == 0 { item } else { item % 40 + client * 1000 };
-            let class = scans.classify(client, touched, false, NOW + item);
+            let class = scans.classify(client, touched, || false, NOW + item);
             used[client as usize] += usize::from(!class.is_scan());
         }
     }
@@ -161,11 +161,11 @@ fn clients_stay_bounded_and_keep_apart() {
             .all(|(client, &used)| { if client % 2 == 0 { used == 256 } else { used == 600 } })
     );
     for client in 0..100_000 {
-        scans.classify(client, client, false, NOW + 1000 + client);
+        scans.classify(client, client, || false, NOW + 1000 + client);
         assert!(client % 1000 != 0 || scans.clients() <= 1024);
     }
     assert!(scans.clients() > 900);
-    scans.classify(5, 5, false, NOW + 100 * 3_600_000);
+    scans.classify(5, 5, || false, NOW + 100 * 3_600_000);
     let known = scans.clients();
     assert!(known < 1024, "the idle ones of a full shard went: {known}");
 }
@@ -189,7 +189,7 @@ proptest! {
         let config = ScansConfig { most_items: 20, most_clients: 32, ..ScansConfig::default() };
         let scans = Scans::new(config);
         for (client, item, warm, at_ms) in steps {
-            let _ = scans.classify(client, item, warm, at_ms);
+            let _ = scans.classify(client, item, || warm, at_ms);
         }
         for shard in &scans.shards {
             for state in shard.lock().values() {
