@@ -6,7 +6,7 @@
 #     --against FILE compare with earlier results; exit status 1 when a row is worse
 #     --tolerance P  worse means: by more than P percent (default 15)
 #     --rows REGEX   only the groups whose name matches: stream random small tree fsync snapshots
-#                    compression cold
+#                    compression cold watching
 #     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
 # SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
 # FIRN_BIN an already built firn, FIRN_S3_DIR the directory of an already built firn-s3-server and
@@ -46,10 +46,10 @@ scidata=${SCIDATA:-$project/../shared/scidata}
 
 rounds=3 label=bench stream_mib=2048 random_mib=256 small_files=20000 tree_files=10000 fsyncs=500
 snapshot_files=1000000
-cold_mib=1024 cold_reads=2000
+cold_mib=1024 cold_reads=2000 watch_rounds=7
 if $quick; then
     label=bench-quick stream_mib=256 random_mib=32 small_files=2000 tree_files=1000 fsyncs=100
-    snapshot_files=20000 cold_mib=256 cold_reads=300
+    snapshot_files=20000 cold_mib=256 cold_reads=300 watch_rounds=3
 fi
 json=${json:-$target/$label.json}
 
@@ -83,7 +83,7 @@ s3_server=''
 clean_up() {
     if [ -n "$s3_server" ]; then kill "$s3_server" 2>/dev/null || true; fi
     local dir
-    for dir in "$mountpoint" "$few_mountpoint"; do
+    for dir in "$mountpoint" "$few_mountpoint" "$work"/watch-*-mountpoint; do
         if mountpoint -q "$dir"; then
             "$firn" umount "$dir" || fusermount3 -uz "$dir" || true
         fi
@@ -206,7 +206,11 @@ small() { # side dir
     local name rate
     while read -r name rate; do
         record "small file $name" ops/s higher "$1" "$rate"
-    done < <(python3 - "$2/small" "$small_files" <<'PYTHON'
+    done < <(small_work "$2/small" "$small_files")
+}
+
+small_work() { # dir count
+    python3 - "$@" <<'PYTHON'
 import os, sys, time
 root, count = sys.argv[1], int(sys.argv[2])
 data = (b"0123456789abcdef" * 128)[:2000]
@@ -231,7 +235,6 @@ for name, work in (("create", create), ("stat", os.stat), ("read", read), ("unli
 for directory, _, _ in os.walk(root, topdown=False):
     os.rmdir(directory)
 PYTHON
-    )
 }
 
 # What a user does with a tree of sources; /usr/include is on every machine that builds Firn.
@@ -366,6 +369,62 @@ PYTHON
 snapshot_ms() { # dataset@name
     "$firn" snapshot create --json "$1" |
         python3 -c 'import json, sys; print("%.3f" % json.load(sys.stdin)["snapshot_ms"])'
+}
+
+# CPU seconds of the daemon for the same work with uses noted and asked about, and without: what heat
+# and classifier cost. Both volumes are there at once and take turns.
+watching() {
+    local side round dir
+    for side in firn ext4; do
+        "$firn" init "$work/watch-$side" --hot "$work/watch-$side-hot"
+        mkdir "$work/watch-$side-mountpoint"
+    done
+    for round in $(seq "$watch_rounds"); do
+        local sides='firn ext4'
+        [ $((round % 2)) -eq 0 ] && sides='ext4 firn'
+        for side in $sides; do watch_round "$side"; done
+    done
+    for side in firn ext4; do
+        rm -rf "$work/watch-$side" "$work/watch-$side-hot"
+        rmdir "$work/watch-$side-mountpoint"
+    done
+}
+
+# The side without stands in the place of the directory below.
+watch_round() { # side
+    local dir=$work/watch-$1-mountpoint volume=$work/watch-$1 before
+    (
+        if [ "$1" = ext4 ]; then export FIRN_BENCH_UNWATCHED=1; fi
+        "$firn" mount "$volume" "$dir"
+    )
+    mountpoint -q "$dir" || { echo "bench.sh: $volume is not mounted" >&2; exit 1; }
+    if [ ! -e "$dir/random" ]; then
+        fio_rates --filename="$dir/random" --rw=write --bs=1M --size=${random_mib}M --end_fsync=1 \
+            --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k >/dev/null
+    fi
+    before=$(daemon_cpu "$volume")
+    small_work "$dir/small" "$small_files" >/dev/null
+    "$firn" sync "$dir"
+    record 'daemon CPU, small files, heat on/off' s lower "$1" "$(since "$before" "$(daemon_cpu "$volume")")"
+    sync -f "$work"
+    if $can_drop_caches; then echo 3 >/proc/sys/vm/drop_caches; fi
+    before=$(daemon_cpu "$volume")
+    fio_rates --filename="$dir/random" --rw=randread --bs=4k --size=${random_mib}M \
+        --io_size=$((random_mib / 2))M --invalidate=0 >/dev/null
+    record 'daemon CPU, 4 KiB random read, heat on/off' s lower "$1" \
+        "$(since "$before" "$(daemon_cpu "$volume")")"
+    "$firn" umount "$dir"
+}
+
+# CPU time of a volume's daemon so far, in ticks of 10 ms.
+daemon_cpu() { # volume
+    local pid
+    pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$1/lock")
+    awk '{ print $14 + $15 }' "/proc/$pid/stat"
+}
+
+since() { # ticks ticks
+    awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", (b - a) / 100 }'
 }
 
 # Reads of what lies in an S3 store only, beside a plain client of the same server that has as many
@@ -567,6 +626,10 @@ unmount_volume
 if [[ snapshots =~ $groups ]]; then
     say snapshots
     snapshots
+fi
+if [[ watching =~ $groups ]]; then
+    say 'watching'
+    watching
 fi
 if [[ cold =~ $groups ]]; then
     say 'cold tier'

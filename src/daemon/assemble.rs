@@ -11,7 +11,7 @@ use firn_mount::fuse::KernelCache;
 use firn_mount::namespace::{
     LocalStore, Namespace, NamespaceOptions, NamespaceStore, NewRoot, StoreOptions,
 };
-use firn_mount::volume::{FileSettings, LateLiveness, Volume, VolumeParts};
+use firn_mount::volume::{FileSettings, LateLiveness, Observer, Volume, VolumeParts};
 use firn_tiering::segment::VolumeId;
 use firn_tiering::throttle::Priority;
 use firn_tiering::tier::owner::Standing;
@@ -40,6 +40,9 @@ const NAMESPACE_BYTES: std::ops::RangeInclusive<u64> = 12 << 20..=64 << 20;
 
 /// Share of the memory budget for what is remembered of how files are used.
 const USES_SHARE: u64 = 16;
+
+/// Variable of the environment that only `scripts/bench.sh` sets.
+const UNWATCHED: &str = "FIRN_BENCH_UNWATCHED";
 
 /// How long closing the block store may take after a mount that failed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
@@ -233,7 +236,7 @@ pub fn open(
     let store = Arc::new(BlockStore::open(settings).context("opening the block store")?);
     let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
-    let observer = Arc::new(Watcher(Arc::clone(&placement)));
+    let observer = observer_of(&placement);
     let blocks = Timed::over(&store, cold.as_deref(), &clock);
     let volume = open_volume(&config, &namespace, blocks, storage, observer, &budget, &clock)?;
     if !read_only {
@@ -264,12 +267,21 @@ pub fn open(
     })
 }
 
+/// Notes how files are used, but for a benchmark that is to show what noting costs.
+fn observer_of(placement: &Arc<Placement>) -> Option<Arc<dyn Observer>> {
+    if std::env::var_os(UNWATCHED).is_some() {
+        tracing::warn!("{UNWATCHED} is set: uses are not noted, and cold reads have no turns");
+        return None;
+    }
+    Some(Arc::new(Watcher(Arc::clone(placement))))
+}
+
 fn open_volume(
     config: &Config,
     namespace: &Arc<Namespace>,
     blocks: Arc<dyn Blocks>,
     storage: BlockStorage,
-    observer: Arc<Watcher>,
+    observer: Option<Arc<dyn Observer>>,
     budget: &Budget,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<Volume>> {
@@ -285,7 +297,7 @@ fn open_volume(
         clock: Arc::clone(clock),
         budget: budget.clone(),
         settings,
-        observer: Some(observer),
+        observer,
     };
     Ok(Arc::new(Volume::open(parts).context("opening the volume")?))
 }

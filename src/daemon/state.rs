@@ -224,8 +224,9 @@ fn warnings(
 /// Most datasets of which failed snapshots are told in words.
 const TOLD: usize = 8;
 
+/// Without a policy that does not hold: placement follows the same file, and tells.
 fn automatic_warnings(snapshots: &AutomaticSnapshots) -> Vec<String> {
-    let mut warnings: Vec<String> = snapshots.policy_failure.iter().cloned().collect();
+    let mut warnings = Vec::new();
     if !snapshots.missing.is_empty() {
         let missing = snapshots.missing.join(", ");
         warnings.push(format!("policy.toml names datasets that do not exist: {missing}"));

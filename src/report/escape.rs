@@ -22,7 +22,7 @@ pub fn escaped(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::report::{datasets, properties, snapshots};
+    use crate::report::{datasets, policy, properties, snapshots, tier};
 
     const NAME: &str = "/m/a\nb\tc\\d";
     const SHOWN: &str = "/m/a\\0012b\\0011c\\0134d";
@@ -50,7 +50,18 @@ mod tests {
         let rolled_back = snapshots::RolledBack { snapshot: name(), destroyed: vec![name()] };
         let sent =
             snapshots::Sent { snapshot: Some(name()), from: Some(name()), ..Default::default() };
+        let du = tier::DuLine { path: name(), lost_bytes: 1, ..Default::default() };
+        let pin = tier::PinLine { path: name(), from: Some(name()), ..Default::default() };
+        let job = tier::JobLine { what: name(), reason: Some(name()), ..Default::default() };
+        let moves =
+            vec![policy::MoveLine { path: name(), why: name(), ..policy::MoveLine::default() }];
+        let plan = policy::PlanReport { moves, ..Default::default() };
+        let bare = policy::PlanReport::default().text().lines().count();
         let listings = [
+            (tier::Du { directories: vec![du] }.text(), 2, 3),
+            (tier::Pins { pins: vec![pin] }.text(), 2, 2),
+            (tier::Jobs { jobs: vec![job] }.text(), 2, 2),
+            (plan.text(), 2, 2 + bare),
             (datasets::Listing { datasets: vec![dataset] }.text(), 2, 2),
             (snapshots::Listing { snapshots: vec![snapshot] }.text(), 2, 2),
             (snapshots::Holds { holds: vec![hold] }.text(), 2, 2),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::table;
 use crate::units::rounded_bytes;
 
@@ -127,7 +128,8 @@ impl Explanation {
 
     fn head(&self) -> String {
         let file = &self.file;
-        let mut text = format!("{}: {}, {}", self.path, file.kind, rounded_bytes(file.size_bytes));
+        let mut text =
+            format!("{}: {}, {}", escaped(&self.path), file.kind, rounded_bytes(file.size_bytes));
         if let Some(state) = &file.state {
             text.push_str(&format!(", {state}"));
         }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::table;
 use crate::units::rounded_bytes;
 
@@ -38,11 +39,7 @@ impl Listing {
                 file.state.clone().unwrap_or_else(|| "-".to_owned()),
                 file.resident_pct.map_or_else(|| "-".to_owned(), |pct| format!("{pct} %")),
                 rounded_bytes(file.size_bytes),
-                if file.kind == "directory" {
-                    format!("{}/", file.path)
-                } else {
-                    file.path.clone()
-                },
+                escaped(&file.path) + if file.kind == "directory" { "/" } else { "" },
             ]);
         }
         table::right(&mut rows, &[1, 2]);

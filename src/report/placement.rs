@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::policy::money;
 use crate::policy::Policy;
 use crate::policy::planner::{self, Candidate};
@@ -168,7 +169,7 @@ impl Placement {
     pub fn text(&self) -> String {
         let mut text = format!(
             "{}: {}, {}, {} in hot, {} in cold\n",
-            self.path,
+            escaped(&self.path),
             self.state,
             rounded_bytes(self.size_bytes),
             rounded_bytes(self.hot_bytes),

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::table;
 use crate::policy::Policy;
 use crate::policy::planner::{Move, Plan};
@@ -168,8 +169,8 @@ impl PlanReport {
                     one.action.clone(),
                     rounded_bytes(one.bytes),
                     one.requests.to_string(),
-                    one.path.clone(),
-                    one.why.clone(),
+                    escaped(&one.path),
+                    escaped(&one.why),
                 ]);
             }
             table::right(&mut rows, &[1, 2]);

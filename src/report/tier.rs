@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::table;
 use crate::units::{rounded_bytes, rounded_duration};
 
@@ -61,14 +62,14 @@ impl Du {
                 rounded_bytes(line.cold_bytes),
                 rounded_bytes(line.size_bytes),
                 line.files.to_string(),
-                line.path.clone(),
+                escaped(&line.path),
             ]);
         }
         table::right(&mut rows, &[0, 1, 2, 3, 4]);
         let mut text = table::text(&rows);
         for line in self.directories.iter().filter(|line| line.lost_bytes > 0) {
             let lost = rounded_bytes(line.lost_bytes);
-            text.push_str(&format!("{}: {lost} have no known place\n", line.path));
+            text.push_str(&format!("{}: {lost} have no known place\n", escaped(&line.path)));
         }
         text
     }
@@ -102,11 +103,11 @@ impl Pins {
         let mut rows = table::table(&["tier", "source", "until", "path"]);
         for pin in &self.pins {
             let source = match &pin.from {
-                Some(from) => format!("{} from {from}", pin.source),
+                Some(from) => format!("{} from {}", pin.source, escaped(from)),
                 None => pin.source.clone(),
             };
             let until = pin.until.clone().unwrap_or_else(|| "-".to_owned());
-            rows.add_row([pin.tier.clone(), source, until, pin.path.clone()]);
+            rows.add_row([pin.tier.clone(), source, until, escaped(&pin.path)]);
         }
         table::text(&rows)
     }
@@ -154,8 +155,8 @@ impl Jobs {
                 rounded_bytes(job.done_bytes),
                 rounded_bytes(job.total_bytes),
                 rounded_duration(Duration::from_secs(job.age_s)),
-                job.what.clone(),
-                job.reason.clone().unwrap_or_default(),
+                escaped(&job.what),
+                escaped(job.reason.as_deref().unwrap_or_default()),
             ]);
         }
         table::right(&mut rows, &[0, 3, 4, 5]);

@@ -1,8 +1,8 @@
 //! What is said about one file: for `user.firn.*`, and for `firn policy explain`.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use firn_mount::core::Core;
-use firn_mount::types::Ino;
+use firn_mount::types::{FileKind, Ino};
 use firn_mount::volume::Told;
 use firn_tiering::classifier::Reason;
 use firn_tiering::heat::features;
@@ -10,6 +10,7 @@ use firn_tiering::heat::features;
 use super::Placement;
 use super::foresight::name_of;
 use crate::daemon::assemble::Parts;
+use crate::failure::Explain;
 use crate::report::placement::{self as report, FeatureFacts, Prediction};
 use crate::utc::rfc3339;
 
@@ -39,6 +40,10 @@ impl Placement {
         name: &str,
     ) -> anyhow::Result<report::Placement> {
         let what = || name.to_owned();
+        if parts.volume.getattr(ino).with_context(what)?.kind != FileKind::File {
+            return Err(anyhow!("is no file").context(what()))
+                .hint("a policy decides about files: name one");
+        }
         let candidate = self.candidate_at(parts, ino).with_context(what)?;
         let state = parts.volume.getxattr(ino, b"user.firn.state").with_context(what)?;
         let state = String::from_utf8_lossy(&state).into_owned();
