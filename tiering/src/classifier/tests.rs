@@ -10,6 +10,8 @@ use crate::heat::features::{COUNT, Features, IDLE_AT};
 use crate::mix::Chance;
 use crate::replay::{Lru, Op, Request, replay};
 
+mod golden;
+
 const HORIZON_MS: u64 = 100_000;
 
 /// Samples of which those idle for less than `edge` are mostly reused, one a second.
