@@ -34,6 +34,8 @@ pub struct ModelReport {
     pub evaluation: Option<Evaluation>,
     /// Hits since the mount beside what others would have had; absent before that.
     pub shadow: Option<Shadow>,
+    /// Times that it was switched off for doing worse, or on again.
+    pub switches: u64,
 }
 
 /// Figures on later time.
@@ -109,6 +111,9 @@ impl ModelReport {
                 shadow.s3_fifo_hit * 100.0
             );
         }
+        if self.switches > 0 {
+            let _ = writeln!(text, "switched off or on again by the guardrail: {}", self.switches);
+        }
         text
     }
 }
@@ -125,6 +130,7 @@ mod tests {
             version: Some(3),
             kind: Some("trees".into()),
             horizon_s: 7 * 86_400,
+            switches: 3,
             evaluation: Some(Evaluation { accuracy: 0.9, majority: 0.85, ..Evaluation::default() }),
             ..ModelReport::default()
         };
@@ -132,5 +138,6 @@ mod tests {
         assert!(text.starts_with("guarded: LRU does better\nversion 3: trees"), "{text}");
         assert!(text.contains("accuracy 90.0 % (majority 85.0 %)"), "{text}");
         assert!(text.contains("within 7d"), "{text}");
+        assert!(text.contains("by the guardrail: 3\n"), "{text}");
     }
 }

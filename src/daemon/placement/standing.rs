@@ -89,6 +89,7 @@ pub(super) fn model_report(standing: &Standing) -> ModelReport {
         maturing: standing.pending as u64,
         evaluation: report.map(evaluation),
         shadow: shadow(standing),
+        switches: u64::from(standing.switches),
     }
 }
 

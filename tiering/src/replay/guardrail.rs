@@ -8,7 +8,7 @@
 //! *Cost*: a request outside of the sample costs a multiplication. *Bounds*: so many items in each of
 //! three caches, and as many ghosts; what the model keeps of items that are not resident is its own.
 
-use super::judge::{Hits, Judge, JudgeConfig, State};
+use super::judge::{Baseline, Hits, Judge, JudgeConfig, State};
 use super::{Cache, Lru, Op, Outcome, Request, S3Fifo, Strategy};
 use crate::mix::mix;
 
@@ -44,7 +44,7 @@ impl Default for GuardrailConfig {
 pub enum Fallback {
     /// LRU.
     Lru,
-    /// Whichever of LRU and S3-FIFO did better when the model was switched off.
+    /// Whichever of LRU and S3-FIFO does better at the time.
     Better,
 }
 
@@ -207,10 +207,7 @@ impl<S: Strategy> Guarded<S> {
     }
 
     fn fallback(&mut self) -> &mut dyn Strategy {
-        let better = match self.guardrail.state() {
-            State::Off { figures, .. } => figures.s3fifo > figures.lru,
-            State::On { .. } => false,
-        };
+        let better = self.guardrail.judge().better_baseline() == Baseline::S3Fifo;
         match self.guardrail.config.fallback {
             Fallback::Better if better => &mut self.s3fifo,
             Fallback::Better | Fallback::Lru => &mut self.lru,

@@ -12,6 +12,7 @@ const CONFIG: JudgeConfig = JudgeConfig {
     sigmas: 3.0,
     off_after: 2,
     on_after: 3,
+    doublings: 2,
 };
 
 /// A window in which the model hits so many of 1,000 reads, LRU and S3-FIFO so many others.
@@ -56,7 +57,7 @@ fn a_little_worse_is_not_worse_and_no_difference_is_nothing() {
     let mut at = 0;
     for _ in 0..50 {
         // Below the margin, then equal.
-        assert!(!window(&mut judge, &mut at, 595, 600, 500));
+        assert!(!window(&mut judge, &mut at, 599, 600, 500));
         assert!(!window(&mut judge, &mut at, 600, 600, 600));
     }
     // One bad window, a good one, a bad one: no streak.
@@ -73,9 +74,48 @@ fn a_little_worse_is_not_worse_and_no_difference_is_nothing() {
     }
     let mut noisy = judge.clone();
     noisy.config.sigmas = 1e6;
-    assert!(noisy.recent.worse_than(&noisy.config).is_none());
+    assert!(noisy.worse_than().is_none());
     noisy.config.sigmas = 0.0;
-    assert_eq!(noisy.recent.worse_than(&noisy.config), Some(Baseline::Lru));
+    assert_eq!(noisy.worse_than(), Some(Baseline::Lru));
+}
+
+#[test]
+fn a_little_worse_for_long_is_worse() {
+    let mut judge = Judge::new(CONFIG);
+    let mut at = 0;
+    let windows = (1..).find(|_| window(&mut judge, &mut at, 595, 600, 500)).unwrap();
+    assert!((3..10).contains(&windows), "{windows}");
+    assert!(matches!(judge.state(), State::Off { baseline: Baseline::Lru, .. }));
+}
+
+/// Windows until the next switch, with a model that is good while it is off and bad while it is on.
+fn until_switched(judge: &mut Judge, at_ms: &mut u64) -> u32 {
+    let model = if judge.state().is_on() { 500 } else { 700 };
+    (1..).find(|_| window(judge, at_ms, model, 600, 600)).unwrap()
+}
+
+#[test]
+fn who_goes_off_again_and_again_stays_off_longer_and_longer() {
+    let mut judge = Judge::new(CONFIG);
+    let mut at = 0;
+    let mut off = Vec::new();
+    for _ in 0..5 {
+        until_switched(&mut judge, &mut at);
+        off.push(until_switched(&mut judge, &mut at));
+    }
+    assert_eq!(off, [3, 6, 12, 12, 12], "it doubles as often as it may");
+    assert_eq!(judge.switches(), 10);
+    // As long on without a setback as it stayed off takes one doubling back.
+    for _ in 0..12 {
+        assert!(!window(&mut judge, &mut at, 700, 600, 600));
+    }
+    until_switched(&mut judge, &mut at);
+    assert_eq!(until_switched(&mut judge, &mut at), 12);
+    for _ in 0..12 + 6 {
+        assert!(!window(&mut judge, &mut at, 700, 600, 600));
+    }
+    until_switched(&mut judge, &mut at);
+    assert_eq!(until_switched(&mut judge, &mut at), 6);
 }
 
 #[test]
@@ -121,28 +161,55 @@ fn state_survives_and_says_what_is_wrong() {
     assert_eq!((&json["state"], &json["baseline"]), (&"off".into(), &"s3-fifo".into()));
 }
 
-#[test]
-fn the_bytes_are_golden() {
+/// A judge that was switched off, as the first version told it, and what the second one adds.
+fn golden() -> (Judge, Vec<u8>, Vec<u8>) {
     let mut judge = Judge::new(CONFIG);
     let mut at = 0;
     assert!((0..2).any(|_| window(&mut judge, &mut at, 500, 500, 600)));
-    let (plain, version, _) = envelope::open(KIND, &judge.encode().unwrap()).unwrap();
     let numbers = [1500.0, 0.5, 0.5, 0.6_f64, 1500.0, 750.0, 750.0, 900.0, 0.0, 0.0, 0.0, 150.0];
-    let mut golden = b"\x01\x01\0\0\0\0\xd0\x07\0\0\0\0\0\0".to_vec();
-    numbers.iter().for_each(|number: &f64| golden.extend_from_slice(&number.to_le_bytes()));
-    assert_eq!((plain, version), (golden, 1));
+    let mut first = b"\x01\x01\0\0\0\0\xd0\x07\0\0\0\0\0\0".to_vec();
+    numbers.iter().for_each(|number: &f64| first.extend_from_slice(&number.to_le_bytes()));
+    window(&mut judge, &mut at, 500, 500, 600);
+    let mut second = first.clone();
+    let recent = [1750.0, 875.0, 875.0, 1050.0, 0.0, 0.0, 0.0, 175.0];
+    for (at, number) in recent.iter().enumerate() {
+        second[14 + 32 + at * 8..][..8].copy_from_slice(&f64::to_le_bytes(*number));
+    }
+    second.extend_from_slice(b"\x01\0\0\0\x01\0\0\0\x01\0\0\0");
+    let lasting = [1000.0, 500.0, 500.0, 600.0, 0.0, 0.0, 0.0, 100.0];
+    lasting.iter().for_each(|number: &f64| second.extend_from_slice(&number.to_le_bytes()));
+    (judge, first, second)
+}
+
+#[test]
+fn the_bytes_are_golden() {
+    let (judge, _, second) = golden();
+    let sealed = judge.encode().unwrap();
+    let (plain, version, _) = envelope::open(KIND, &sealed).unwrap();
+    assert_eq!((plain, version), (second, 2));
+    assert_eq!(Judge::decode(CONFIG, &sealed).unwrap(), judge);
+}
+
+#[test]
+fn the_first_version_is_read() {
+    let (_, first, _) = golden();
+    let (sealed, _) = envelope::seal(Kind { version: 1, ..KIND }, &first).unwrap();
+    let judge = Judge::decode(CONFIG, &sealed).unwrap();
+    assert!(matches!(judge.state(), State::Off { since_ms: 2000, baseline: Baseline::S3Fifo, .. }));
+    assert_eq!((judge.switches(), judge.recent.reads, judge.lasting), (1, 1500.0, judge.recent));
 }
 
 proptest! {
     #[test]
-    fn nonsense_is_refused(mut plain in prop::collection::vec(any::<u8>(), ENCODED_LEN), cut in any::<bool>()) {
+    fn nonsense_is_refused(mut plain in prop::collection::vec(any::<u8>(), FIRST_LEN + ADDED_LEN), cut in any::<bool>()) {
         prop_assert!(Judge::decode(CONFIG, &plain).is_err());
         if cut {
-            plain.truncate(ENCODED_LEN - 1);
+            plain.truncate(FIRST_LEN + ADDED_LEN - 1);
         }
         let (sealed, _) = envelope::seal(KIND, &plain).unwrap();
         if let Ok(judge) = Judge::decode(CONFIG, &sealed) {
-            prop_assert!(judge.recent.counts().iter().all(|count| (0.0..=MOST).contains(count)));
+            let mut counts = judge.recent.counts().into_iter().chain(judge.lasting.counts());
+            prop_assert!(counts.all(|count| (0.0..=MOST).contains(&count)));
             prop_assert!(!cut);
         }
     }
