@@ -10,6 +10,7 @@
 //! alone. linfa 0.8 gives no probabilities, no votes with weights and nothing to store, so a tree is
 //! copied into nodes of our own, whose leaves count the samples that reach them.
 
+mod band;
 mod bytes;
 mod calibrate;
 pub mod eval;
@@ -24,7 +25,7 @@ mod strategy;
 mod train;
 mod tree;
 
-pub use calibrate::Band;
+pub use band::Band;
 pub use learner::Learner;
 pub use metrics::{Confusion, Metrics};
 pub use model::{Decision, MAX_MODEL_LEN, Model, Reason, Scorer, Verdict};

@@ -56,6 +56,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Bytes that were not read yet.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(super) fn end(&self) -> Result<()> {
         match self.rest.len() {
             0 => Ok(()),

@@ -7,10 +7,11 @@
 
 use serde::Serialize;
 
+use super::band::Judged;
 use super::metrics::{Metrics, Scored};
 use super::samples::{Limits, Outcome};
 use super::strategy::ModelStrategy;
-use super::train::AgeRule;
+use super::train::{AgeRule, source};
 use crate::replay::{
     Fallback, Goal, Guarded, GuardrailConfig, Lru, Offline, Request, S3Fifo, Score, Strategy,
     replay,
@@ -115,7 +116,11 @@ fn judge(outcomes: &[Outcome], from_ms: u64, horizon_ms: u64) -> (Metrics, Metri
     let known: Vec<_> = outcomes
         .iter()
         .filter(|outcome| outcome.at_ms.saturating_add(horizon_ms) < from_ms)
-        .map(|outcome| (outcome.idle, outcome.reused))
+        .map(|outcome| Judged {
+            score: outcome.idle,
+            reused: outcome.reused,
+            source: source(outcome.item, outcome.at_ms, horizon_ms),
+        })
         .collect();
     let rule = AgeRule::tune(&known);
     let mut model = Vec::new();

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::band::COLD_PRECISION;
 use super::metrics::{Metrics, Scored};
 use super::model::{Decision, Model};
 use super::samples::{Limits, Outcome, Sample, Samples};
@@ -15,11 +16,8 @@ const WATCHED: usize = 2048;
 /// Fewest "will stay cold" among them to judge the promise by.
 const FEWEST_COLD: usize = 60;
 
-/// What is kept of the promise is compared with this, a little above it.
-const KEPT: f64 = 0.97;
-
 /// Most that is asked beyond the promise.
-const STRICTEST: f64 = 0.045;
+const STRICTEST: f64 = 0.03;
 
 /// Labelled samples that came since the last training and are worth another one, at least.
 const NEWS: usize = 256;
@@ -33,7 +31,6 @@ pub struct Learner {
     record: VecDeque<Outcome>,
     /// Labelled since the last training.
     fresh: usize,
-    strictness: f64,
     seed: u64,
 }
 
@@ -47,7 +44,7 @@ impl Learner {
     pub fn with(samples: Samples, model: Option<Model>, seed: u64) -> Self {
         let fresh = samples.len();
         let record = VecDeque::new();
-        Self { samples, model, record, fresh, strictness: 0.0, seed }
+        Self { samples, model, record, fresh, seed }
     }
 
     /// The model in use.
@@ -83,19 +80,17 @@ impl Learner {
     pub fn lesson(&mut self) -> (Vec<Sample>, f64, u64) {
         self.fresh = 0;
         self.seed = crate::mix::mix(self.seed);
-        self.strictness = self.next_strictness();
         let samples = self.samples.matured().into_iter().cloned().collect();
-        (samples, self.strictness, self.seed)
+        (samples, self.strictness(), self.seed)
     }
 
     /// Trains at once, and uses the result.
     pub fn train(&mut self) -> Result<(), Why> {
         self.fresh = 0;
         self.seed = crate::mix::mix(self.seed);
-        self.strictness = self.next_strictness();
         let samples = self.samples.matured();
         let horizon_ms = self.samples.horizon_ms();
-        self.model = Some(learn_latest(&samples, horizon_ms, self.strictness, self.seed)?);
+        self.model = Some(learn_latest(&samples, horizon_ms, self.strictness(), self.seed)?);
         Ok(())
     }
 
@@ -114,8 +109,9 @@ impl Learner {
         (!scored.is_empty()).then(|| Metrics::of(&scored))
     }
 
-    /// Asks for more while the promise is not kept, and slowly for less again.
-    fn next_strictness(&self) -> f64 {
+    /// Asks for as much more as the promise fell short lately. It does not add up from one training to
+    /// the next, since they look at the same predictions again.
+    fn strictness(&self) -> f64 {
         let mut count = 0;
         let mut right = 0;
         for outcome in &self.record {
@@ -125,9 +121,8 @@ impl Learner {
             }
         }
         if count < FEWEST_COLD {
-            return self.strictness;
+            return 0.0;
         }
-        let short = KEPT - right as f64 / count as f64;
-        (self.strictness + 0.5 * short).clamp(0.0, STRICTEST)
+        (COLD_PRECISION - right as f64 / count as f64).clamp(0.0, STRICTEST)
     }
 }

@@ -1,7 +1,8 @@
 //! One trained model: what it says about an item, why, and its bytes.
 
+use super::band::Band;
 use super::bytes::{Reader, damaged};
-use super::calibrate::{Band, Calibration};
+use super::calibrate::Calibration;
 use super::logistic::Logistic;
 use super::tree::Forest;
 use crate::envelope::{self, Kind};
@@ -40,6 +41,8 @@ pub struct Verdict {
     pub reuse: bool,
     /// What the items are ranked by: as the probability, with fewer ties.
     pub score: f32,
+    /// What made the score; those of different scorers do not compare.
+    pub scorer: Scorer,
 }
 
 /// A feature that moved a prediction.
@@ -70,6 +73,13 @@ pub(super) enum Scores {
 }
 
 impl Scores {
+    pub(super) fn scorer(&self) -> Scorer {
+        match self {
+            Self::Forest(_) => Scorer::Forest,
+            Self::Logistic(_) => Scorer::Logistic,
+        }
+    }
+
     pub(super) fn score(&self, features: &Features) -> f32 {
         match self {
             Self::Forest(forest) => forest.score(features),
@@ -108,13 +118,9 @@ impl Model {
     /// What becomes of an item with these features. Features that are no numbers count as 0.
     pub fn predict(&self, features: &Features) -> Verdict {
         let score = self.scores.score(&self.kinds.apply(features));
-        let decision = match self.band {
-            Band { cold_up_to: Some(end), .. } if score <= end => Decision::StaysCold,
-            Band { reused_from: Some(start), .. } if score >= start => Decision::Reused,
-            _ => Decision::Unsure,
-        };
-        let reuse = score >= self.band.even_at;
-        Verdict { p_reuse: self.calibration.apply(score), decision, reuse, score }
+        let (decision, reuse) = self.band.says(score);
+        let p_reuse = self.calibration.apply(score);
+        Verdict { p_reuse, decision, reuse, score, scorer: self.scorer() }
     }
 
     /// The features that mattered most for this item, the strongest first.
@@ -150,10 +156,7 @@ impl Model {
 
     /// How it makes scores.
     pub fn scorer(&self) -> Scorer {
-        match self.scores {
-            Scores::Forest(_) => Scorer::Forest,
-            Scores::Logistic(_) => Scorer::Logistic,
-        }
+        self.scores.scorer()
     }
 
     /// Where it decides.

@@ -12,13 +12,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::bytes::{Reader, damaged};
-use super::model::{Decision, Verdict};
+use super::model::{Decision, Scorer, Verdict};
 use crate::envelope::{self, Kind};
 use crate::error::Result;
 use crate::heat::features::{COUNT, Features, IDLE_AT, bounded};
 use crate::mix::ByMix;
 
-const KIND: Kind = Kind { tag: *b"smpl", name: "samples", version: 1, max_plain_len: MAX_LEN };
+const KIND: Kind = Kind { tag: *b"smpl", name: "samples", version: 2, max_plain_len: MAX_LEN };
 
 /// Bytes of the longest memory: both parts full at the largest limits.
 const MAX_LEN: usize = 64 << 20;
@@ -51,10 +51,15 @@ impl Default for Limits {
 pub struct Sample {
     /// When it was taken, in ms since 1970.
     pub at_ms: u64,
+    /// Of which item: samples of one say less than samples of many.
+    pub item: u64,
     /// What the item looked like then.
     pub features: Features,
     /// Whether it was accessed within the horizon after.
     pub reused: bool,
+    /// The score that the model in use gave it then: it had learned from older samples only, which makes
+    /// this one fit to calibrate with.
+    pub score: Option<(Scorer, f32)>,
 }
 
 /// What the model in use said when a sample was taken, and what came of it: the only evaluation
@@ -63,6 +68,8 @@ pub struct Sample {
 pub struct Outcome {
     /// When the prediction was made, in ms since 1970.
     pub at_ms: u64,
+    /// About which item.
+    pub item: u64,
     /// What was said; `None` when there was no model.
     pub said: Option<Verdict>,
     /// Logarithm of the time since the last access then: what an age rule would have looked at.
@@ -73,7 +80,6 @@ pub struct Outcome {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Pending {
-    item: u64,
     sample: Sample,
     said: Option<Verdict>,
     /// Its item was deleted: there is no answer.
@@ -148,8 +154,9 @@ impl Samples {
         let number = self.first + self.pending.len() as u64;
         self.waiting.entry(item).or_default().push(number);
         let features = features.map(bounded);
-        let sample = Sample { at_ms: self.now_ms, features, reused: false };
-        self.pending.push_back(Pending { item, sample, said, void: false });
+        let score = said.map(|said| (said.scorer, said.score));
+        let sample = Sample { at_ms: self.now_ms, item, features, reused: false, score };
+        self.pending.push_back(Pending { sample, said, void: false });
         self.taken += 1;
         true
     }
@@ -184,13 +191,13 @@ impl Samples {
                 break;
             }
             let Some(oldest) = self.pending.pop_front() else { break };
-            self.unlist(oldest.item, self.first);
+            self.unlist(oldest.sample.item, self.first);
             self.first += 1;
             if oldest.void {
                 continue;
             }
-            let Sample { at_ms, features, reused } = oldest.sample;
-            tell(Outcome { at_ms, said: oldest.said, idle: features[IDLE_AT], reused });
+            let Sample { at_ms, item, features, reused, .. } = oldest.sample;
+            tell(Outcome { at_ms, item, said: oldest.said, idle: features[IDLE_AT], reused });
             if self.matured.len() >= self.limits.matured {
                 self.matured.pop_front();
             }
@@ -249,7 +256,6 @@ impl Samples {
         self.matured.iter().for_each(|sample| put_sample(&mut out, sample));
         for pending in &self.pending {
             put_sample(&mut out, &pending.sample);
-            out.extend_from_slice(&pending.item.to_le_bytes());
             out.push(u8::from(pending.void));
             put_verdict(&mut out, pending.said);
         }
@@ -260,9 +266,6 @@ impl Samples {
     /// only then, the memory comes back empty. `Error::Damaged` or `Error::TooNew` otherwise.
     pub fn decode(sealed: &[u8], horizon_ms: u64, limits: Limits) -> Result<Self> {
         let (plain, version, _) = envelope::open(KIND, sealed)?;
-        if version != KIND.version {
-            return Err(damaged(format!("version {version}")));
-        }
         let mut input = Reader::new(&plain);
         let stored_ms = input.u64()?;
         let features = input.u16()?;
@@ -270,23 +273,26 @@ impl Samples {
         if usize::from(features) != COUNT || matured > MOST || pending > MOST {
             return Err(damaged(format!("{matured} and {pending} samples of {features} features")));
         }
+        type Take<T> = fn(&mut Reader<'_>) -> Result<T>;
+        let (take, take_pending): (Take<Sample>, Take<Pending>) = match version {
+            1 => (first::take_sample, first::take_pending),
+            2 => (take_sample, take_pending),
+            other => return Err(damaged(format!("version {other}"))),
+        };
         let mut samples = Self::new(horizon_ms, limits);
         let mut last_ms = 0;
         for _ in 0..matured {
-            let sample = take_sample(&mut input, &mut last_ms)?;
-            samples.matured.push_back(sample);
+            samples.matured.push_back(in_order(take(&mut input)?, &mut last_ms)?);
         }
         last_ms = 0;
         for _ in 0..pending {
-            let sample = take_sample(&mut input, &mut last_ms)?;
-            let item = input.u64()?;
-            let void = input.u8()? != 0;
-            let said = take_verdict(&mut input)?;
-            if !sample.reused && !void {
+            let pending = take_pending(&mut input)?;
+            let sample = in_order(pending.sample, &mut last_ms)?;
+            if !sample.reused && !pending.void {
                 let number = samples.pending.len() as u64;
-                samples.waiting.entry(item).or_default().push(number);
+                samples.waiting.entry(sample.item).or_default().push(number);
             }
-            samples.pending.push_back(Pending { item, sample, said, void });
+            samples.pending.push_back(Pending { sample, ..pending });
         }
         input.end()?;
         samples.now_ms = last_ms;
@@ -304,30 +310,67 @@ impl Samples {
         self.matured.drain(..excess);
         while self.pending.len() > self.limits.pending {
             if let Some(newest) = self.pending.pop_back() {
-                self.unlist(newest.item, self.first + self.pending.len() as u64);
+                self.unlist(newest.sample.item, self.first + self.pending.len() as u64);
             }
         }
     }
 }
 
+fn in_order(sample: Sample, last_ms: &mut u64) -> Result<Sample> {
+    if sample.at_ms < *last_ms {
+        return Err(damaged("samples are out of order".to_owned()));
+    }
+    *last_ms = sample.at_ms;
+    Ok(sample)
+}
+
 fn put_sample(out: &mut Vec<u8>, sample: &Sample) {
     out.extend_from_slice(&sample.at_ms.to_le_bytes());
+    out.extend_from_slice(&sample.item.to_le_bytes());
     out.push(u8::from(sample.reused));
+    let (scorer, score) = match sample.score {
+        None => (0, 0.0),
+        Some((Scorer::Forest, score)) => (1, score),
+        Some((Scorer::Logistic, score)) => (2, score),
+    };
+    out.push(scorer);
+    out.extend_from_slice(&score.to_le_bytes());
     sample.features.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
 }
 
-fn take_sample(input: &mut Reader<'_>, last_ms: &mut u64) -> Result<Sample> {
-    let at_ms = input.u64()?;
-    if at_ms < *last_ms {
-        return Err(damaged("samples are out of order".to_owned()));
-    }
-    *last_ms = at_ms;
+fn take_sample(input: &mut Reader<'_>) -> Result<Sample> {
+    let (at_ms, item) = (input.u64()?, input.u64()?);
     let reused = input.u8()? != 0;
+    let (scorer, score) = (input.u8()?, input.share()?);
+    let score = match scorer {
+        0 => None,
+        1 => Some((Scorer::Forest, score)),
+        2 => Some((Scorer::Logistic, score)),
+        other => return Err(damaged(format!("a scorer of type {other}"))),
+    };
+    Ok(Sample { at_ms, item, features: take_features(input)?, reused, score })
+}
+
+fn take_features(input: &mut Reader<'_>) -> Result<Features> {
     let mut features = [0.0; COUNT];
     for value in &mut features {
         *value = bounded(input.finite()?);
     }
-    Ok(Sample { at_ms, features, reused })
+    Ok(features)
+}
+
+fn take_pending(input: &mut Reader<'_>) -> Result<Pending> {
+    let sample = take_sample(input)?;
+    let void = input.u8()? != 0;
+    let (code, p_reuse) = (input.u8()?, input.share()?);
+    let said = match (decision(code)?, sample.score) {
+        (None, _) => None,
+        (Some(_), None) => return Err(damaged("a verdict without a score".to_owned())),
+        (Some((decision, reuse)), Some((scorer, score))) => {
+            Some(Verdict { p_reuse, decision, reuse, score, scorer })
+        }
+    };
+    Ok(Pending { sample, said, void })
 }
 
 fn put_verdict(out: &mut Vec<u8>, said: Option<Verdict>) {
@@ -338,21 +381,40 @@ fn put_verdict(out: &mut Vec<u8>, said: Option<Verdict>) {
         Some(Decision::Unsure) => 3,
     };
     out.push(code | u8::from(said.is_some_and(|said| said.reuse)) << 7);
-    let (p_reuse, score) = said.map_or((0.0, 0.0), |said| (said.p_reuse, said.score));
-    out.extend_from_slice(&p_reuse.to_le_bytes());
-    out.extend_from_slice(&score.to_le_bytes());
+    out.extend_from_slice(&said.map_or(0.0, |said| said.p_reuse).to_le_bytes());
 }
 
-fn take_verdict(input: &mut Reader<'_>) -> Result<Option<Verdict>> {
-    let byte = input.u8()?;
-    let (code, reuse) = (byte & 0x7f, byte >> 7 == 1);
-    let (p_reuse, score) = (input.share()?, input.share()?);
-    let decision = match code {
+/// The decision, and whether the likelier answer was reuse; `None` when nothing was said.
+fn decision(byte: u8) -> Result<Option<(Decision, bool)>> {
+    let decision = match byte & 0x7f {
         0 => return Ok(None),
         1 => Decision::StaysCold,
         2 => Decision::Reused,
         3 => Decision::Unsure,
         other => return Err(damaged(format!("the decision {other}"))),
     };
-    Ok(Some(Verdict { p_reuse, decision, reuse, score }))
+    Ok(Some((decision, byte >> 7 == 1)))
+}
+
+/// Samples of the first version.
+mod first {
+    use super::{Pending, Reader, Result, Sample, decision, take_features};
+
+    /// It told neither the item nor the score: each sample is taken for one of an item of its own.
+    pub(super) fn take_sample(input: &mut Reader<'_>) -> Result<Sample> {
+        let item = input.left() as u64;
+        let at_ms = input.u64()?;
+        let reused = input.u8()? != 0;
+        Ok(Sample { at_ms, item, features: take_features(input)?, reused, score: None })
+    }
+
+    /// What had been said is left out, since what scored it is not known.
+    pub(super) fn take_pending(input: &mut Reader<'_>) -> Result<Pending> {
+        let sample = take_sample(input)?;
+        let (item, void) = (input.u64()?, input.u8()? != 0);
+        decision(input.u8()?)?;
+        input.share()?;
+        input.share()?;
+        Ok(Pending { sample: Sample { item, ..sample }, said: None, void })
+    }
 }

@@ -10,6 +10,7 @@ use crate::heat::features::{COUNT, Features, IDLE_AT};
 use crate::mix::Chance;
 use crate::replay::{Lru, Op, Request, replay};
 
+mod bands;
 mod golden;
 
 const HORIZON_MS: u64 = 100_000;
@@ -22,7 +23,7 @@ fn samples(count: u64, edge: f32, noise: u64, seed: u64) -> Vec<Sample> {
             let mut features: Features = std::array::from_fn(|_| chance.below(100) as f32);
             features[IDLE_AT] = chance.below(3000) as f32 / 100.0;
             let reused = (features[IDLE_AT] < edge) != (chance.below(100) < noise);
-            Sample { at_ms: n * 1000, features, reused }
+            Sample { at_ms: n * 1000, item: n, features, reused, score: None }
         })
         .collect()
 }

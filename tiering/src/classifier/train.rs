@@ -1,16 +1,21 @@
 //! Training: what is learned is older than what calibrates it, and that is older than what it is
 //! judged by, each by a whole horizon, so that no label reaches into the time after it.
+//!
+//! Few samples can be later than those learned from. Most of what calibrates are older samples with the
+//! score that the model in use gave them when they were taken: that model knew nothing later either,
+//! and the regime of several horizons says more about a promise than the latest alone.
 
 use serde::{Deserialize, Serialize};
 
-use super::calibrate::{Band, COLD_PRECISION, Calibration, DOUBT, widest};
+use super::band::{Band, Judged, sure_end};
+use super::calibrate::Calibration;
 use super::learn;
 use super::metrics::{Metrics, Scored, auc};
 use super::model::{KindRates, Model, Scores};
 use super::samples::Sample;
 use super::tree::Labelled;
 use crate::heat::features::{Features, IDLE_AT, KIND_AT, KIND_BUCKETS};
-use crate::mix::Chance;
+use crate::mix::{Chance, mix};
 
 /// Fewest samples to learn from, of both classes together and of the rarer one.
 const FEWEST: usize = 200;
@@ -22,7 +27,7 @@ const FEWEST_FOR_TREES: usize = 600;
 /// Fewest samples to calibrate or to judge with.
 const FEWEST_LATER: usize = 100;
 
-/// Share of the samples that calibrates, the latest; and that judges.
+/// Share of the samples that calibrates a new model with its own scores, the latest; and that judges.
 const LATER: f64 = 0.2;
 
 /// By how much the regression has to order later samples better than the forest to be taken.
@@ -52,7 +57,7 @@ pub enum Why {
 /// A model with how good it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
-    /// The model: learned from all samples but the latest, which calibrated it.
+    /// The model: learned from all samples but the latest, which calibrated it with others.
     pub model: Model,
     /// How good one was that was made in the same way, but judged on the latest samples.
     pub report: Report,
@@ -81,26 +86,32 @@ pub struct AgeRule {
 }
 
 impl AgeRule {
-    /// The threshold that is right most often on these samples.
-    pub(super) fn tune(samples: &[(f32, bool)]) -> Self {
+    /// The threshold that is right most often on these samples, whose score is that logarithm.
+    pub(super) fn tune(samples: &[Judged]) -> Self {
         let mut sorted = samples.to_vec();
-        sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
+        sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
         // From the longest idle on: cold so far, reused after.
-        let mut right = sorted.iter().filter(|(_, reused)| *reused).count() as i64;
+        let mut right = sorted.iter().filter(|one| one.reused).count() as i64;
         let (mut best, mut cold_from) = (right, f32::INFINITY);
-        for (at, &(idle, reused)) in sorted.iter().enumerate() {
-            right += if reused { -1 } else { 1 };
-            let ties = sorted.get(at + 1).is_some_and(|next| next.0 == idle);
-            if !ties && right > best {
-                (best, cold_from) = (right, idle);
+        for ties in sorted.chunk_by(|a, b| a.score == b.score) {
+            right += ties.iter().map(|one| if one.reused { -1 } else { 1 }).sum::<i64>();
+            if right > best {
+                (best, cold_from) = (right, ties[0].score);
             }
         }
-        Self { cold_from, sure_from: widest(&sorted, false, COLD_PRECISION, DOUBT) }
+        Self { cold_from, sure_from: sure_end(&sorted) }
     }
 
     /// Whether it says that an item idle for so long stays cold, and whether it is sure.
     pub(super) fn says(&self, idle: f32) -> (bool, bool) {
         (idle >= self.cold_from, self.sure_from.is_some_and(|sure| idle >= sure))
+    }
+
+    /// What it would have said, as a prediction: it knows no probabilities.
+    pub(super) fn judge(&self, idle: f32, reused: bool) -> Scored {
+        let (cold, sure) = self.says(idle);
+        let p_reuse = if cold { 0.0 } else { 1.0 };
+        Scored { p_reuse, reuse: !cold, cold: sure, reused }
     }
 }
 
@@ -121,10 +132,9 @@ pub fn train(
         age: None,
     };
     let past = known_before(samples, later.first().map_or(0, |first| first.at_ms), horizon_ms);
-    let (oldest, between) = split(past, horizon_ms);
-    if let Ok(held) = fit(oldest, between, horizon_ms, strictness, seed) {
+    if let Ok(held) = learn_latest(past, horizon_ms, strictness, seed) {
         report.model = Some(judge(later, &held));
-        report.age = Some(judge_age(past, later));
+        report.age = Some(judge_age(past, later, horizon_ms));
     }
     Ok(Trained { model, report })
 }
@@ -137,7 +147,22 @@ pub(super) fn learn_latest(
     seed: u64,
 ) -> Result<Model, Why> {
     let (older, later) = split(samples, horizon_ms);
-    fit(older, later, horizon_ms, strictness, seed)
+    if older.len() < FEWEST || later.len() < FEWEST_LATER {
+        return Err(Why::TooFew { have: older.len() });
+    }
+    let reused = older.iter().filter(|sample| sample.reused).count();
+    let rarer = reused.min(older.len() - reused);
+    if rarer < FEWEST_OF_CLASS {
+        return Err(Why::OneClass { have: rarer });
+    }
+    let kinds = kind_rates(older);
+    let scores = learn(older, later, &kinds, seed).ok_or(Why::OneClass { have: rarer })?;
+    let judged = calibrating(samples, later, horizon_ms, &kinds, &scores);
+    let calibration = Calibration::of(&judged).ok_or(Why::TooFew { have: 0 })?;
+    let band = Band::of(&judged, later.len(), &calibration, strictness);
+    let trained_ms = later.last().map_or(0, |last| last.at_ms);
+    let samples = (older.len() + later.len()) as u32;
+    Ok(Model { horizon_ms, trained_ms, samples, kinds, scores, calibration, band })
 }
 
 /// The samples whose label was known at a time.
@@ -165,46 +190,21 @@ pub(super) fn split<'a, 'b>(
     (known_before(samples, start_ms, horizon_ms), &samples[from..])
 }
 
-fn fit(
-    older: &[&Sample],
-    later: &[&Sample],
-    horizon_ms: u64,
-    strictness: f64,
-    seed: u64,
-) -> Result<Model, Why> {
-    if older.len() < FEWEST || later.len() < FEWEST_LATER {
-        return Err(Why::TooFew { have: older.len() });
-    }
-    let reused = older.iter().filter(|sample| sample.reused).count();
-    let rarer = reused.min(older.len() - reused);
-    if rarer < FEWEST_OF_CLASS {
-        return Err(Why::OneClass { have: rarer });
-    }
-    let kinds = kind_rates(older);
-    let (known, learned) = (apply(&kinds, older), apply(&kinds, later));
-    let older = labelled(&known, older);
-    let later_labelled = labelled(&learned, later);
-    let mut chance = Chance::new(seed);
+/// The scores that order the later samples better: the forest unless the regression is clearly ahead.
+fn learn(older: &[&Sample], later: &[&Sample], kinds: &KindRates, seed: u64) -> Option<Scores> {
+    let known = apply(kinds, older);
+    let labelled: Vec<Labelled<'_>> =
+        known.iter().zip(older).map(|(features, sample)| (features, sample.reused)).collect();
     let forest = (older.len() >= FEWEST_FOR_TREES)
-        .then(|| learn::forest(&older, &mut chance))
+        .then(|| learn::forest(&labelled, &mut Chance::new(seed)))
         .flatten()
         .map(Scores::Forest);
-    let logistic = learn::logistic(&older).map(|fitted| Scores::Logistic(Box::new(fitted)));
-    let scores = better(forest, logistic, &later_labelled).ok_or(Why::OneClass { have: rarer })?;
-    let scored = score_all(&scores, &later_labelled);
-    let calibration = Calibration::of(&scored).ok_or(Why::TooFew { have: 0 })?;
-    let trained_ms = later.last().map_or(0, |last| last.at_ms);
-    let band = Band::of(&scored, strictness);
-    let samples = (older.len() + later.len()) as u32;
-    Ok(Model { horizon_ms, trained_ms, samples, kinds, scores, calibration, band })
-}
-
-fn better(
-    forest: Option<Scores>,
-    logistic: Option<Scores>,
-    later: &[Labelled<'_>],
-) -> Option<Scores> {
-    let order = |scores: &Scores| auc(&score_all(scores, later));
+    let logistic = learn::logistic(&labelled).map(|fitted| Scores::Logistic(Box::new(fitted)));
+    let described = apply(kinds, later);
+    let order = |scores: &Scores| {
+        let scored = described.iter().zip(later);
+        auc(&scored.map(|(known, sample)| (scores.score(known), sample.reused)).collect::<Vec<_>>())
+    };
     match (forest, logistic) {
         (Some(forest), Some(logistic)) if order(&logistic) > order(&forest) + AHEAD => {
             Some(logistic)
@@ -213,16 +213,40 @@ fn better(
     }
 }
 
-fn score_all(scores: &Scores, samples: &[Labelled<'_>]) -> Vec<(f32, bool)> {
-    samples.iter().map(|(features, reused)| (scores.score(features), *reused)).collect()
+/// All that may calibrate, by time: older samples as they were scored in their time by a model of the
+/// same make, and the later ones as they are now.
+fn calibrating(
+    samples: &[&Sample],
+    later: &[&Sample],
+    horizon_ms: u64,
+    kinds: &KindRates,
+    scores: &Scores,
+) -> Vec<Judged> {
+    let start = samples.len() - later.len();
+    let then = samples[..start].iter().filter_map(|sample| {
+        let (_, score) = sample.score.filter(|(scorer, _)| *scorer == scores.scorer())?;
+        Some(Judged { score, ..by_age(sample, horizon_ms) })
+    });
+    let now = later.iter().map(|sample| {
+        let score = scores.score(&kinds.apply(&sample.features));
+        Judged { score, ..by_age(sample, horizon_ms) }
+    });
+    then.chain(now).collect()
 }
 
 fn apply(kinds: &KindRates, samples: &[&Sample]) -> Vec<Features> {
     samples.iter().map(|sample| kinds.apply(&sample.features)).collect()
 }
 
-fn labelled<'a>(features: &'a [Features], samples: &[&Sample]) -> Vec<Labelled<'a>> {
-    features.iter().zip(samples).map(|(features, sample)| (features, sample.reused)).collect()
+/// A sample as an age rule scores it.
+fn by_age(sample: &Sample, horizon_ms: u64) -> Judged {
+    let source = source(sample.item, sample.at_ms, horizon_ms);
+    Judged { score: sample.features[IDLE_AT], reused: sample.reused, source }
+}
+
+/// What samples of one item within one horizon have in common.
+pub(super) fn source(item: u64, at_ms: u64, horizon_ms: u64) -> u64 {
+    mix(item ^ mix(at_ms / horizon_ms.max(1)))
 }
 
 fn kind_rates(samples: &[&Sample]) -> KindRates {
@@ -239,29 +263,13 @@ fn kind_rates(samples: &[&Sample]) -> KindRates {
 }
 
 fn judge(later: &[&Sample], model: &Model) -> Metrics {
-    let scored: Vec<_> = later
-        .iter()
-        .map(|sample| {
-            let said = model.predict(&sample.features);
-            Scored::of(&said, sample.reused)
-        })
-        .collect();
-    Metrics::of(&scored)
+    let said = |sample: &&Sample| Scored::of(&model.predict(&sample.features), sample.reused);
+    Metrics::of(&later.iter().map(said).collect::<Vec<_>>())
 }
 
-fn judge_age(past: &[&Sample], later: &[&Sample]) -> Metrics {
-    let idle = |sample: &&Sample| (sample.features[IDLE_AT], sample.reused);
-    let rule = AgeRule::tune(&past.iter().map(idle).collect::<Vec<_>>());
-    let scored: Vec<_> =
-        later.iter().map(|sample| rule.judge(sample.features[IDLE_AT], sample.reused)).collect();
-    Metrics::of(&scored)
-}
-
-impl AgeRule {
-    /// What it would have said, as a prediction: it knows no probabilities.
-    pub(super) fn judge(&self, idle: f32, reused: bool) -> Scored {
-        let (cold, sure) = self.says(idle);
-        let p_reuse = if cold { 0.0 } else { 1.0 };
-        Scored { p_reuse, reuse: !cold, cold: sure, reused }
-    }
+fn judge_age(past: &[&Sample], later: &[&Sample], horizon_ms: u64) -> Metrics {
+    let past: Vec<_> = past.iter().map(|sample| by_age(sample, horizon_ms)).collect();
+    let rule = AgeRule::tune(&past);
+    let said = |sample: &&Sample| rule.judge(sample.features[IDLE_AT], sample.reused);
+    Metrics::of(&later.iter().map(said).collect::<Vec<_>>())
 }

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use super::super::calibrate::{Band, Calibration};
+use super::super::band::Judged;
+use super::super::calibrate::Calibration;
 use super::super::logistic::{Logistic, Scale};
 use super::super::model::{KindRates, Scores};
 use super::super::tree::{Forest, Grown, Tree};
@@ -34,8 +35,20 @@ fn ramp(from: f32) -> Features {
 
 /// Two samples with a label, and three without: one that is void, one that was accessed.
 fn memory() -> Samples {
-    let said = Verdict { p_reuse: 0.25, decision: Decision::StaysCold, reuse: false, score: 0.125 };
-    let warm = Verdict { p_reuse: 0.75, decision: Decision::Reused, reuse: true, score: 0.5 };
+    let said = Verdict {
+        p_reuse: 0.25,
+        decision: Decision::StaysCold,
+        reuse: false,
+        score: 0.125,
+        scorer: Scorer::Forest,
+    };
+    let warm = Verdict {
+        p_reuse: 0.75,
+        decision: Decision::Reused,
+        reuse: true,
+        score: 0.5,
+        scorer: Scorer::Logistic,
+    };
     let mut memory = Samples::new(1000, LIMITS);
     memory.offer(1, &ramp(0.5), None, 100);
     memory.offer(2, &ramp(-1.0), None, 110);
@@ -50,7 +63,9 @@ fn memory() -> Samples {
 }
 
 fn model(scores: Scores) -> Model {
-    let scored: Vec<_> = (0..40).map(|n| (n as f32 / 64.0, n % 40 >= 20)).collect();
+    let scored: Vec<_> = (0..40)
+        .map(|n| Judged { score: n as f32 / 64.0, reused: n % 40 >= 20, source: n })
+        .collect();
     Model {
         horizon_ms: 86_400_000,
         trained_ms: 1_700_000_000_000,
@@ -116,11 +131,8 @@ fn write_classifier_fixtures() {
     }
 }
 
-#[test]
-fn samples_of_the_first_version_are_read() {
-    let stored = fixture("samples-1");
-    let mut memory = Samples::decode(&stored, 1000, LIMITS).unwrap();
-    assert_eq!(plain(&memory.encode().unwrap(), *b"smpl"), plain(&stored, *b"smpl"));
+/// What [`memory`] holds, but for what the first version did not tell.
+fn check_memory(memory: &mut Samples, said: [Option<(Decision, Scorer)>; 2]) {
     let labelled: Vec<_> = memory
         .matured()
         .into_iter()
@@ -130,17 +142,40 @@ fn samples_of_the_first_version_are_read() {
     let mut told = Vec::new();
     memory.accessed(3, 1700);
     memory.mature(10_000, |outcome| {
-        told.push((outcome.at_ms, outcome.said.map(|said| (said.decision, said.p_reuse))));
+        let said = outcome.said.map(|said| (said.decision, said.scorer));
+        told.push((outcome.at_ms, outcome.item, said));
         assert!(outcome.reused);
     });
-    let said = [(1300, Some((Decision::StaysCold, 0.25))), (1500, Some((Decision::Reused, 0.75)))];
-    assert_eq!(told, said);
+    assert_eq!(told, [(1300, 3, said[0]), (1500, 5, said[1])]);
+}
+
+#[test]
+fn samples_of_the_first_version_are_read() {
+    let stored = fixture("samples-1");
+    let mut memory = Samples::decode(&stored, 1000, LIMITS).unwrap();
+    let (one, other) = (memory.matured()[0].item, memory.matured()[1].item);
+    assert!(one != other, "each is taken for one of an item of its own");
+    let mut again = Samples::decode(&memory.encode().unwrap(), 1000, LIMITS).unwrap();
+    check_memory(&mut memory, [None, None]);
+    check_memory(&mut again, [None, None]);
+}
+
+#[test]
+fn samples_of_the_second_version_are_read() {
+    let stored = fixture("samples-2");
+    let mut memory = Samples::decode(&stored, 1000, LIMITS).unwrap();
+    assert_eq!(plain(&memory.encode().unwrap(), *b"smpl"), plain(&stored, *b"smpl"));
+    let said = [(Decision::StaysCold, Scorer::Forest), (Decision::Reused, Scorer::Logistic)];
+    check_memory(&mut memory, said.map(Some));
+    let scores: Vec<_> = memory.matured().into_iter().map(|sample| sample.score).collect();
+    let [forest, regression] = [(Scorer::Forest, 0.125), (Scorer::Logistic, 0.5)].map(Some);
+    assert_eq!(scores, [None, None, forest, regression]);
 }
 
 #[test]
 fn models_of_the_first_version_say_what_they_said() {
     for (name, made, score) in
-        [("forest-1", forest(), 0.349_537_04), ("regression-1", regression(), 0.5)]
+        [("forest-1", forest(), 0.349_537_04), ("regression-1", regression(), 0.051_145_76)]
     {
         let stored = fixture(name);
         let model = Model::decode(&stored).unwrap();
