@@ -73,6 +73,9 @@ import json, os, sys
 def percent(share):
     return f"{100 * share:.1f}"
 
+def exact(share):
+    return f"{100 * share:.2f}"
+
 def span(ms):
     for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000)):
         if ms >= 2 * length:
@@ -80,8 +83,9 @@ def span(ms):
     return f"{ms / 1000:.0f}s"
 
 print("| trace | tier | horizon | right | majority | age | MCC (age) | stays cold: said of, right"
-      " | age: said of, right | hits: LRU, S3-FIFO, model, guarded, optimum | bytes hit, the same |")
-print("|---|---|---|---|---|---|---|---|---|---|---|")
+      " | age: said of, right | hits: LRU, S3-FIFO, model, guarded, optimum | bytes hit, the same"
+      " | switches |")
+print("|---|---|---|---|---|---|---|---|---|---|---|---|")
 for path in sys.argv[1:]:
     result = json.load(open(path))
     for one in result["evaluations"]:
@@ -94,7 +98,7 @@ for path in sys.argv[1:]:
             percent(m["cold_precision"]) if m["cold_coverage"] else "-")
         share = one["capacity_bytes"] / max(1, result["trace"]["footprint_bytes"])
         print(f"| {os.path.basename(path)[:-5]} | {100 * share:.3g} % | {span(one['horizon_ms'])}"
-              f" | {percent(model['accuracy'])} | {percent(model['majority_accuracy'])}"
-              f" | {percent(age['accuracy'])} | {model['mcc']:.2f} ({age['mcc']:.2f})"
-              f" | {cold(model)} | {cold(age)} | {requests} | {bytes_hit} |")
+              f" | {exact(model['accuracy'])} | {exact(model['majority_accuracy'])}"
+              f" | {exact(age['accuracy'])} | {model['mcc']:.2f} ({age['mcc']:.2f})"
+              f" | {cold(model)} | {cold(age)} | {requests} | {bytes_hit} | {one['switches']} |")
 PYTHON
