@@ -199,6 +199,12 @@ impl Jobs {
         entries
     }
 
+    /// Has parked jobs tried again now.
+    pub(super) fn unpark(&self) {
+        self.shared.state.lock().queue.unpark();
+        self.shared.changed.notify_all();
+    }
+
     /// All jobs that wait, run or ended lately.
     pub fn list(&self) -> Vec<Entry> {
         self.shared.state.lock().queue.entries().cloned().collect()

@@ -98,6 +98,12 @@ fn a_trace_tells_uses_without_names() {
     assert!(read >= 5, "{text}");
     let shown = scene.volume.run(&["tier", "trace", scene.root()]);
     assert!(shown.starts_with(&text), "the same again, and what came since");
+    let replayed = scene.json(&["policy", "replay", "--json", "--volume", scene.root()]);
+    assert!(replayed["accesses"].as_u64().unwrap() >= requests.len() as u64, "{replayed}");
+    let rows: Vec<_> = replayed["rows"].as_array().unwrap().iter().map(|r| &r["name"]).collect();
+    assert_eq!(rows, ["policy", "lru", "s3-fifo", "optimum"]);
+    let from_file = ["policy", "replay", "--json", "--trace", file.to_str().unwrap()];
+    assert_eq!(scene.json(&from_file)["accesses"].as_u64().unwrap(), requests.len() as u64);
 }
 
 #[test]

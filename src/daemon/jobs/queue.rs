@@ -201,6 +201,15 @@ impl Queue {
         true
     }
 
+    /// What made jobs fail may be over: parked ones need not wait for the end of their pauses.
+    pub fn unpark(&mut self) {
+        for entry in self.waiting.values_mut() {
+            if let State::Parked { .. } = entry.state {
+                entry.state = State::Queued;
+            }
+        }
+    }
+
     /// A running job was interrupted through no fault of its own: it goes on later.
     pub fn interrupted(&mut self, id: JobId) {
         if let Some(entry) = self.of(id) {

@@ -96,6 +96,25 @@ fn a_failed_job_waits_longer_each_time_and_is_given_up_at_last() {
 }
 
 #[test]
+fn a_parked_job_is_tried_at_once_when_its_cause_is_over_and_counts_its_failures_all_the_same() {
+    let clock = ManualClock::new();
+    let mut queue = Queue::default();
+    let id = queue.push(job(Work::Demote, &[1])).unwrap().id;
+    let running = queue.push(job(Work::Stage, &[2])).unwrap().id;
+    for _ in 0..2 {
+        assert_eq!(queue.next(clock.instant(), |work| work == Work::Demote).unwrap().id, id);
+        assert!(queue.failed(id, "no answer", clock.instant()));
+        queue.next(clock.instant(), |work| work == Work::Stage);
+        queue.unpark();
+        assert_eq!(queue.get(running).unwrap().state, State::Running);
+    }
+    queue.next(clock.instant(), everything).unwrap();
+    assert!(queue.failed(id, "no answer", clock.instant()));
+    let pause = queue.next_due().unwrap().duration_since(clock.instant());
+    assert_eq!(pause.as_secs(), 40);
+}
+
+#[test]
 fn what_runs_is_not_cancelled() {
     let clock = ManualClock::new();
     let mut queue = Queue::default();

@@ -36,6 +36,8 @@ const STORE_EVERY: Duration = Duration::from_secs(300);
 pub(super) struct State {
     last: Option<Instant>,
     stored: Option<Instant>,
+    /// The cold tier did not answer at the last look.
+    was_down: bool,
     /// What `status` says about the last run.
     pub(super) report: Option<LastRun>,
 }
@@ -106,6 +108,10 @@ impl Placement {
         self.foresee();
         let now = self.clock.instant();
         let mut state = self.state.lock();
+        let is_down = parts.cold.as_ref().is_some_and(|cold| cold.throttle().is_down());
+        if std::mem::replace(&mut state.was_down, is_down) && !is_down {
+            self.jobs.unpark();
+        }
         let elapsed =
             |since: Option<Instant>| since.map(|since| now.saturating_duration_since(since));
         if elapsed(state.stored).is_none_or(|passed| passed >= STORE_EVERY) {
