@@ -23,7 +23,7 @@ use crate::control::server::ControlSocket;
 use crate::failure::{self, Failure};
 use crate::mounts;
 use crate::volume_dir::lock::{Owner, VolumeLock};
-use crate::volume_dir::{VolumeDir, create};
+use crate::volume_dir::{VolumeDir, create, private};
 
 pub mod assemble;
 mod automatic;
@@ -125,6 +125,9 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     let lock = VolumeLock::acquire(&job.volume, owner, FINISHING_PATIENCE)?;
     place::check(&job.mountpoint, &job.volume, &config)?;
     create::check_hot(&config, &job.volume, job.options.read_only)?;
+    if !job.options.read_only {
+        private::close(&job.volume, &config);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(WAITING_THREADS)

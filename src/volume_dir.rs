@@ -20,6 +20,7 @@ use crate::mounts::{self, MountEntry};
 pub mod create;
 pub mod instance;
 pub mod lock;
+pub mod private;
 
 /// A directory that holds a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,9 @@
-//! What the daemon asks of the kernel for itself: many files, no core dumps, one small heap.
+//! What the daemon asks of the kernel for itself: many files, no core dumps, one small heap, files
+//! for nobody else.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::volume_dir::private::Umask;
 
 /// Open files asked for where the hard limit allows it.
 const WANTED_FILES: u64 = 1 << 20;
@@ -17,6 +20,7 @@ const DIRECT_MAP_BYTES: i32 = 256 << 10;
 pub(super) fn apply() {
     raise_open_files();
     bound_allocator();
+    Umask::private().keep();
 }
 
 fn raise_open_files() {

@@ -14,6 +14,7 @@ use crate::report::status::{
     AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus,
     InterruptedReceive, MemoryStatus, MountStatus, PlacementStatus, Status,
 };
+use crate::units::rounded_bytes;
 
 /// What stays the same as long as a volume is mounted.
 #[derive(Clone, Debug)]
@@ -47,6 +48,13 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
     let placement = parts.placement.status();
     warnings.extend(placement_warnings(&placement));
     warnings.extend(fixed.metrics_failure.clone());
+    if health.unpinned_bytes > 0 {
+        warnings.push(format!(
+            "pins ask for more than the hot tier holds: {} of pinned data left it for what was \
+             written",
+            rounded_bytes(health.unpinned_bytes)
+        ));
+    }
     let counters = counters(&health);
     let read_only = parts.volume.read_only_reason().is_some();
     Status {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 
 use super::VolumeDir;
+use super::private::Umask;
 use crate::config::{self, Config};
 use crate::failure::Explain;
 use crate::mounts;
@@ -113,11 +114,13 @@ pub fn build(
     fs::create_dir(&aside).with_context(|| format!("making {}", mounts::shown(&aside)))?;
     let mut undo = Undo { paths: vec![aside.clone()] };
     let hot = aside.join(hot);
-    prepare_hot(&hot, &mut undo)?;
     write_durably(&aside.join("lock"), b"")?;
+    let private = Umask::private();
+    prepare_hot(&hot, &mut undo)?;
     let config = fill(&VolumeDir::unchecked(aside.clone()))?;
     write_durably(&hot.join(HOT_MARKER), format!("{}\n", config.uuid).as_bytes())?;
     sync_dir(&hot)?;
+    drop(private);
     write_durably(&aside.join(config::FILE_NAME), config.render().as_bytes())?;
     sync_dir(&aside)?;
     fs::rename(&aside, path)

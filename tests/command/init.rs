@@ -1,6 +1,7 @@
 //! `firn init`: what it makes, and that bad input is one clear error with nothing half-made.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::run::firn;
@@ -23,6 +24,21 @@ fn makes_a_volume_that_explains_itself() {
     assert!(text.contains("hot_capacity = \"1GiB\""), "{text}");
     assert!(text.contains("backup_interval = \"15m\""), "{text}");
     assert!(text.contains("#cold = "), "{text}");
+}
+
+#[test]
+fn only_the_owner_may_look_into_what_holds_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let vol = at(dir.path(), "vol");
+    firn(&["init", &vol, "--hot-capacity", "1GiB"]).done();
+    let mode = |name: &str| {
+        fs::metadata(dir.path().join("vol").join(name)).unwrap().permissions().mode() & 0o777
+    };
+    for inside in ["hot", "namespace", "catalog"] {
+        assert_eq!(mode(inside), 0o700, "{inside}");
+    }
+    // Whose volume it is everybody may be told.
+    assert_eq!((mode("."), mode("firn.toml"), mode("lock")), (0o755, 0o644, 0o644));
 }
 
 #[test]

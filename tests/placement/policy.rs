@@ -40,6 +40,27 @@ fn above_the_high_mark_what_nobody_needs_leaves_and_what_is_pinned_stays() {
 }
 
 #[test]
+fn pins_that_ask_for_more_than_hot_holds_cost_no_write() {
+    let mut scene = Scene::new();
+    let dir = scene.volume.path("pinned");
+    std::fs::create_dir(&dir).unwrap();
+    scene.volume.run(&["tier", "pin", "hot", &scene.arg("pinned")]);
+    let names: Vec<_> = (0..40).map(|n| format!("pinned/{n}")).collect();
+    for name in &names {
+        // As `cp` does: nobody asks whether it is durable.
+        std::fs::write(scene.volume.path(name), content(name, 10 * MIB)).unwrap();
+    }
+    scene.volume.run(&["sync", scene.root()]);
+    let warnings = scene.status()["warnings"].to_string();
+    assert!(warnings.contains("pins ask for more than the hot tier holds"), "{warnings}");
+    scene.volume.umount();
+    scene.volume.mount();
+    for name in &names {
+        assert!(scene.read(name) == content(name, 10 * MIB), "{name} reads differently");
+    }
+}
+
+#[test]
 fn what_is_pinned_to_cold_goes_although_there_is_room_and_comes_back_when_pinned_to_hot() {
     let scene = Scene::new();
     for name in ["away/one", "away/kept", "other"] {

@@ -52,6 +52,7 @@ mod upload;
 mod urgency;
 mod victims;
 mod waste;
+mod yielding;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ use table::Table;
 use upload::Wanted;
 use urgency::acting_as;
 use waste::Quiet;
+use yielding::Yielding;
 
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
@@ -145,6 +147,7 @@ struct Inner {
     freed: Mutex<Vec<BlockId>>,
     /// When segments that only backups keep are judged again.
     leftovers_at: Mutex<Instant>,
+    yielding: Mutex<Yielding>,
     /// Cold did not answer, and is not asked before then what can be asked later.
     cold_asleep_until: Mutex<Option<Instant>>,
     sweeping: Mutex<Sweep>,
@@ -495,6 +498,7 @@ impl Inner {
             idle: Idle::default(),
             freed: Mutex::default(),
             leftovers_at: Mutex::new(config.clock.instant()),
+            yielding: Mutex::default(),
             cold_asleep_until: Mutex::default(),
             sweeping: Mutex::new(Sweep::new(config.clock.instant())),
             quiet: Quiet::default(),

@@ -26,6 +26,10 @@ use super::job::Cancel;
 use super::marks::Watermarks;
 use super::{CLOCK_SLICE, Inner};
 
+/// How long what comes back from cold waits for room while nothing makes any: whoever asked for it is
+/// to be told, and others wait behind it.
+const RECALL_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often others are asked what they keep on the hot tier.
 const OTHERS_EVERY: Duration = Duration::from_millis(500);
 
@@ -227,6 +231,16 @@ impl Capacity {
         self.waiting.lock().len()
     }
 
+    /// Whether some of them write, rather than bring back what is safe in cold.
+    pub(super) fn writers_wait(&self) -> bool {
+        self.waiting.lock().iter().any(|request| request.purpose == For::Writing)
+    }
+
+    /// Grows with everything that makes waiting worth while.
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
     /// Something was copied, dropped or collected: waiting is worth while.
     pub(super) fn progressed(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
@@ -422,9 +436,13 @@ impl Capacity {
         let clock = &inner.config.clock;
         let mut progress = self.progress.load(Ordering::Relaxed);
         let mut since = clock.instant();
+        let longest = match request.purpose {
+            For::Recall => RECALL_PATIENCE.min(inner.config.write_deadline),
+            For::Writing | For::Relief => inner.config.write_deadline,
+        };
         let patience = match wait {
-            Wait::Progress(patience) => patience.min(inner.config.write_deadline),
-            Wait::No | Wait::Until(_) => inner.config.write_deadline,
+            Wait::Progress(patience) => patience.min(longest),
+            Wait::No | Wait::Until(_) => longest,
         };
         loop {
             inner.signals.kick_mover();

@@ -17,7 +17,7 @@ use super::residence::Moved;
 use super::signals::add;
 use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
-use super::victims::Victim;
+use super::victims::{Part, Victim};
 use super::{Inner, TICK};
 
 /// Bytes for which one backup is asked: a backup costs, so many segments share it.
@@ -83,7 +83,7 @@ impl Inner {
         let result = self.drop_victims(&victims, |blocks| gate.ensure_backed_up(blocks));
         let retry_at = self.config.clock.instant() + FAILED_PAUSE;
         let mut freed = 0;
-        for (Victim { id, .. }, before) in victims.into_iter().zip(before) {
+        for (Victim { id, part }, before) in victims.into_iter().zip(before) {
             let won = before.saturating_sub(disk_bytes(id));
             self.table.update(id, |segment| {
                 segment.verdict = None;
@@ -93,6 +93,10 @@ impl Inner {
             });
             self.table.unclaim(id);
             freed += won;
+            if part == Part::Pinned && won > 0 {
+                tracing::warn!(%id, bytes = won, "pinned data left hot: writers had no other room");
+                add(&self.counters.unpinned_bytes, won);
+            }
         }
         result.map(|()| Some(freed))
     }
@@ -156,13 +160,15 @@ impl Inner {
             return false;
         }
         let (droppable, now) = (self.config.backup.is_some(), self.config.clock.instant());
+        let writers = self.capacity.writers_wait();
         let (victims, copies) = self.table.fold((false, None), |(victims, copies), segment| {
             let smallest = if Self::needs_copy(segment) {
                 Some(copies.map_or(segment.record.len, |len: u64| len.min(segment.record.len)))
             } else {
                 copies
             };
-            let may_go = droppable && Self::may_drop(segment) && !self.is_spent(segment, now);
+            let may_go =
+                droppable && Self::may_drop(segment) && (writers || !self.is_spent(segment, now));
             (victims || may_go, smallest)
         });
         if victims {

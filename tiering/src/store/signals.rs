@@ -83,6 +83,7 @@ pub(super) struct Counters {
     pub(super) uploaded_bytes: AtomicU64,
     pub(super) upload_failures: AtomicU64,
     pub(super) dropped_bytes: AtomicU64,
+    pub(super) unpinned_bytes: AtomicU64,
     pub(super) freed_bytes: AtomicU64,
     pub(super) reclaimed_segments: AtomicU64,
     pub(super) compacted_segments: AtomicU64,

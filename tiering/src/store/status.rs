@@ -94,6 +94,8 @@ pub struct Health {
     pub damaged_reads: u64,
     /// Bytes dropped from hot.
     pub dropped_bytes: u64,
+    /// Of these, bytes of segments with pinned data, which went since writers had no other room.
+    pub unpinned_bytes: u64,
     /// Segments that were dead and removed.
     pub reclaimed_segments: u64,
     /// Segments compacted.
@@ -175,6 +177,7 @@ impl Inner {
             recalled_bytes: get(&counters.recalled_bytes),
             damaged_reads: get(&counters.damaged_reads),
             dropped_bytes: get(&counters.dropped_bytes),
+            unpinned_bytes: get(&counters.unpinned_bytes),
             reclaimed_segments: get(&counters.reclaimed_segments),
             compacted_segments: get(&counters.compacted_segments),
             recoded_segments: get(&counters.recoded_segments),

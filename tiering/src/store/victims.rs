@@ -1,5 +1,5 @@
-//! Whom the mover sends away first: what only snapshots hold, then the coldest; never what is
-//! pinned.
+//! Whom the mover sends away first: what only snapshots hold, then the coldest; what is pinned only
+//! when writers wait and nothing else can go (see `yielding`).
 //!
 //! A steward (see [`Steward`](super::Steward)) knows files, so it is asked, coldest segments first
 //! and as many as are needed; what it says decides the order for [`VERDICT_AGE`]. Whether a block
@@ -53,6 +53,8 @@ pub(super) enum Part {
     All,
     /// What only snapshots hold.
     Snapshots,
+    /// All, pinned or not.
+    Pinned,
 }
 
 /// A claimed segment that is to go.
@@ -143,7 +145,36 @@ impl Inner {
                 victims.push(Victim { id: candidate.id, part: candidate.part });
             }
         }
+        if victims.is_empty() && self.pins_give_way() {
+            victims = self.pinned_victims(excess, now);
+        }
         Ok(victims)
+    }
+
+    /// Claims segments with pinned blocks, the coldest first, for writers who have no other room.
+    fn pinned_victims(&self, excess: u64, now: Instant) -> Vec<Victim> {
+        let now_s = self.now_s();
+        let mut pinned = self.table.fold(Vec::new(), |mut list, segment| {
+            let ready = segment.retry_at.is_none_or(|at| at <= now);
+            let holds = segment.verdict.is_some_and(|verdict| verdict.pinned > 0);
+            if Self::may_drop(segment) && !segment.busy && ready && holds {
+                let warmth = decayed(segment.heat.load(), now_s);
+                list.push((warmth, segment.record.id, segment.disk_bytes));
+            }
+            list
+        });
+        pinned.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let (mut victims, mut bytes) = (Vec::new(), 0);
+        for (_, id, disk_bytes) in pinned {
+            if bytes >= excess {
+                break;
+            }
+            if self.table.claim(id) {
+                bytes += disk_bytes;
+                victims.push(Victim { id, part: Part::Pinned });
+            }
+        }
+        victims
     }
 
     /// Asks about candidates, in their order, until those with something to give suffice; returns
@@ -238,9 +269,9 @@ impl Inner {
         let Some(steward) = &self.config.steward else { return Ok(entries) };
         let tempers = ask(&**steward, &ids_of(&entries))?;
         let goes = |temper| match temper {
-            Temper::Pinned => false,
+            Temper::Pinned => part == Part::Pinned,
             Temper::SnapshotOnly => true,
-            Temper::Warm(_) => part == Part::All,
+            Temper::Warm(_) => part != Part::Snapshots,
         };
         Ok(entries.into_iter().zip(tempers).filter(|(_, t)| goes(*t)).map(|(e, _)| e).collect())
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::{BlockId, BlockRef};
-use crate::blocks::Blocks;
-use crate::encode::EncodeMemory;
+use crate::blocks::{Blocks, Wait};
+use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::store::testing::{Volume, eventually, noise, soon};
 use crate::store::{BackupProof, Residence, Temper, Watermarks};
@@ -130,33 +130,58 @@ fn what_dies_beside_pinned_blocks_gives_its_room_back() {
     }
 }
 
-#[test]
-fn a_tier_full_of_pinned_blocks_is_full_and_says_why() {
-    let volume = volume();
-    let all_pinned = |volume: &Volume, id: BlockId| {
-        volume.namespace.tempers.lock().insert(id, Temper::Pinned);
-        volume.store().tempers_changed();
-    };
+/// Appends blocks that are pinned at once.
+fn fill_with_pinned(volume: &Volume, count: u64) -> Vec<BlockRef> {
     let mut blocks = Vec::new();
-    let error = loop {
-        let seed = blocks.len() as u64;
-        let plain = noise(seed, 4 * BLOCK);
-        match volume.store().append(&plain, &mut EncodeMemory::default(), soon()) {
-            Ok(block) => {
-                all_pinned(&volume, block.id);
-                blocks.push(block);
-            }
-            Err(error) => break error,
-        }
-        assert!(blocks.len() < 100, "pinned blocks were dropped");
-    };
-    assert!(matches!(error, Error::NoSpace), "{error:?}");
-    assert_eq!(volume.store().health().full_why.unwrap(), "pinned data fills the hot tier");
-    assert_eq!(volume.store().health().dropped_bytes, 0);
-    // Unpinning one helps at once.
-    temper(&volume, &blocks[..4], Temper::Warm(0.0));
-    volume.append(&noise(1000, 4 * BLOCK));
-    assert_eq!(volume.store().health().full_why, None);
+    for seed in 0..count {
+        let block = volume.append(&noise(seed, 4 * BLOCK));
+        volume.namespace.tempers.lock().insert(block.id, Temper::Pinned);
+        volume.store().tempers_changed();
+        blocks.push(block);
+    }
+    blocks
+}
+
+#[test]
+fn what_is_written_weighs_more_than_pins_when_nothing_else_can_go() {
+    let volume = volume();
+    // Several times what hot holds; each of them had to be taken in.
+    let blocks = fill_with_pinned(&volume, 100);
+    assert!(volume.store().health().unpinned_bytes > 0);
+    let away = cold(&volume, &blocks).iter().filter(|cold| **cold).count();
+    assert!(away > 50, "{away} of 100");
+    for (seed, block) in blocks.iter().enumerate() {
+        assert_eq!(volume.read(block).unwrap(), noise(seed as u64, 4 * BLOCK));
+    }
+}
+
+#[test]
+fn pins_stay_while_anything_else_can_go() {
+    let volume = volume();
+    let pinned = fill_with_pinned(&volume, 8);
+    for _ in 0..4 {
+        fill(&volume, 40);
+    }
+    assert_eq!(volume.store().health().unpinned_bytes, 0);
+    assert!(cold(&volume, &pinned).iter().all(|cold| !cold));
+}
+
+#[test]
+fn what_comes_back_from_cold_drives_no_pinned_block_out() {
+    let volume = volume();
+    let blocks = fill_with_pinned(&volume, 100);
+    let away: Vec<_> = blocks
+        .iter()
+        .zip(cold(&volume, &blocks))
+        .filter(|(_, is_cold)| *is_cold)
+        .map(|(block, _)| block.id)
+        .collect();
+    // Nobody writes any more.
+    std::thread::sleep(Duration::from_millis(300));
+    let before = volume.store().health().unpinned_bytes;
+    let briefly = Wait::Until(SystemClock.instant() + Duration::from_secs(3));
+    volume.store().stage(&away, briefly, &mut |_, _| ()).unwrap_err();
+    assert_eq!(volume.store().health().unpinned_bytes, before);
 }
 
 #[test]
