@@ -34,7 +34,7 @@ fn only_the_owner_may_look_into_what_holds_content() {
     let mode = |name: &str| {
         fs::metadata(dir.path().join("vol").join(name)).unwrap().permissions().mode() & 0o777
     };
-    for inside in ["hot", "namespace", "catalog"] {
+    for inside in ["hot", "namespace"] {
         assert_eq!(mode(inside), 0o700, "{inside}");
     }
     // Whose volume it is everybody may be told.
