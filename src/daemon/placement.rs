@@ -32,6 +32,7 @@ mod held;
 mod observer;
 mod pins;
 mod processes;
+mod repeats;
 mod run;
 mod standing;
 mod steward;

@@ -12,6 +12,7 @@ use firn_tiering::store::{Usage, Watermarks};
 
 use super::candidates::Candidates;
 use super::held::Held;
+use super::repeats::Repeats;
 use super::{Placement, TICK};
 use crate::daemon::assemble::Parts;
 use crate::daemon::jobs::job::{Job, Part, Work};
@@ -37,6 +38,7 @@ const STORE_EVERY: Duration = Duration::from_secs(300);
 pub(super) struct State {
     last: Option<Instant>,
     stored: Option<Instant>,
+    repeats: Repeats,
     /// The cold tier did not answer at the last look.
     was_down: bool,
     /// What `status` says about the last run.
@@ -172,7 +174,9 @@ impl Placement {
 
     fn run_once(&self, parts: &Parts) {
         let stops = || self.stop.is_stopping();
-        let outcome = self.plan(parts, &stops).and_then(|planned| {
+        let outcome = self.plan(parts, &stops).and_then(|mut planned| {
+            let now = self.clock.instant();
+            self.state.lock().repeats.drop_from(&mut planned.plan.moves, now);
             let (moves, bytes) = (planned.plan.totals.moves, planned.plan.totals.bytes);
             self.carry_out(&planned.plan)?;
             Ok((moves, bytes))

@@ -1,0 +1,78 @@
+//! Moves that were planned a moment ago and are planned again, unchanged: whatever kept them from
+//! having an effect, such as blocks that a pinned file has as well, is still there. They rest.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use firn_tiering::mix::ByMix;
+
+use crate::policy::planner::{Move, MoveAction};
+
+/// How long a move rests that is planned as it was.
+const REST: Duration = Duration::from_secs(600);
+
+/// Moves that are remembered; beyond that all are forgotten.
+const MOST: usize = 200_000;
+
+/// What was planned lately.
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    planned: HashMap<u64, (MoveAction, u64, Instant), ByMix>,
+}
+
+impl Repeats {
+    /// Keeps those moves that are new or have rested.
+    pub(super) fn drop_from(&mut self, moves: &mut Vec<Move>, now: Instant) {
+        let rests = |at: Instant| now.saturating_duration_since(at) < REST;
+        self.planned.retain(|_, (_, _, at)| rests(*at));
+        if self.planned.len() >= MOST {
+            self.planned.clear();
+        }
+        moves.retain(|one| match self.planned.get(&one.ino) {
+            Some((action, bytes, _)) if (*action, *bytes) == (one.action, one.bytes) => false,
+            _ => {
+                self.planned.insert(one.ino, (one.action, one.bytes, now));
+                true
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use firn_tiering::{Clock, ManualClock};
+
+    fn demote(ino: u64, bytes: u64) -> Move {
+        Move {
+            ino,
+            path: Vec::new(),
+            action: MoveAction::Demote,
+            bytes,
+            transfer_bytes: 0,
+            requests: 0,
+            cost: 0.0,
+            rule: None,
+            why: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_move_that_came_to_nothing_rests_and_another_one_does_not() {
+        let clock = ManualClock::new();
+        let mut repeats = Repeats::default();
+        let mut kept = |moves: &[Move]| {
+            let mut moves = moves.to_vec();
+            repeats.drop_from(&mut moves, clock.instant());
+            moves.iter().map(|one| one.ino).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[demote(1, 10), demote(2, 10)]), [1, 2]);
+        // Of the second, less is left.
+        assert_eq!(kept(&[demote(1, 10), demote(2, 5)]), [2]);
+        let promote = Move { action: MoveAction::Promote, ..demote(1, 10) };
+        assert_eq!(kept(&[promote]), [1]);
+        clock.advance(REST);
+        assert_eq!(kept(&[demote(2, 5)]), [2]);
+        assert_eq!(kept(&[demote(2, 5)]), Vec::<u64>::new());
+    }
+}
