@@ -177,7 +177,8 @@ impl Placement {
         let outcome = self.plan(parts, &stops).and_then(|mut planned| {
             let now = self.clock.instant();
             self.state.lock().repeats.drop_from(&mut planned.plan.moves, now);
-            let (moves, bytes) = (planned.plan.totals.moves, planned.plan.totals.bytes);
+            let moves = planned.plan.moves.len() as u64;
+            let bytes = planned.plan.moves.iter().map(|one| one.bytes).sum();
             self.carry_out(&planned.plan)?;
             Ok((moves, bytes))
         });

@@ -40,6 +40,7 @@ use super::steps::Step;
 use super::table::Segment;
 use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
 use super::urgency::acting_as;
+use super::victims::UNJUDGED_PAUSE;
 use super::waste::Thrift;
 
 /// Pause between two looks at objects that something still needed.
@@ -50,9 +51,6 @@ const ASIDE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long it is not asked after it did not answer.
 const ASIDE_PAUSE: Duration = Duration::from_secs(60);
-
-/// Pause before a segment is judged again that could not be judged.
-const UNJUDGED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Blocks asked about at once.
 const ASK: usize = 4096;

@@ -104,7 +104,7 @@ impl Candidate {
 }
 
 /// Pause before a segment that could not be judged is looked at again.
-const UNJUDGED_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+pub(super) const UNJUDGED_PAUSE: Duration = Duration::from_secs(60);
 
 impl Inner {
     /// Claims segments whose going wins `excess` bytes, if there are so many.
@@ -134,17 +134,8 @@ impl Inner {
             candidates = self.judge(candidates, &**steward, excess)?;
             candidates.sort_by(Candidate::order);
         }
-        let mut victims = Vec::new();
-        let mut bytes = 0;
-        for candidate in candidates {
-            if bytes >= excess {
-                break;
-            }
-            if self.table.claim(candidate.id) {
-                bytes += candidate.bytes;
-                victims.push(Victim { id: candidate.id, part: candidate.part });
-            }
-        }
+        let goes = |one: Candidate| (Victim { id: one.id, part: one.part }, one.bytes);
+        let mut victims = self.claim_until(excess, candidates.into_iter().map(goes));
         if victims.is_empty() && self.pins_give_way() {
             victims = self.pinned_victims(excess, now);
         }
@@ -164,14 +155,20 @@ impl Inner {
             list
         });
         pinned.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let goes = |(_, id, bytes)| (Victim { id, part: Part::Pinned }, bytes);
+        self.claim_until(excess, pinned.into_iter().map(goes))
+    }
+
+    /// Claims victims in their order, each with the bytes that it wins, until they suffice.
+    fn claim_until(&self, excess: u64, order: impl Iterator<Item = (Victim, u64)>) -> Vec<Victim> {
         let (mut victims, mut bytes) = (Vec::new(), 0);
-        for (_, id, disk_bytes) in pinned {
+        for (victim, wins) in order {
             if bytes >= excess {
                 break;
             }
-            if self.table.claim(id) {
-                bytes += disk_bytes;
-                victims.push(Victim { id, part: Part::Pinned });
+            if self.table.claim(victim.id) {
+                bytes += wins;
+                victims.push(victim);
             }
         }
         victims
