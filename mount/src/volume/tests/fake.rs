@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::super::{FileSettings, Observer, Placement, Space, Storage, Volume, VolumeParts};
 use crate::core::Core;
 use crate::error::FsResult;
-use crate::namespace::{MemoryStore, Namespace, NamespaceOptions, NewRoot};
+use crate::namespace::{CheckOptions, MemoryStore, Namespace, NamespaceOptions, NewRoot};
 use crate::types::{Caller, Handle, Ino, OpenMode};
 
 /// Blocks in memory.
@@ -318,6 +318,16 @@ pub(super) const READ_WRITE: OpenMode =
 /// Until the end of time.
 pub(super) fn forever(clock: &ManualClock) -> Wait {
     Wait::Until(clock.instant() + Duration::from_secs(1 << 20))
+}
+
+/// Nothing is wrong with the namespace. A check wants one that nobody changes, and threads of the
+/// volume clear away behind what a test did.
+#[track_caller]
+pub(super) fn assert_sound(volume: &Volume) {
+    volume.sweeper.rest();
+    volume.purger.settle(Duration::from_secs(60));
+    let options = CheckOptions { snapshots: true, ..CheckOptions::default() };
+    assert_eq!(volume.names().check(options).unwrap().findings, []);
 }
 
 impl World {

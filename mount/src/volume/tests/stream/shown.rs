@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use firn_tiering::BlockDigest;
 
-use super::super::fake::{READ_WRITE, ROOT, World};
+use super::super::fake::{self, READ_WRITE, ROOT, World};
 use crate::core::Core;
-use crate::namespace::{CheckOptions, Dataset};
+use crate::namespace::Dataset;
 use crate::types::{
     Attr, Caller, Fallocate, FileKind, Ino, OpenMode, RenameMode, SetAttr, SetTime, XattrMode,
 };
@@ -80,9 +80,7 @@ impl World {
 
     /// Nothing is wrong with the namespace.
     pub(super) fn assert_sound(&self) {
-        let options = CheckOptions { snapshots: true, ..CheckOptions::default() };
-        let report = self.volume().names().check(options).unwrap();
-        assert_eq!(report.findings, []);
+        fake::assert_sound(self.volume());
     }
 
     /// What a snapshot shows.

@@ -1,10 +1,11 @@
 //! Sending snapshots to another volume, cut on the way or not: there they show what they show here.
 
+use super::super::super::fake::assert_sound;
 use super::super::observe::observe_below;
 use super::snapshots::object;
 use super::{Runner, Subject};
 use crate::error::FsResult;
-use crate::namespace::{CheckOptions, Dataset};
+use crate::namespace::Dataset;
 use crate::stream::{
     Progress, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch, SendPlan,
 };
@@ -111,8 +112,6 @@ impl<S: Subject> Runner<'_, S> {
             assert!(seen.is(state), "{ino:?} of {name} shows not {state:#?}");
             assert_eq!(seen.blocks(), state.allocated().div_ceil(512), "{ino:?}: {state:#?}");
         }
-        let options = CheckOptions { snapshots: true, ..CheckOptions::default() };
-        let report = volume.names().check(options).unwrap();
-        assert_eq!(report.findings, []);
+        assert_sound(volume);
     }
 }
