@@ -11,9 +11,11 @@ use firn_tiering::store::Step;
 
 use crate::harness::{Volume, now};
 
-/// Steps that come with backups that have expired, or with hours: tests within one process reach
+/// Steps that come with damage, with backups that have expired, or with hours: tests within one process reach
 /// them.
-const NOT_IN_MINUTES: [Step; 6] = [
+const NOT_IN_MINUTES: [Step; 8] = [
+    Step::MendBeforeRename,
+    Step::MendAfterRenameBeforeTable,
     Step::FetchAfterSyncBeforeRemove,
     Step::ForgetBeforeRecord,
     Step::ForgetAfterRecordBeforeUnlink,

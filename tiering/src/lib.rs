@@ -28,5 +28,6 @@ pub use blocks::{Blocks, IdSource, Intent, Served, Source, Wait};
 pub use budget::{Budget, Permit};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, Result};
+pub use mix::mix;
 pub use readahead::ReadAhead;
 pub use store::{BackupGate, BackupProof, BlockStore, Liveness, Steward, StoreConfig};

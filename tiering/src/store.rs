@@ -5,7 +5,8 @@
 //! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
 //! archive, release), `stage`, `capacity`, `marks`, `mover` and `victims` (the bound of the hot tier,
 //! and who goes), `heat` (who is warm), `reclaim` (dead blocks), `waste` (how many are too many) and
-//! `sweep`, `recode` and `idle` (encoding harder), `check`; `steps` is where tests stop it.
+//! `sweep`, `recode` and `idle` (encoding harder), `check`, `repair` (damaged copies),
+//! `scrub` (looking for them); `steps` is where tests stop it.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
 //! moves it makes the new place known before the old one goes.
@@ -36,7 +37,9 @@ mod open;
 mod read;
 mod reclaim;
 mod recode;
+mod repair;
 mod residence;
+mod scrub;
 mod seal;
 mod signals;
 mod stage;
@@ -81,6 +84,7 @@ use hotdir::HotDir;
 use idle::Idle;
 use ids::Ids;
 use recode::Recoding;
+use repair::Repairs;
 use seal::SealQueue;
 use signals::{Counters, Faults, Signals};
 use steps::Steps;
@@ -93,11 +97,14 @@ use yielding::Yielding;
 
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
-pub use gates::{BackupGate, BackupProof, Liveness, Steward, Temper};
+pub use gates::{BackupGate, BackupProof, DamageLog, Liveness, Steward, Temper};
+pub use idle::lower_priority;
 pub use job::{Cancel, Job, JobProgress};
 pub use marks::Watermarks;
 pub use recode::Recompressed;
+pub use repair::{DamageReport, Mended};
 pub use residence::{Archived, BlockInfo, Moved, PINNED, Residence, Stored};
+pub use scrub::{ColdListing, Scrubbed};
 pub use status::{Health, Usage};
 pub use steps::Step;
 
@@ -143,6 +150,7 @@ struct Inner {
     /// Re-encoding that was interrupted.
     recoding: Mutex<Option<Recoding>>,
     idle: Idle,
+    repairs: Repairs,
     /// Blocks that were freed and not counted yet.
     freed: Mutex<Vec<BlockId>>,
     /// When segments that only backups keep are judged again.
@@ -230,6 +238,7 @@ impl BlockStore {
         if !self.inner.config.read_only {
             self.spawn("firn-sealer", Inner::run_sealer)?;
             self.spawn("firn-mover", Inner::run_mover)?;
+            self.spawn("firn-mender", Inner::run_mender)?;
             if !self.inner.config.recompress_age.is_zero() {
                 self.spawn("firn-recoder", Inner::run_recoder)?;
             }
@@ -496,6 +505,7 @@ impl Inner {
             upload_changed: Condvar::new(),
             recoding: Mutex::default(),
             idle: Idle::default(),
+            repairs: Repairs::default(),
             freed: Mutex::default(),
             leftovers_at: Mutex::new(config.clock.instant()),
             yielding: Mutex::default(),

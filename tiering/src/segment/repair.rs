@@ -6,9 +6,7 @@
 //! read count as damaged. Memory: the patches and ten
 //! shards.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 
 use crate::block::BlockId;
 use crate::error::{Error, Result};
@@ -18,6 +16,7 @@ use super::frame::verify_frame;
 use super::header::{DATA_START, HEAD_TRAILER, HEADER_LEN, SegmentHeader, TRAILER_LEN, Trailer};
 use super::index::SegmentIndex;
 use super::parity::{Geometry, SHARD_SUM_LEN, shard_sum};
+use super::patched::Patched;
 use super::{SegmentName, damaged};
 
 /// A part of a segment.
@@ -82,16 +81,6 @@ impl Repair {
     /// Whether the segment is as it was sealed.
     pub fn is_intact(&self) -> bool {
         self.damage.is_empty()
-    }
-
-    /// Writes the patches to the file of that segment and makes them durable.
-    pub fn apply(&self, file: &File) -> Result<()> {
-        let write = || {
-            self.patches.iter().try_for_each(|p| file.write_all_at(&p.bytes, p.offset))?;
-            file.set_len(self.file_len)?;
-            file.sync_data()
-        };
-        write().map_err(Error::io("write the repaired parts of a segment"))
     }
 }
 
@@ -184,19 +173,7 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
     /// Bytes of the file as patched so far; zeros where the file ends or cannot be read.
     fn read(&self, range: Range<u64>) -> Vec<u8> {
         let mut buf = vec![0; (range.end - range.start) as usize];
-        let there = range.end.min(self.len).saturating_sub(range.start) as usize;
-        if self.bytes.read_exact_at(&mut buf[..there], range.start).is_err() {
-            buf.fill(0);
-        }
-        for patch in &self.found.patches {
-            let end = patch.offset + patch.bytes.len() as u64;
-            let (from, to) = (patch.offset.max(range.start), end.min(range.end));
-            if from < to {
-                let part =
-                    &patch.bytes[(from - patch.offset) as usize..(to - patch.offset) as usize];
-                super::le::put(&mut buf, (from - range.start) as usize, part);
-            }
-        }
+        Patched::new(self.bytes, &self.found.patches, self.len).fill(&mut buf, range.start);
         buf
     }
 

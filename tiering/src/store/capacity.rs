@@ -191,6 +191,14 @@ impl Capacity {
         self.changed.notify_all();
     }
 
+    /// Counts `now` in place of `before`, so that nobody sees both or neither.
+    pub(super) fn exchange(&self, before: u64, now: u64) {
+        let mut used = self.used.lock();
+        used.bytes = (used.bytes + now).saturating_sub(before);
+        drop(used);
+        self.changed.notify_all();
+    }
+
     /// Ends a charge of `pending` bytes, of which `unused` were not written.
     fn settle(&self, pending: u64, unused: u64) {
         let mut used = self.used.lock();

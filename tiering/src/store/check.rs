@@ -239,7 +239,7 @@ impl CheckReport {
     }
 }
 
-fn shorten(parts: &[String]) -> String {
+pub(super) fn shorten(parts: &[String]) -> String {
     const SHOWN: usize = 8;
     let mut text = parts.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if parts.len() > SHOWN {
@@ -249,7 +249,7 @@ fn shorten(parts: &[String]) -> String {
 }
 
 /// Blocks whose frames lie in damaged parts.
-fn blocks_in(index: &SegmentIndex, damage: &[Damage]) -> BTreeSet<BlockId> {
+pub(super) fn blocks_in(index: &SegmentIndex, damage: &[Damage]) -> BTreeSet<BlockId> {
     let hit = |entry: &&crate::segment::IndexEntry| {
         let frame = entry.frame_range();
         damage.iter().any(|d| d.range.start < frame.end && d.range.end > frame.start)

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::segment::{SEGMENT_TARGET, VolumeId};
 use crate::tier::{Handles, Tier};
 
-use super::gates::{BackupGate, Liveness, Steward};
+use super::gates::{BackupGate, DamageLog, Liveness, Steward};
 use super::marks::Watermarks;
 
 /// Bytes counted elsewhere on the hot tier, such as the databases'.
@@ -104,6 +104,8 @@ pub struct StoreConfig {
     /// Who knows what is pinned, warm, or held by snapshots only. Without one nothing is pinned,
     /// and how often segments are read decides.
     pub steward: Option<Arc<dyn Steward>>,
+    /// Who is told of damage and knows the files that it concerns.
+    pub damage: Option<Arc<dyn DamageLog>>,
 }
 
 impl StoreConfig {
@@ -145,6 +147,7 @@ impl StoreConfig {
             backup: None,
             liveness: None,
             steward: None,
+            damage: None,
         }
     }
 

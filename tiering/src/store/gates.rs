@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use crate::block::BlockId;
 use crate::error::Result;
 
+use super::repair::DamageReport;
+
 /// Says what a verified namespace backup in the cold tier names.
 ///
 /// Implementations are called from the store's background threads, may take long, and must not
@@ -54,6 +56,15 @@ pub enum Temper {
 pub trait Steward: Send + Sync + 'static {
     /// One answer for each of `blocks`. An error drops nothing.
     fn tempers(&self, blocks: &[BlockId]) -> Result<Vec<Temper>>;
+}
+
+/// Learns what was damaged, and what became of it.
+///
+/// Called from the store's background threads, after the repair; must not call back into methods of
+/// the store that wait.
+pub trait DamageLog: Send + Sync + 'static {
+    /// A damaged segment was made whole, or blocks of it are lost.
+    fn report(&self, damage: &DamageReport);
 }
 
 /// The statement that a verified backup names some blocks. Whoever makes one vouches for it; it

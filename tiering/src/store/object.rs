@@ -6,6 +6,7 @@
 //! returns it in place of what the check made of it.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub(super) struct ColdObject<'a> {
     cold: &'a Cold,
     key: String,
     len: u64,
+    /// When reading ends, however far it came.
+    until: Option<Instant>,
     piece: Mutex<(u64, Bytes)>,
     failure: Mutex<Option<Error>>,
 }
@@ -30,7 +33,23 @@ pub(super) struct ColdObject<'a> {
 impl<'a> ColdObject<'a> {
     pub(super) fn new(inner: &'a Inner, cold: &'a Cold, id: SegmentId, len: u64) -> Self {
         let (piece, failure) = (Mutex::default(), Mutex::default());
-        Self { inner, cold, key: id.object_key(), len, piece, failure }
+        Self { inner, cold, key: id.object_key(), len, until: None, piece, failure }
+    }
+
+    /// The same, for a reader who has no longer than that.
+    pub(super) fn until(
+        inner: &'a Inner,
+        cold: &'a Cold,
+        id: SegmentId,
+        len: u64,
+        deadline: Instant,
+    ) -> Self {
+        Self { until: Some(deadline), ..Self::new(inner, cold, id, len) }
+    }
+
+    /// Whether a part of it could not be read.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.lock().is_some()
     }
 
     /// What a check of the object found, or why a part of it could not be read.
@@ -45,7 +64,8 @@ impl<'a> ColdObject<'a> {
             return Err(unread());
         }
         let end = self.len.min(offset + least.max(COMPARE_BYTES));
-        let deadline = self.inner.config.clock.instant() + CALL_DEADLINE;
+        let own = self.inner.config.clock.instant() + CALL_DEADLINE;
+        let deadline = self.until.map_or(own, |until| until.min(own));
         let loaded = if self.inner.is_stopping() {
             Err(Error::ReadOnly("it is being closed".into()))
         } else {

@@ -346,8 +346,7 @@ impl Inner {
         let now = self.segment_disk_bytes(id);
         let before = self.table.update(id, |s| std::mem::replace(&mut s.disk_bytes, now));
         if let Some(before) = before {
-            self.capacity.add(now);
-            self.capacity.sub(before);
+            self.capacity.exchange(before, now);
         }
     }
 
@@ -500,6 +499,9 @@ impl Inner {
         if let Ok(Some(record)) = self.with_catalog(|catalog| catalog.lookup(block.id))
             && let Some(served) = self.read_record(&record, block, want, wait, &mut tried)?
         {
+            return Ok(served);
+        }
+        if let Some(served) = self.rescue(block, want, deadline, &mut tried) {
             return Ok(served);
         }
         let error = tried.verdict(block);

@@ -22,6 +22,7 @@ use crate::segment::{CellRead, IndexEntry, SegmentId, Verified};
 use super::Inner;
 use super::cache::CellKey;
 use super::cold::{Cold, Extent, Upcoming};
+use super::repair::Suspect;
 use super::signals::add;
 
 /// What was tried for a block, for the error when nothing worked.
@@ -32,13 +33,21 @@ pub(super) struct Tried {
     passing: Option<Error>,
     /// Cold is asked even for what no record says it holds.
     pub(super) desperate: bool,
+    /// Where the block stands damaged: parity may still help.
+    pub(super) damaged: Vec<BlockRecord>,
 }
 
 impl Tried {
-    fn note(&mut self, place: &str, error: Error) {
+    pub(super) fn note(&mut self, place: &str, error: Error) {
         self.notes.push(format!("{place}: {}", chain(&error)));
         if matches!(error, Error::Cold { .. } | Error::TimedOut(_)) {
             self.passing = Some(error);
+        }
+    }
+
+    fn is_damaged(&mut self, record: &BlockRecord) {
+        if self.damaged.iter().all(|known| known.segment != record.segment) {
+            self.damaged.push(record.clone());
         }
     }
 
@@ -78,6 +87,11 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether a copy is there and cannot be used.
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Damaged { .. } | Error::Io { .. })
+}
+
 /// What of a block is wanted.
 pub(super) enum Want {
     /// These bytes of its plaintext.
@@ -87,7 +101,7 @@ pub(super) enum Want {
 }
 
 impl Want {
-    fn plan(&self, entry: &IndexEntry) -> Result<CellRead> {
+    pub(super) fn plan(&self, entry: &IndexEntry) -> Result<CellRead> {
         match self {
             Self::Plain(range, _) => entry.cell_range(range.clone()),
             Self::Stored => Ok(entry.whole()),
@@ -222,7 +236,13 @@ impl Inner {
         if places.hot {
             match self.read_hot(segment, entry, block, want) {
                 Ok(bytes) => return Ok(Some(Served { bytes, source: Source::Hot })),
-                Err(error) => self.note_damage(tried, &format!("hot segment {segment}"), error),
+                Err(error) => {
+                    if is_damage(&error) {
+                        tried.is_damaged(record);
+                        self.suspect(segment, Suspect::HOT);
+                    }
+                    self.note_damage(tried, &format!("hot segment {segment}"), error);
+                }
             }
         }
         if !places.cold && (self.cold.is_none() || !tried.desperate) {
@@ -237,6 +257,11 @@ impl Inner {
             }
             Err(Error::WouldWait) => Err(Error::WouldWait),
             Err(error) => {
+                let is_gone = places.cold && matches!(error, Error::NotFound(_));
+                if is_gone || matches!(error, Error::Damaged { .. }) {
+                    tried.is_damaged(record);
+                    self.suspect(segment, Suspect::COLD);
+                }
                 self.note_damage(tried, &format!("cold segment {segment}"), error);
                 Ok(None)
             }
@@ -244,7 +269,7 @@ impl Inner {
     }
 
     fn note_damage(&self, tried: &mut Tried, place: &str, error: Error) {
-        if matches!(error, Error::Damaged { .. } | Error::Io { .. }) {
+        if is_damage(&error) {
             add(&self.counters.damaged_reads, 1);
             tracing::warn!(place, error = %chain(&error), "a stored copy could not be read");
         }
@@ -367,7 +392,13 @@ impl Inner {
     /// Verifies stored bytes and takes out of them what is wanted. Of the cells that were wanted
     /// in part the rest is likely to be wanted next and is kept; whole ones go to the kernel's
     /// cache.
-    fn take(&self, block: &BlockRef, read: &CellRead, want: &Want, stored: &[u8]) -> Result<Bytes> {
+    pub(super) fn take(
+        &self,
+        block: &BlockRef,
+        read: &CellRead,
+        want: &Want,
+        stored: &[u8],
+    ) -> Result<Bytes> {
         let Want::Plain(wanted, _) = want else { return Ok(read.export(block, stored)?.into()) };
         let verified = read.open(block, stored)?;
         for (cell, range) in cells_of(read, block) {

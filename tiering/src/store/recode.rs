@@ -325,8 +325,7 @@ impl Inner {
         let (old, new) = (recoding.old, recoding.writer.name().id);
         self.hot.name_staged(new)?;
         self.reached(Step::RecodeAfterNameBeforeRecord)?;
-        self.publish(new, &info);
-        self.capacity.sub(recoding.charged);
+        self.publish(new, &info, recoding.charged);
         let (freed, was_copied, heat) = self
             .table
             .with(old, |s| (s.freed.clone(), s.record.cold != ColdCopy::Absent, s.heat.load()))

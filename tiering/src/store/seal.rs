@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::segment::{FileKind, IndexEntry, SealedInfo, SegmentId, SegmentWriter};
 
 use super::Inner;
-use super::append::{Lane, discard, is_full};
+use super::append::{Lane, Unsealed, discard, is_full};
 use super::heat::fresh;
 use super::open::first_block;
 use super::steps::Step;
@@ -82,7 +82,7 @@ impl Inner {
             .and_then(|info| self.reached(Step::SealAfterRenameBeforeRecord).map(|()| info));
         match sealed {
             Ok(info) => {
-                self.publish(id, &info);
+                self.publish(id, &info, 0);
                 None
             }
             Err(Error::Io { source, action }) if is_full(&source) => {
@@ -98,10 +98,13 @@ impl Inner {
     }
 
     /// Makes a sealed segment known: table and catalog first, then its blocks leave the map of
-    /// unsealed ones, so that a reader finds each block at every moment.
-    pub(super) fn publish(&self, id: SegmentId, info: &SealedInfo) {
+    /// unsealed ones, so that a reader finds each block at every moment. `charged` bytes were
+    /// counted for it until now, beside those of an unsealed file.
+    pub(super) fn publish(&self, id: SegmentId, info: &SealedInfo, charged: u64) {
         let entries = info.index.entries();
-        let lane = self.unsealed.read().files.get(&id).map_or(Lane::Cold, |file| file.lane);
+        let open =
+            |unsealed: &Unsealed| unsealed.files.get(&id).map(|file| (file.lane, file.charged));
+        let (lane, open) = open(&self.unsealed.read()).unwrap_or((Lane::Cold, 0));
         let record = SegmentRecord {
             id,
             len: info.file_len,
@@ -123,7 +126,7 @@ impl Inner {
         self.table.insert(Segment::new(record.clone(), false, disk_bytes));
         let recorded = self.with_catalog(|catalog| catalog.record_segment(&record, entries));
         self.table.update(id, |segment| segment.recorded = recorded.is_ok());
-        self.capacity.add(disk_bytes);
+        self.capacity.exchange(charged + open, disk_bytes);
         let mut unsealed = self.unsealed.write();
         for entry in entries {
             if unsealed.blocks.get(&entry.id).is_some_and(|(segment, _)| *segment == id) {
@@ -133,7 +136,6 @@ impl Inner {
         let file = unsealed.files.remove(&id);
         drop(unsealed);
         if let Some(file) = file {
-            self.capacity.sub(file.charged);
             self.table.update(id, |segment| {
                 segment.record.dead_bytes += file.dead_bytes;
                 segment.unsaved |= file.dead_bytes > 0;

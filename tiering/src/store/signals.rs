@@ -40,6 +40,8 @@ pub(super) struct Signals {
     pub(super) uploader: Bell,
     /// Re-encodes when nobody needs the store.
     pub(super) recoder: Bell,
+    /// Repairs damaged copies.
+    pub(super) mender: Bell,
 }
 
 impl Signals {
@@ -60,6 +62,7 @@ impl Signals {
         self.kick_mover();
         self.kick_uploader();
         self.recoder.ring();
+        self.mender.ring();
     }
 }
 
@@ -79,6 +82,8 @@ pub(super) struct Counters {
     pub(super) cache_read_bytes: AtomicU64,
     pub(super) recalled_bytes: AtomicU64,
     pub(super) damaged_reads: AtomicU64,
+    pub(super) rescued_reads: AtomicU64,
+    pub(super) repaired_segments: AtomicU64,
     pub(super) uploaded_segments: AtomicU64,
     pub(super) uploaded_bytes: AtomicU64,
     pub(super) upload_failures: AtomicU64,

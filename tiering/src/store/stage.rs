@@ -45,7 +45,12 @@ pub(super) struct Progress<'a> {
     wait: Wait,
 }
 
-impl Progress<'_> {
+impl<'a> Progress<'a> {
+    /// Of a job that nobody watches.
+    pub(super) fn silent(tell: &'a mut dyn FnMut(JobProgress), wait: Wait) -> Self {
+        Self { so_far: JobProgress::default(), tell, wait }
+    }
+
     /// How long one call of the cold tier may take that begins now: never longer than the job.
     fn patience(&self, now: Instant) -> Duration {
         match self.wait {
@@ -143,7 +148,8 @@ impl Inner {
         Ok(())
     }
 
-    fn bring(
+    /// Brings frames of a claimed segment back to where they belong.
+    pub(super) fn bring(
         &self,
         id: SegmentId,
         hot: bool,

@@ -92,6 +92,14 @@ pub struct Health {
     pub recalled_bytes: u64,
     /// Stored copies that failed verification or reading.
     pub damaged_reads: u64,
+    /// Reads that no copy could answer and parity did.
+    pub rescued_reads: u64,
+    /// Damaged copies of segments that were replaced by whole ones.
+    pub repaired_segments: u64,
+    /// Segments with a copy that waits to be looked at or repaired.
+    pub suspect_segments: u64,
+    /// Segments of which blocks are in no copy and cannot be computed.
+    pub lost_segments: u64,
     /// Bytes dropped from hot.
     pub dropped_bytes: u64,
     /// Of these, bytes of segments with pinned data, which went since writers had no other room.
@@ -141,6 +149,7 @@ impl Inner {
             0
         };
         let (parked_uploads, parked_why) = self.parked_uploads();
+        let (suspect_segments, lost_segments) = self.repairs.counts();
         let full_why = self.capacity.is_full().then(|| {
             let why = if self.pins_fill_hot() {
                 "pinned data fills the hot tier"
@@ -176,6 +185,10 @@ impl Inner {
             cache_read_bytes: get(&counters.cache_read_bytes),
             recalled_bytes: get(&counters.recalled_bytes),
             damaged_reads: get(&counters.damaged_reads),
+            rescued_reads: get(&counters.rescued_reads),
+            repaired_segments: get(&counters.repaired_segments),
+            suspect_segments,
+            lost_segments,
             dropped_bytes: get(&counters.dropped_bytes),
             unpinned_bytes: get(&counters.unpinned_bytes),
             reclaimed_segments: get(&counters.reclaimed_segments),

@@ -65,6 +65,9 @@ steps! {
         "It has its name, nobody knows of it.";
     RecodeAfterRecordBeforeReplace = "recode-after-record-before-replace",
         "Both segments are known.";
+    MendBeforeRename = "mend-before-rename", "A whole segment was made beside the damaged one.";
+    MendAfterRenameBeforeTable = "mend-after-rename-before-table",
+        "It has the place of the damaged one, which still has a name aside.";
     ForgetBeforeRecord = "forget-before-record", "Nothing is needed of a segment.";
     ForgetAfterRecordBeforeUnlink = "forget-after-record-before-unlink",
         "The catalog has forgotten it, its files are there.";

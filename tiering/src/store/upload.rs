@@ -16,7 +16,8 @@
 //! elsewhere, writes sound objects under the same keys.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::blocks::Wait;
@@ -30,6 +31,7 @@ use crate::throttle::Priority;
 use super::cold::Cold;
 use super::job::Cancel;
 use super::object::ColdObject;
+use super::repair::Suspect;
 use super::signals::{add, get};
 use super::steps::Step;
 use super::table::Segment;
@@ -255,17 +257,17 @@ impl Inner {
     fn copy_to_cold(&self, id: SegmentId) -> Result<()> {
         let cold = self.cold_tier()?;
         let name = SegmentName { volume: self.config.volume, id };
-        let file = self
-            .hot
-            .open_sealed(id)
-            .map_err(Error::io(format!("open segment {id} for copying")))?;
-        if let Err(error) = self.make_whole(&file, &name) {
+        let mut file = match self.whole_file(&name) {
+            Ok(file) => file,
             // Released in part, or damaged: if cold holds it already, its own checksums tell.
-            return self.verify_cold(id).map_err(|cold_error| {
-                tracing::warn!(%id, %cold_error, "neither copy of a segment is whole");
-                error
-            });
-        }
+            Err(error) => {
+                return self.verify_cold(id).map_err(|cold_error| {
+                    tracing::warn!(%id, %cold_error, "neither copy of a segment is whole");
+                    self.suspect(id, Suspect { hot: true, cold: true });
+                    error
+                });
+            }
+        };
         let key = id.object_key();
         let path = self.hot.path(id, FileKind::Sealed);
         self.reached(Step::UploadBeforePut)?;
@@ -289,7 +291,7 @@ impl Inner {
                 tracing::warn!(%id, "the local segment changed after it was checked");
                 return Ok(());
             }
-            self.make_whole(&file, &name)?;
+            file = self.whole_file(&name)?;
             tracing::warn!(%id, attempt, "the copy in cold is damaged, the local segment is not");
             let delete_key = key.clone();
             cold.call(deadline, "replacing a copy in cold", move |tier| {
@@ -313,23 +315,21 @@ impl Inner {
         }
     }
 
-    /// Checks every shard of a local segment, and puts right in place what parity can.
-    fn make_whole(&self, file: &File, name: &SegmentName) -> Result<()> {
-        let found = repair(file, name)?;
-        if found.is_intact() {
-            return Ok(());
+    /// The file of a claimed segment once every shard of it was checked, made anew if it must be.
+    fn whole_file(&self, name: &SegmentName) -> Result<Arc<File>> {
+        let id = name.id;
+        let open = || {
+            let opened = self.hot.open_sealed(id);
+            opened.map_err(Error::io(format!("open segment {id} for copying")))
+        };
+        let file = open()?;
+        let Err(error) = whole(file.as_ref(), name) else { return Ok(file) };
+        if self.table.with(id, |s| !s.record.holes.is_empty()).unwrap_or(true) {
+            return Err(error);
         }
-        if !found.lost.is_empty() {
-            return Err(damaged_parts(found.lost.len()));
-        }
-        tracing::warn!(id = %name.id, parts = found.damage.len(), "repaired a segment by its parity");
-        let path = self.hot.path(name.id, FileKind::Sealed);
-        let writable = OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .map_err(Error::io(format!("open {} for repair", path.display())))?;
-        found.apply(&writable)?;
-        whole(file, name)
+        self.mend(id, Suspect::HOT)?;
+        let file = open()?;
+        whole(file.as_ref(), name).map(|()| file)
     }
 
     /// Whether the object holds exactly the file's bytes.
@@ -412,7 +412,7 @@ impl Inner {
     }
 
     /// Refuses an object that names another volume or segment, or the content of another.
-    fn recognise(&self, object: &ColdObject<'_>, name: &SegmentName) -> Result<()> {
+    pub(super) fn recognise(&self, object: &ColdObject<'_>, name: &SegmentName) -> Result<()> {
         match object.verdict(identify(object, name))? {
             Identity::Same(trailer) => self.check_same(name.id, &trailer),
             Identity::Foreign(other) => {
@@ -557,10 +557,18 @@ fn pause_after(failures: u32) -> Duration {
     pause.min(LONGEST_PAUSE)
 }
 
+/// What is said to fail with a sound object that is another's.
+const RECOGNISE: &str = "recognise";
+
+/// Whether an object is sound and not ours.
+pub(super) fn is_stranger(error: &Error) -> bool {
+    matches!(error, Error::Cold { action: RECOGNISE, .. })
+}
+
 /// A sound object that is not ours to take or to replace.
 fn stranger(id: SegmentId, reason: &str) -> Error {
     Error::Cold {
-        action: "recognise",
+        action: RECOGNISE,
         object: id.object_key(),
         source: format!("{reason}; was the volume opened elsewhere as well?").into(),
     }

@@ -41,6 +41,11 @@ impl Memory {
         self.objects.lock().remove(key)
     }
 
+    /// What an object holds.
+    pub fn peek(&self, key: &str) -> Option<Bytes> {
+        self.objects.lock().get(key).cloned()
+    }
+
     /// Every key, in order.
     pub fn keys(&self) -> Vec<String> {
         self.objects.lock().keys().cloned().collect()

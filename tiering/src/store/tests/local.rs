@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::block::{BlockDigest, BlockId, BlockRef, CELL_LEN, Epoch, MAX_BLOCK_LEN};
 use crate::blocks::{Blocks, Wait};
@@ -178,6 +179,9 @@ fn a_damaged_block_is_lost_alone_and_by_name() {
     let record =
         volume.store().inner.with_catalog(|c| c.lookup(victim.id)).unwrap().expect("recorded");
     let path = volume.store().inner.hot.path(record.segment, FileKind::Sealed);
+    let index = volume.store().inner.load_index(record.segment, Duration::ZERO).unwrap();
+    let parity = index.trailer().parity.clone();
+    damage(&path, parity.start, (parity.end - parity.start) as usize);
     damage(&path, record.entry.payload_range().start + 3, 1);
     match volume.read(victim) {
         Err(Error::Lost { id, .. }) => assert_eq!(id, victim.id),

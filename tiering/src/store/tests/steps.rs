@@ -10,7 +10,8 @@ use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, SegmentId};
-use crate::store::testing::{ShiftedClock, Volume, noise, soon, wave};
+use crate::store::repair::Suspect;
+use crate::store::testing::{ShiftedClock, Volume, damage, noise, soon, wave};
 use crate::store::{BackupProof, Step};
 use crate::tier::{Memory, Tier};
 
@@ -88,9 +89,24 @@ impl World {
         self.sweep()
     }
 
+    /// Damages a whole file, if there is one, and repairs it.
+    fn mend(&self) -> Result<()> {
+        let inner = &self.volume.store().inner;
+        let whole = inner.table.ids(|s| s.record.hot && s.record.holes.is_empty() && !s.busy);
+        let Some(&id) = whole.first() else { return Ok(()) };
+        if !inner.table.claim(id) {
+            return Ok(());
+        }
+        damage(&inner.hot.path(id, FileKind::Sealed), 5000, 3);
+        let mended = inner.mend(id, Suspect::HOT);
+        inner.table.unclaim(id);
+        self.so(mended)
+    }
+
     /// Every kind of move, each of which may have been made before.
     fn moves(&self) -> Result<()> {
         self.archive()?;
+        self.mend()?;
         let living = self.living();
         let some: Vec<_> = living.iter().copied().step_by(2).collect();
         self.release(&some)?;

@@ -1,0 +1,322 @@
+//! Damaged copies of segments: reading through the damage at once, and putting it right behind the
+//! reader's back.
+//!
+//! Whoever meets damage (a reader, an upload, a scrub) notes which copy of which segment is
+//! suspect. A reader whom no copy of the block serves gets it by `rescue`, from what parity and the
+//! other copy make of the segment, in memory. One thread works off the suspects by `rewrite`: it
+//! makes the whole segment anew beside the damaged one and replaces that only when every checksum
+//! of the new one is right.
+//! *Crash*: suspects are forgotten, and found again by the next reader or scrub; for the files see
+//! `rewrite`.
+//! *Bounds*: one rescue and one rewrite at a time; of the segments that were rescued last a few
+//! keep their patches, which never become wrong, since a segment never changes.
+
+mod rescue;
+mod rewrite;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::block::BlockId;
+use crate::error::{Error, Result};
+use crate::segment::{ReadAt, Repair, SegmentId, SegmentIndex};
+use crate::throttle::Priority;
+
+use super::object::ColdObject;
+use super::signals::add;
+use super::urgency::acting_as;
+use super::{CLOCK_SLICE, Inner, TICK};
+use rescue::Rescued;
+
+/// Most suspects that are remembered: more are found again by whoever meets them.
+const MOST_SUSPECTS: usize = 1 << 16;
+
+/// Pause after a repair that could not be done now; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Pause before a segment that nothing there can make whole is looked at again: a copy may come
+/// back, but not because somebody reads.
+const BEYOND_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Which copies of a segment are suspect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Suspect {
+    pub(super) hot: bool,
+    pub(super) cold: bool,
+}
+
+impl Suspect {
+    pub(super) const HOT: Self = Self { hot: true, cold: false };
+    pub(super) const COLD: Self = Self { hot: false, cold: true };
+
+    fn has(self, copy: Self) -> bool {
+        self.hot && copy.hot || self.cold && copy.cold
+    }
+
+    fn add(&mut self, other: Self) {
+        self.hot |= other.hot;
+        self.cold |= other.cold;
+    }
+}
+
+/// What became of a suspect segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// All that was looked at is as it was sealed.
+    Sound,
+    /// The damaged copy was replaced by a whole one, or is about to be by an upload.
+    Whole,
+    /// These blocks are in no copy and cannot be computed.
+    Lost(Vec<BlockId>),
+}
+
+/// What was found and done about one segment, for whoever knows the files.
+#[derive(Clone, Debug)]
+pub struct DamageReport {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Whether its copy in cold was the damaged one.
+    pub in_cold: bool,
+    /// Parts that were damaged, in words.
+    pub what: String,
+    /// Blocks in those parts.
+    pub blocks: Vec<BlockId>,
+    /// How it ended.
+    pub mended: Mended,
+}
+
+/// What is left of one copy of a segment.
+struct Remainder<'a> {
+    bytes: &'a dyn ReadAt,
+    in_cold: bool,
+    /// What belongs over the bytes, and what is lost all the same.
+    found: Repair,
+    /// Everything that could help was looked at.
+    complete: bool,
+}
+
+#[derive(Default)]
+struct Case {
+    suspect: Suspect,
+    failures: u32,
+    beyond: bool,
+    retry_at: Option<Instant>,
+}
+
+/// Who is suspect, and what was rescued last.
+#[derive(Default)]
+pub(super) struct Repairs {
+    cases: Mutex<BTreeMap<SegmentId, Case>>,
+    rescuing: Mutex<Rescued>,
+}
+
+impl Repairs {
+    /// Suspects that wait, and segments of which something is lost.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let cases = self.cases.lock();
+        let beyond = cases.values().filter(|case| case.beyond).count();
+        ((cases.len() - beyond) as u64, beyond as u64)
+    }
+
+    fn turn(
+        &self,
+        clock: impl Fn() -> Instant,
+        deadline: Instant,
+    ) -> Option<MutexGuard<'_, Rescued>> {
+        while clock() < deadline {
+            if let Some(turn) = self.rescuing.try_lock_for(CLOCK_SLICE) {
+                return Some(turn);
+            }
+        }
+        None
+    }
+}
+
+impl Inner {
+    /// Has the copies of a segment looked at by the thread that repairs.
+    pub(super) fn suspect(&self, id: SegmentId, which: Suspect) {
+        if self.config.read_only {
+            return;
+        }
+        let mut cases = self.repairs.cases.lock();
+        if cases.len() >= MOST_SUSPECTS && !cases.contains_key(&id) {
+            return;
+        }
+        let case = cases.entry(id).or_default();
+        case.suspect.add(which);
+        drop(cases);
+        self.signals.mender.ring();
+    }
+
+    /// The loop of the thread that repairs.
+    pub(super) fn run_mender(&self) {
+        let _acting = acting_as(Priority::Scrub);
+        while !self.is_stopping() {
+            match self.next_suspect() {
+                Some((id, suspect)) => self.work_off(id, suspect),
+                None => self.signals.mender.wait(TICK),
+            }
+        }
+    }
+
+    /// Claims a segment that is due. What is met while it is worked off counts anew.
+    fn next_suspect(&self) -> Option<(SegmentId, Suspect)> {
+        let now = self.config.clock.instant();
+        let mut cases = self.repairs.cases.lock();
+        cases.retain(|id, _| self.table.contains(*id));
+        cases
+            .iter_mut()
+            .filter(|(_, case)| case.retry_at.is_none_or(|at| at <= now))
+            .find(|(id, _)| self.table.claim(**id))
+            .map(|(id, case)| (*id, std::mem::take(&mut case.suspect)))
+    }
+
+    /// Repairs a claimed segment and lets go of it.
+    fn work_off(&self, id: SegmentId, suspect: Suspect) {
+        // One by one: a tier that does not answer must not hide what is known of the other.
+        let copies = [Suspect::HOT, Suspect::COLD].into_iter().filter(|copy| suspect.has(*copy));
+        let results: Vec<_> = copies.map(|copy| (copy, self.mend(id, copy))).collect();
+        self.table.unclaim(id);
+        let now = self.config.clock.instant();
+        let mut cases = self.repairs.cases.lock();
+        let case = cases.entry(id).or_default();
+        let before = std::mem::take(case);
+        case.suspect = before.suspect;
+        for (copy, result) in results {
+            match result {
+                Ok(Mended::Sound | Mended::Whole) => {}
+                Ok(Mended::Lost(_)) => {
+                    case.suspect.add(copy);
+                    (case.beyond, case.retry_at) = (true, Some(now + BEYOND_PAUSE));
+                }
+                Err(error) => {
+                    case.suspect.add(copy);
+                    let pause = FIRST_PAUSE * 2_u32.saturating_pow(before.failures.min(16));
+                    case.failures = before.failures + 1;
+                    case.retry_at = Some(now + pause.min(LONGEST_PAUSE));
+                    if !self.is_stopping() {
+                        let error = super::read::chain(&error);
+                        tracing::warn!(%id, error, "a damaged segment could not be repaired yet");
+                    }
+                }
+            }
+        }
+        if case.suspect == Suspect::default() {
+            cases.remove(&id);
+        }
+    }
+
+    /// Looks at the suspect copies of a claimed segment and puts right what can be.
+    pub(super) fn mend(&self, id: SegmentId, suspect: Suspect) -> Result<Mended> {
+        let reports = self.look_and_mend(id, suspect)?;
+        Ok(reports.into_iter().next_back().map_or(Mended::Sound, |report| report.mended))
+    }
+
+    /// As [`Inner::mend`]; says what was damaged.
+    pub(super) fn look_and_mend(
+        &self,
+        id: SegmentId,
+        suspect: Suspect,
+    ) -> Result<Vec<DamageReport>> {
+        self.check_writable()?;
+        let reports = self.rewrite(id, suspect)?;
+        reports.iter().for_each(|report| self.note_mended(report));
+        Ok(reports)
+    }
+
+    pub(super) fn note_mended(&self, report: &DamageReport) {
+        let DamageReport { segment, in_cold, what, mended, .. } = report;
+        match mended {
+            Mended::Sound => {}
+            Mended::Whole => {
+                add(&self.counters.repaired_segments, 1);
+                tracing::warn!(%segment, in_cold, what, "a damaged segment was made whole");
+            }
+            Mended::Lost(blocks) => {
+                let lost = blocks.len();
+                tracing::error!(%segment, in_cold, what, lost, "blocks are in no copy any more");
+            }
+        }
+        if *mended != Mended::Sound
+            && let Some(log) = &self.config.damage
+        {
+            log.report(report);
+        }
+    }
+
+    /// Passes what can be made of a segment: of the local copy first, then of the object in cold,
+    /// each helped by the other. Ends when `seen` has what it wants.
+    fn for_each_remainder<T>(
+        &self,
+        id: SegmentId,
+        deadline: Instant,
+        seen: &mut dyn FnMut(Remainder<'_>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(record) = self.table.record(id) else { return Ok(None) };
+        let hot = if record.hot { self.hot.open_sealed(id).ok() } else { None };
+        let object = self.object_of(id, deadline);
+        let name = self.name(id);
+        let hot = hot.as_deref().map(|file| file as &dyn ReadAt);
+        let cold = object.as_ref().map(|object| object as &dyn ReadAt);
+        let mut last = None;
+        for (in_cold, one, other) in [(false, hot, cold), (true, cold, hot)] {
+            let Some(one) = one else { continue };
+            match rescue::put_together(one, other, &name) {
+                Ok(found) => {
+                    let complete = !object.as_ref().is_some_and(ColdObject::has_failed);
+                    if in_cold && !complete {
+                        break;
+                    }
+                    if let Some(done) = seen(Remainder { bytes: one, in_cold, found, complete }) {
+                        return Ok(Some(done));
+                    }
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        // A tier that does not answer may have the rest.
+        if let Some(object) = &object {
+            object.verdict(Ok(()))?;
+        }
+        last.map_or(Ok(None), Err)
+    }
+
+    /// The object in cold, if there is one that answers and is the copy of this segment.
+    fn object_of(&self, id: SegmentId, deadline: Instant) -> Option<ColdObject<'_>> {
+        let cold = self.cold.as_ref()?;
+        let found = self.cold_len_by(cold, id, deadline).and_then(|len| {
+            let object = ColdObject::until(self, cold, id, len, deadline);
+            self.check_ours(&object, id).map(|()| object)
+        });
+        match found {
+            Ok(object) => Some(object),
+            Err(Error::NotFound(_)) => None,
+            Err(error) => {
+                tracing::debug!(%id, %error, "the object in cold does not help");
+                None
+            }
+        }
+    }
+
+    /// Refuses the object of another instance of the volume, sound as it may be. Where no local
+    /// index is left to compare with, the catalog tells.
+    fn check_ours(&self, object: &ColdObject<'_>, id: SegmentId) -> Result<()> {
+        let name = self.name(id);
+        let Err(error) = self.recognise(object, &name) else { return Ok(()) };
+        if object.has_failed() || self.hot.read_index(&name).is_ok() {
+            return Err(error);
+        }
+        let index = object.verdict(SegmentIndex::from_file(object, &name))?;
+        for entry in index.entries() {
+            match self.with_catalog(|catalog| catalog.lookup(entry.id))? {
+                Some(known) if known.segment == id && known.entry == *entry => {}
+                Some(known) if known.segment != id => {}
+                _ => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

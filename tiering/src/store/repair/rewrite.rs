@@ -1,0 +1,362 @@
+//! Making a damaged segment whole: a new file is made aside out of what is left of all copies,
+//! checked in every part, and put in the place of the damaged one.
+//!
+//! *Order*: the new file is written, synced, and every checksum of it verified; the damaged one
+//! gets a second name in staging; the new one takes its place, durably; it is verified once more
+//! through its name, and only then the damaged one goes. A damaged object in cold is replaced by
+//! an upload of the whole file, by the rules of `upload`; where there is no whole file, one is made
+//! first, and stays in hot until the object is verified.
+//! *Crash*: what lies in staging is removed at the next open; the name leads to the damaged file or
+//! to the whole one.
+//! *A file with holes* is repaired frame by frame: what is damaged becomes a hole and is brought
+//! back, since cold holds the segment. Only where cold is damaged as well the whole file is made.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::block::BlockId;
+use crate::blocks::Wait;
+use crate::catalog::{Catalog, ColdCopy, Holes, SegmentRecord};
+use crate::error::{Error, Result};
+use crate::segment::{
+    Damage, FileKind, IndexEntry, Part, Patched, ReadAt, Repair, SegmentId, SegmentIndex,
+    check_frames, repair,
+};
+
+use super::super::Inner;
+use super::super::append::full_disk;
+use super::super::check::{blocks_in, shorten};
+use super::super::hotdir::sync_dir;
+use super::super::job::JobProgress;
+use super::super::read::chain;
+use super::super::stage::Progress;
+use super::super::steps::Step;
+use super::super::upload::{CALL_DEADLINE, is_stranger};
+use super::{DamageReport, Mended, Remainder, Suspect};
+
+/// Bytes copied at once.
+const PIECE: usize = 4 << 20;
+
+/// Blocks of a segment without an index that are named at most.
+const MOST_NAMED: usize = 1 << 16;
+
+impl Inner {
+    /// Looks at the suspect copies of a claimed segment; says of each damaged one how it ended.
+    pub(super) fn rewrite(&self, id: SegmentId, suspect: Suspect) -> Result<Vec<DamageReport>> {
+        let mut reports = Vec::new();
+        let Some(record) = self.table.record(id) else { return Ok(reports) };
+        if suspect.hot && record.hot {
+            reports.extend(self.mend_hot(&record)?);
+        }
+        if suspect.cold
+            && let Some(record) = self.table.record(id)
+            && record.cold != ColdCopy::Absent
+        {
+            reports.extend(self.mend_cold(&record)?);
+        }
+        Ok(reports)
+    }
+
+    fn mend_hot(&self, record: &SegmentRecord) -> Result<Option<DamageReport>> {
+        let id = record.id;
+        if !record.holes.is_empty() {
+            return self.mend_frames(record);
+        }
+        let opened = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")));
+        let what = match opened.and_then(|file| repair(file.as_ref(), &self.name(id))) {
+            Ok(found) if found.is_intact() => return Ok(None),
+            Ok(found) => parts(&found.damage),
+            Err(error) => chain(&error),
+        };
+        self.make_anew(record, what, false).map(Some)
+    }
+
+    /// Makes holes of the damaged frames of a file that has holes already, and fills them from
+    /// cold.
+    fn mend_frames(&self, record: &SegmentRecord) -> Result<Option<DamageReport>> {
+        let id = record.id;
+        let index = self.load_index(id, CALL_DEADLINE)?;
+        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
+        let bad: Vec<_> =
+            check_frames(file.as_ref(), &index).into_iter().map(|bad| bad.0).collect();
+        let bad: Vec<IndexEntry> = index
+            .entries()
+            .iter()
+            .filter(|entry| {
+                let frame = entry.frame_range();
+                bad.contains(&entry.id) && !record.holes.touches(frame.start, frame.end)
+            })
+            .cloned()
+            .collect();
+        if bad.is_empty() {
+            return Ok(None);
+        }
+        let what = format!("{} frames", bad.len());
+        self.table.update(id, |segment| {
+            for entry in &bad {
+                let frame = entry.frame_range();
+                segment.record.holes.insert(frame.start, frame.end);
+            }
+        });
+        self.record_state(id);
+        let deadline = self.config.clock.instant() + CALL_DEADLINE;
+        let mut tell = |_: JobProgress| ();
+        let mut progress = Progress::silent(&mut tell, Wait::Until(deadline));
+        match self.bring(id, true, &bad, &mut progress).map_err(full_disk) {
+            Ok(()) => {
+                self.hot.forget(id);
+                self.record_state(id);
+                let blocks = bad.iter().map(|entry| entry.id).collect();
+                let report = DamageReport {
+                    segment: id,
+                    in_cold: false,
+                    what,
+                    blocks,
+                    mended: Mended::Whole,
+                };
+                Ok(Some(report))
+            }
+            Err(Error::Damaged { .. } | Error::NotFound(_)) => {
+                self.make_anew(record, what, false).map(Some)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn mend_cold(&self, record: &SegmentRecord) -> Result<Option<DamageReport>> {
+        let id = record.id;
+        let what = match self.verify_cold(id) {
+            Ok(()) => return Ok(None),
+            Err(error @ (Error::Damaged { .. } | Error::NotFound(_))) => chain(&error),
+            Err(error) if is_stranger(&error) => {
+                // Sound, and not ours to touch; whoever needs it hears why.
+                tracing::error!(%id, error = chain(&error), "an object in cold is another's");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        if record.hot && record.holes.is_empty() {
+            let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
+            if repair(file.as_ref(), &self.name(id)).is_ok_and(|found| found.is_intact()) {
+                self.copy_again(id);
+                let blocks = Vec::new();
+                let report = DamageReport {
+                    segment: id,
+                    in_cold: true,
+                    what,
+                    blocks,
+                    mended: Mended::Whole,
+                };
+                return Ok(Some(report));
+            }
+        }
+        self.make_anew(record, what, true).map(Some)
+    }
+
+    /// Has the object in cold compared with the whole local file, and replaced.
+    fn copy_again(&self, id: SegmentId) {
+        self.table.update(id, |segment| {
+            segment.record.cold = ColdCopy::Listed;
+            (segment.failures, segment.retry_at) = (0, None);
+        });
+        self.record_state(id);
+        self.want_copies(&[id]);
+    }
+
+    /// Makes the segment out of what is left of its copies, as a local file.
+    fn make_anew(
+        &self,
+        record: &SegmentRecord,
+        what: String,
+        in_cold: bool,
+    ) -> Result<DamageReport> {
+        let id = record.id;
+        let deadline = self.config.clock.instant() + CALL_DEADLINE;
+        let charge = self.capacity.charge_reserve(record.len)?;
+        let mut best: Option<Repair> = None;
+        let made = self.for_each_remainder(id, deadline, &mut |left| {
+            if left.found.lost.is_empty() {
+                return Some(self.build(id, &left));
+            }
+            let lost = bytes_of(&left.found.lost);
+            if left.complete && best.as_ref().is_none_or(|best| lost < bytes_of(&best.lost)) {
+                best = Some(left.found);
+            }
+            None
+        })?;
+        let Some(built) = made else {
+            let lost = best.unwrap_or_default();
+            self.save_the_rest(record, deadline)?;
+            return self.report_lost(record, what, in_cold, &lost);
+        };
+        let found = built?;
+        self.install(id)?;
+        drop(charge);
+        self.recount(id);
+        if in_cold {
+            self.copy_again(id);
+        }
+        let blocks = self.blocks_of(id, &found.damage)?;
+        Ok(DamageReport { segment: id, in_cold, what, blocks, mended: Mended::Whole })
+    }
+
+    /// Puts right what can be of a local file of which something is lost, so that the rest does not
+    /// have to be computed for every reader.
+    fn save_the_rest(&self, record: &SegmentRecord, deadline: Instant) -> Result<()> {
+        if !record.hot || !record.holes.is_empty() {
+            return Ok(());
+        }
+        let made = self.for_each_remainder(record.id, deadline, &mut |left| {
+            let gains = !left.in_cold && !left.found.patches.is_empty();
+            gains.then(|| self.build(record.id, &left))
+        })?;
+        let Some(built) = made else { return Ok(()) };
+        built?;
+        self.install(record.id)
+    }
+
+    /// Which blocks that somebody needs are gone with what was lost.
+    fn report_lost(
+        &self,
+        record: &SegmentRecord,
+        what: String,
+        in_cold: bool,
+        found: &Repair,
+    ) -> Result<DamageReport> {
+        let id = record.id;
+        // Without a trailer in any copy nothing can be said of its parts: all of it is lost.
+        let all = [Damage { part: Part::Data, range: 0..u64::MAX }];
+        let nothing_left = found.file_len == 0;
+        let damage = if nothing_left { &all[..] } else { &found.damage };
+        let blocks = self.blocks_of(id, damage)?;
+        let lost = if nothing_left { &all[..] } else { &found.lost };
+        let lost = self.blocks_of(id, lost)?;
+        let lost = match self.load_index(id, CALL_DEADLINE) {
+            Ok(index) => self.needed_of(&index, &lost)?,
+            Err(_) => lost,
+        };
+        let mended = if lost.is_empty() { Mended::Whole } else { Mended::Lost(lost) };
+        Ok(DamageReport { segment: id, in_cold, what, blocks, mended })
+    }
+
+    /// Those of a segment's blocks that somebody needs and no other segment holds.
+    pub(in super::super) fn needed_of(
+        &self,
+        index: &SegmentIndex,
+        blocks: &[BlockId],
+    ) -> Result<Vec<BlockId>> {
+        let id = index.name().id;
+        let live = self.live_among(id, blocks)?;
+        let is_elsewhere =
+            |block: BlockId| index.find(block).iter().any(|entry| self.is_superseded(id, entry));
+        let needed = blocks.iter().copied().filter(|b| live.contains(b) && !is_elsewhere(*b));
+        Ok(needed.collect())
+    }
+
+    /// Blocks with bytes in those parts: by the index, or, where none is left, all that the catalog
+    /// knows of the segment.
+    fn blocks_of(&self, id: SegmentId, damage: &[Damage]) -> Result<Vec<BlockId>> {
+        if let Ok(index) = self.load_index(id, CALL_DEADLINE) {
+            return Ok(blocks_in(&index, damage).into_iter().collect());
+        }
+        let Some(record) = self.table.record(id) else { return Ok(Vec::new()) };
+        let following = |catalog: &Catalog| {
+            catalog.following(record.first_block, (record.blocks as usize).min(MOST_NAMED))
+        };
+        let found = self.with_catalog(following)?;
+        Ok(found.into_iter().filter(|found| found.segment == id).map(|f| f.entry.id).collect())
+    }
+
+    /// Writes what is left, with everything that belongs over it, to a file in staging, durably,
+    /// and checks it.
+    fn build(&self, id: SegmentId, left: &Remainder<'_>) -> Result<Repair> {
+        let path = self.hot.staged_path(id, FileKind::Sealed);
+        let found = &left.found;
+        let bytes = Patched::new(left.bytes, &found.patches, found.file_len);
+        let built = copy_durably(&bytes, found.file_len, &path).and_then(|()| {
+            let file = File::open(&path).map_err(Error::io(format!("open {}", path.display())))?;
+            let again = repair(&file, &self.name(id))?;
+            if again.lost == found.lost && again.damage.len() == again.lost.len() {
+                return Ok(found.clone());
+            }
+            let reason = format!("{} parts of what was made are wrong", again.damage.len());
+            Err(Error::Damaged { what: "segment", reason })
+        });
+        if built.is_err()
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(%error, "{} stays until the next open", path.display());
+        }
+        built
+    }
+
+    /// Puts the file that was made in the place of the damaged one.
+    fn install(&self, id: SegmentId) -> Result<()> {
+        let damaged = self.hot.staging().join(format!("{id}.damaged"));
+        let path = self.hot.path(id, FileKind::Sealed);
+        self.reached(Step::MendBeforeRename)?;
+        match fs::hard_link(&path, &damaged) {
+            Ok(()) => {}
+            // There was no file, or the disk knows no second names: the new one was verified.
+            Err(error) => tracing::debug!(%error, "{} is not kept aside", path.display()),
+        }
+        self.hot.name_staged(id)?;
+        self.hot.forget(id);
+        self.reached(Step::MendAfterRenameBeforeTable)?;
+        self.table.update(id, |segment| {
+            segment.record.hot = true;
+            segment.record.holes = Holes::default();
+            segment.unreadable = false;
+            segment.verdict = None;
+            (segment.failures, segment.retry_at) = (0, None);
+        });
+        self.record_state(id);
+        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
+        let again = repair(file.as_ref(), &self.name(id))?;
+        if again.damage.len() > again.lost.len() {
+            let reason = "it is damaged again where it was just written".to_owned();
+            return Err(Error::Damaged { what: "segment", reason });
+        }
+        match fs::remove_file(&damaged) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "{} stays until the next open", damaged.display());
+            }
+            _ => {}
+        }
+        sync_dir(&self.hot.staging())?;
+        self.recount(id);
+        Ok(())
+    }
+}
+
+fn bytes_of(damage: &[Damage]) -> u64 {
+    damage.iter().map(|damage| damage.range.end - damage.range.start).sum()
+}
+
+fn parts(damage: &[Damage]) -> String {
+    let parts: Vec<String> =
+        damage.iter().map(|damage| format!("{:?} {:?}", damage.part, damage.range)).collect();
+    shorten(&parts)
+}
+
+fn copy_durably<R: ReadAt + ?Sized>(bytes: &R, len: u64, path: &Path) -> Result<()> {
+    let failed = || Error::io(format!("write {}", path.display()));
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .map_err(failed())
+        .map_err(full_disk)?;
+    let mut piece = vec![0; PIECE.min(len as usize)];
+    let mut at = 0;
+    while at < len {
+        let take = (len - at).min(PIECE as u64) as usize;
+        bytes.read_exact_at(&mut piece[..take], at).map_err(failed())?;
+        file.write_all_at(&piece[..take], at).map_err(failed()).map_err(full_disk)?;
+        at += take as u64;
+    }
+    file.sync_all().map_err(failed())
+}

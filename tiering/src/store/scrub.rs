@@ -1,0 +1,184 @@
+//! Looking for damage before a reader meets it, one segment at a time, while the store is in use.
+//!
+//! Of a segment in hot every shard, both indexes, both tables of checksums and the frames against
+//! the index are verified, and the catalog against the index; of one in cold what the listing says
+//! of its object, and, when asked, every byte. What is damaged is repaired on the spot as in
+//! `repair`. *Crash*: nothing of its own is kept here; whoever drives it begins at any segment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::blocks::Wait;
+use crate::catalog::ColdCopy;
+use crate::error::{Error, Result};
+use crate::segment::{FileKind, SegmentId, SegmentIndex, check_frames};
+use crate::throttle::Priority;
+
+use super::repair::{DamageReport, Mended, Suspect};
+use super::upload::CALL_DEADLINE;
+use super::urgency::acting_as;
+use super::{BlockStore, Inner};
+
+/// How long a segment that is being moved is waited for, before it is left for the next time.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a listing of the cold tier says about every segment.
+#[derive(Clone, Debug, Default)]
+pub struct ColdListing {
+    lens: BTreeMap<SegmentId, u64>,
+}
+
+/// What was found in one segment.
+#[derive(Clone, Debug, Default)]
+pub struct Scrubbed {
+    /// Bytes read in hot.
+    pub hot_bytes: u64,
+    /// Bytes read in cold.
+    pub cold_bytes: u64,
+    /// Whether its object was read throughout.
+    pub cold_read: bool,
+    /// What was damaged and how that ended.
+    pub damage: Vec<DamageReport>,
+    /// Blocks that the catalog did not know, or knew wrongly, and knows now.
+    pub recorded_blocks: u64,
+}
+
+impl BlockStore {
+    /// Segments in the order of their ids, behind `after`.
+    pub fn segments_after(&self, after: Option<SegmentId>) -> Vec<SegmentId> {
+        self.inner.table.ids(|segment| after.is_none_or(|after| segment.record.id > after))
+    }
+
+    /// Segments that have a copy in cold.
+    pub fn segments_in_cold(&self) -> Vec<SegmentId> {
+        self.inner.table.ids(|segment| segment.record.cold != ColdCopy::Absent)
+    }
+
+    /// Whether somebody waits for the store, so that work for which nobody waits should pause.
+    pub fn is_pressed(&self) -> bool {
+        self.inner.is_busy()
+    }
+
+    /// Lists the cold tier; `None` without one.
+    pub fn cold_listing(&self) -> Result<Option<ColdListing>> {
+        let _acting = acting_as(Priority::Scrub);
+        let inner = &self.inner;
+        let Some(cold) = &inner.cold else { return Ok(None) };
+        let deadline = inner.config.clock.instant() + CALL_DEADLINE;
+        let mut listing = ColdListing::default();
+        cold.list("segments/", deadline, |object| {
+            let name = object.key.strip_prefix("segments/").unwrap_or_default();
+            if let Some((id, FileKind::Sealed)) = SegmentId::parse_file_name(name) {
+                listing.lens.insert(id, object.len);
+            }
+        })?;
+        Ok(Some(listing))
+    }
+
+    /// Verifies one segment and repairs it: its file, what `listing` says of its object, and, with
+    /// `cold_content`, every byte of that. `None` when it is gone or somebody moves it now.
+    pub fn scrub_segment(
+        &self,
+        id: SegmentId,
+        listing: Option<&ColdListing>,
+        cold_content: bool,
+    ) -> Result<Option<Scrubbed>> {
+        let _acting = acting_as(Priority::Scrub);
+        let inner = &self.inner;
+        let patience = inner.config.clock.instant() + BUSY_PATIENCE;
+        match inner.claim_waiting(id, Wait::Until(patience)) {
+            Ok(()) => {}
+            Err(Error::NotFound(_) | Error::TimedOut(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let scrubbed = inner.scrub_claimed(id, listing, cold_content);
+        inner.table.unclaim(id);
+        inner.signals.kick_uploader();
+        scrubbed
+    }
+}
+
+impl Inner {
+    fn scrub_claimed(
+        &self,
+        id: SegmentId,
+        listing: Option<&ColdListing>,
+        cold_content: bool,
+    ) -> Result<Option<Scrubbed>> {
+        let seen = self.table.with(id, |s| (s.record.clone(), s.recorded));
+        let Some((record, recorded)) = seen else { return Ok(None) };
+        let in_cold = self.cold.is_some() && record.cold != ColdCopy::Absent;
+        let listed = listing.map(|listing| listing.lens.get(&id));
+        // An object that came after the listing is none that is missing.
+        let is_wrong = in_cold
+            && recorded
+            && listed.is_some_and(|len| len != Some(&record.len))
+            && match self.cold_tier().and_then(|cold| self.cold_len(cold, id)) {
+                Ok(len) => len != record.len,
+                Err(Error::NotFound(_)) => true,
+                Err(_) => false,
+            };
+        let cold_read = in_cold && (cold_content || is_wrong);
+        let mut found = Scrubbed {
+            hot_bytes: if record.hot { record.len } else { 0 },
+            cold_bytes: if cold_read { record.len } else { 0 },
+            cold_read,
+            ..Scrubbed::default()
+        };
+        found.damage = self.look_and_mend(id, Suspect { hot: true, cold: cold_read })?;
+        if let Ok(index) = self.load_index(id, CALL_DEADLINE) {
+            found.damage.extend(self.check_against(&index)?);
+            found.recorded_blocks = self.record_again(&index)?;
+        }
+        Ok(Some(found))
+    }
+
+    /// Frames that contradict the index although every shard is as it was sealed: nothing that is
+    /// stored makes them right.
+    fn check_against(&self, index: &SegmentIndex) -> Result<Option<DamageReport>> {
+        let id = index.name().id;
+        let Some(record) = self.table.record(id).filter(|record| record.hot) else {
+            return Ok(None);
+        };
+        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
+        let entries = index.entries().iter();
+        let holes = entries.filter(|entry| {
+            let frame = entry.frame_range();
+            record.holes.touches(frame.start, frame.end)
+        });
+        let holes: Vec<_> = holes.map(|entry| entry.id).collect();
+        let bad: Vec<_> = check_frames(file.as_ref(), index)
+            .into_iter()
+            .map(|(block, _)| block)
+            .filter(|block| !holes.contains(block))
+            .collect();
+        if bad.is_empty() {
+            return Ok(None);
+        }
+        let lost = self.needed_of(index, &bad)?;
+        let mended = if lost.is_empty() { Mended::Whole } else { Mended::Lost(lost) };
+        let what = "frames that contradict the index".to_owned();
+        let report = DamageReport { segment: id, in_cold: false, what, blocks: bad, mended };
+        self.note_mended(&report);
+        Ok(Some(report))
+    }
+
+    /// Makes the catalog know what the index of a segment lists; says how many blocks it did not.
+    fn record_again(&self, index: &SegmentIndex) -> Result<u64> {
+        let id = index.name().id;
+        let mut unknown = 0;
+        for entry in index.entries() {
+            let known = self.with_catalog(|catalog| catalog.lookup(entry.id))?;
+            let is_right = known.is_some_and(|known| {
+                known.entry.digest == entry.digest && (known.entry == *entry || known.segment != id)
+            });
+            unknown += u64::from(!is_right && self.find_unsealed(entry.id).is_none());
+        }
+        if unknown > 0 {
+            let Some(record) = self.table.record(id) else { return Ok(0) };
+            self.with_catalog(|catalog| catalog.record_segment(&record, index.entries()))?;
+            tracing::warn!(%id, unknown, "the catalog did not know all blocks of a segment");
+        }
+        Ok(unknown)
+    }
+}

@@ -1,0 +1,373 @@
+//! Damage to copies of segments: what readers get, and what lies there afterwards.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::block::{BlockId, BlockRef};
+use crate::blocks::Blocks;
+use crate::error::{Error, Result};
+use crate::segment::{FileKind, SegmentId};
+use crate::store::repair::Suspect;
+use crate::store::testing::{Volume, damage, eventually, noise, soon};
+use crate::store::{
+    BackupProof, CheckOptions, DamageLog, DamageReport, DiskSpace, Mended, Residence, Step,
+    StoreConfig,
+};
+use crate::tier::{Memory, Tier};
+
+/// Four of them fill a segment.
+const BLOCK: usize = 60_000;
+
+#[derive(Default)]
+struct Log(Mutex<Vec<DamageReport>>);
+
+impl DamageLog for Log {
+    fn report(&self, damage: &DamageReport) {
+        self.0.lock().push(damage.clone());
+    }
+}
+
+/// A volume of two segments, and what they looked like when they were sealed.
+struct World {
+    volume: Volume,
+    memory: Arc<Memory>,
+    log: Arc<Log>,
+    blocks: Vec<(BlockRef, Vec<u8>)>,
+    sealed: Vec<(SegmentId, PathBuf, Vec<u8>)>,
+}
+
+impl World {
+    fn with(has_cold: bool, change: impl FnOnce(&mut StoreConfig)) -> Self {
+        let (memory, log) = (Arc::new(Memory::new()), Arc::new(Log::default()));
+        let volume = Volume::with(|config| {
+            config.cold = has_cold.then(|| Arc::clone(&memory) as Arc<dyn Tier>);
+            config.copy_ahead = false;
+            config.cache_bytes = 0;
+            config.damage = Some(Arc::clone(&log) as Arc<dyn DamageLog>);
+            change(config);
+        });
+        let plain = (0..8).map(|n| noise(n, BLOCK));
+        let blocks = plain.map(|plain| (volume.append(&plain), plain)).collect();
+        volume.store().sync().unwrap();
+        volume.seal();
+        let sealed = volume.files(FileKind::Sealed).into_iter();
+        let sealed = sealed.map(|(id, path)| {
+            let bytes = std::fs::read(&path).unwrap();
+            (id, path, bytes)
+        });
+        Self { sealed: sealed.collect(), volume, memory, log, blocks }
+    }
+
+    fn local() -> Self {
+        Self::with(false, |_| ())
+    }
+
+    /// Both segments in both tiers.
+    fn dual() -> Self {
+        let world = Self::with(true, |_| ());
+        world.volume.store().archive(&world.ids(), soon(), &mut |_, _| ()).unwrap();
+        world
+    }
+
+    fn ids(&self) -> Vec<BlockId> {
+        self.blocks.iter().map(|(block, _)| block.id).collect()
+    }
+
+    /// Drops the hot copies of these blocks.
+    fn release(&self, blocks: &[BlockId]) {
+        let proof = BackupProof::of_blocks(blocks.iter().copied());
+        let moved = self.volume.store().release(blocks, &proof, soon()).unwrap();
+        assert_eq!(moved.blocks, blocks.len(), "{moved:?}");
+    }
+
+    fn read(&self, at: usize) -> Result<()> {
+        let (block, plain) = &self.blocks[at];
+        let read = self.volume.read(block)?;
+        assert!(read == plain, "wrong bytes of block {at}");
+        Ok(())
+    }
+
+    /// Where a block's frame lies in its segment.
+    fn frame(&self, at: usize) -> std::ops::Range<u64> {
+        let inner = &self.volume.store().inner;
+        let found = inner.with_catalog(|catalog| catalog.lookup(self.blocks[at].0.id));
+        found.unwrap().unwrap().entry.frame_range()
+    }
+
+    fn key(&self) -> String {
+        self.sealed[0].0.object_key()
+    }
+
+    /// Changes the object of the first segment.
+    fn damage_object(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.object().unwrap().to_vec();
+        change(&mut bytes);
+        self.memory.overwrite(&self.key(), bytes);
+    }
+
+    fn object(&self) -> Option<bytes::Bytes> {
+        self.memory.peek(&self.key())
+    }
+
+    /// The first segment's file is what it was when it was sealed, sooner or later.
+    fn expect_whole_file(&self) {
+        let (_, path, bytes) = &self.sealed[0];
+        eventually("the file is whole again", || std::fs::read(path).is_ok_and(|b| b == *bytes));
+        self.expect_idle();
+        let staging = self.volume.config.hot_dir.join("tmp");
+        eventually("nothing is left in staging", || {
+            std::fs::read_dir(&staging).unwrap().count() == 0
+        });
+    }
+
+    fn expect_idle(&self) {
+        eventually("no segment is suspect", || self.volume.store().health().suspect_segments == 0);
+    }
+
+    fn expect_clean(&self) {
+        let options = CheckOptions { data: true, cold_data: true };
+        let report = self.volume.store().check(options, &mut |_, _| ()).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+    }
+}
+
+#[test]
+fn a_reader_gets_what_parity_makes_and_the_file_is_made_whole() {
+    let world = World::local();
+    damage(&world.sealed[0].1, world.frame(1).start + 200, 1);
+    world.read(1).unwrap();
+    world.expect_whole_file();
+    let health = world.volume.store().health();
+    assert_eq!((health.rescued_reads, health.repaired_segments), (1, 1));
+    let reports = world.log.0.lock();
+    let [report] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((report.segment, &report.mended), (world.sealed[0].0, &Mended::Whole));
+    assert!(report.blocks.contains(&world.blocks[1].0.id), "{report:?}");
+    drop(reports);
+    world.expect_clean();
+    let files = world.volume.files(FileKind::Sealed);
+    let on_disk: u64 = files.iter().map(|(_, p)| super::super::hotdir::disk_bytes(p)).sum();
+    let indexes = world.volume.files(FileKind::Index);
+    let indexes: u64 = indexes.iter().map(|(_, p)| super::super::hotdir::disk_bytes(p)).sum();
+    assert_eq!(world.volume.store().usage().hot_bytes, on_disk + indexes);
+}
+
+#[test]
+fn a_run_of_one_percent_is_repaired_wherever_it_lies() {
+    let world = World::local();
+    let (_, path, bytes) = &world.sealed[0];
+    let run = bytes.len() / 100;
+    for part in 0..20 {
+        let at = (bytes.len() - run) * part / 19;
+        damage(path, at as u64, run);
+        for block in 0..4 {
+            world.read(block).unwrap();
+        }
+        // Damage that no reader met is met by whoever looks.
+        world.volume.store().inner.suspect(world.sealed[0].0, Suspect::HOT);
+        world.expect_whole_file();
+    }
+    world.expect_clean();
+}
+
+#[test]
+fn what_parity_cannot_bear_is_an_error_and_the_blocks_are_named() {
+    let world = World::local();
+    let (frame, other) = (world.frame(1), world.frame(3));
+    damage(&world.sealed[0].1, frame.start, (frame.end - frame.start) as usize);
+    damage(&world.sealed[0].1, other.start + 100, 1);
+    for _ in 0..2 {
+        let lost = world.read(1);
+        assert!(matches!(lost, Err(Error::Lost { .. })), "{lost:?}");
+    }
+    // Its neighbours, and what lies in shards that are sound, are read as ever.
+    world.read(4).unwrap();
+    eventually("it is reported", || !world.log.0.lock().is_empty());
+    let reports = world.log.0.lock().clone();
+    let Mended::Lost(lost) = &reports[0].mended else { panic!("{reports:?}") };
+    assert!(lost.contains(&world.blocks[1].0.id), "{lost:?}");
+    assert!(!lost.contains(&world.blocks[4].0.id), "{lost:?}");
+    eventually("it is no suspect any more", || {
+        let health = world.volume.store().health();
+        (health.suspect_segments, health.lost_segments) == (0, 1)
+    });
+}
+
+#[test]
+fn a_file_beyond_its_parity_is_made_anew_from_cold() {
+    let world = World::dual();
+    let frame = world.frame(1);
+    damage(&world.sealed[0].1, frame.start, (frame.end - frame.start) as usize);
+    world.read(1).unwrap();
+    world.expect_whole_file();
+    assert_eq!(world.volume.store().health().rescued_reads, 0, "cold had it");
+    world.expect_clean();
+}
+
+#[test]
+fn a_file_that_is_gone_or_cut_short_or_another_is_made_anew_from_cold() {
+    for how in ["gone", "empty", "short", "swapped"] {
+        let world = World::dual();
+        let path = &world.sealed[0].1;
+        match how {
+            "gone" => std::fs::remove_file(path).unwrap(),
+            "empty" => std::fs::write(path, []).unwrap(),
+            "short" => std::fs::write(path, &world.sealed[0].2[..9000]).unwrap(),
+            _ => std::fs::write(path, &world.sealed[1].2).unwrap(),
+        }
+        world.volume.store().inner.hot.forget(world.sealed[0].0);
+        for block in 0..4 {
+            world.read(block).unwrap();
+        }
+        world.expect_whole_file();
+        world.expect_clean();
+    }
+}
+
+#[test]
+fn a_damaged_object_is_replaced_by_the_whole_file() {
+    let world = World::dual();
+    let changes: [fn(&mut Vec<u8>); 3] =
+        [|b| b[6000] ^= 1, |b| b.truncate(9000), |b| b[4096..].fill(0)];
+    for change in changes {
+        world.damage_object(change);
+        world.volume.store().inner.suspect(world.sealed[0].0, Suspect::COLD);
+        eventually("the object is whole again", || {
+            world.object().is_some_and(|object| object == world.sealed[0].2)
+        });
+        world.expect_idle();
+    }
+    world.memory.lose(&world.key());
+    world.volume.store().inner.suspect(world.sealed[0].0, Suspect::COLD);
+    eventually("the object is there again", || world.object().is_some());
+    eventually("it is verified", || {
+        world.volume.store().residence(&[world.blocks[0].0.id]) == [Residence::Dual]
+    });
+    world.expect_clean();
+}
+
+#[test]
+fn an_object_that_is_the_only_copy_is_repaired_by_its_parity() {
+    let world = World::dual();
+    world.release(&world.ids());
+    world.damage_object(|bytes| bytes[world.frame(1).start as usize + 300] ^= 4);
+    world.read(1).unwrap();
+    assert_eq!(world.volume.store().health().rescued_reads, 1);
+    eventually("the object is whole again", || {
+        world.object().is_some_and(|object| object == world.sealed[0].2)
+    });
+    world.expect_idle();
+    world.expect_clean();
+}
+
+#[test]
+fn two_damaged_copies_make_a_whole_one() {
+    let world = World::dual();
+    // Each beyond its own parity.
+    let (one, other) = (world.frame(0), world.frame(3));
+    let len = |frame: &std::ops::Range<u64>| (frame.end - frame.start) as usize;
+    damage(&world.sealed[0].1, one.start, len(&one));
+    world.damage_object(|bytes| {
+        bytes[other.start as usize..other.end as usize].iter_mut().for_each(|byte| *byte ^= 9);
+    });
+    for block in 0..4 {
+        world.read(block).unwrap();
+    }
+    world.volume.store().inner.suspect(world.sealed[0].0, Suspect { hot: true, cold: true });
+    world.expect_whole_file();
+    eventually("the object is whole again", || {
+        world.object().is_some_and(|object| object == world.sealed[0].2)
+    });
+    world.expect_clean();
+}
+
+#[test]
+fn a_damaged_frame_of_a_file_with_holes_is_brought_back() {
+    let world = World::dual();
+    world.release(&[world.blocks[0].0.id]);
+    let frame = world.frame(2);
+    damage(&world.sealed[0].1, frame.start, (frame.end - frame.start) as usize);
+    for block in 0..4 {
+        world.read(block).unwrap();
+    }
+    world.expect_idle();
+    let placed = world.volume.store().residence(&[world.blocks[0].0.id, world.blocks[2].0.id]);
+    assert_eq!(placed, [Residence::Cold, Residence::Dual]);
+    world.memory.lose(&world.key());
+    world.read(2).unwrap();
+}
+
+#[test]
+fn the_sound_object_of_another_instance_is_no_copy() {
+    let world = World::dual();
+    // The same volume, recovered elsewhere, wrote another segment of this id.
+    let twin = Volume::new();
+    for n in 100..104 {
+        twin.append(&noise(n, BLOCK));
+    }
+    twin.seal();
+    let (id, path) = twin.files(FileKind::Sealed).remove(0);
+    assert_eq!(id, world.sealed[0].0);
+    world.memory.overwrite(&world.key(), std::fs::read(path).unwrap());
+    let frame = world.frame(1);
+    damage(&world.sealed[0].1, frame.start, (frame.end - frame.start) as usize);
+    assert!(world.read(1).is_err());
+    eventually("it is reported", || !world.log.0.lock().is_empty());
+    assert!(world.log.0.lock().iter().all(|report| matches!(report.mended, Mended::Lost(_))));
+    // A shard that the damage did not touch.
+    world.read(4).unwrap();
+}
+
+#[test]
+fn a_volume_opened_read_only_rescues_and_writes_nothing() {
+    let mut world = World::local();
+    let frame = world.frame(1);
+    world.volume.close();
+    damage(&world.sealed[0].1, frame.start + 200, 1);
+    let damaged = std::fs::read(&world.sealed[0].1).unwrap();
+    world.volume.config.read_only = true;
+    world.volume.open();
+    world.read(1).unwrap();
+    assert_eq!(world.volume.store().health().suspect_segments, 0);
+    assert!(std::fs::read(&world.sealed[0].1).unwrap() == damaged);
+}
+
+#[test]
+fn a_full_disk_keeps_no_reader_from_what_parity_makes() {
+    let free = Arc::new(AtomicU64::new(1 << 30));
+    let disk = Arc::clone(&free);
+    let world = World::with(false, |config| {
+        config.disk_space = Arc::new(move |_| {
+            Ok(DiskSpace { total_bytes: 1 << 30, free_bytes: disk.load(Ordering::Relaxed) })
+        });
+    });
+    free.store(0, Ordering::Relaxed);
+    world.volume.store().inner.look_at_disk();
+    damage(&world.sealed[0].1, world.frame(1).start + 200, 1);
+    world.read(1).unwrap();
+    world.read(1).unwrap();
+    assert_eq!(world.volume.store().health().repaired_segments, 0);
+    free.store(1 << 30, Ordering::Relaxed);
+    world.expect_whole_file();
+}
+
+#[test]
+fn a_crash_while_a_file_is_made_anew_leaves_one_of_both() {
+    for step in [Step::MendBeforeRename, Step::MendAfterRenameBeforeTable] {
+        let mut world = World::local();
+        world.volume.store().inner.steps.stop_at(step, 1);
+        damage(&world.sealed[0].1, world.frame(1).start + 200, 1);
+        world.read(1).unwrap();
+        eventually("it is stopped", || world.volume.store().inner.steps.is_stopped());
+        world.volume.reopen_after_crash();
+        for block in 0..8 {
+            world.read(block).unwrap();
+        }
+        world.volume.store().inner.suspect(world.sealed[0].0, Suspect::HOT);
+        world.expect_whole_file();
+        world.expect_clean();
+    }
+}

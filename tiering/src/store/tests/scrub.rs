@@ -1,0 +1,146 @@
+//! Looking for damage that no reader has met.
+
+use std::sync::Arc;
+
+use crate::block::BlockRef;
+use crate::blocks::Blocks;
+use crate::segment::{FileKind, SegmentId};
+use crate::store::testing::{Volume, damage, eventually, noise, soon};
+use crate::store::{Mended, Residence, Scrubbed};
+use crate::tier::{FailureKind, Fault, Faulty, Memory, Op, Tier};
+
+struct World {
+    volume: Volume,
+    memory: Arc<Memory>,
+    faulty: Arc<Faulty>,
+    blocks: Vec<(BlockRef, Vec<u8>)>,
+    id: SegmentId,
+    bytes: Vec<u8>,
+}
+
+impl World {
+    /// One segment in both tiers.
+    fn new() -> Self {
+        let memory = Arc::new(Memory::new());
+        let faulty = Arc::new(Faulty::new(Arc::clone(&memory) as Arc<dyn Tier>));
+        let volume = Volume::with_cold(Arc::clone(&faulty) as Arc<dyn Tier>);
+        let blocks: Vec<_> =
+            (0..4).map(|n| noise(n, 50_000)).map(|plain| (volume.append(&plain), plain)).collect();
+        volume.store().sync().unwrap();
+        volume.seal();
+        let ids: Vec<_> = blocks.iter().map(|(block, _)| block.id).collect();
+        volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
+        let (id, path) = volume.files(FileKind::Sealed).remove(0);
+        let bytes = std::fs::read(path).unwrap();
+        Self { volume, memory, faulty, blocks, id, bytes }
+    }
+
+    fn scrub(&self, cold_content: bool) -> Scrubbed {
+        let listing = self.volume.store().cold_listing().unwrap();
+        let found = self.volume.store().scrub_segment(self.id, listing.as_ref(), cold_content);
+        found.unwrap().expect("nobody moves it")
+    }
+
+    fn expect_object(&self) {
+        let key = self.id.object_key();
+        eventually("the object is whole", || {
+            self.memory.peek(&key).is_some_and(|object| object == self.bytes)
+        });
+        // Only then whoever wrote it is done.
+        eventually("it is verified", || {
+            self.volume.store().residence(&[self.blocks[0].0.id]) == [Residence::Dual]
+        });
+    }
+}
+
+#[test]
+fn what_is_sound_is_left_alone() {
+    let world = World::new();
+    for cold_content in [false, true] {
+        let found = world.scrub(cold_content);
+        assert!(found.damage.is_empty() && found.recorded_blocks == 0, "{found:?}");
+        assert_eq!(found.hot_bytes, world.bytes.len() as u64);
+        assert_eq!(found.cold_bytes, if cold_content { found.hot_bytes } else { 0 });
+    }
+    assert_eq!(world.volume.store().health().repaired_segments, 0);
+}
+
+#[test]
+fn damage_in_every_part_of_a_file_is_found_and_repaired() {
+    let world = World::new();
+    let path = world.volume.files(FileKind::Sealed).remove(0).1;
+    for part in 0..24 {
+        damage(&path, (world.bytes.len() - 8) as u64 * part / 23, 7);
+        let found = world.scrub(false);
+        assert_eq!(found.damage.len(), 1, "part {part}: {found:?}");
+        assert_eq!(found.damage[0].mended, Mended::Whole);
+        assert!(std::fs::read(&path).unwrap() == world.bytes, "part {part}");
+    }
+}
+
+#[test]
+fn an_object_that_the_listing_misses_or_that_has_another_length_is_copied_again() {
+    let world = World::new();
+    let key = world.id.object_key();
+    world.memory.lose(&key);
+    let found = world.scrub(false);
+    assert_eq!(found.damage.len(), 1, "{found:?}");
+    world.expect_object();
+    world.memory.overwrite(&key, world.bytes[..9000].to_vec());
+    assert_eq!(world.scrub(false).damage.len(), 1);
+    world.expect_object();
+}
+
+#[test]
+fn content_in_cold_is_read_only_when_asked() {
+    let world = World::new();
+    let key = world.id.object_key();
+    let mut flipped = world.bytes.clone();
+    flipped[7000] ^= 1;
+    world.memory.overwrite(&key, flipped);
+    assert!(world.scrub(false).damage.is_empty());
+    let found = world.scrub(true);
+    assert!(found.cold_read && found.damage.len() == 1 && found.damage[0].in_cold, "{found:?}");
+    world.expect_object();
+}
+
+#[test]
+fn a_tier_that_does_not_answer_is_no_damage() {
+    let world = World::new();
+    for _ in 0..8 {
+        let gone = Fault::Error(FailureKind::Unavailable);
+        world.faulty.fail_next(Some(Op::GetRange), "segments/", gone);
+    }
+    let store = world.volume.store();
+    let failed = store.scrub_segment(world.id, None, true);
+    assert!(failed.is_err(), "{failed:?}");
+    assert_eq!(store.health().repaired_segments, 0);
+    assert!(world.memory.peek(&world.id.object_key()).unwrap() == world.bytes);
+}
+
+#[test]
+fn the_catalog_learns_what_it_does_not_know() {
+    let world = World::new();
+    let inner = &world.volume.store().inner;
+    let ids: Vec<_> = world.blocks.iter().take(2).map(|(block, _)| block.id).collect();
+    let record = inner.table.record(world.id).unwrap();
+    inner.with_catalog(|catalog| catalog.remove_segment(world.id, &ids)).unwrap();
+    inner.with_catalog(|catalog| catalog.put_segment(&record)).unwrap();
+    assert_eq!(world.scrub(false).recorded_blocks, 2);
+    assert_eq!(world.scrub(false).recorded_blocks, 0);
+    for (block, plain) in &world.blocks {
+        assert!(world.volume.read(block).unwrap() == plain);
+    }
+}
+
+#[test]
+fn a_segment_that_is_being_moved_is_left_for_the_next_time() {
+    let world = World::new();
+    let inner = &world.volume.store().inner;
+    assert!(inner.table.claim(world.id));
+    assert!(world.volume.store().scrub_segment(world.id, None, false).unwrap().is_none());
+    inner.table.unclaim(world.id);
+    assert!(
+        world.volume.store().scrub_segment(SegmentId::from_raw(99), None, false).unwrap().is_none()
+    );
+}
