@@ -25,6 +25,7 @@ mod names;
 mod offline;
 mod policy;
 mod recover;
+mod scrub;
 mod snapshot;
 mod status;
 mod sync;
@@ -66,6 +67,7 @@ enum Verb {
     Tier(tier::Tier),
     Model(model::Model),
     Check(check::CheckVerb),
+    Scrub(scrub::Scrub),
     Recover(recover::Recover),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -115,6 +117,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Tier(verb) => verb.run(),
         Verb::Model(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
+        Verb::Scrub(verb) => verb.run(),
         Verb::Recover(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),

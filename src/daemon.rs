@@ -28,6 +28,7 @@ use crate::volume_dir::{VolumeDir, create, private};
 pub mod assemble;
 mod automatic;
 mod closing;
+mod damage;
 mod deaths;
 pub mod detach;
 mod gate;
@@ -44,6 +45,7 @@ pub mod phase;
 mod place;
 mod placement;
 mod schedule;
+mod scrub;
 mod state;
 pub mod storage;
 mod timed;
@@ -169,6 +171,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     parts.start_schedule();
     parts.start_snapshots(session.kernel_cache());
     parts.start_placement();
+    parts.start_scrub();
     Ok((Served { runtime, parts, phase, socket: Some(socket), metrics, lock }, session))
 }
 

@@ -28,7 +28,7 @@ pub mod settings;
 pub mod users;
 
 use cycle::Cycle;
-use settings::{Class, Defaults, Recall, Rule, Throttle, Tiers};
+use settings::{Class, Defaults, Recall, Rule, Scrub, Throttle, Tiers};
 
 /// Name of the file in the volume directory.
 pub const FILE_NAME: &str = "policy.toml";
@@ -56,6 +56,8 @@ pub struct Policy {
     pub recall: Recall,
     /// How much of the way to cold is taken.
     pub throttle: Throttle,
+    /// How storage is looked over.
+    pub scrub: Scrub,
     /// Snapshots to be taken.
     pub snapshots: Vec<SnapshotRule>,
 }

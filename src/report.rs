@@ -20,6 +20,7 @@ pub mod placement;
 pub mod policy;
 pub mod progress;
 pub mod properties;
+pub mod scrub;
 pub mod snapshots;
 pub mod status;
 pub mod table;

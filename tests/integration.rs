@@ -8,6 +8,7 @@
 mod cold_down;
 mod cold_reads;
 mod crash;
+mod damage;
 mod harness;
 mod load;
 mod memory;

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use firn_mount::namespace::{CheckOptions as NamespaceOptions, Namespace};
 use firn_mount::types::Ino;
-use firn_tiering::store::{CheckOptions, CheckReport, Residence};
+use firn_tiering::store::{CheckOptions, CheckReport, DamageReport, Mended, Residence};
 use firn_tiering::throttle::Priority;
 use firn_tiering::tier::Tier;
 use firn_tiering::{BlockId, BlockStore, Budget, Clock, SystemClock, Wait};
@@ -42,8 +42,8 @@ const MAX_DAMAGE: usize = 10_000;
 /// Looks at every segment's structure, index and checksums, at every record of the namespace, and
 /// whether every block that a file needs is there. Exit status 3 says that something is damaged.
 /// With --json, one object with the fields volume, clean, segments, blocks, read_bytes, inodes,
-/// entries, block_references, catalog_rebuilt and damage; each damage has part, place, what, paths
-/// and repairable.
+/// entries, block_references, catalog_rebuilt, repaired and damage; each damage has part, place,
+/// what, paths and repairable.
 #[derive(Debug, Args)]
 pub(super) struct CheckVerb {
     /// The volume directory
@@ -54,6 +54,10 @@ pub(super) struct CheckVerb {
     /// Make the catalog again from the segments first
     #[arg(long)]
     rebuild_catalog: bool,
+    /// First make damaged segments whole, from another copy or by parity; with --data also objects
+    /// in the cold tier of which only the content is damaged
+    #[arg(long)]
+    repair: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -75,19 +79,20 @@ impl CheckVerb {
     fn check(&self, volume: &VolumeDir) -> anyhow::Result<Report> {
         let config = volume.config()?;
         let _lock = VolumeLock::acquire(volume, Owner::this("check", None), Duration::ZERO)?;
-        create::check_hot(&config, volume, !self.rebuild_catalog)?;
+        let writes = self.rebuild_catalog || self.repair;
+        create::check_hot(&config, volume, !writes)?;
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-        let terms = Terms::of(volume, &config, false)?;
+        let terms = Terms::of(volume, &config, self.repair)?;
         let tier = cold::open(&config, &terms, &runtime)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.0, Arc::clone(&clock));
         let OpenNamespace { namespace, .. } =
-            assemble::open_namespace(volume, &budget, &clock, !self.rebuild_catalog)?;
+            assemble::open_namespace(volume, &budget, &clock, !writes)?;
         let mut settings = assemble::store_config(volume, &config, &namespace, &budget, &clock);
         settings.cold = tier.as_ref().map(|cold| Arc::clone(cold.at(Priority::Scrub)));
         settings.copy_ahead = false;
         settings.recompress_age = Duration::ZERO;
-        settings.read_only = !self.rebuild_catalog;
+        settings.read_only = !writes;
         if self.rebuild_catalog {
             BlockStore::wipe_catalog(&settings).context("removing the old catalog")?;
         }
@@ -103,7 +108,11 @@ impl CheckVerb {
                 ..Report::default()
             },
         };
-        checker.all(self.data, clock.as_ref())?;
+        checker.catch_up(clock.as_ref())?;
+        if self.repair {
+            checker.repair(self.data, clock.as_ref())?;
+        }
+        checker.all(self.data)?;
         let mut report = checker.report;
         store.close().context("closing the block store")?;
         namespace.close().context("closing the namespace")?;
@@ -121,11 +130,51 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn all(&mut self, data: bool, clock: &dyn Clock) -> anyhow::Result<()> {
+    fn catch_up(&mut self, clock: &dyn Clock) -> anyhow::Result<()> {
         self.doing("reading the segments' indexes", 0, 0);
         self.store
             .wait_caught_up(Wait::Until(clock.instant() + REBUILD_DEADLINE))
-            .context("rebuilding the catalog")?;
+            .context("rebuilding the catalog")
+    }
+
+    /// Makes damaged segments whole, as far as there is something to make them of.
+    fn repair(&mut self, data: bool, clock: &dyn Clock) -> anyhow::Result<()> {
+        let listing = self.store.cold_listing().context("listing the cold tier")?;
+        let segments = self.store.segments_after(None);
+        let mut replaced = Vec::new();
+        for (done, id) in segments.iter().enumerate() {
+            self.doing(&format!("repairing segments ({done} of {})", segments.len()), 0, 0);
+            let found = self
+                .store
+                .scrub_segment(*id, listing.as_ref(), data)
+                .with_context(|| format!("repairing segment {id}"))?;
+            for found in found.into_iter().flat_map(|found| found.damage) {
+                // What is lost is found again by the check that follows.
+                if found.mended == Mended::Whole {
+                    replaced.extend(found.in_cold.then_some(found.segment));
+                    let damage = self.damage_of(&found);
+                    self.report.repaired.push(damage);
+                }
+            }
+        }
+        self.doing("copying segments to the cold tier", 0, 0);
+        self.store
+            .wait_copied(&replaced, Wait::Until(clock.instant() + REBUILD_DEADLINE))
+            .context("replacing damaged objects in the cold tier")
+    }
+
+    fn damage_of(&self, found: &DamageReport) -> Damage {
+        let tier = if found.in_cold { "cold" } else { "hot" };
+        Damage {
+            part: format!("{tier} segment"),
+            place: found.segment.to_string(),
+            what: found.what.clone(),
+            paths: self.files_of(found.blocks.iter().copied()),
+            repairable: true,
+        }
+    }
+
+    fn all(&mut self, data: bool) -> anyhow::Result<()> {
         self.doing("checking the namespace", 0, 0);
         self.namespace_records()?;
         let found = self.segments(data)?;

@@ -62,10 +62,29 @@ pub enum Verb {
     Tier(TierAct),
     /// The classifier.
     Model(ModelAct),
+    /// Looking for damage: one item ([`ScrubReport`](crate::report::scrub::ScrubReport)).
+    Scrub(ScrubAct),
     /// Datasets.
     Dataset(DatasetAct),
     /// Snapshots.
     Snapshot(SnapshotAct),
+}
+
+/// What is done about looking for damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "kebab-case")]
+pub enum ScrubAct {
+    /// Begin, or go on.
+    Start {
+        /// Read every byte in cold, too.
+        cold_data: bool,
+        /// Begin at the first segment.
+        afresh: bool,
+    },
+    /// Stop where it is.
+    Stop,
+    /// Say how far it is.
+    Status,
 }
 
 /// Which files a tier verb means.

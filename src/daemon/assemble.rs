@@ -22,9 +22,11 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::automatic::Automatic;
+use super::damage::Damage;
 use super::gate::Gate;
 use super::placement::{Answering, Memory, Placement, Watcher};
 use super::schedule::Schedule;
+use super::scrub::Scrub;
 use super::storage::{BlockStorage, Frontier, disk_bytes};
 use super::timed::Timed;
 use super::transfers::Transfers;
@@ -83,6 +85,10 @@ pub struct Parts {
     pub transfers: Transfers,
     /// Decides where files lie.
     pub(super) placement: Arc<Placement>,
+    /// What was damaged.
+    pub(super) damage: Arc<Damage>,
+    /// Looks for damage.
+    pub(super) scrub: Arc<Scrub>,
     /// What the namespace's database takes of the budget for good.
     _database: Option<Permit>,
     /// What is remembered of how files are used.
@@ -233,7 +239,10 @@ pub fn open(
     settings.liveness = Some(Arc::clone(&liveness) as _);
     settings.backup = gate.clone().map(|gate| gate as _);
     settings.steward = Some(Arc::new(Answering(Arc::clone(&placement))) as _);
+    let damage = Arc::new(Damage::new(&namespace, &clock));
+    settings.damage = Some(Arc::clone(&damage) as _);
     let store = Arc::new(BlockStore::open(settings).context("opening the block store")?);
+    let scrub = Arc::new(Scrub::open(dir.root(), clock.now()));
     let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
     let observer = observer_of(&placement);
@@ -262,6 +271,8 @@ pub fn open(
         automatic: Automatic::default(),
         transfers: Transfers::default(),
         placement,
+        damage,
+        scrub,
         _database: permit,
         _uses: uses_memory,
     })
@@ -407,6 +418,13 @@ impl Parts {
         }
     }
 
+    /// Begins to look for damage, when the policy or somebody wants it.
+    pub fn start_scrub(self: &Arc<Self>) {
+        if !self.read_only {
+            self.scrub.start(self);
+        }
+    }
+
     /// Lets no more of all that begin, and asks for no cold tier any more. A snapshot that is being
     /// taken is waited for, as is a move.
     pub fn end_schedule(&self) {
@@ -415,6 +433,7 @@ impl Parts {
         self.schedule.end();
         self.automatic.stop();
         self.placement.stop();
+        self.scrub.end();
     }
 
     /// Ends the backups; one that runs is waited for.

@@ -127,7 +127,7 @@ fn run(
 }
 
 /// Seconds after 1970; a clock before that counts as 1970.
-fn secs(time: SystemTime) -> i64 {
+pub(super) fn secs(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use firn_mount::fuse::{CacheMode, KernelCache, MountedSession};
 use firn_mount::types::Ino;
 
@@ -15,8 +15,9 @@ use super::placement::PlacementAnswers;
 use super::state::{self, Fixed};
 use super::tree::TreeAnswers;
 use super::{Job, inspect};
-use crate::control::protocol::{Files, Progress, Verb};
+use crate::control::protocol::{Files, Progress, ScrubAct, Verb};
 use crate::control::server::{Handler, Outbox};
+use crate::failure::Explain;
 use crate::mounts;
 use crate::report::status::Status;
 
@@ -72,6 +73,27 @@ impl Answers {
 
     fn placement(&self) -> PlacementAnswers<'_> {
         PlacementAnswers { parts: &self.parts, kernel: &self.kernel }
+    }
+
+    fn scrub(&self, act: ScrubAct, out: &mut Outbox) -> anyhow::Result<()> {
+        let parts = &self.parts;
+        if parts.read_only && !matches!(act, ScrubAct::Status) {
+            return Err(anyhow!(
+                "the volume is mounted read-only, and what is damaged is repaired"
+            ))
+            .hint("mount it for writing, or unmount it and use `firn check --data`");
+        }
+        match act {
+            ScrubAct::Start { cold_data, afresh } => {
+                let now_s = super::automatic::secs(parts.clock.now());
+                if parts.scrub.begin(cold_data, afresh, now_s) {
+                    out.warning("it is running already; --afresh begins anew".to_owned())?;
+                }
+            }
+            ScrubAct::Stop => parts.scrub.halt(),
+            ScrubAct::Status => {}
+        }
+        Ok(out.item(&parts.scrub.report(&parts.store))?)
     }
 
     fn explain(&self, ino: Ino, out: &mut Outbox) -> anyhow::Result<()> {
@@ -140,6 +162,7 @@ impl Handler for Answers {
             Verb::Policy(act) => self.placement().policy(&act, out),
             Verb::Tier(act) => self.placement().tier(act, out),
             Verb::Model(act) => self.placement().model(act, out),
+            Verb::Scrub(act) => self.scrub(act, out),
             Verb::Dataset(act) => self.tree().dataset(act, out),
             Verb::Snapshot(act) => self.tree().snapshot(act, out),
         }

@@ -130,6 +130,11 @@ impl Placement {
         Arc::clone(&self.held.read())
     }
 
+    /// How storage is looked over, by the policy that holds.
+    pub(super) fn scrub_settings(&self) -> crate::policy::settings::Scrub {
+        self.held().policy.scrub.clone()
+    }
+
     /// Whether a file may still leave hot, for a reason of `planned` seconds after 1970: nobody has
     /// pinned it there and nobody has used it since.
     pub(super) fn may_demote(&self, ino: Ino, planned: u64) -> bool {

@@ -98,6 +98,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         hit_ratio: counters.hit_ratio(),
         counters: Some(counters),
         rates: None,
+        damage: parts.damage.events(),
         jobs: jobs(&health),
         health: match (read_only && !parts.read_only, warnings.is_empty()) {
             (true, _) => "read-only",
@@ -107,6 +108,32 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         .to_owned(),
         warnings,
     }
+}
+
+fn damage_warnings(health: &Health) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if health.lost_segments > 0 {
+        let count = health.lost_segments;
+        warnings.push(format!(
+            "content is lost in {count} segments: `firn status --json` names files under damage, \
+             `firn check --data` all of them"
+        ));
+    }
+    if health.repaired_segments > 0 {
+        let count = health.repaired_segments;
+        warnings.push(format!(
+            "{count} damaged segments were repaired since the mount: look after the disk; firn.log \
+             names the files"
+        ));
+    } else if health.damaged_reads > 0 {
+        let count = health.damaged_reads;
+        warnings.push(format!("{count} stored copies failed verification"));
+    }
+    if health.suspect_segments > 0 {
+        let count = health.suspect_segments;
+        warnings.push(format!("{count} segments may be damaged and wait to be looked at"));
+    }
+    warnings
 }
 
 fn placement_warnings(placement: &PlacementStatus) -> Vec<String> {
@@ -160,6 +187,9 @@ fn counters(health: &Health) -> Counters {
         cache_hits: health.cache_hits,
         cold_requests: health.cold_requests,
         damaged_reads: health.damaged_reads,
+        rescued_reads: health.rescued_reads,
+        repaired_segments: health.repaired_segments,
+        lost_segments: health.lost_segments,
         hot_read_bytes: health.hot_read_bytes,
         cold_read_bytes: health.cold_read_bytes,
         cache_read_bytes: health.cache_read_bytes,
@@ -206,10 +236,7 @@ fn warnings(
     if health.catalog_broken {
         warnings.push("the catalog failed; it is rebuilt at the next mount".to_owned());
     }
-    if health.damaged_reads > 0 {
-        let count = health.damaged_reads;
-        warnings.push(format!("{count} stored copies failed verification: run `firn check`"));
-    }
+    warnings.extend(damage_warnings(health));
     if let Some(throttle) = parts.cold.as_ref().map(|cold| cold.throttle().status())
         && throttle.is_down
     {

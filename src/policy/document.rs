@@ -285,14 +285,22 @@ pub(super) fn count(least: u32, most: u32) -> impl Fn(&DeValue<'_>) -> Result<u3
 
 /// A price: a finite number that is not negative.
 pub(super) fn price(value: &DeValue<'_>) -> Result<f64, String> {
+    number(value, 1e9, "a price such as 0.023")
+}
+
+/// A share from 0 to 1.
+pub(super) fn share(value: &DeValue<'_>) -> Result<f64, String> {
+    number(value, 1.0, "a share from 0 to 1, such as 0.01,")
+}
+
+/// A number from 0 to `most`.
+fn number(value: &DeValue<'_>, most: f64, what: &str) -> Result<f64, String> {
     let number = match value {
         DeValue::Integer(digits) => digits.as_str().parse::<f64>().ok(),
         DeValue::Float(digits) => digits.as_str().parse::<f64>().ok(),
         _ => None,
     };
-    number
-        .filter(|number| (0.0..=1e9).contains(number))
-        .ok_or_else(|| expected("a price such as 0.023", value))
+    number.filter(|number| (0.0..=most).contains(number)).ok_or_else(|| expected(what, value))
 }
 
 /// A size.

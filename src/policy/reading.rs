@@ -11,7 +11,7 @@ use super::document::{self as of, Faults, Section};
 use super::rules::{Rules, glob};
 use super::settings::{
     Class, ColdDown, ColdTier, Defaults, Files, HotTier, Mode, Order, Recall, Rule, RuleAction,
-    Slot, State, Throttle,
+    Scrub, Slot, State, Throttle,
 };
 use super::users::Nobody;
 use super::{Keep, Policy, SnapshotRule};
@@ -41,7 +41,8 @@ const MAX_NAME: usize = 64;
 /// A year, in seconds.
 const YEAR_S: u64 = 366 * 86_400;
 
-const TOP: &[&str] = &["tier", "defaults", "class", "rule", "recall", "throttle", "snapshots"];
+const TOP: &[&str] =
+    &["tier", "defaults", "class", "rule", "recall", "throttle", "scrub", "snapshots"];
 const HOT: &[&str] = &["capacity", "high", "low", "copy_ahead", "write_reserve"];
 const COLD: &[&str] = &["price_get", "price_put", "price_gb_month", "price_egress_gb", "currency"];
 const DEFAULTS: &[&str] = &[
@@ -83,6 +84,7 @@ const RECALL: &[&str] = &[
     "cold_down",
 ];
 const THROTTLE: &[&str] = &["rate", "timetable", "latency_target", "back_off"];
+const SCRUB: &[&str] = &["every", "rate", "cold_per_day"];
 const SNAPSHOTS: &[&str] = &["dataset", "recursive", "hourly", "daily", "weekly", "monthly"];
 
 /// Reads a document; every fault with its offset in the text.
@@ -115,6 +117,7 @@ fn read(top: Section<'_>, faults: &mut Faults) -> Policy {
     policy.rules = read_rules(&rules, &policy.classes, faults);
     policy.recall = recall(top.section("recall", "[recall]", RECALL, faults), faults);
     policy.throttle = throttle(top.section("throttle", "[throttle]", THROTTLE, faults), faults);
+    policy.scrub = scrub(top.section("scrub", "[scrub]", SCRUB, faults), faults);
     let bounds = (SNAPSHOTS, MAX_SNAPSHOT_RULES);
     let snapshots = top.sections("snapshots", "[[snapshots]]", bounds, faults);
     policy.snapshots = read_snapshots(&snapshots, faults);
@@ -399,6 +402,17 @@ fn throttle(section: Section<'_>, faults: &mut Faults) -> Throttle {
             if target.0.is_zero() { Err("0 cannot be reached".to_owned()) } else { Ok(target) }
         }),
         back_off: section.read("back_off", faults, of::flag).unwrap_or(default.back_off),
+    }
+}
+
+fn scrub(section: Section<'_>, faults: &mut Faults) -> Scrub {
+    let default = Scrub::default();
+    Scrub {
+        every: section.read("every", faults, of::period(0, YEAR_S)).unwrap_or(default.every),
+        rate: section.read("rate", faults, of::rate).unwrap_or(default.rate),
+        cold_per_day: section
+            .read("cold_per_day", faults, of::share)
+            .unwrap_or(default.cold_per_day),
     }
 }
 

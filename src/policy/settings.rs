@@ -439,6 +439,25 @@ impl Default for Throttle {
     }
 }
 
+/// How storage is looked over for damage.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scrub {
+    /// Time from the beginning of one pass to that of the next; 0 for none of its own accord.
+    pub every: Period,
+    /// Most bytes that are read for it.
+    pub rate: Rate,
+    /// Share of the objects in cold of which every byte is read each day, from 0 to 1.
+    pub cold_per_day: f64,
+}
+
+impl Default for Scrub {
+    /// A month, and a thousandth a day: reading in cold costs.
+    fn default() -> Self {
+        let every = Period(std::time::Duration::from_secs(30 * 86_400));
+        Self { every, rate: Rate(Some(100 << 20)), cold_per_day: 0.001 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -253,6 +253,8 @@ fn what_is_wrong_about_placement_is_named_with_its_place() {
             27,
             "says twice what holds at 08:00",
         ),
+        ("[scrub]\ncold_per_day = 2", 2, 16, "a share from 0 to 1, such as 0.01, is expected"),
+        ("[scrub]\nrate = \"0/s\"", 2, 8, "would stop everything"),
         ("[throttle]\nback_off = \"yes\"", 2, 12, "true or false is expected, found `yes`"),
         ("[throttle]\nlatency_target = \"0s\"", 2, 18, "0 cannot be reached"),
         ("[defaults]\nmode = \"ml\"\nmode = \"age\"", 3, 1, "duplicate key"),
@@ -353,6 +355,7 @@ fn the_example_parses_and_its_defaults_are_the_defaults() {
     assert_eq!(policy.recall, none.recall);
     assert_eq!(policy.throttle.rate, none.throttle.rate);
     assert_eq!(policy.throttle.back_off, none.throttle.back_off);
+    assert_eq!(policy.scrub, none.scrub);
     assert!(policy.tier.cold.has_prices() && !policy.throttle.timetable.is_empty());
     assert_eq!((policy.classes.len(), policy.rules.len(), policy.snapshots.len()), (2, 2, 1));
     // What is commented out parses as well.

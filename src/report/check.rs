@@ -27,6 +27,8 @@ pub struct Report {
     pub block_references: u64,
     /// The catalog was made again.
     pub catalog_rebuilt: bool,
+    /// What was damaged and is whole again.
+    pub repaired: Vec<Damage>,
     /// How much is damaged; `damage` names at most 10,000.
     pub found: u64,
     /// What is damaged.
@@ -60,10 +62,16 @@ impl Report {
     /// For people.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        for Damage { part, place, what, paths, .. } in &self.repaired {
+            let _ = writeln!(text, "repaired: {part} {place}: {what}");
+            for path in paths {
+                let _ = writeln!(text, "    {path}");
+            }
+        }
         for damage in &self.damage {
             let _ = writeln!(text, "{} {}: {}", damage.part, damage.place, damage.what);
             if damage.repairable {
-                text.push_str("    can be repaired from parity\n");
+                text.push_str("    can be repaired: --repair\n");
             }
             for path in &damage.paths {
                 let _ = writeln!(text, "    {path}");
@@ -81,6 +89,9 @@ impl Report {
         );
         if self.catalog_rebuilt {
             text.push_str(", catalog rebuilt");
+        }
+        if !self.repaired.is_empty() {
+            let _ = write!(text, ", {} repaired", self.repaired.len());
         }
         if self.unneeded > 0 {
             let _ = write!(text, ", {} torn blocks that nothing refers to", self.unneeded);

@@ -61,12 +61,35 @@ pub struct Status {
     /// What happened a second since the look before; only with `--watch`, from the second look on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
+    /// What was found damaged in storage since the mount, and what became of it, oldest first; of
+    /// many the last.
+    #[serde(default)]
+    pub damage: Vec<DamageEvent>,
     /// What goes on in the background, in words.
     pub jobs: Vec<String>,
     /// `ok`, `warning` or `read-only`; `not mounted`, `finishing` or `in use` without a mount.
     pub health: String,
     /// What is wrong, in words.
     pub warnings: Vec<String>,
+}
+
+/// Damage to one segment, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageEvent {
+    /// When it was dealt with: RFC 3339, UTC.
+    pub time: String,
+    /// The segment.
+    pub segment: String,
+    /// Which copy was damaged: `hot` or `cold`.
+    pub tier: String,
+    /// What of it, in words.
+    pub what: String,
+    /// Content is lost. Otherwise everything was repaired.
+    pub is_lost: bool,
+    /// Blocks that were damaged, or are lost.
+    pub blocks: u64,
+    /// Files that hold them, as paths from the root of the volume; of many the first.
+    pub paths: Vec<String>,
 }
 
 /// Where files are to lie, and what is done about it.
@@ -263,6 +286,15 @@ pub struct Counters {
     pub cold_requests: u64,
     /// Stored copies that failed verification.
     pub damaged_reads: u64,
+    /// Block reads that no copy could answer and parity did.
+    #[serde(default)]
+    pub rescued_reads: u64,
+    /// Damaged copies of segments that were replaced by whole ones.
+    #[serde(default)]
+    pub repaired_segments: u64,
+    /// Segments of which content is lost.
+    #[serde(default)]
+    pub lost_segments: u64,
     /// Bytes that reads got from the hot tier, as they asked for them.
     #[serde(default)]
     pub hot_read_bytes: u64,

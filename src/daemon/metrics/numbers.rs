@@ -182,6 +182,8 @@ fn counted(counters: &Counters, out: &mut Out<'_>) -> fmt::Result {
         ("cache_hits", "Block reads answered from memory", counters.cache_hits),
         ("cold_requests", "Ranged reads asked of the cold tier", counters.cold_requests),
         ("damaged_reads", "Stored copies that failed verification", counters.damaged_reads),
+        ("rescued_reads", "Reads that parity answered", counters.rescued_reads),
+        ("repaired_segments", "Damaged segments made whole", counters.repaired_segments),
         ("upload_failures", "Copies to the cold tier that failed", counters.upload_failures),
     ];
     for (name, help, value) in counts {

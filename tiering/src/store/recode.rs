@@ -35,6 +35,7 @@ use super::idle::lower_priority;
 use super::job::{Job, JobProgress};
 use super::mover::ids_of;
 use super::read::bounded_len;
+use super::repair::Suspect;
 use super::signals::add;
 use super::steps::Step;
 use super::upload::CALL_DEADLINE;
@@ -298,9 +299,11 @@ impl Inner {
     ) -> Result<Frame> {
         let range = entry.frame_range();
         let mut stored = vec![0; bounded_len(&range)?];
-        file.read_exact_at(&mut stored, range.start)
-            .map_err(Error::io(format!("read block {}", entry.id)))?;
-        verified(name, &stored, entry)
+        let frame = file
+            .read_exact_at(&mut stored, range.start)
+            .map_err(Error::io(format!("read block {}", entry.id)))
+            .and_then(|()| verified(name, &stored, entry));
+        frame.inspect_err(|_| self.suspect(name.id, Suspect::HOT))
     }
 
     /// Seals what was written, reads it back, and makes it known.

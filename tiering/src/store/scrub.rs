@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::segment::{FileKind, SegmentId, SegmentIndex, check_frames};
 use crate::throttle::Priority;
 
+use super::job::Cancel;
 use super::repair::{DamageReport, Mended, Suspect};
 use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
@@ -75,6 +76,11 @@ impl BlockStore {
         Ok(Some(listing))
     }
 
+    /// Waits until the cold tier has verified copies of these segments.
+    pub fn wait_copied(&self, segments: &[SegmentId], wait: Wait) -> Result<()> {
+        self.inner.wait_copied(segments, wait, &Cancel::default(), |_, _| ())
+    }
+
     /// Verifies one segment and repairs it: its file, what `listing` says of its object, and, with
     /// `cold_content`, every byte of that. `None` when it is gone or somebody moves it now.
     pub fn scrub_segment(
@@ -127,7 +133,10 @@ impl Inner {
         };
         found.damage = self.look_and_mend(id, Suspect { hot: true, cold: cold_read })?;
         if let Ok(index) = self.load_index(id, CALL_DEADLINE) {
-            found.damage.extend(self.check_against(&index)?);
+            // What is damaged in hot was told already.
+            if found.damage.iter().all(|damage| damage.in_cold) {
+                found.damage.extend(self.check_against(&index)?);
+            }
             found.recorded_blocks = self.record_again(&index)?;
         }
         Ok(Some(found))

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
+use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::error::Error;
-use crate::segment::FileKind;
-use crate::store::BackupProof;
+use crate::segment::{FileKind, SegmentId};
 use crate::store::testing::{Volume, damage, noise, soon, text};
+use crate::store::{BackupProof, Mended};
 use crate::tier::{Fault, Faulty, Memory, Op, Tier};
 
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ enum Step {
     FailNext { op: usize, fault: usize },
     DeleteCatalog,
     DamageHot { pick: usize },
+    Rot { pick: usize, at: u32, in_cold: bool },
+    Scrub,
     Drain,
 }
 
@@ -52,13 +55,19 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4_usize, 0..5_usize).prop_map(|(op, fault)| Step::FailNext { op, fault }),
         1 => Just(Step::DeleteCatalog),
         1 => pick().prop_map(|pick| Step::DamageHot { pick }),
+        2 => (pick(), any::<u32>(), any::<bool>())
+            .prop_map(|(pick, at, in_cold)| Step::Rot { pick, at, in_cold }),
+        1 => Just(Step::Scrub),
         1 => Just(Step::Drain),
     ]
 }
 
 struct Model {
     volume: Volume,
+    memory: Arc<Memory>,
     faulty: Arc<Faulty>,
+    /// Copies that have as much damage as parity bears for sure, until a scrub has been there.
+    rotten: BTreeSet<(SegmentId, bool)>,
     blocks: BTreeMap<BlockId, (BlockRef, Vec<u8>)>,
     /// Covered by a sync, not freed.
     acknowledged: BTreeSet<BlockId>,
@@ -71,11 +80,14 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let faulty = Arc::new(Faulty::new(Arc::new(Memory::new())));
+        let memory = Arc::new(Memory::new());
+        let faulty = Arc::new(Faulty::new(Arc::clone(&memory) as Arc<dyn Tier>));
         let volume = Volume::with_cold(Arc::clone(&faulty) as Arc<dyn Tier>);
         Self {
             volume,
+            memory,
             faulty,
+            rotten: BTreeSet::new(),
             blocks: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             doubtful: BTreeSet::new(),
@@ -137,6 +149,8 @@ impl Model {
                 self.volume.open();
             }
             Step::DamageHot { pick } => self.damage_hot(pick),
+            Step::Rot { pick, at, in_cold } => self.rot(pick, at, in_cold),
+            Step::Scrub => self.scrub(),
             Step::Drain => {
                 self.sync();
                 let left = self.volume.store().drain_uploads(soon()).unwrap();
@@ -227,13 +241,70 @@ impl Model {
         }
         let (id, path) = &files[pick % files.len()];
         let inner = &self.volume.store().inner;
-        let safe = inner.table.record(*id).is_some_and(|record| {
-            // Compaction may be about to delete that copy, for good reason.
-            record.dead_bytes == 0 && inner.is_safe_in_cold(&record).is_ok()
-        });
+        let is_rotten = self.rotten.contains(&(*id, true)) || self.rotten.contains(&(*id, false));
+        let safe = !is_rotten
+            && inner.table.record(*id).is_some_and(|record| {
+                // Compaction may be about to delete that copy, for good reason.
+                record.dead_bytes == 0 && inner.is_safe_in_cold(&record).is_ok()
+            });
         if safe && path.exists() {
             let len = path.metadata().unwrap().len();
             damage(path, 520, ((len - 600) as usize).min(1 + pick * 50));
+        }
+    }
+
+    /// Damages a run of 1 % of one copy of a segment, be it the only one.
+    fn rot(&mut self, pick: usize, at: u32, in_cold: bool) {
+        let inner = &self.volume.store().inner;
+        let ids = inner.table.ids(|segment| match in_cold {
+            true => segment.record.cold == ColdCopy::Verified,
+            false => segment.record.hot && segment.record.holes.is_empty(),
+        });
+        if ids.is_empty() {
+            return;
+        }
+        let id = ids[pick % ids.len()];
+        let (path, key) = (inner.hot.path(id, FileKind::Sealed), id.object_key());
+        if !self.rotten.insert((id, in_cold)) {
+            return;
+        }
+        // What has to read it, to move it, may fail until it is repaired.
+        self.is_calm = false;
+        let change = |bytes: &mut [u8]| {
+            let run = bytes.len() / 100;
+            let start = at as usize % (bytes.len() - run);
+            bytes[start..start + run].iter_mut().for_each(|byte| *byte ^= 0x3c);
+        };
+        if in_cold {
+            let Some(object) = self.memory.peek(&key) else { return };
+            let mut bytes = object.to_vec();
+            change(&mut bytes);
+            self.memory.overwrite(&key, bytes);
+        } else {
+            let Ok(len) = path.metadata().map(|meta| meta.len()) else { return };
+            let run = len / 100;
+            damage(&path, u64::from(at) % (len - run), run as usize);
+        }
+    }
+
+    /// What it met is repaired afterwards, or it says why not.
+    fn scrub(&mut self) {
+        self.calm_down();
+        let store = self.volume.store();
+        let listing = store.cold_listing().unwrap();
+        for id in store.segments_after(None) {
+            let Some(found) = store.scrub_segment(id, listing.as_ref(), true).unwrap() else {
+                continue;
+            };
+            for damage in &found.damage {
+                assert_eq!(damage.mended, Mended::Whole, "{damage:?}");
+            }
+            self.rotten.remove(&(id, false));
+            // The object is replaced by an upload, which may not have come to it yet.
+            let is_verified = |record: SegmentRecord| record.cold == ColdCopy::Verified;
+            if store.inner.table.record(id).is_some_and(is_verified) {
+                self.rotten.remove(&(id, true));
+            }
         }
     }
 

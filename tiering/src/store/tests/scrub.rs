@@ -144,3 +144,33 @@ fn a_segment_that_is_being_moved_is_left_for_the_next_time() {
         world.volume.store().scrub_segment(SegmentId::from_raw(99), None, false).unwrap().is_none()
     );
 }
+
+#[test]
+fn single_bits_anywhere_are_repaired_in_either_copy() {
+    let world = World::new();
+    let path = world.volume.files(FileKind::Sealed).remove(0).1;
+    let key = world.id.object_key();
+    let mut state = 1_u64;
+    for flip in 0..500 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (at, bit) = ((state >> 20) as usize % world.bytes.len(), 1 << (state >> 17 & 7));
+        let mut flipped = world.bytes.clone();
+        flipped[at] ^= bit;
+        let in_cold = flip % 10 == 0;
+        if in_cold {
+            world.memory.overwrite(&key, flipped);
+        } else {
+            std::fs::write(&path, flipped).unwrap();
+        }
+        for (block, plain) in &world.blocks {
+            assert!(world.volume.read(block).unwrap() == plain, "flip {flip} at {at}");
+        }
+        // Whether a reader's thread or this comes first.
+        eventually("it was looked at", || {
+            let store = world.volume.store();
+            store.scrub_segment(world.id, None, in_cold).unwrap().is_some()
+        });
+        assert!(std::fs::read(&path).unwrap() == world.bytes, "flip {flip} at {at}");
+        world.expect_object();
+    }
+}
