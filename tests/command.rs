@@ -6,6 +6,8 @@
 
 #[path = "command/bad_days.rs"]
 mod bad_days;
+#[path = "command/digests.rs"]
+mod digests;
 #[path = "command/init.rs"]
 mod init;
 #[path = "command/mount.rs"]

@@ -7,7 +7,8 @@
 //! commits the new size with a truncation record; [`Namespace::open`] finishes it, so that bytes
 //! behind an old end never come back. Taking, destroying and cloning snapshots and promoting are
 //! one batch each; what is left of a destroyed one is a sweep record that
-//! [`Namespace::sweep_some`] works off. A rollback is a record first, which `open` finishes.
+//! [`Namespace::sweep_some`] works off. A rollback is a record first, which `open` finishes. A change
+//! of content takes the file's digest away and notes in the same batch that it needs one.
 //!
 //! *Ids.* Inode, block and segment numbers are leased durably and never used twice; an unclean
 //! open begins a new epoch.
@@ -30,6 +31,7 @@ mod check;
 mod create;
 mod datasets;
 mod diff;
+mod digests;
 mod directory;
 mod extents;
 mod gate;
@@ -78,6 +80,7 @@ pub use check::{CheckOptions, Finding, FindingKind, Report};
 pub use create::NewFile;
 pub use datasets::DatasetInfo;
 pub use diff::{ChangeKind, Difference};
+pub use digests::{ContentSource, Undigested};
 pub use extents::SlotPage;
 pub use ids::Ids;
 pub use key::{Backref, Dataset, Node};
@@ -114,10 +117,13 @@ pub(crate) use record::Version;
 use record::{Leases, Usage, VolumeRecord};
 use tree::Tree;
 
+/// Features that a volume has as soon as it may be changed.
+const ANNOUNCED: u64 = VolumeRecord::LINKS | VolumeRecord::DIGESTS;
+
 /// Settings of an open namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct NamespaceOptions {
-    /// Inodes kept decoded in memory, about 250 bytes each.
+    /// Inodes kept decoded in memory, about 280 bytes each.
     pub cached_inodes: usize,
     /// Refuse every change.
     pub read_only: bool,
@@ -156,6 +162,7 @@ pub struct Namespace {
     known_used: Mutex<HashMap<Node, usage::KnownUsed>>,
     /// Held while a directory moves to another parent, so that the tree stays a tree.
     moving: Mutex<()>,
+    digests: digests::Digests,
 }
 
 impl Namespace {
@@ -171,7 +178,7 @@ impl Namespace {
             return Err(FsError::Exists);
         }
         let (dataset, node) = (Dataset::ROOT, Node::FIRST);
-        let features = VolumeRecord::USAGE | VolumeRecord::LINKS;
+        let features = VolumeRecord::USAGE | ANNOUNCED;
         let volume = VolumeRecord { name_seed, dataset, node, has_tree: true, features };
         let leases =
             Leases { clean: true, epoch: 1, blocks: 0, segments: 0, inodes: Ino::ROOT.0 + 1 };
@@ -224,11 +231,12 @@ impl Namespace {
             sweeping: Mutex::new(None),
             known_used: Mutex::default(),
             moving: Mutex::new(()),
+            digests: digests::Digests::default(),
             gate,
         };
         namespace.open_ledger(&volume, !options.read_only)?;
         if !options.read_only {
-            namespace.announce_links()?;
+            namespace.announce(ANNOUNCED)?;
             namespace.undo_interrupted()?;
             namespace.finish_rollbacks()?;
             namespace.finish_truncations()?;
@@ -237,6 +245,21 @@ impl Namespace {
             return Err(FsError::io("open the namespace", reason));
         }
         Ok(namespace)
+    }
+
+    /// Says that there may be records with these features, before there are any.
+    fn announce(&self, features: u64) -> FsResult<()> {
+        let volume = self.tree.read().volume.clone();
+        if volume.features & features == features {
+            return Ok(());
+        }
+        let features = volume.features | features;
+        let volume = VolumeRecord { has_tree: true, features, ..volume };
+        let mut batch = Batch::new();
+        batch.put(Space::Meta, key::VOLUME, volume.encode());
+        self.gate.commit(batch, Durability::Durable)?;
+        self.tree.write().volume = volume;
+        Ok(())
     }
 
     /// Makes everything durable, notes that the next open needs no new epoch, and lets the store

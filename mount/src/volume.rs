@@ -13,6 +13,7 @@ mod access;
 mod calls;
 mod data;
 mod datasets;
+mod digester;
 mod extents;
 mod freeze;
 mod handles;
@@ -54,6 +55,7 @@ pub use observer::{Admission, Observer, Told, Touch};
 pub use snapshots::Taken;
 pub use storage::{Placement, Space, Storage};
 
+use digester::{Digester, Reader};
 use extents::NamespaceExtents;
 use handles::Handles;
 use purge::Purger;
@@ -94,6 +96,7 @@ pub struct Volume {
     /// Free bytes, and when they were asked for.
     known_free: Mutex<Option<(Instant, u64)>>,
     sweeper: Sweeper,
+    digester: Digester,
     receiving: stream::Busy,
     quota_gate: QuotaGate,
     observer: Option<Arc<dyn Observer>>,
@@ -120,6 +123,14 @@ impl Volume {
         let purger = Purger::start(Arc::clone(&names), Arc::clone(&files)).map_err(start_error)?;
         let sweeper =
             Sweeper::start(Arc::clone(&names), Arc::clone(&files)).map_err(start_error)?;
+        let reader = Reader {
+            names: Arc::clone(&names),
+            files: Arc::clone(&files),
+            table: Arc::clone(&table),
+            storage: Arc::clone(&storage),
+            clock: Arc::clone(&clock),
+        };
+        let digester = Digester::start(reader, settings.flush_interval).map_err(start_error)?;
         let sweep = Arc::clone(&table);
         let flusher =
             Flusher::start(Arc::clone(&files), move || sweep.evict_clean()).map_err(start_error)?;
@@ -135,6 +146,7 @@ impl Volume {
             small_sync: Mutex::default(),
             known_free: Mutex::default(),
             sweeper,
+            digester,
             receiving: stream::Busy::default(),
             quota_gate: QuotaGate::default(),
             observer,
@@ -207,6 +219,7 @@ impl Volume {
     /// useful; the namespace and the block store are the caller's to close, in this order.
     pub fn close(&self) -> FsResult<()> {
         self.sweeper.stop();
+        self.digester.stop();
         drop(self.flusher.lock().take());
         if self.files.health.check().is_ok() {
             self.files.settle_all();

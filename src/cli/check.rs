@@ -2,6 +2,8 @@
 //! nobody has open: the block store looks at segments in every tier, the namespace at its records,
 //! and here both are brought together, so that damage gets the names of files.
 
+mod digests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,15 +42,17 @@ const MAX_DAMAGE: usize = 10_000;
 /// Check a volume that is not mounted, and name what is damaged
 ///
 /// Looks at every segment's structure, index and checksums, at every record of the namespace, and
-/// whether every block that a file needs is there. Exit status 3 says that something is damaged.
+/// whether every block that a file needs is there; with --data, also whether the content of every
+/// file that has a user.firn.blake3, now or in a snapshot, is what that says. Exit status 3 says that
+/// something is damaged.
 /// With --json, one object with the fields volume, clean, segments, blocks, read_bytes, inodes,
-/// entries, block_references, catalog_rebuilt, repaired and damage; each damage has part, place,
-/// what, paths and repairable.
+/// entries, block_references, digests, catalog_rebuilt, repaired and damage; each damage has part,
+/// place, what, paths and repairable.
 #[derive(Debug, Args)]
 pub(super) struct CheckVerb {
     /// The volume directory
     volume: PathBuf,
-    /// Read every byte of every tier
+    /// Read every byte of every tier, and compare files with their digests
     #[arg(long)]
     data: bool,
     /// Make the catalog again from the segments first
@@ -179,7 +183,8 @@ impl Checker<'_> {
         self.namespace_records()?;
         let found = self.segments(data)?;
         self.doing("looking for every block", 0, 0);
-        self.references(&found)
+        self.references(&found)?;
+        if data { self.digests(clock) } else { Ok(()) }
     }
 
     fn doing(&mut self, what: &str, done_bytes: u64, total_bytes: u64) {

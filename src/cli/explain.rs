@@ -14,7 +14,8 @@ use crate::report::explain::{Explanation, FileFacts, Run};
 
 /// Show a file's blocks: codec and why, stored size, checksum, where each lies
 ///
-/// With --json, one object with the fields path, ino, kind, size_bytes, state, resident_pct and
+/// Once the BLAKE3 of the whole file was computed, it says that as well: what b3sum prints. With
+/// --json, one object with the fields path, ino, kind, size_bytes, state, resident_pct, blake3 and
 /// runs. A run has offset_bytes, len_bytes, kind (block, inline or unwritten) and for blocks the
 /// block: id, digest, offset_bytes, plain_bytes, residence, and stored with stored_bytes, codec,
 /// filter, level, why, segment and segment_offset_bytes. Holes are what no run covers.

@@ -139,6 +139,7 @@ pub(super) fn facts(volume: &Volume, ino: Ino) -> anyhow::Result<FileFacts> {
         size_bytes: attr.size,
         state,
         resident_pct,
+        blake3: virtual_xattr(volume, ino, "user.firn.blake3"),
     })
 }
 

@@ -25,6 +25,8 @@ pub struct Report {
     pub entries: u64,
     /// References from files to blocks that were followed.
     pub block_references: u64,
+    /// Files, now or in snapshots, whose content was compared with their digest.
+    pub digests: u64,
     /// The catalog was made again.
     pub catalog_rebuilt: bool,
     /// What was damaged and is whole again.
@@ -87,6 +89,9 @@ impl Report {
             self.inodes,
             self.block_references
         );
+        if self.digests > 0 {
+            let _ = write!(text, ", {} digests of files", self.digests);
+        }
         if self.catalog_rebuilt {
             text.push_str(", catalog rebuilt");
         }

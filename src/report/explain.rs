@@ -23,6 +23,9 @@ pub struct FileFacts {
     pub state: Option<String>,
     /// Share of the content that is in the hot tier.
     pub resident_pct: Option<u8>,
+    /// BLAKE3 of the whole content, 64 hexadecimal digits; absent until it was computed.
+    #[serde(default)]
+    pub blake3: Option<String>,
 }
 
 /// A run of bytes of the file.
@@ -145,6 +148,9 @@ impl Explanation {
             ));
         }
         text.push('\n');
+        if let Some(digest) = &file.blake3 {
+            text.push_str(&format!("blake3 {digest}\n"));
+        }
         text
     }
 

@@ -14,7 +14,7 @@ fn append_to_config(scene: &Scene, line: &str) {
     fs::write(path, format!("{text}{line}\n")).unwrap();
 }
 
-fn replace_in_config(scene: &Scene, old: &str, new: &str) {
+pub fn replace_in_config(scene: &Scene, old: &str, new: &str) {
     let path = scene.volume.join("firn.toml");
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains(old), "{text}");

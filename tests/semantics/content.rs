@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
@@ -209,6 +211,60 @@ fn direct_input_and_output() {
         printf cached | dd of=c bs=1 seek=65536 conv=notrunc status=none
         test "$(dd if=c bs=4096 skip=16 count=1 iflag=direct status=none | head -c 6)" = cached"#;
     shell(script, &[&volume.mountpoint]);
+}
+
+/// What is shown of a file's digest.
+fn digest(path: &Path) -> Option<String> {
+    let mut value = [0; 100];
+    match rustix::fs::getxattr(path, "user.firn.blake3", &mut value[..]) {
+        Ok(len) => Some(String::from_utf8(value[..len].to_vec()).unwrap()),
+        Err(Errno::NODATA) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The digest, once there is one.
+fn digest_later(path: &Path) -> String {
+    let mut looks = (0..450).map(|_| {
+        std::thread::sleep(Duration::from_millis(200));
+        digest(path)
+    });
+    looks.find_map(|found| found).unwrap_or_else(|| panic!("no digest of {}", path.display()))
+}
+
+/// "Digests"
+#[test]
+fn digests() {
+    let volume = Volume::mounted();
+    let path = volume.path("file");
+    let content: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(7).to_le_bytes()).collect();
+    fs::write(&path, &content).unwrap();
+    assert_eq!(digest(&path), None, "it changed a moment ago");
+    let of = |content: &[u8]| blake3::hash(content).to_hex().to_string();
+    let before = fs::metadata(&path).unwrap();
+    assert_eq!(digest_later(&path), of(&content));
+    let after = fs::metadata(&path).unwrap();
+    let times = |of: &fs::Metadata| (of.mtime_nsec(), of.ctime(), of.ctime_nsec(), of.atime_nsec());
+    assert_eq!(times(&before), times(&after));
+    let mut names = [0; 1000];
+    assert_eq!(rustix::fs::listxattr(&path, &mut names[..]), Ok(0), "copies do not take it along");
+    let root = volume.mountpoint.to_str().unwrap();
+    volume.run(&["snapshot", "create", &format!("{root}@s")]);
+    {
+        // In the kernel's cache only.
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(b"new", 0).unwrap();
+        assert_eq!(digest(&path), None, "somebody has it open for writing");
+    }
+    let now = digest(&path);
+    assert!(now.is_none(), "{now:?}");
+    let changed = [b"new", &content[3..]].concat();
+    assert_eq!(digest_later(&path), of(&changed));
+    assert_eq!(digest(&volume.path(".firn/snapshot/s/file")), Some(of(&content)));
+    fs::write(volume.path("empty"), b"").unwrap();
+    assert_eq!(digest_later(&volume.path("empty")), of(b""));
+    assert_eq!(digest(&volume.mountpoint), None);
 }
 
 /// "Locks"

@@ -34,7 +34,7 @@ const LOOKS: usize = 8;
 /// Rest after a failed round, however loudly the bell rings.
 const REST: Duration = Duration::from_secs(1);
 
-/// Wakes the flusher.
+/// Wakes the flusher, or another thread that works in rounds.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     state: Mutex<BellState>,
@@ -57,13 +57,14 @@ impl Bell {
         }
     }
 
-    fn stop(&self) {
+    /// Ends every wait, now and later.
+    pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.rung.notify_all();
     }
 
     /// Waits for the bell or the end of the interval; `false` when it is time to stop.
-    fn wait(&self, interval: Duration) -> bool {
+    pub(crate) fn wait(&self, interval: Duration) -> bool {
         let mut state = self.state.lock();
         if !state.rung && !state.stopped {
             self.rung.wait_for(&mut state, interval);
@@ -73,7 +74,7 @@ impl Bell {
     }
 
     /// Waits without minding the bell; `false` when it is time to stop.
-    fn rest(&self, time: Duration) -> bool {
+    pub(crate) fn rest(&self, time: Duration) -> bool {
         let mut state = self.state.lock();
         // A ring wakes once at most, since nobody takes it back meanwhile.
         while !state.stopped && !self.rung.wait_for(&mut state, time).timed_out() {}

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use firn_tiering::encode::EncodeMemory;
@@ -229,6 +229,9 @@ pub(crate) struct FileNode {
     pub(crate) commit: Mutex<()>,
     /// What encoding learnt along this file.
     pub(crate) encode_memory: Arc<Mutex<EncodeMemory>>,
+    /// Handles that may write: while there are any, the kernel may hold content that nobody here has
+    /// seen.
+    pub(crate) writers: AtomicUsize,
     /// On the flusher's list.
     pub(crate) listed: AtomicBool,
     cache: Mutex<SlotCache>,
@@ -256,6 +259,7 @@ impl FileNode {
             }),
             commit: Mutex::new(()),
             encode_memory: Arc::default(),
+            writers: AtomicUsize::new(0),
             listed: AtomicBool::new(false),
             cache: Mutex::default(),
         })
@@ -291,6 +295,11 @@ impl FileNode {
     /// Forgets remembered extents. Called with the state locked for writing.
     pub(crate) fn forget_slots(&self) {
         self.cache.lock().slots.clear();
+    }
+
+    /// Whether its content may be another one than the committed one, or become so any moment.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0 || self.state.read().is_dirty()
     }
 
     /// Whether the flusher must be told about the file.

@@ -6,10 +6,11 @@
 //! not done.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use firn_tiering::Wait;
+use firn_tiering::{BlockRef, Wait};
 use parking_lot::Mutex;
 
 use super::commit::MANY_PIECES;
@@ -124,11 +125,20 @@ impl Files {
         Ok(lifted)
     }
 
+    /// Bytes of a block, if they can be had without waiting for the cold tier.
+    pub(crate) fn bytes_at_hand(
+        &self,
+        block: &BlockRef,
+        range: Range<u32>,
+    ) -> Option<bytes::Bytes> {
+        self.blocks.read(block, range, Wait::No).ok()
+    }
+
     fn piece_bytes(&self, piece: &Piece) -> Option<bytes::Bytes> {
         match &piece.content {
             Content::Inline(bytes) => Some(bytes.clone()),
             Content::Block { block, offset } => {
-                self.blocks.read(block, *offset..*offset + piece.len, Wait::No).ok()
+                self.bytes_at_hand(block, *offset..*offset + piece.len)
             }
             Content::Unwritten => None,
         }

@@ -57,6 +57,7 @@ impl Inode {
             mtime: now,
             ctime: now,
             crtime: now,
+            digest: None,
         }
     }
 }

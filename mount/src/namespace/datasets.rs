@@ -330,7 +330,7 @@ impl Namespace {
         };
         let mut ranges = Vec::new();
         if !is_read {
-            for start in [key::ORPHANS, key::TRUNCATIONS] {
+            for start in [key::ORPHANS, key::TRUNCATIONS, key::DIGESTS] {
                 ranges.push((Space::Meta, key::meta_number(start, line.0).to_vec()));
             }
             let born = nodes.iter().map(|node| (Space::Born, node.0.to_be_bytes().to_vec()));

@@ -309,6 +309,9 @@ pub const LEASES: &[u8] = b"i";
 /// Start of the keys of inodes without a name that are still open or not yet cleared away.
 pub const ORPHANS: u8 = b'o';
 
+/// Start of the keys of files whose digest is still to be computed.
+pub const DIGESTS: u8 = b'h';
+
 /// Start of the keys of truncations that have not removed all extents yet.
 pub const TRUNCATIONS: u8 = b't';
 
@@ -342,7 +345,7 @@ pub const SWEEPS: u8 = b'w';
 /// Start of the keys that other layers keep here, by name.
 pub const NOTES: u8 = b'x';
 
-/// Meta key that names an inode: an orphan or an unfinished truncation.
+/// Meta key that names an inode: an orphan, an unfinished truncation, or a file without a digest.
 pub fn meta_inode(start: u8, line: Line, ino: Ino) -> [u8; 13] {
     let mut key = [0; 13];
     key[0] = start;

@@ -20,8 +20,7 @@ use std::ops::{Bound, RangeBounds};
 
 use super::create::add_link;
 use super::key::{self, HeadKey, Kind, LinkAt};
-use super::record::{Inode, InodeFlags, VolumeRecord};
-use super::store::{Batch, Durability, Space};
+use super::record::{Inode, InodeFlags};
 use super::tree::View;
 use super::view::behind;
 use super::{Namespace, Txn};
@@ -127,21 +126,6 @@ pub(super) fn remember(inode: &mut Inode, dir: Ino, cookie: u64) {
 }
 
 impl Namespace {
-    /// Says that there may be link records, before there are any.
-    pub(super) fn announce_links(&self) -> FsResult<()> {
-        let volume = self.tree.read().volume.clone();
-        if volume.features & VolumeRecord::LINKS != 0 {
-            return Ok(());
-        }
-        let features = volume.features | VolumeRecord::LINKS;
-        let volume = VolumeRecord { has_tree: true, features, ..volume };
-        let mut batch = Batch::new();
-        batch.put(Space::Meta, key::VOLUME, volume.encode());
-        self.gate.commit(batch, Durability::Durable)?;
-        self.tree.write().volume = volume;
-        Ok(())
-    }
-
     /// Another name of a file with link records: the next one behind `at`, or else the first. Names
     /// are often removed in the order of their records; what is left of those that went lies before.
     fn next_link(

@@ -136,6 +136,7 @@ impl Namespace {
         txn.remove_inode(inode)?;
         txn.remove_orphan(ino)?;
         txn.remove_truncation(ino)?;
+        txn.remove_digest_note(ino)?;
         if txn.len() >= CHANGES_PER_BATCH {
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
             txn = self.begin();

@@ -19,7 +19,7 @@ use super::Namespace;
 use super::key::{self, Dataset, HeadKey, Kind, Node};
 use super::ledger::Entries;
 use super::prune::drop_references;
-use super::record::{LineRecord, Origin, Piece, RollbackRecord, Version};
+use super::record::{Inode, LineRecord, Origin, Piece, RollbackRecord, Version};
 use super::store::{Batch, Durability, Space};
 use super::tree::{Change, TreeError, TreeResult, View};
 use super::view::behind;
@@ -231,7 +231,7 @@ impl Restorer<'_> {
             (kind, _) => kind,
         };
         if kind == Kind::Inode {
-            self.restore_orphan(object, inode)?;
+            self.restore_notes(object, inode)?;
         }
         let mut from = key::head(self.line, object, kind).to_vec();
         let end = key::head_end(self.line, object, last);
@@ -250,20 +250,25 @@ impl Restorer<'_> {
         }
     }
 
-    /// An inode is an orphan of the line if it was one then; what was being cut short is gone.
-    fn restore_orphan(&mut self, object: Ino, inode: Option<(Version, Bytes)>) -> FsResult<()> {
+    /// An inode is an orphan of the line, or waits for a digest, if it was and did so then; what was
+    /// being cut short is gone.
+    fn restore_notes(&mut self, object: Ino, inode: Option<(Version, Bytes)>) -> FsResult<()> {
         self.batch.delete(Space::Meta, &key::meta_inode(key::TRUNCATIONS, self.line, object));
-        let key = key::meta_inode(key::ORPHANS, self.line, object);
-        let orphan = match inode {
+        let inode = match inode {
             Some((version, value)) if self.view.line == self.line => {
                 let (_, record) = Version::split(&value)?;
-                self.view.inode(self.view.lift(object), version, record)?.nlink == 0
+                Some(self.view.inode(self.view.lift(object), version, record)?)
             }
-            _ => false,
+            _ => None,
         };
-        match orphan {
-            true => self.batch.put(Space::Meta, &key, Bytes::new()),
-            false => self.batch.delete(Space::Meta, &key),
+        let is_orphan = inode.as_ref().is_some_and(|inode| inode.nlink == 0);
+        let awaits_digest = inode.as_ref().is_some_and(Inode::awaits_digest);
+        for (start, noted) in [(key::ORPHANS, is_orphan), (key::DIGESTS, awaits_digest)] {
+            let key = key::meta_inode(start, self.line, object);
+            match noted {
+                true => self.batch.put(Space::Meta, &key, Bytes::new()),
+                false => self.batch.delete(Space::Meta, &key),
+            }
         }
         Ok(())
     }

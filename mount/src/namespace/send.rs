@@ -240,6 +240,7 @@ fn bare(inode: &Inode) -> Inode {
         xattr_names: 0,
         parent: Ino(0),
         cookie: 0,
+        digest: None,
         ..inode.clone()
     }
 }

@@ -94,9 +94,13 @@ impl<'a> Txn<'a> {
         let key = key::head(view.line, inode.ino, Kind::Inode);
         // A directory holds no bytes, and one without a name gets none again.
         if !inode.is_dir() || inode.nlink == 0 {
-            let before = self.counted(inode.ino)?;
-            self.entries.refer(view.line, before, Referenced::of(&inode));
+            let before = self.before(inode.ino)?;
+            if before.as_ref().is_none_or(|before| before.size != inode.size) {
+                inode.digest = None;
+            }
+            self.entries.refer(view.line, counted(before.as_deref()), Referenced::of(&inode));
         }
+        self.await_digest(&inode)?;
         inode.version = self.supersede(&view, &key, inode.ino, Kind::Inode, inode.version)?;
         self.batch.put(Space::Head, &key, inode.encode());
         Ok(self.stage(inode))
@@ -108,6 +112,7 @@ impl<'a> Txn<'a> {
         let key = key::head(view.line, inode.ino, Kind::Inode);
         self.batch.put(Space::Head, &key, inode.encode());
         self.put_born(&view, inode.ino, Kind::Inode);
+        self.await_digest(&inode)?;
         self.entries.refer(view.line, Referenced::default(), Referenced::of(&inode));
         Ok(self.stage(inode))
     }
@@ -120,20 +125,18 @@ impl<'a> Txn<'a> {
         if born_here(&view, inode) {
             self.batch.delete(Space::Born, &key::born(view.node, inode.ino, Kind::Inode));
         }
-        let before = self.counted(inode.ino)?;
-        self.entries.refer(view.line, before, Referenced::default());
+        let before = self.before(inode.ino)?;
+        self.entries.refer(view.line, counted(before.as_deref()), Referenced::default());
         self.inodes.push((inode.ino, None));
         Ok(())
     }
 
-    /// What an inode counts for so far.
-    fn counted(&self, ino: Ino) -> FsResult<Referenced> {
-        let staged = self.inodes.iter().rev().find(|(of, _)| *of == ino);
-        let before = match staged {
-            Some((_, inode)) => inode.clone(),
-            None => self.namespace.find_inode(ino)?,
-        };
-        Ok(before.map_or_else(Referenced::default, |inode| Referenced::of(&inode)))
+    /// An inode as it is so far.
+    fn before(&self, ino: Ino) -> FsResult<Option<Arc<Inode>>> {
+        match self.inodes.iter().rev().find(|(of, _)| *of == ino) {
+            Some((_, inode)) => Ok(inode.clone()),
+            None => self.namespace.find_inode(ino),
+        }
     }
 
     fn stage(&mut self, inode: Inode) -> Arc<Inode> {
@@ -143,8 +146,8 @@ impl<'a> Txn<'a> {
     }
 
     /// Replaces all pieces of the slot `slot` (the file's bytes from `slot * SLOT_LEN`) and
-    /// accounts for them in `inode.allocated`; the caller stores the inode in the same change.
-    /// At most once for each slot in one change.
+    /// accounts for them in `inode.allocated`; the caller stores the inode in the same change, without
+    /// the digest, which is no longer that of the content. At most once for each slot in one change.
     pub fn put_slot(&mut self, inode: &mut Inode, slot: u64, pieces: &[Piece]) -> FsResult<()> {
         // An inode without allocated bytes has no extents at all.
         let old = match inode.allocated {
@@ -164,6 +167,7 @@ impl<'a> Txn<'a> {
         if !self.slots.insert((inode.ino, slot)) {
             return Err(FsError::Invalid("one slot changed twice at once"));
         }
+        inode.digest = None;
         let view = self.view(inode.ino)?;
         let key = key::head_numbered(view.line, inode.ino, Kind::Extent, slot);
         let node = view.node;
@@ -336,6 +340,20 @@ impl<'a> Txn<'a> {
         self.remove_note(key::TRUNCATIONS, ino)
     }
 
+    /// A file with content and without a digest gets one later; see [`super::digests`].
+    fn await_digest(&mut self, inode: &Inode) -> FsResult<()> {
+        self.namespace.digests.put(inode);
+        match inode.awaits_digest() {
+            true => self.note(key::DIGESTS, inode.ino),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing of the file waits for a digest.
+    pub(super) fn remove_digest_note(&mut self, ino: Ino) -> FsResult<()> {
+        self.remove_note(key::DIGESTS, ino)
+    }
+
     fn note(&mut self, start: u8, ino: Ino) -> FsResult<()> {
         let key = key::meta_inode(start, self.view(ino)?.line, ino);
         self.batch.put(Space::Meta, &key, Bytes::new());
@@ -433,6 +451,11 @@ impl<'a> Txn<'a> {
         }
         Ok(())
     }
+}
+
+/// What an inode counts for.
+fn counted(inode: Option<&Inode>) -> Referenced {
+    inode.map_or_else(Referenced::default, Referenced::of)
 }
 
 /// Whether the inode itself was created under the current node, which then stands for all of its

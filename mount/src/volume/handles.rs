@@ -33,6 +33,14 @@ pub(super) struct OpenFile {
     end: AtomicU64,
 }
 
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.mode.write {
+            self.node.writers.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 impl OpenFile {
     /// A use of these bytes, for who observes; `None` where nobody wants to know.
     pub(super) fn touch(&self, offset: u64, len: u64) -> Option<Touch> {
@@ -96,6 +104,9 @@ impl Handles {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         let end = AtomicU64::new(0);
         let stream = ReadStream::default();
+        if mode.write {
+            node.writers.fetch_add(1, Ordering::AcqRel);
+        }
         let open = OpenFile { node, mode, caller, observed, stream, told, end };
         self.shard(handle).lock().insert(handle, Arc::new(open));
         Handle(handle)

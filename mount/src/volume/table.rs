@@ -121,6 +121,11 @@ impl Table {
         self.shard(ino).lock().get(&ino).and_then(|entry| entry.file.clone())
     }
 
+    /// Whether the content of a file may be another one than the committed one.
+    pub(super) fn is_changing(&self, ino: Ino) -> bool {
+        self.loaded(ino).is_some_and(|file| file.is_changing())
+    }
+
     /// The inode lost its last name.
     pub(super) fn orphaned(&self, ino: Ino) -> Last {
         let mut shard = self.shard(ino).lock();

@@ -3,6 +3,7 @@
 
 mod ahead;
 mod data;
+mod digests;
 mod durability;
 mod fake;
 mod faults;

@@ -2,10 +2,13 @@
 //! read-only, computed when asked for, and appear in no listing. `user.firn.pin` is stored as any
 //! other, so that it goes where the file goes; see [`Pin`].
 
+use blake3::Hash;
+
 use super::Volume;
 use super::observer::Told;
-use super::storage::Placement;
+use super::storage::{Placement, Storage};
 use crate::error::{FsError, FsResult};
+use crate::namespace::Namespace;
 use crate::types::{FileKind, Ino, Pin};
 
 const PREFIX: &[u8] = b"user.firn.";
@@ -71,6 +74,10 @@ impl Volume {
                 if self.is_dirty(ino) { "dirty" } else { self.residence(ino)?.state() }.to_owned()
             }
             b"resident_pct" => self.residence(ino)?.resident_pct().to_string(),
+            b"blake3" => {
+                let digest = self.content_digest(ino)?.ok_or(FsError::NoAttribute)?;
+                digest.to_hex().to_string()
+            }
             b"heat" => self.told(ino, Told::Heat)?,
             b"p_reuse" => self.told(ino, Told::Reuse)?,
             b"policy" => self.told(ino, Told::Policy)?,
@@ -102,23 +109,66 @@ impl Volume {
         }
     }
 
-    fn residence(&self, ino: Ino) -> FsResult<Residence> {
-        let mut residence = Residence::default();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let page = self.names.slots(ino, from, u64::MAX, PAGE)?;
-            next = page.next;
-            let pieces = || page.slots.iter().flat_map(|(_, record)| &record.pieces);
-            let blocks: Vec<_> =
-                pieces().filter_map(|piece| piece.block().map(|block| block.id)).collect();
-            let places = self.storage.placements(&blocks)?;
-            let lens = pieces().filter(|piece| piece.block().is_some()).map(|piece| piece.len);
-            for (place, len) in places.into_iter().zip(lens) {
-                residence.add(place, u64::from(len));
-            }
+    /// The BLAKE3 of all that a file holds, once it was computed; `None` while somebody may be
+    /// writing to it, since the kernel tells of that late.
+    pub fn content_digest(&self, ino: Ino) -> FsResult<Option<Hash>> {
+        // First: what is committed from here on has been taken out of the inode before.
+        if self.table.is_changing(ino) {
+            return Ok(None);
         }
+        Ok(self.names.inode(ino)?.content_digest())
+    }
+
+    fn residence(&self, ino: Ino) -> FsResult<Residence> {
+        Residence::of(&self.names, &*self.storage, ino)
+    }
+}
+
+impl Residence {
+    /// Where the committed content of a file lies.
+    fn of(names: &Namespace, storage: &dyn Storage, ino: Ino) -> FsResult<Self> {
+        let mut residence = Self::default();
+        each_place(names, storage, ino, &mut |place, len| {
+            residence.add(place, len);
+            true
+        })?;
         Ok(residence)
     }
+}
+
+/// Passes the place of each piece of a file and its length, in order, until `visit` returns `false`.
+fn each_place(
+    names: &Namespace,
+    storage: &dyn Storage,
+    ino: Ino,
+    visit: &mut dyn FnMut(Placement, u64) -> bool,
+) -> FsResult<()> {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let page = names.slots(ino, from, u64::MAX, PAGE)?;
+        next = page.next;
+        let pieces = || page.slots.iter().flat_map(|(_, record)| &record.pieces);
+        let blocks: Vec<_> =
+            pieces().filter_map(|piece| piece.block().map(|block| block.id)).collect();
+        let places = storage.placements(&blocks)?;
+        let lens = pieces().filter(|piece| piece.block().is_some()).map(|piece| piece.len);
+        for (place, len) in places.into_iter().zip(lens) {
+            if !visit(place, u64::from(len)) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether all of a file can be read without the cold tier.
+pub(super) fn is_resident(names: &Namespace, storage: &dyn Storage, ino: Ino) -> FsResult<bool> {
+    let mut is_resident = true;
+    each_place(names, storage, ino, &mut |place, _| {
+        is_resident = place.hot;
+        is_resident
+    })?;
+    Ok(is_resident)
 }
 
 #[cfg(test)]

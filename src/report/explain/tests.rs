@@ -33,6 +33,7 @@ fn sample() -> Explanation {
         size_bytes: 2000,
         state: Some("dual".to_owned()),
         resident_pct: Some(100),
+        blake3: Some("d1".repeat(32)),
     };
     let runs = vec![
         run(0, RunKind::Block, Some(block("b1", 100))),
@@ -49,6 +50,7 @@ fn blocks_shared_by_runs_are_counted_once() {
     assert!(text.starts_with("/data/x: file, 1.95 KiB, dual, 100 % in hot"), "{text}");
     assert!(text.contains("blocks of 1.95 KiB stored in 400 B (ratio 5.00)"), "{text}");
     assert!(text.contains("2 blocks: because"), "{text}");
+    assert!(text.contains(&format!("\nblake3 {}\n", "d1".repeat(32))), "{text}");
     assert!(text.contains("shuffle4+zstd-3"), "{text}");
     assert!(text.contains("namespace"), "{text}");
 }

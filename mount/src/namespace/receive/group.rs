@@ -149,6 +149,7 @@ impl<'a> Group<'a> {
             xattr_names: inode.xattr_names,
             parent: inode.parent,
             cookie: inode.cookie,
+            digest: inode.digest,
             ..sent.clone()
         };
         Ok(())

@@ -1,5 +1,7 @@
 //! The inode record.
 
+use blake3::Hash;
+
 use super::{Reader, RecordError, Timestamp, Version, put_varint};
 use crate::namespace::key::LinkAt;
 use crate::types::{Attr, FileKind, Ino};
@@ -22,6 +24,9 @@ impl InodeFlags {
     /// It has several names, and a link record for each.
     pub const LINKS: u32 = 1 << 2;
     const KNOWN: u32 = Self::ACCESS_ACL | Self::DEFAULT_ACL | Self::LINKS;
+
+    /// Of the stored flags only: a digest follows. In memory, [`Inode::digest`] says so.
+    const DIGEST: u32 = 1 << 3;
 
     /// Whether `flag` is set.
     pub fn has(self, flag: u32) -> bool {
@@ -76,6 +81,8 @@ pub struct Inode {
     pub ctime: Timestamp,
     /// Creation.
     pub crtime: Timestamp,
+    /// BLAKE3 of a file's whole content, where it was computed since that changed last.
+    pub digest: Option<Hash>,
 }
 
 /// The `S_IFMT` bits of a file type.
@@ -113,11 +120,12 @@ const ATIME_SAME: u8 = 1 << 2;
 impl Inode {
     /// The stored value, version included.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(72);
+        let mut out = Vec::with_capacity(104);
         self.version.put(&mut out);
         out.push(VERSION);
         put_varint(&mut out, u64::from(mode_of_kind(self.kind) | u32::from(self.perm)));
-        put_varint(&mut out, u64::from(self.flags.0));
+        let digest_flag = if self.digest.is_some() { InodeFlags::DIGEST } else { 0 };
+        put_varint(&mut out, u64::from(self.flags.0 | digest_flag));
         for number in [self.nlink, self.uid, self.gid, self.rdev] {
             put_varint(&mut out, u64::from(number));
         }
@@ -128,6 +136,9 @@ impl Inode {
         put_varint(&mut out, self.parent.object());
         out.extend_from_slice(&self.cookie.to_le_bytes());
         self.put_times(&mut out);
+        if let Some(digest) = &self.digest {
+            out.extend_from_slice(digest.as_bytes());
+        }
         out
     }
 
@@ -154,8 +165,10 @@ impl Inode {
         if mode & !(S_IFMT | PERM_MASK) != 0 {
             return Err(reader.error("unknown mode bits"));
         }
-        let flags = reader.varint32()?;
-        if flags & !InodeFlags::KNOWN != 0 {
+        let stored_flags = reader.varint32()?;
+        let has_digest = stored_flags & InodeFlags::DIGEST != 0;
+        let flags = stored_flags & !InodeFlags::DIGEST;
+        if flags & !InodeFlags::KNOWN != 0 || has_digest && kind != FileKind::File {
             return Err(reader.error("unknown flags"));
         }
         let [nlink, uid, gid, rdev] = [(); 4].map(|()| reader.varint32());
@@ -179,8 +192,12 @@ impl Inode {
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             crtime: Timestamp::default(),
+            digest: None,
         };
         inode.read_times(&mut reader)?;
+        if has_digest {
+            inode.digest = Some(Hash::from_bytes(reader.array()?));
+        }
         reader.end()?;
         Ok(inode)
     }
@@ -228,6 +245,19 @@ impl Inode {
     /// Where the name lies that it remembers.
     pub fn home(&self) -> LinkAt {
         LinkAt { dir: self.parent.object(), cookie: self.cookie }
+    }
+
+    /// BLAKE3 of the content as it is stored, if that is known.
+    pub fn content_digest(&self) -> Option<Hash> {
+        match (self.kind, self.size) {
+            (FileKind::File, 0) => Some(blake3::hash(b"")),
+            _ => self.digest,
+        }
+    }
+
+    /// Whether it is a file whose digest is still to be computed.
+    pub fn awaits_digest(&self) -> bool {
+        self.kind == FileKind::File && self.size > 0 && self.nlink > 0 && self.digest.is_none()
     }
 
     /// Whether it is a directory.

@@ -23,7 +23,8 @@ pub struct VolumeRecord {
     /// `node` would change snapshots.
     pub has_tree: bool,
     /// What else whoever opens the namespace must know: [`VolumeRecord::PROPERTIES`],
-    /// [`VolumeRecord::USAGE`], [`VolumeRecord::RECEIVES`] and [`VolumeRecord::LINKS`].
+    /// [`VolumeRecord::USAGE`], [`VolumeRecord::RECEIVES`], [`VolumeRecord::LINKS`] and
+    /// [`VolumeRecord::DIGESTS`].
     pub features: u64,
 }
 
@@ -41,7 +42,11 @@ impl VolumeRecord {
     /// There may be link records: who does not know them would not keep them in step with names.
     pub const LINKS: u64 = 1 << 3;
 
-    const KNOWN: u64 = Self::PROPERTIES | Self::USAGE | Self::RECEIVES | Self::LINKS;
+    /// Inodes may have digests: who does not know them would leave them when content changes.
+    pub const DIGESTS: u64 = 1 << 4;
+
+    const KNOWN: u64 =
+        Self::PROPERTIES | Self::USAGE | Self::RECEIVES | Self::LINKS | Self::DIGESTS;
 
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {

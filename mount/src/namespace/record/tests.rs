@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use blake3::Hash;
 use bytes::Bytes;
 use firn_tiering::encode::Compression;
 use firn_tiering::{BlockDigest, BlockId, BlockRef, Epoch};
@@ -38,6 +39,7 @@ fn sample_inode() -> Inode {
         mtime: time(1_000_000_000, 1),
         ctime: time(1_000_000_000, 1),
         crtime: time(1_000_000_000, 1),
+        digest: None,
     }
 }
 
@@ -72,6 +74,10 @@ fn golden_bytes() {
          0305000000"
             .replace(' ', "")
     );
+    let digested = Inode { digest: Some(Hash::from_bytes([0xd1; 32])), ..sample_inode() };
+    let plain = hex(&sample_inode().encode());
+    let with_flag = [&plain[..10], "09", &plain[12..]].concat();
+    assert_eq!(hex(&digested.encode()), with_flag + &"d1".repeat(32));
     let block = format!("10900303b424{}802007", "ab".repeat(16));
     let pieces = SlotRecord::encode(version, &sample_pieces()).unwrap();
     assert_eq!(hex(&pieces), ["0401", &block, "540d616263", "0016"].concat());
@@ -111,6 +117,9 @@ fn golden_bytes() {
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     volume.features = VolumeRecord::RECEIVES;
     assert_eq!(hex(&volume.encode()), format!("03{}010104", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    volume.features = VolumeRecord::DIGESTS;
+    assert_eq!(hex(&volume.encode()), format!("03{}010110", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     volume.features = VolumeRecord::LINKS;
     assert_eq!(hex(&volume.encode()), format!("03{}010108", "5a".repeat(32)));
@@ -318,6 +327,18 @@ fn a_fresh_file_is_small() {
 }
 
 #[test]
+fn only_a_file_has_a_digest_and_all_of_it() {
+    let digested = Inode { digest: Some(Hash::from_bytes([7; 32])), ..sample_inode() };
+    let value = digested.encode();
+    let (version, record) = Version::split(&value).unwrap();
+    assert_eq!(Inode::decode(Ino(9), version, record).unwrap(), digested);
+    assert!(Inode::decode(Ino(9), version, &record[..record.len() - 1]).is_err());
+    let directory = Inode { kind: FileKind::Directory, ..digested }.encode();
+    let (version, record) = Version::split(&directory).unwrap();
+    assert!(Inode::decode(Ino(9), version, record).is_err());
+}
+
+#[test]
 fn newer_versions_are_refused() {
     let value = sample_inode().encode();
     let (version, record) = Version::split(&value).unwrap();
@@ -397,6 +418,7 @@ fn any_inode() -> impl Strategy<Value = Inode> {
                 mtime: times[pick >> 1 & 1],
                 ctime: times[pick >> 2 & 1],
                 crtime: times[pick >> 3 & 1],
+                digest: (kind == 0 && pick == 7).then(|| Hash::from_bytes([perm as u8; 32])),
             }
         },
     )

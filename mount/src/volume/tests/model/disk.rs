@@ -106,6 +106,8 @@ fn options() -> StoreOptions {
 }
 
 impl Subject for DiskWorld {
+    const IS_HOT: bool = false;
+
     fn another() -> Self {
         Self::seeded(8)
     }

@@ -113,6 +113,20 @@ fn list(volume: &Volume, dir: Ino, path: &str, wait: Wait, view: &mut View) {
     }
 }
 
+/// A digest that is shown, or stored where all is committed, is that of the content.
+fn check_digest(volume: &Volume, ino: Ino, content: &Bytes) {
+    let expected = blake3::hash(content);
+    let shown = volume.content_digest(ino).unwrap();
+    assert!(shown.is_none_or(|shown| shown == expected), "{ino:?} has another digest");
+    let stored = volume.names().inode(ino).unwrap().digest.filter(|_| !volume.is_dirty(ino));
+    assert!(stored.is_none_or(|stored| stored == expected), "{ino:?} keeps another digest");
+    match volume.getxattr(ino, b"user.firn.blake3") {
+        Ok(value) => assert_eq!(value, shown.unwrap().to_hex().as_bytes()),
+        Err(FsError::NoAttribute) => assert_eq!(shown, None),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
 fn look(volume: &Volume, ino: Ino, wait: Wait) -> Seen {
     let mode = OpenMode { read: true, ..OpenMode::default() };
     let handle = volume.open(&ROOT, ino, mode, wait).unwrap();
@@ -131,5 +145,6 @@ fn look(volume: &Volume, ino: Ino, wait: Wait) -> Seen {
         }
     }
     volume.release(ino, handle);
+    check_digest(volume, ino, &content);
     Seen { content, size: attr.size, blocks: attr.blocks, mtime: attr.mtime, data }
 }

@@ -50,6 +50,7 @@ pub(super) enum Op {
     FlushFails,
     Sync,
     Settle,
+    Digest,
     Free,
     Check,
     Crash,
@@ -147,6 +148,7 @@ fn volume_op() -> impl Strategy<Value = Op> {
         1 => Just(Op::MoveTiers),
         6 => Just(Op::Snapshot),
         3 => (0..SNAPSHOTS).prop_map(Op::Destroy),
+        12 => Just(Op::Digest),
         3 => (0..SNAPSHOTS).prop_map(Op::Rollback),
         3 => (0..SNAPSHOTS, 0_u8..24).prop_map(|(which, cut)| Op::Mirror(which, cut)),
     ]

@@ -23,6 +23,8 @@ use snapshots::Saved;
 
 /// A stack of stores below a volume.
 pub(super) trait Subject: Sized {
+    /// Everything can be read at once.
+    const IS_HOT: bool;
     /// Another of the same kind, with nothing in it.
     fn another() -> Self;
     fn volume(&self) -> &Volume;
@@ -36,6 +38,8 @@ pub(super) trait Subject: Sized {
 }
 
 impl Subject for World {
+    const IS_HOT: bool = true;
+
     fn another() -> Self {
         Self::seeded(1 << 30, quiet(), 8)
     }
@@ -84,6 +88,8 @@ pub(super) fn run(subject: &mut impl Subject, ops: &[Op]) {
     runner.check(false);
     runner.subject.remount();
     runner.open = [None; OPEN];
+    runner.check(true);
+    runner.digest();
     runner.check(true);
 }
 
@@ -188,6 +194,7 @@ impl<S: Subject> Runner<'_, S> {
                 self.volume().files.settle_some().unwrap();
                 // It flushes only when there is something to settle.
             }
+            Op::Digest => self.digest(),
             Op::Free => {
                 self.volume().files.free_unreferenced().unwrap();
             }
@@ -214,6 +221,20 @@ impl<S: Subject> Runner<'_, S> {
             Op::Rollback(which) => self.rollback(which),
             Op::Mirror(which, cut) => self.mirror(which, cut),
             ref other => panic!("{other:?} is no such call"),
+        }
+    }
+
+    /// Computes digests, more eagerly than a volume does, so that there are some to be wrong; of what
+    /// lies hot all have one afterwards.
+    fn digest(&self) {
+        let volume = self.volume();
+        volume.digester.compute_all().unwrap();
+        if S::IS_HOT {
+            let files = self.reference.tree.listing().into_values();
+            for Meta { ino, .. } in files.filter(|meta| meta.kind == FileKind::File) {
+                let inode = volume.names().inode(ino).unwrap();
+                assert!(inode.content_digest().is_some(), "{ino:?} has no digest");
+            }
         }
     }
 

@@ -74,6 +74,7 @@ fn inode(object: u64, kind: FileKind) -> Inode {
         mtime: time,
         ctime: time,
         crtime: time,
+        digest: None,
     }
 }
 
