@@ -34,6 +34,7 @@ mod tier;
 mod trace;
 mod umount;
 mod unmounted;
+mod verify;
 
 /// A filesystem whose hot snow turns to cold ice: local speed, object-store capacity, verified
 /// throughout.
@@ -68,6 +69,7 @@ enum Verb {
     Model(model::Model),
     Check(check::CheckVerb),
     Scrub(scrub::Scrub),
+    Verify(verify::Verify),
     Recover(recover::Recover),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -118,6 +120,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Model(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Scrub(verb) => verb.run(),
+        Verb::Verify(verb) => verb.run(),
         Verb::Recover(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),

@@ -25,6 +25,7 @@ pub mod snapshots;
 pub mod status;
 pub mod table;
 pub mod tier;
+pub mod verify;
 
 /// Writes a listing or a line to standard output.
 pub fn print(text: &str) -> anyhow::Result<()> {

@@ -30,5 +30,7 @@ mod streams;
 mod systemd;
 #[path = "command/tiers.rs"]
 mod tiers;
+#[path = "command/verify.rs"]
+mod verify;
 #[path = "command/watching.rs"]
 mod watching;

@@ -53,12 +53,22 @@ impl Follower {
         }
     }
 
+    /// Whether a bar is shown, which wants to know how much there is to do.
+    pub fn is_shown(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    /// Runs what prints to a terminal, with the bar out of its way.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Prints a line above the bar.
     pub fn note(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| super::note(text)),
-            None => super::note(text),
-        }
+        self.aside(|| super::note(text));
     }
 }
 

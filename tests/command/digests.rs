@@ -46,7 +46,7 @@ impl Scene {
 }
 
 /// Gives a file a digest that is not that of its content, as no program can.
-fn forge(volume: &Path, name: &[u8]) {
+pub fn forge(volume: &Path, name: &[u8]) {
     let store = LocalStore::open(&volume.join("namespace"), StoreOptions::default()).unwrap();
     let options = NamespaceOptions::default();
     let names = Namespace::open(Arc::new(store), Arc::new(SystemClock), options).unwrap();
