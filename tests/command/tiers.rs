@@ -91,6 +91,35 @@ fn files_are_found_by_where_they_lie_and_brought_back_from_a_list() {
 }
 
 #[test]
+fn a_staging_that_fails_takes_its_pins_along() {
+    let scene = laid_out();
+    let path = |name: &str| scene.mountpoint.join(name).to_str().unwrap().to_owned();
+    scene.firn(&["tier", "pin", "cold", &path("b")]).done();
+    // What is to come back is not there.
+    let away = scene.dir.path().join("away");
+    fs::rename(scene.cold.join("segments"), &away).unwrap();
+    let ran = scene.firn(&[
+        "tier",
+        "stage",
+        "--wait",
+        "-r",
+        "--pin-for",
+        "7d",
+        &path("b"),
+        &path("a/old"),
+        &path("b"),
+    ]);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    let pins = scene.firn(&["tier", "pins", "--json", scene.mnt()]).done().out;
+    let pins: Value = serde_json::from_str(&pins).unwrap();
+    let pins: Vec<_> =
+        pins["pins"].as_array().unwrap().iter().map(|p| (&p["path"], &p["tier"])).collect();
+    assert_eq!(pins, [(&Value::from(path("b")), &Value::from("cold"))]);
+    fs::rename(&away, scene.cold.join("segments")).unwrap();
+    scene.umount_done();
+}
+
+#[test]
 fn a_directory_says_how_much_of_it_lies_where() {
     let scene = laid_out();
     let du = |args: &[&str]| {

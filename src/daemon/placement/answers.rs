@@ -23,6 +23,14 @@ use crate::report::files::Moved;
 use crate::report::policy::{self as report, PlanItem};
 use crate::report::tier::JobLine;
 
+/// A file that was pinned for a staging.
+struct Pinned {
+    ino: Ino,
+    /// Its pin now, and before.
+    value: Vec<u8>,
+    before: Option<Vec<u8>>,
+}
+
 /// Answers for one mounted volume.
 pub(in crate::daemon) struct PlacementAnswers<'a> {
     pub(in crate::daemon) parts: &'a Parts,
@@ -98,26 +106,60 @@ impl PlacementAnswers<'_> {
             return Err(anyhow!("more than {MAX_FILES} files in one request"));
         }
         self.kernel.drain_all().context("writing back what the kernel holds")?;
-        if let Some(secs) = staging.pin_for_s {
-            let until = Some(self.parts.placement.now_s().saturating_add(secs));
-            self.pin(&staging.files, Pin { tier: PinTier::Hot, until })?;
+        let mut pinned = Vec::new();
+        let moved = self.pin_and_stage(staging, &mut pinned, out);
+        if moved.is_err() {
+            self.undo(&pinned);
         }
-        let moved = match staging.wait {
-            true => moves::stage(self.parts, &staging.files, out)?,
-            false => self.queue(&staging.files)?,
-        };
-        Ok(out.item(&moved)?)
+        Ok(out.item(&moved?)?)
     }
 
-    /// Pins files as their owner would by hand.
-    fn pin(&self, files: &[Files], pin: Pin) -> anyhow::Result<()> {
-        let (value, volume) = (pin.to_string(), &self.parts.volume);
-        let caller = Caller::default();
+    fn pin_and_stage(
+        &self,
+        staging: &Staging,
+        pinned: &mut Vec<Pinned>,
+        out: &mut Outbox,
+    ) -> anyhow::Result<Moved> {
+        if let Some(secs) = staging.pin_for_s {
+            let until = Some(self.parts.placement.now_s().saturating_add(secs));
+            self.pin(&staging.files, Pin { tier: PinTier::Hot, until }, pinned)?;
+        }
+        match staging.wait {
+            true => moves::stage(self.parts, &staging.files, out),
+            false => self.queue(&staging.files),
+        }
+    }
+
+    /// Pins files as their owner would by hand, and notes each in `pinned`.
+    fn pin(&self, files: &[Files], pin: Pin, pinned: &mut Vec<Pinned>) -> anyhow::Result<()> {
+        let volume = &self.parts.volume;
         files.iter().try_for_each(|files| {
-            let ino = Ino(files.ino);
-            let set = volume.setxattr(&caller, ino, pins::NAME, value.as_bytes(), XattrMode::Set);
-            set.with_context(|| format!("pinning {}", files.name))
+            let (ino, value) = (Ino(files.ino), pin.to_string().into_bytes());
+            let before = volume.getxattr(ino, pins::NAME).ok();
+            volume
+                .setxattr(&Caller::default(), ino, pins::NAME, &value, XattrMode::Set)
+                .with_context(|| format!("pinning {}", files.name))?;
+            pinned.push(Pinned { ino, value, before });
+            Ok(())
         })
+    }
+
+    /// Puts back what was there before files were pinned for a staging that came to nothing, unless
+    /// somebody has pinned them differently meanwhile. The last goes first: one may be named twice.
+    fn undo(&self, pinned: &[Pinned]) {
+        let (volume, caller) = (&self.parts.volume, Caller::default());
+        for Pinned { ino, value, before } in pinned.iter().rev() {
+            if volume.getxattr(*ino, pins::NAME).ok().as_ref() != Some(value) {
+                continue;
+            }
+            let undone = match before {
+                Some(before) => volume.setxattr(&caller, *ino, pins::NAME, before, XattrMode::Set),
+                None => volume.removexattr(&caller, *ino, pins::NAME),
+            };
+            if let Err(error) = undone {
+                tracing::warn!(%error, "{}: its pin stays", volume.path(*ino));
+            }
+        }
     }
 
     /// Queues what `files` name to be brought back; says how many files wait now.
