@@ -181,6 +181,10 @@ fn summary(moved: &Moved, done: &str) -> String {
     if moved.refused > 0 {
         text.push_str(&format!("; {} blocks stay as they were", moved.refused));
     }
+    if moved.absent.files > 0 {
+        let (files, bytes) = (moved.absent.files, rounded_bytes(moved.absent.stored_bytes));
+        text.push_str(&format!("; {bytes} of {files} files are not there any more"));
+    }
     text
 }
 

@@ -57,6 +57,8 @@ pub enum TierAct {
     },
     /// Bring many back: progress, then an item ([`Moved`](crate::report::files::Moved)).
     Stage(Staging),
+    /// What of these is not in hot: an item ([`Absent`](crate::report::files::Absent)).
+    Absent(Vec<Files>),
     /// What was accessed, into the stream that comes along.
     Trace,
 }

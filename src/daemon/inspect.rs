@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use anyhow::Context;
+use firn_mount::FsError;
 use firn_mount::core::Core;
 use firn_mount::namespace::{Content, Namespace, Piece, SLOT_LEN};
 use firn_mount::types::{Attr, FileKind, Ino};
@@ -69,6 +70,13 @@ pub(super) fn walk(
         }
     }
     Ok(())
+}
+
+/// Whether a file is not there any more: it was removed, or a rollback took it away.
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref::<FsError>(), Some(FsError::Stale | FsError::NotFound))
+    })
 }
 
 /// Some entries of a directory, without `.` and `..`.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use firn_mount::types::{FileKind, Ino};
-use firn_tiering::store::{Moved as StoreMoved, Residence};
+use firn_tiering::store::{Moved as StoreMoved, Residence, Stored};
 use firn_tiering::{BlockId, Wait};
 
 use super::assemble::Parts;
@@ -16,7 +16,7 @@ use super::inspect;
 use crate::control::protocol::{Files, Progress};
 use crate::control::server::Outbox;
 use crate::failure::Explain;
-use crate::report::files::Moved;
+use crate::report::files::{Absent, Moved};
 
 /// Blocks moved together: enough to fill several segments, few enough to hold in memory.
 const BATCH: usize = 16 << 10;
@@ -69,9 +69,7 @@ pub(super) fn run(
 pub(super) fn stage(parts: &Parts, files: &[Files], out: &mut Outbox) -> anyhow::Result<Moved> {
     check(parts, Direction::Stage)?;
     let mut mover = Mover::new(parts, Direction::Stage, out);
-    for files in files {
-        mover.total_bytes += absent_below(parts, files)?;
-    }
+    mover.total_bytes = absent(parts, files)?.stored_bytes;
     mover.tell()?;
     let mut batch = Vec::new();
     for files in files {
@@ -99,32 +97,37 @@ fn check(parts: &Parts, direction: Direction) -> anyhow::Result<()> {
     parts.volume.sync().context("writing what is in memory")
 }
 
-/// Stored bytes of what `files` names that are not in hot. A block that several files share may
-/// count more than once.
-fn absent_below(parts: &Parts, files: &Files) -> anyhow::Result<u64> {
-    let (mut sum, mut blocks) = (0, Vec::new());
-    inspect::walk(&parts.volume, Ino(files.ino), &files.name, files.recursive, &mut |_, attr| {
-        if attr.kind != FileKind::File {
-            return Ok(());
+/// What of `files` is not in hot. A block that several files share may count more than once, and what
+/// was removed meanwhile does not.
+pub(super) fn absent(parts: &Parts, files: &[Files]) -> anyhow::Result<Absent> {
+    let (mut sum, mut blocks) = (Absent::default(), Vec::new());
+    for files in files {
+        let (ino, name) = (Ino(files.ino), &files.name);
+        let counted = inspect::walk(&parts.volume, ino, name, files.recursive, &mut |_, attr| {
+            if attr.kind == FileKind::File {
+                blocks.clear();
+                inspect::blocks(&parts.namespace, attr.ino, &mut blocks)?;
+                sum.add(absent_of(parts, &blocks));
+            }
+            Ok(())
+        });
+        match counted {
+            Err(error) if inspect::is_gone(&error) => {}
+            other => other?,
         }
-        inspect::blocks(&parts.namespace, attr.ino, &mut blocks)?;
-        if blocks.len() >= BATCH {
-            sum += absent_bytes(parts, &blocks);
-            blocks.clear();
-        }
-        Ok(())
-    })?;
-    Ok(sum + absent_bytes(parts, &blocks))
+    }
+    Ok(sum)
 }
 
-/// Stored bytes of blocks that are not in hot, as far as they are known.
-fn absent_bytes(parts: &Parts, blocks: &[BlockId]) -> u64 {
-    let residences = parts.store.residence(blocks);
-    let absent = blocks.iter().zip(residences).filter(|(_, at)| *at == Residence::Cold);
-    absent
-        .filter_map(|(block, _)| parts.store.describe(*block).ok())
-        .map(|info| info.stored_bytes)
-        .sum()
+/// What of a file with these blocks is not in hot, as far as that is known.
+fn absent_of(parts: &Parts, blocks: &[BlockId]) -> Absent {
+    let stored = parts.store.stored(blocks);
+    let is_absent = |stored: &&Stored| stored.residence == Residence::Cold;
+    let mut absent = stored.iter().filter(is_absent).peekable();
+    Absent {
+        files: absent.peek().is_some().into(),
+        stored_bytes: absent.map(|stored| stored.stored_bytes).sum(),
+    }
 }
 
 fn doing(what: &str, done_bytes: u64, total_bytes: u64) -> Progress {
@@ -237,7 +240,7 @@ impl<'a> Mover<'a> {
         if self.total_bytes > 0 {
             teller.share = Some(Share {
                 before: self.moved.stored_bytes,
-                bytes: absent_bytes(self.parts, blocks),
+                bytes: absent_of(self.parts, blocks).stored_bytes,
                 total: self.total_bytes,
             });
         }

@@ -63,6 +63,26 @@ pub struct Moved {
     pub refused: u64,
     /// The first of the reasons.
     pub reasons: Vec<String>,
+    /// What of it all was not in hot in the end, where somebody waited for that.
+    #[serde(default)]
+    pub absent: Absent,
+}
+
+/// What is not in hot, or not any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent {
+    /// Files of which something is not there.
+    pub files: u64,
+    /// How much of them, as stored.
+    pub stored_bytes: u64,
+}
+
+impl Absent {
+    /// Adds what is missing of other files.
+    pub fn add(&mut self, other: Self) {
+        self.files += other.files;
+        self.stored_bytes += other.stored_bytes;
+    }
 }
 
 /// Reasons that are kept.
@@ -76,6 +96,7 @@ impl Moved {
         self.stored_bytes += other.stored_bytes;
         self.saved_bytes += other.saved_bytes;
         self.refused += other.refused;
+        self.absent.add(other.absent);
         other.reasons.into_iter().for_each(|reason| self.keep_reason(reason));
     }
 

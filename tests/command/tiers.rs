@@ -120,6 +120,33 @@ fn a_staging_that_fails_takes_its_pins_along() {
 }
 
 #[test]
+fn what_has_left_again_when_a_staging_ends_is_not_called_brought_back() {
+    let (scene, other) = (laid_out(), laid_out());
+    let path = |scene: &Scene| scene.mountpoint.join("b/cold").to_str().unwrap().to_owned();
+    let mut child = command(&["tier", "stage", "--wait", "--from-list", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut list = child.stdin.take().unwrap();
+    // Another volume is asked apart, so that what is on the first is brought back before it.
+    list.write_all(format!("{}\n{}\n", path(&scene), path(&other)).as_bytes()).unwrap();
+    while !scene.found(&["--state", "cold"]).is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    scene.firn(&["tier", "release", &path(&scene)]).done();
+    drop(list);
+    let ran = Ran::from(&child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("of 1 files are not there any more"), "{}", ran.out);
+    assert!(ran.err.contains("1 of 2 files are not wholly in hot in the end"), "{}", ran.err);
+    assert!(ran.err.contains("hint: "), "{}", ran.err);
+    scene.umount_done();
+    other.umount_done();
+}
+
+#[test]
 fn a_directory_says_how_much_of_it_lies_where() {
     let scene = laid_out();
     let du = |args: &[&str]| {

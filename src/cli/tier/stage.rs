@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use serde::de::DeserializeOwned;
 
 use crate::cli::heard::Heard;
 use crate::cli::target::{self, Located};
@@ -18,8 +19,8 @@ use crate::control::protocol::{Files, Verb};
 use crate::failure::{EXIT_DONE, EXIT_FAILED, Explain};
 use crate::mounts;
 use crate::report;
-use crate::report::files::Moved;
-use crate::units::Period;
+use crate::report::files::{Absent, Moved};
+use crate::units::{Period, rounded_bytes};
 use crate::volume_dir::VolumeDir;
 
 /// Bytes of names in one request.
@@ -46,13 +47,14 @@ pub(super) struct Stage {
     /// The paths of the list are ended by null bytes, as `firn tier find -0` and `find -print0` do
     #[arg(short = '0', long)]
     null: bool,
-    /// Return when they are there
+    /// Return when they are there, and fail if not all of them still are in the end
     #[arg(long)]
     wait: bool,
     /// Keep them in hot for this time, whatever the policy says
     #[arg(long, value_name = "DURATION")]
     pin_for: Option<Period>,
-    /// Print one JSON object: files, blocks, stored_bytes, saved_bytes, refused and reasons
+    /// Print one JSON object: files, blocks, stored_bytes, saved_bytes, refused, reasons and, with
+    /// --wait, absent (files and stored_bytes that are not in hot in the end)
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +66,13 @@ impl Stage {
                 .hint("name one with --from-list")
                 .wrong_usage();
         }
-        let mut staged = Staged { stage: &self, batch: None, sum: Moved::default(), missing: 0 };
+        let mut staged = Staged {
+            stage: &self,
+            batch: None,
+            sent: Vec::new(),
+            sum: Moved::default(),
+            missing: 0,
+        };
         match &self.from_list {
             None => {
                 for path in &self.paths {
@@ -85,20 +93,36 @@ impl Stage {
             }
         }
         staged.send()?;
+        staged.look_again()?;
         let Staged { sum, missing, .. } = staged;
         if self.wait || self.json {
             super::tell(&sum, self.json, "brought to hot")?;
         } else {
             report::print(&format!("{} files: queued, `firn tier jobs` shows them", sum.files))?;
         }
+        complete(&sum)?;
         Ok(if missing > 0 { EXIT_FAILED } else { EXIT_DONE })
     }
+}
+
+/// Refuses to call done what is not in hot.
+fn complete(sum: &Moved) -> anyhow::Result<()> {
+    let Absent { files, stored_bytes } = sum.absent;
+    if files == 0 {
+        return Ok(());
+    }
+    let (all, bytes) = (sum.files, rounded_bytes(stored_bytes));
+    Err(anyhow!("{files} of {all} files are not wholly in hot in the end, {bytes} are missing"))
+        .context("staging")
+        .hint("hot has no room for all of it: stage less, or keep it there with --pin-for")
 }
 
 /// Files that are asked for together, and what came of those before.
 struct Staged<'a> {
     stage: &'a Stage,
     batch: Option<Batch>,
+    /// What was waited for and is looked at once more: what came last may have taken its room.
+    sent: Vec<Batch>,
     sum: Moved,
     missing: u64,
 }
@@ -128,18 +152,40 @@ impl Staged<'_> {
     }
 
     fn send(&mut self) -> anyhow::Result<()> {
-        let Some(Batch { volume, files, .. }) = self.batch.take() else { return Ok(()) };
-        let what = match files.as_slice() {
+        let Some(mut batch) = self.batch.take() else { return Ok(()) };
+        let what = match batch.files.as_slice() {
             [one] => format!("staging {}", one.name),
             several => format!("staging {} files", several.len()),
         };
         let pin_for_s = self.stage.pin_for.map(|period| period.0.as_secs());
-        let staging = Staging { files, wait: self.stage.wait, pin_for_s };
-        let mut heard = Heard::<Moved>::new();
-        let client = Client::connect(&volume).with_context(|| what.clone())?;
-        client.ask(Verb::Tier(TierAct::Stage(staging)), &mut heard).with_context(|| what)?;
-        std::mem::take(&mut heard.items).into_iter().for_each(|moved| self.sum.add(moved));
+        let staging = Staging { files: batch.files.clone(), wait: self.stage.wait, pin_for_s };
+        let moved = batch.ask::<Moved>(TierAct::Stage(staging)).with_context(|| what)?;
+        moved.into_iter().for_each(|moved| self.sum.add(moved));
+        if self.stage.wait {
+            // Of a list of any length, the numbers are kept and not the names.
+            batch.files.iter_mut().for_each(|files| files.name = String::new());
+            self.sent.push(batch);
+        }
         Ok(())
+    }
+
+    /// Finds out what of everything is not in hot now.
+    fn look_again(&mut self) -> anyhow::Result<()> {
+        for mut batch in std::mem::take(&mut self.sent) {
+            let files = std::mem::take(&mut batch.files);
+            let absent = batch.ask::<Absent>(TierAct::Absent(files));
+            let absent = absent.context("looking again at what was staged")?;
+            absent.into_iter().for_each(|absent| self.sum.absent.add(absent));
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn ask<T: DeserializeOwned>(&self, act: TierAct) -> anyhow::Result<Vec<T>> {
+        let mut heard = Heard::<T>::new();
+        Client::connect(&self.volume)?.ask(Verb::Tier(act), &mut heard)?;
+        Ok(std::mem::take(&mut heard.items))
     }
 }
 

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use firn_mount::FsError;
 use firn_mount::types::Ino;
 use firn_tiering::store::{Cancel, Job as StoreJob, JobProgress, Moved, PINNED};
 use firn_tiering::{BlockId, Error, Wait};
@@ -48,7 +47,7 @@ pub(super) fn carry_out(
             continue;
         }
         match blocks_of(parts, part, &mut batch.blocks) {
-            Err(error) if is_gone(&error) => continue,
+            Err(error) if inspect::is_gone(&error) => continue,
             other => other.with_context(|| parts.volume.path(Ino(part.ino)))?,
         }
         batch.bytes += len_of(parts, part);
@@ -91,13 +90,6 @@ fn blocks_of(parts: &Parts, part: &Part, found: &mut Vec<BlockId>) -> anyhow::Re
             found.push(block.id);
         }
         Ok(())
-    })
-}
-
-/// A file that was removed since, or that a rollback took away, has nothing left to move.
-fn is_gone(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        matches!(cause.downcast_ref::<FsError>(), Some(FsError::Stale | FsError::NotFound))
     })
 }
 
