@@ -2,11 +2,12 @@
 //!
 //! After every step the volume is complete: what the next step would add is made up for by the
 //! next mount. Only the first can lose data, and it fails the unmount; it comes before anything
-//! that waits for the cold tier. Every such wait is bounded: a backup that still runs then is left
-//! behind, like a crash in the middle of it.
+//! that waits for the cold tier. Such a wait goes on as long as the cold tier answers, and ends once
+//! it has not for `umount_deadline`; what was under way is left behind then, like a crash in the
+//! middle of it.
 
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use firn_tiering::Wait;
@@ -17,28 +18,28 @@ use super::phase::Phase;
 /// How often the copying to cold is looked at.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// Shortest time that a last backup gets, and that the databases get to close.
+/// Shortest time that the databases get to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Silence is borne this many times longer than failures.
-const IDLE_FACTOR: u32 = 5;
+/// How long sends and receives get, which may hang with the cold tier.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Closes the parts of a volume whose mount is gone.
 pub(super) fn close(parts: &Arc<Parts>, phase: &Phase) {
     parts.end_schedule();
     phase.doing("ending sends and receives");
-    let left = parts.transfers.end(CLOSE_PATIENCE);
+    let left = parts.transfers.end(TRANSFER_PATIENCE);
     if left > 0 {
         tracing::warn!("{left} sends or receives still wait for a tier; they will fail");
     }
     phase.doing("writing what is in memory to the hot tier");
     let mut failure = parts.volume.close().err().map(|error| chain(&error));
-    // At least as long as sealing may take on a slow disk.
-    let patience = parts.config.umount_deadline.0.max(CLOSE_PATIENCE);
     if failure.is_none() && parts.has_writable_cold() {
-        copy_to_cold(parts, phase, patience);
+        copy_to_cold(parts, phase);
     }
     phase.doing("closing the databases");
+    // At least as long as sealing may take on a slow disk.
+    let patience = parts.config.umount_deadline.0.max(CLOSE_PATIENCE);
     if let Err(error) = parts.close_databases(patience) {
         failure.get_or_insert(format!("{error:#}"));
     }
@@ -48,9 +49,8 @@ pub(super) fn close(parts: &Arc<Parts>, phase: &Phase) {
     phase.finish(failure);
 }
 
-/// Copies what is not in cold yet, as long as there is progress, and backs the namespace up, which
-/// may take as long as `patience`.
-fn copy_to_cold(parts: &Arc<Parts>, phase: &Phase, patience: Duration) {
+/// Copies what is not in cold yet, and backs the namespace up, as long as there is progress.
+fn copy_to_cold(parts: &Arc<Parts>, phase: &Phase) {
     phase.doing("copying to the cold tier");
     let copied = drain(parts, phase);
     if let Err(reason) = copied {
@@ -61,7 +61,7 @@ fn copy_to_cold(parts: &Arc<Parts>, phase: &Phase, patience: Duration) {
         return;
     }
     phase.doing("backing up the namespace to the cold tier");
-    if let Err(error) = back_up(parts, patience) {
+    if let Err(error) = back_up(parts) {
         phase.warn(format!(
             "the namespace was not backed up ({error:#}); the data is safe in the hot tier and \
              the next mount backs it up"
@@ -69,8 +69,8 @@ fn copy_to_cold(parts: &Arc<Parts>, phase: &Phase, patience: Duration) {
     }
 }
 
-/// Waits for a backup that runs and makes the last one, `patience` long at most.
-fn back_up(parts: &Arc<Parts>, patience: Duration) -> anyhow::Result<()> {
+/// Waits for a backup that runs and makes the last one, as long as the cold tier answers.
+fn back_up(parts: &Arc<Parts>) -> anyhow::Result<()> {
     let (done, waiting) = mpsc::channel();
     let owned = Arc::clone(parts);
     let thread = std::thread::Builder::new().name("firn-last-backup".into()).spawn(move || {
@@ -79,20 +79,26 @@ fn back_up(parts: &Arc<Parts>, patience: Duration) -> anyhow::Result<()> {
         let _ = done.send(owned.back_up_finally());
     });
     thread.context("starting a thread")?;
-    match waiting.recv_timeout(patience) {
-        Ok(result) => result,
-        Err(_) => Err(anyhow!("the cold tier did not take it within {} s", patience.as_secs())),
+    let mut vigil = Vigil::begin(parts);
+    loop {
+        match waiting.recv_timeout(SLICE) {
+            Ok(result) => return result,
+            Err(_) if vigil.is_over(parts) => {
+                let secs = vigil.patience.as_secs();
+                return Err(anyhow!("the cold tier has not answered for {secs} s"));
+            }
+            Err(_) => {}
+        }
     }
 }
 
-/// Waits until everything is in cold. Gives up when uploads fail and none has succeeded for
-/// `umount_deadline`, or when for several times as long nothing happens at all: a segment may take
-/// a while on a slow line.
+/// Waits until everything is in cold. Gives up when for `umount_deadline` the cold tier has not
+/// answered at all, or, once a copy has failed, none has succeeded: a segment may take a while on a
+/// slow line, and is answered for part by part.
 fn drain(parts: &Parts, phase: &Phase) -> Result<(), String> {
-    let deadline = parts.config.umount_deadline.0;
     let start = parts.store.health();
     let mut seen = start.clone();
-    let mut last_progress = parts.clock.instant();
+    let mut vigil = Vigil::begin(parts);
     loop {
         let began = parts.clock.instant();
         let reason = match parts.store.drain_uploads(Wait::Until(began + SLICE)) {
@@ -104,11 +110,10 @@ fn drain(parts: &Parts, phase: &Phase) -> Result<(), String> {
         let now = parts.clock.instant();
         if health.uploaded_bytes > seen.uploaded_bytes {
             seen = health.clone();
-            last_progress = now;
+            vigil.last = now;
         }
-        let failing = health.upload_failures > seen.upload_failures;
-        let patience = if failing { deadline } else { deadline * IDLE_FACTOR };
-        if now.saturating_duration_since(last_progress) >= patience {
+        vigil.hears_answers = health.upload_failures == seen.upload_failures;
+        if vigil.is_over(parts) {
             return Err(health.last_error.unwrap_or(reason));
         }
         let done = health.uploaded_bytes - start.uploaded_bytes;
@@ -116,6 +121,31 @@ fn drain(parts: &Parts, phase: &Phase) -> Result<(), String> {
         phase.progress(done, done + left.stored_bytes.saturating_sub(left.cold_bytes));
         // An error comes at once.
         parts.clock.sleep(SLICE.saturating_sub(now.saturating_duration_since(began)));
+    }
+}
+
+/// Looks for signs of life of the cold tier.
+struct Vigil {
+    patience: Duration,
+    /// The last one.
+    last: Instant,
+    /// Any answer is one.
+    hears_answers: bool,
+}
+
+impl Vigil {
+    fn begin(parts: &Parts) -> Self {
+        let patience = parts.config.umount_deadline.0;
+        Self { patience, last: parts.clock.instant(), hears_answers: true }
+    }
+
+    /// Whether there was none for too long.
+    fn is_over(&mut self, parts: &Parts) -> bool {
+        let answered = parts.cold.as_ref().and_then(|cold| cold.throttle().answered_at());
+        if let Some(answered) = answered.filter(|_| self.hears_answers) {
+            self.last = self.last.max(answered);
+        }
+        parts.clock.instant().saturating_duration_since(self.last) >= self.patience
     }
 }
 

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use firn_tiering::{Clock, SystemClock};
+
 use crate::mounted::Scene;
 use crate::run::{Ran, command};
 
@@ -294,10 +296,13 @@ fn an_unmount_ends_when_the_store_stops_answering() {
     firn(&["mount", vol, mnt]).done();
     fs::write(dir.path().join("mnt/file"), vec![9_u8; 100_000]).unwrap();
     line.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+    let began = SystemClock.instant();
     let ran = firn(&["umount", mnt]);
+    let took = SystemClock.instant() - began;
     line.hangs.store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(ran.err.contains("safe in the hot tier"), "{}", ran.err);
+    assert!(took < std::time::Duration::from_secs(8), "a second and a little: {took:?}");
     firn(&["mount", vol, mnt]).done();
     assert_eq!(fs::read(dir.path().join("mnt/file")).unwrap(), vec![9_u8; 100_000]);
     assert_eq!(firn(&["umount", mnt]).code, 0);

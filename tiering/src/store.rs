@@ -290,6 +290,9 @@ impl BlockStore {
     /// Ends the background threads; what they were doing is done or left for the next open.
     fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
+        if let Some(cold) = &self.inner.cold {
+            cold.close();
+        }
         self.inner.signals.kick_all();
         // A thread between its check and its wait would miss a notification sent without the lock.
         drop(self.inner.sealing.lock());

@@ -52,7 +52,7 @@ fn a_backup_that_hangs_holds_the_end_up_no_longer_than_allowed() {
     let began = parts.clock.instant();
     let phase = Phase::default();
     parts.volume.close().unwrap();
-    copy_to_cold(&parts, &phase, Duration::from_millis(500));
+    copy_to_cold(&parts, &phase);
     assert!(parts.clock.instant() - began < Duration::from_secs(10));
     assert_eq!(phase.state().warnings.len(), 1);
     runtime.shutdown_background();

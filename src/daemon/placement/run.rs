@@ -27,8 +27,8 @@ const PRESSED_PAUSE: Duration = Duration::from_secs(15);
 /// A run that took so long is followed by so many times as long without one.
 const BUSY_SHARE: u32 = 10;
 
-/// How long the end of a mount waits for a move that is under way.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the end of a mount waits for a move that is under way: it may hang with the cold tier.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Between two times that uses are stored.
 const STORE_EVERY: Duration = Duration::from_secs(300);

@@ -16,7 +16,7 @@ mod flight;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -53,6 +53,7 @@ pub(super) struct Cold {
     prefetch_bytes: u64,
     state: Mutex<State>,
     requests: AtomicU64,
+    is_closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -81,7 +82,8 @@ impl Cold {
     ) -> Self {
         let state = Mutex::default();
         let requests = AtomicU64::new(0);
-        Self { tiers, handle, clock, budget, prefetch_bytes, state, requests }
+        let is_closed = AtomicBool::new(false);
+        Self { tiers, handle, clock, budget, prefetch_bytes, state, requests, is_closed }
     }
 
     /// The tier for what this thread does.
@@ -92,6 +94,18 @@ impl Cold {
     /// Says whether writers wait for space.
     pub(super) fn hurry(&self, is_hurried: bool) {
         self.tiers.hurry(is_hurried);
+    }
+
+    /// Ends whatever is asked of the tier, and lets nothing begin: a tier that does not answer must
+    /// not hold up who closes the store. To it, that is like a crash.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        let flights = std::mem::take(&mut self.state.lock().flights);
+        flights.iter().for_each(|flight| flight.cancel());
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// Ranged requests made so far.
@@ -129,9 +143,10 @@ impl Cold {
                     source: "the task ended without an answer".into(),
                 });
             }
-            if self.clock.instant() >= deadline {
+            let is_late = self.clock.instant() >= deadline;
+            if is_late || self.is_closed() {
                 task.abort();
-                return Err(Error::TimedOut(what));
+                return Err(if is_late { Error::TimedOut(what) } else { Error::Cancelled });
             }
             done.1.wait_for(&mut finished, CLOCK_SLICE);
         }
@@ -342,6 +357,10 @@ impl Cold {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let since = self.clock.instant();
         let flight = Arc::new(Flight::new(segment, range.clone(), purpose, since, permit));
+        if self.is_closed() {
+            flight.cancel();
+            return flight;
+        }
         state.flights.push(Arc::clone(&flight));
         let (tier, landing) = (self.tier(), Arc::clone(&flight));
         let task = self.handle.spawn(async move {

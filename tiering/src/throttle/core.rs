@@ -62,6 +62,8 @@ pub(super) struct Core {
     /// Somebody waits for what the background does.
     is_hurried: bool,
     heard_at: Instant,
+    /// When a request last had an answer.
+    answered_at: Option<Instant>,
     /// When the first request was sent that somebody gave up after a while, with no answer to any
     /// since.
     unanswered_since: Option<Instant>,
@@ -87,6 +89,7 @@ impl Core {
             paused_until: None,
             is_hurried: false,
             heard_at: now,
+            answered_at: None,
             unanswered_since: None,
             next_id: 0,
             blocked: (Limit::Nothing, None),
@@ -279,7 +282,7 @@ impl Core {
             self.window.failed(&self.config, now, flight.since);
             return;
         }
-        self.heard_at = now;
+        (self.heard_at, self.answered_at) = (now, Some(now));
         self.unanswered_since = None;
         if has_changed {
             self.window.restart(&self.config);
@@ -343,6 +346,10 @@ impl Core {
     fn seems_silent(&self, now: Instant) -> bool {
         let silent_for = self.unanswered_since.map(|at| now.saturating_duration_since(at));
         silent_for.is_some_and(|time| time > self.config.silence) || self.is_silent(now)
+    }
+
+    pub(super) fn answered_at(&self) -> Option<Instant> {
+        self.answered_at
     }
 
     /// Whether the store is known not to answer.

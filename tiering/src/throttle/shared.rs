@@ -100,6 +100,11 @@ impl Throttle {
         self.grant(&mut core);
     }
 
+    /// When the store last answered, if only to refuse something.
+    pub fn answered_at(&self) -> Option<Instant> {
+        self.core.lock().answered_at()
+    }
+
     /// Whether the store is known not to answer now.
     pub fn is_down(&self) -> bool {
         self.core.lock().is_down(self.inputs.clock.instant())

@@ -147,6 +147,16 @@ impl Flight {
         }
     }
 
+    /// Ends the request; whoever waits for it hears that it was cancelled.
+    pub(super) fn cancel(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+        if !self.has_landed() {
+            self.land(Err(Error::Cancelled));
+        }
+    }
+
     /// It was taken out of the table: ends the request unless somebody waits for it.
     pub(super) fn abandon(&self) {
         if self.waiting.load(Ordering::Acquire) == 0
@@ -165,6 +175,7 @@ fn again(error: &Arc<Error>) -> Error {
     match &**error {
         Error::NotFound(key) => Error::NotFound(key.clone()),
         Error::TimedOut(what) => Error::TimedOut(what),
+        Error::Cancelled => Error::Cancelled,
         Error::Damaged { what, reason } => Error::Damaged { what, reason: reason.clone() },
         Error::Cold { action, object, .. } => Error::Cold {
             action,
