@@ -17,6 +17,7 @@
 //! where the marks say. Pieces are deleted only when every manifest in the tier could be read.
 
 mod bucket;
+mod calls;
 mod collect;
 mod error;
 mod manifest;
@@ -39,6 +40,7 @@ use crate::namespace::key;
 use crate::namespace::{Batch, Durability, NamespaceReader, Space};
 
 use bucket::Bucket;
+use calls::Calls;
 use manifest::{Manifest, Table};
 use piece::Cutter;
 use upload::Uploads;
@@ -128,7 +130,7 @@ pub struct BackupReport {
 pub struct Backup {
     store: Arc<Tracked>,
     tier: Arc<dyn Tier>,
-    runtime: Handle,
+    calls: Calls,
     clock: Arc<dyn Clock>,
     volume: [u8; 16],
     options: BackupOptions,
@@ -167,12 +169,18 @@ impl Backup {
         };
         let status = Mutex::new(BackupStatus { last, ..BackupStatus::default() });
         let running = Mutex::default();
-        Ok(Self { store, tier, runtime, clock, volume, options, running, status })
+        let calls = Calls::on(runtime);
+        Ok(Self { store, tier, calls, clock, volume, options, running, status })
     }
 
     /// What is known now.
     pub fn status(&self) -> BackupStatus {
         self.status.lock().clone()
+    }
+
+    /// Cuts short what runs, and lets every later backup fail: nothing waits for the tier any more.
+    pub fn end(&self) {
+        self.calls.end();
     }
 
     /// Makes a backup of this moment and verifies it; returns at once when nothing changed since
@@ -195,7 +203,7 @@ impl Backup {
     fn run_once(&self, session: &mut Session) -> BackupResult<BackupReport> {
         let time = self.clock.now();
         let frozen = self.store.freeze()?;
-        let view = self.runtime.block_on(collect::View::of(&*self.tier))?;
+        let view = self.calls.wait(collect::View::of(&*self.tier))?;
         let base = self.base(session, &view, &*frozen.reader)?;
         let mut report = BackupReport { full: base.is_none(), ..BackupReport::default() };
         let marked = frozen.marked()?;
@@ -223,7 +231,7 @@ impl Backup {
         report.sequence = info.sequence;
         report.uploaded_bytes += sealed.len() as u64;
         let key = manifest::key(info.sequence);
-        self.runtime.block_on(upload::put_verified(&*self.tier, &key, sealed))?;
+        self.calls.wait(upload::put_verified(&*self.tier, &key, sealed))?;
         let base = Base { sequence: info.sequence, time, digest: digest.0 };
         self.store.rebase(&base.encode(), &marked)?;
         session.marks.insert(info.sequence, frozen.mark);
@@ -241,7 +249,7 @@ impl Backup {
         view: &collect::View,
         reader: &dyn NamespaceReader,
     ) -> BackupResult<Option<Manifest>> {
-        self.runtime.block_on(collect::refuse_foreign(&*self.tier, view, self.volume))?;
+        self.calls.wait(collect::refuse_foreign(&*self.tier, view, self.volume))?;
         let Some(base) = Base::load(reader)? else { return Ok(None) };
         if !view.manifests.contains(&base.sequence) {
             tracing::warn!(base.sequence, "the last backup is gone, making a full one");
@@ -250,7 +258,7 @@ impl Backup {
         if let Some(known) = session.base.as_ref().filter(|m| m.info.sequence == base.sequence) {
             return Ok(Some(known.clone()));
         }
-        match self.runtime.block_on(Manifest::fetch(&*self.tier, base.sequence)) {
+        match self.calls.wait(Manifest::fetch(&*self.tier, base.sequence)) {
             Ok((manifest, digest)) if digest.0 == base.digest => Ok(Some(manifest)),
             Ok(_) => {
                 tracing::warn!(base.sequence, "the last backup is not ours, making a full one");
@@ -275,7 +283,7 @@ impl Backup {
         let mut table = base.table.clone();
         // Named by the base and there in full length: verified when it was uploaded.
         let known = base.pieces().filter(|piece| view.holds(piece)).map(|p| p.digest).collect();
-        let mut uploads = Uploads::new(&self.tier, &self.runtime, self.options.uploads, known);
+        let mut uploads = Uploads::new(&self.tier, &self.calls, self.options.uploads, known);
         for bucket in buckets {
             let pieces = self.copy_bucket(reader, bucket, &mut uploads, report)?;
             if pieces.is_empty() {
@@ -295,7 +303,7 @@ impl Backup {
     ) -> BackupResult<Table> {
         let mut table = Table::new();
         let known = BTreeSet::new();
-        let mut uploads = Uploads::new(&self.tier, &self.runtime, self.options.uploads, known);
+        let mut uploads = Uploads::new(&self.tier, &self.calls, self.options.uploads, known);
         for space in Space::ALL {
             let mut from = Some(Vec::new());
             while let Some(start) = from {
@@ -358,7 +366,7 @@ impl Backup {
     fn collect(&self, session: &mut Session, view: &collect::View, newest: &Manifest) -> u64 {
         let keep = self.options.keep_manifests.max(1);
         let collected = collect::collect(&*self.tier, view, newest, keep);
-        match self.runtime.block_on(collected) {
+        match self.calls.wait(collected) {
             Ok(collected) => {
                 session.marks.retain(|sequence, _| *sequence >= collected.oldest_kept);
                 // A manifest of an older session holds a state that this one knows nothing about.

@@ -436,8 +436,16 @@ impl Parts {
         self.scrub.end();
     }
 
-    /// Ends the backups; one that runs is waited for.
+    /// Ends the backups that come with time; one that runs is waited for.
     pub fn stop_schedule(&self) {
+        self.schedule.stop();
+    }
+
+    /// Ends all backups; one that runs is cut short, as by a crash.
+    pub fn end_backups(&self) {
+        if let Some(backup) = &self.backup {
+            backup.end();
+        }
         self.schedule.stop();
     }
 

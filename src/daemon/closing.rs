@@ -6,7 +6,8 @@
 //! it has not for `umount_deadline`; what was under way is left behind then, like a crash in the
 //! middle of it.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -37,6 +38,8 @@ pub(super) fn close(parts: &Arc<Parts>, phase: &Phase) {
     if failure.is_none() && parts.has_writable_cold() {
         copy_to_cold(parts, phase);
     }
+    // What they wait on goes away with this mount.
+    parts.end_backups();
     phase.doing("closing the databases");
     // At least as long as sealing may take on a slow disk.
     let patience = parts.config.umount_deadline.0.max(CLOSE_PATIENCE);
@@ -83,11 +86,14 @@ fn back_up(parts: &Arc<Parts>) -> anyhow::Result<()> {
     loop {
         match waiting.recv_timeout(SLICE) {
             Ok(result) => return result,
-            Err(_) if vigil.is_over(parts) => {
+            Err(RecvTimeoutError::Disconnected) => return Err(anyhow!("its thread has died")),
+            Err(RecvTimeoutError::Timeout) if vigil.is_over(parts) => {
+                parts.end_backups();
                 let secs = vigil.patience.as_secs();
-                return Err(anyhow!("the cold tier has not answered for {secs} s"));
+                let silent = || format!("the cold tier has not answered for {secs} s");
+                return waiting.recv().context("its thread has died")?.with_context(silent);
             }
-            Err(_) => {}
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use firn_tiering::Error as TieringError;
 use firn_tiering::envelope::EnvelopeDigest;
 use firn_tiering::tier::Tier;
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::calls::Calls;
 use super::manifest::FETCHES;
 use super::piece::{Piece, PieceRef};
 use super::{BackupError, BackupReport, BackupResult};
@@ -40,7 +40,7 @@ pub(super) async fn put_verified(tier: &dyn Tier, key: &str, bytes: Bytes) -> Ba
 /// Uploads under way.
 pub(super) struct Uploads<'a> {
     tier: &'a Arc<dyn Tier>,
-    runtime: &'a Handle,
+    calls: &'a Calls,
     limit: usize,
     /// Pieces that are there and verified.
     known: BTreeSet<EnvelopeDigest>,
@@ -50,11 +50,11 @@ pub(super) struct Uploads<'a> {
 impl<'a> Uploads<'a> {
     pub(super) fn new(
         tier: &'a Arc<dyn Tier>,
-        runtime: &'a Handle,
+        calls: &'a Calls,
         limit: usize,
         known: BTreeSet<EnvelopeDigest>,
     ) -> Self {
-        Self { tier, runtime, limit: limit.max(1), known, running: JoinSet::new() }
+        Self { tier, calls, limit: limit.max(1), known, running: JoinSet::new() }
     }
 
     /// Begins an upload, unless the piece is there; waits for one when too many run.
@@ -73,7 +73,7 @@ impl<'a> Uploads<'a> {
         report.uploaded_bytes += piece.sealed.len() as u64;
         let tier = Arc::clone(self.tier);
         let upload = async move { put_verified(&*tier, &piece.name.key(), piece.sealed).await };
-        self.running.spawn_on(upload, self.runtime);
+        self.running.spawn_on(upload, &self.calls.runtime);
         Ok(piece.name)
     }
 
@@ -86,11 +86,14 @@ impl<'a> Uploads<'a> {
     }
 
     fn wait_for_one(&mut self) -> BackupResult<()> {
-        match self.runtime.block_on(self.running.join_next()) {
-            Some(Ok(done)) => done,
-            Some(Err(join)) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
-            Some(Err(_)) => Err(TieringError::TimedOut("shutting down").into()),
-            None => Ok(()),
-        }
+        let Self { calls, running, .. } = self;
+        calls.wait(async {
+            match running.join_next().await {
+                Some(Ok(done)) => done,
+                Some(Err(join)) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+                Some(Err(_)) => Err(TieringError::TimedOut("shutting down").into()),
+                None => Ok(()),
+            }
+        })
     }
 }
