@@ -249,6 +249,7 @@ impl<'a> Mover<'a> {
             .parts
             .store
             .stage(blocks, wait, &mut |done, total| teller.tell_bytes(out, done, total))
+            .map_err(|error| self.parts.placement.explain_recall(self.parts, error))
             .context("bringing back to the hot tier")?;
         Ok(summary(&moved))
     }

@@ -33,6 +33,7 @@ mod observer;
 mod pins;
 mod processes;
 mod repeats;
+mod room;
 mod run;
 mod standing;
 mod steward;

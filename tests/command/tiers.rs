@@ -147,6 +147,27 @@ fn what_has_left_again_when_a_staging_ends_is_not_called_brought_back() {
 }
 
 #[test]
+fn a_staging_without_room_says_what_is_in_the_way() {
+    let scene = laid_out();
+    let path = |name: &str| scene.mountpoint.join(name).to_str().unwrap().to_owned();
+    fs::write(path("big"), noise(30 << 20, 5)).unwrap();
+    scene.firn(&["tier", "pin", "hot", &path("a")]).done();
+    scene.firn(&["tier", "archive", &path("big")]).done();
+    scene.firn(&["tier", "release", &path("big")]).done();
+    scene.umount_done();
+    let marks = "[tier.hot]\nhigh = \"20MiB\"\nlow = \"10MiB\"\ncopy_ahead = \"5MiB\"\n";
+    fs::write(scene.volume.join("policy.toml"), marks).unwrap();
+    scene.mount().done();
+    let ran = scene
+        .firn(&["tier", "stage", "--wait", &path("big")])
+        .refused(1, &["no room", "high mark", "20.0 MiB of 2.00 GiB", "firn tier pins"]);
+    let pinned = ran.err.split(" are used, ").nth(1).unwrap();
+    // Noise of 400,000 bytes, and a little for frames.
+    assert!(pinned.starts_with("39") && pinned.contains(" KiB of them pinned"), "{pinned}");
+    scene.umount_done();
+}
+
+#[test]
 fn a_directory_says_how_much_of_it_lies_where() {
     let scene = laid_out();
     let du = |args: &[&str]| {

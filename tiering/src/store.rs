@@ -95,6 +95,7 @@ use urgency::acting_as;
 use waste::Quiet;
 use yielding::Yielding;
 
+pub use capacity::NO_ROOM;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
 pub use gates::{BackupGate, BackupProof, DamageLog, Liveness, Steward, Temper};

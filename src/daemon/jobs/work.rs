@@ -132,7 +132,11 @@ impl Mover<'_> {
     fn step(&self, blocks: &[BlockId]) -> anyhow::Result<()> {
         let store = &self.parts.store;
         match self.work {
-            Work::Stage => refuse(&self.with_job(|job| store.stage_job(blocks, job))?),
+            Work::Stage => {
+                let moved = self.with_job(|job| store.stage_job(blocks, job));
+                let explain = |error| self.parts.placement.explain_recall(self.parts, error);
+                refuse(&moved.map_err(explain)?)
+            }
             Work::Promote => match self.with_job(|job| store.stage_job(blocks, job)) {
                 // It was a wish: what writers need goes first.
                 Err(Error::NoSpace) => Ok(()),

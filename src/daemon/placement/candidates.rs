@@ -216,13 +216,13 @@ pub(super) fn tier_of(tier: firn_mount::types::PinTier) -> PinTier {
 
 /// Stored bytes of one file by place; of a block that it shares, its share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Places {
+pub(super) struct Places {
     stored: u64,
-    hot: u64,
+    pub(super) hot: u64,
     cold: u64,
 }
 
-fn places(parts: &Parts, ino: Ino) -> FsResult<Places> {
+pub(super) fn places(parts: &Parts, ino: Ino) -> FsResult<Places> {
     let (mut ids, mut lens): (Vec<BlockId>, Vec<u64>) = Default::default();
     let mut places = Places::default();
     let read = inspect::for_each_piece(&parts.namespace, ino, &mut |_, piece| {

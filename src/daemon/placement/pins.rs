@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use firn_mount::FsResult;
 use firn_mount::namespace::Namespace;
-use firn_mount::types::{Ino, Pin};
+use firn_mount::types::{Ino, Pin, PinTier};
 use parking_lot::RwLock;
 
 /// The attribute.
@@ -136,6 +136,13 @@ impl Pins {
         Some(Holding { pin, on: ino })
     }
 
+    /// The files and directories that are pinned to hot themselves.
+    pub(super) fn hot(&self, now: u64) -> Vec<Ino> {
+        let pins = self.pins.read();
+        let hot = pins.iter().filter(|(_, pin)| pin.tier == PinTier::Hot && pin.holds(now));
+        hot.map(|(ino, _)| *ino).collect()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.pins.read().len()
@@ -170,8 +177,6 @@ fn read(file: &std::path::Path) -> io::Result<HashMap<Ino, Pin>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use firn_mount::types::PinTier;
 
     use super::*;
 

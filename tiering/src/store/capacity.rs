@@ -26,6 +26,9 @@ use super::job::Cancel;
 use super::marks::Watermarks;
 use super::{CLOCK_SLICE, Inner};
 
+/// What waits that ends in [`Error::TimedOut`] when there was no room.
+pub const NO_ROOM: &str = "waiting for space on the hot tier";
+
 /// How long what comes back from cold waits for room while nothing makes any: whoever asked for it is
 /// to be told, and others wait behind it.
 const RECALL_PATIENCE: Duration = Duration::from_secs(60);
@@ -440,7 +443,6 @@ impl Capacity {
         wait: Wait,
         cancel: Option<&Cancel>,
     ) -> Result<Charge<'_>> {
-        let what = "waiting for space on the hot tier";
         let clock = &inner.config.clock;
         let mut progress = self.progress.load(Ordering::Relaxed);
         let mut since = clock.instant();
@@ -459,7 +461,7 @@ impl Capacity {
             }
             inner.check_writable()?;
             cancel.map_or(Ok(()), Cancel::check)?;
-            inner.check_wait(wait, what)?;
+            inner.check_wait(wait, NO_ROOM)?;
             if self.is_full() {
                 return Err(Error::NoSpace);
             }
@@ -468,7 +470,7 @@ impl Capacity {
                 progress = now;
                 since = clock.instant();
             } else if clock.instant().saturating_duration_since(since) >= patience {
-                return Err(Error::TimedOut(what));
+                return Err(Error::TimedOut(NO_ROOM));
             }
             let mut used = self.used.lock();
             self.changed.wait_for(&mut used, CLOCK_SLICE);
