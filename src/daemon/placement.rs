@@ -19,7 +19,7 @@ use firn_tiering::recall::{Promote, Recall};
 use firn_tiering::replay::AccessLog;
 use parking_lot::{Mutex, RwLock};
 
-use super::jobs::job::{Job, Part, Work};
+use super::jobs::job::{Job, JobId, Part, Work};
 use super::jobs::{JobError, Jobs};
 use super::schedule::Stop;
 
@@ -168,20 +168,18 @@ impl Placement {
         for parts in super::jobs::split(wanted) {
             let name = self.name_of(&parts);
             let job = Job::new(Work::Promote, parts, &name, "read from cold again", self.now_s());
-            self.queue(job);
+            // What finds no room is read from cold once more before it is wanted again.
+            let _ = self.queue(job);
         }
     }
 
     /// Queues what nobody waits for.
-    fn queue(&self, job: Job) -> Option<u64> {
-        match self.jobs.push(job) {
-            Ok(id) => Some(id),
-            Err(JobError::Refused(_) | JobError::Closed) => None,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "queueing a job");
-                None
+    fn queue(&self, job: Job) -> Result<JobId, JobError> {
+        self.jobs.push(job).inspect_err(|error| {
+            if let JobError::Journal(_) = error {
+                tracing::warn!(error = error as &dyn std::error::Error, "queueing a job");
             }
-        }
+        })
     }
 
     /// What people know some parts by.

@@ -61,7 +61,7 @@ impl PlacementAnswers<'_> {
             return Err(anyhow!("the volume is mounted read-only")).hint("mount it writable");
         }
         let planned = placement.plan(self.parts, &|| out.is_gone())?;
-        let job = if carries_out { placement.carry_out(&planned.plan)? } else { None };
+        let job = if carries_out { placement.carry_out(&planned.plan).last } else { None };
         let held = &planned.held;
         for item in report::items(&planned.plan, &held.policy, &held.rules, planned.used_bytes) {
             match item {

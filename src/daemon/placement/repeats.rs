@@ -25,16 +25,21 @@ impl Repeats {
     pub(super) fn drop_from(&mut self, moves: &mut Vec<Move>, now: Instant) {
         let rests = |at: Instant| now.saturating_duration_since(at) < REST;
         self.planned.retain(|_, (_, _, at)| rests(*at));
-        if self.planned.len() >= MOST {
-            self.planned.clear();
-        }
         moves.retain(|one| match self.planned.get(&one.ino) {
-            Some((action, bytes, _)) if (*action, *bytes) == (one.action, one.bytes) => false,
-            _ => {
-                self.planned.insert(one.ino, (one.action, one.bytes, now));
-                true
-            }
+            Some((action, bytes, _)) => (*action, *bytes) != (one.action, one.bytes),
+            None => true,
         });
+    }
+
+    /// Notes moves that are under way now. One for which there was no room among the jobs is none:
+    /// nothing has kept it from having an effect.
+    pub(super) fn note<'a>(&mut self, moves: impl IntoIterator<Item = &'a Move>, now: Instant) {
+        for one in moves {
+            if self.planned.len() >= MOST {
+                self.planned.clear();
+            }
+            self.planned.insert(one.ino, (one.action, one.bytes, now));
+        }
     }
 }
 
@@ -61,11 +66,16 @@ mod tests {
     fn a_move_that_came_to_nothing_rests_and_another_one_does_not() {
         let clock = ManualClock::new();
         let mut repeats = Repeats::default();
-        let mut kept = |moves: &[Move]| {
+        let mut planned = |moves: &[Move], are_queued: bool| {
             let mut moves = moves.to_vec();
             repeats.drop_from(&mut moves, clock.instant());
+            if are_queued {
+                repeats.note(&moves, clock.instant());
+            }
             moves.iter().map(|one| one.ino).collect::<Vec<_>>()
         };
+        assert_eq!(planned(&[demote(1, 10)], false), [1]);
+        let mut kept = |moves: &[Move]| planned(moves, true);
         assert_eq!(kept(&[demote(1, 10), demote(2, 10)]), [1, 2]);
         // Of the second, less is left.
         assert_eq!(kept(&[demote(1, 10), demote(2, 5)]), [2]);

@@ -15,8 +15,9 @@ use super::held::Held;
 use super::repeats::Repeats;
 use super::{Placement, TICK};
 use crate::daemon::assemble::Parts;
-use crate::daemon::jobs::job::{Job, Part, Work};
-use crate::daemon::jobs::split;
+use crate::daemon::jobs::JobError;
+use crate::daemon::jobs::job::{Job, JobId, MAX_FILES, Part, Work};
+use crate::daemon::jobs::queue::Refused;
 use crate::policy::planner::{self, Move, MoveAction, Plan, TierUsage};
 use crate::policy::settings::Marks;
 use crate::report::escape::escaped;
@@ -60,6 +61,13 @@ pub(in crate::daemon) struct Planned {
     pub(in crate::daemon) plan: Plan,
     pub(super) held: Arc<Held>,
     pub(super) used_bytes: u64,
+}
+
+/// What of a plan waits to be done.
+pub(in crate::daemon) struct Queued<'a> {
+    /// The number of the last job.
+    pub(in crate::daemon) last: Option<JobId>,
+    moves: Vec<&'a Move>,
 }
 
 impl Placement {
@@ -174,13 +182,14 @@ impl Placement {
 
     fn run_once(&self, parts: &Parts) {
         let stops = || self.stop.is_stopping();
-        let outcome = self.plan(parts, &stops).and_then(|mut planned| {
+        let outcome = self.plan(parts, &stops).map(|mut planned| {
             let now = self.clock.instant();
             self.state.lock().repeats.drop_from(&mut planned.plan.moves, now);
-            let moves = planned.plan.moves.len() as u64;
-            let bytes = planned.plan.moves.iter().map(|one| one.bytes).sum();
-            self.carry_out(&planned.plan)?;
-            Ok((moves, bytes))
+            let queued = self.carry_out(&planned.plan).moves;
+            let bytes = queued.iter().map(|one| one.bytes).sum();
+            let moves = queued.len() as u64;
+            self.state.lock().repeats.note(queued, now);
+            (moves, bytes)
         });
         if stops() {
             return;
@@ -212,9 +221,9 @@ impl Placement {
         Ok(Planned { plan, held, used_bytes: tiers.hot_used_bytes })
     }
 
-    /// Makes jobs of a plan, in its order; returns the number of the last.
-    pub(in crate::daemon) fn carry_out(&self, plan: &Plan) -> anyhow::Result<Option<u64>> {
-        let mut last = None;
+    /// Makes jobs of a plan, in its order, as far as there is room for them.
+    pub(in crate::daemon) fn carry_out<'a>(&self, plan: &'a Plan) -> Queued<'a> {
+        let mut queued = Queued { last: None, moves: Vec::new() };
         for works in [MoveAction::Demote, MoveAction::Promote, MoveAction::CopyAhead] {
             let moves: Vec<&Move> = plan.moves.iter().filter(|one| one.action == works).collect();
             for one in &moves {
@@ -222,14 +231,19 @@ impl Placement {
                 tracing::info!(%path, action = one.action.name(), bytes = one.bytes, why = one.why, "planned");
             }
             let why = moves.first().map_or_else(String::new, |one| one.why.clone());
-            let parts = moves.iter().map(|one| Part::whole(one.ino)).collect();
-            for parts in split(parts) {
+            for moves in moves.chunks(MAX_FILES) {
+                let parts: Vec<Part> = moves.iter().map(|one| Part::whole(one.ino)).collect();
                 let name = self.name_of(&parts);
                 let job = Job::new(work_of(works), parts, &name, &why, self.now_s());
-                last = self.queue(job).or(last);
+                match self.queue(job) {
+                    Ok(id) => queued.last = Some(id),
+                    Err(JobError::Refused(Refused::Merged)) => {}
+                    Err(_) => continue,
+                }
+                queued.moves.extend(moves);
             }
         }
-        Ok(last)
+        queued
     }
 }
 
