@@ -82,7 +82,7 @@ impl Stage {
             }
             Some(list) => {
                 let input = open(list)?;
-                for_each_path(input, self.null, |path| match target::locate(path) {
+                for_each_path(input, self.null, |path| match path.and_then(target::locate) {
                     Ok(found) => staged.add(found),
                     Err(error) => {
                         staged.missing += 1;
@@ -197,29 +197,34 @@ fn open(list: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(file)))
 }
 
-/// Passes each path of a list on; empty lines are none.
+/// Passes each path of a list on, or why a line is none; empty lines are passed over.
 fn for_each_path(
     mut input: Box<dyn BufRead>,
     null: bool,
-    mut each: impl FnMut(&Path) -> anyhow::Result<()>,
+    mut each: impl FnMut(anyhow::Result<&Path>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let end = if null { 0 } else { b'\n' };
     let mut line = Vec::new();
-    loop {
+    for number in 1_u64.. {
         line.clear();
-        input.by_ref().take(MAX_PATH).read_until(end, &mut line).context("reading the list")?;
+        let most = MAX_PATH + 1;
+        input.by_ref().take(most).read_until(end, &mut line).context("reading the list")?;
         if line.is_empty() {
-            return Ok(());
+            break;
         }
         if line.last() == Some(&end) {
             line.pop();
-        } else if line.len() as u64 == MAX_PATH {
-            return Err(anyhow!("a path of the list is longer than {MAX_PATH} bytes"));
+        } else if line.len() as u64 == most {
+            input.skip_until(end).context("reading the list")?;
+            let name = if null { "path" } else { "line" };
+            each(Err(anyhow!("{name} {number} of the list is longer than {MAX_PATH} bytes")))?;
+            continue;
         }
         if !line.is_empty() {
-            each(Path::new(OsStr::from_bytes(&line)))?;
+            each(Ok(Path::new(OsStr::from_bytes(&line))))?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -231,7 +236,10 @@ mod tests {
     fn paths(list: &'static [u8], null: bool) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut found = Vec::new();
         for_each_path(Box::new(list), null, |path| {
-            found.push(path.as_os_str().as_bytes().to_vec());
+            found.push(match path {
+                Ok(path) => path.as_os_str().as_bytes().to_vec(),
+                Err(error) => error.to_string().into_bytes(),
+            });
             Ok(())
         })?;
         Ok(found)
@@ -242,7 +250,17 @@ mod tests {
         assert_eq!(paths(b"a\n\nb c\nlast", false).unwrap(), [&b"a"[..], b"b c", b"last"]);
         assert_eq!(paths(b"a\nb\0c\0", true).unwrap(), [&b"a\nb"[..], b"c"]);
         assert_eq!(paths(b"", false).unwrap(), Vec::<Vec<u8>>::new());
-        static LONG: [u8; MAX_PATH as usize + 1] = [b'x'; MAX_PATH as usize + 1];
-        assert!(paths(&LONG, false).is_err());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_and_the_rest_is_read() {
+        let longest = "x".repeat(MAX_PATH as usize);
+        let list = format!("a\n{longest}{longest}y\n{longest}\nb\n{longest}x");
+        let list: &'static [u8] = list.leak().as_bytes();
+        let too_long =
+            |number: u32| format!("line {number} of the list is longer than 65536 bytes");
+        let found = paths(list, false).unwrap();
+        let found: Vec<_> = found.iter().map(|path| String::from_utf8_lossy(path)).collect();
+        assert_eq!(found, ["a", &too_long(2), &longest, "b", &too_long(5)]);
     }
 }
