@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::escape::visible;
+
 /// Done.
 pub const EXIT_DONE: u8 = 0;
 /// Failed.
@@ -79,19 +81,19 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure from its layers.
+    /// A failure from its layers, in one line whatever names they hold.
     pub fn new(error: &anyhow::Error) -> Self {
         let mut parts: Vec<String> = Vec::new();
-        for layer in error.chain().map(ToString::to_string) {
+        for layer in error.chain().map(|layer| visible(layer.to_string().trim_end())) {
             let repeats = parts.last().is_some_and(|last| last.ends_with(&layer));
             if !layer.is_empty() && !repeats {
-                parts.push(layer.trim_end().replace('\n', " "));
+                parts.push(layer);
             }
         }
         let code = if error.downcast_ref::<Usage>().is_some() { EXIT_USAGE } else { EXIT_FAILED };
         Self {
             message: parts.join(": "),
-            hint: error.downcast_ref::<Hint>().map(|hint| hint.0.clone()),
+            hint: error.downcast_ref::<Hint>().map(|hint| visible(&hint.0)),
             code,
         }
     }
@@ -130,7 +132,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(EXIT_DONE);
     }
     let failure = Failure::new(error);
-    crate::report::note(&failure.to_string());
+    failure.to_string().lines().for_each(crate::report::note);
     ExitCode::from(failure.code)
 }
 
@@ -150,6 +152,18 @@ mod tests {
             .unwrap_err();
         let text = Failure::new(&error).to_string();
         assert_eq!(text, "firn: cold tier s3://b: refused\nhint: start the store");
+    }
+
+    #[test]
+    fn no_name_ends_a_line_or_speaks_to_the_terminal() {
+        let error = Err::<(), _>(anyhow!("a\nfirn: b\u{1b}[31m"))
+            .hint("remove c\r\nd\\")
+            .context("listing")
+            .unwrap_err();
+        let failure = Failure::new(&error);
+        let text = "firn: listing: a\\0012firn: b\\0033[31m\nhint: remove c\\0015\\0012d\\";
+        assert_eq!(failure.to_string(), text);
+        assert_eq!(Failure::new(&failure.into_error()).to_string(), text, "nor twice");
     }
 
     #[test]

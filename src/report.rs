@@ -47,7 +47,8 @@ pub fn print_json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&serde_json::to_string(value).context("writing JSON")?)
 }
 
-/// Writes a diagnostic to standard error; that nobody listens there is nobody's problem.
+/// Writes a diagnostic of one line to standard error, whatever the names in it hold; that nobody
+/// listens there is nobody's problem.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", escape::visible(text));
 }

@@ -1,13 +1,23 @@
-//! Names in tables and lines: no name ends a line or a field.
+//! Names in tables, lines and messages: no name ends a line or a field, or speaks to the terminal.
 
 use std::fmt::Write;
 
 /// A name in which control characters and backslashes are `\\0ooo`, in octal, as zfs-diff(8) has
 /// them.
 pub fn escaped(name: &str) -> String {
+    with_octal(name, |character| character.is_control() || character == '\\')
+}
+
+/// A message with names in it, in which control characters are as in [`escaped`]. Backslashes stay:
+/// whatever has been through here before is left as it is.
+pub fn visible(message: &str) -> String {
+    with_octal(message, char::is_control)
+}
+
+fn with_octal(name: &str, is_meant: impl Fn(char) -> bool) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
-        if character.is_control() || character == '\\' {
+        if is_meant(character) {
             let mut bytes = [0; 4];
             for byte in character.encode_utf8(&mut bytes).bytes() {
                 // Writing to a string does not fail.

@@ -36,7 +36,7 @@ impl Follower {
                 } else if bar.length().unwrap_or(0) == 0 && progress.total_bytes > 0 {
                     bar.set_style(style(true));
                 }
-                bar.set_message(progress.doing.clone());
+                bar.set_message(super::escape::visible(&progress.doing));
                 bar.set_length(progress.total_bytes);
                 bar.set_position(progress.done_bytes);
             }

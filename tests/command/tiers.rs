@@ -226,4 +226,7 @@ fn what_makes_no_sense_is_wrong_usage() {
         scene.firn(&args).refused(1, &["is not mounted"]);
     }
     scene.firn(&["tier", "pin", "hot", scene.vol()]).refused(1, &["is on no mounted Firn volume"]);
+    let odd = scene.firn(&["tier", "ls", "/no/such\n\u{1b}[2Jfile"]);
+    assert_eq!(odd.code, 1);
+    assert!(odd.err.contains("/no/such\\0012\\0033[2Jfile"), "{}", odd.err);
 }

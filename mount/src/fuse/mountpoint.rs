@@ -239,5 +239,5 @@ fn detach_by_helper(path: &Path, lazily: bool) -> Result<(), MountError> {
 }
 
 fn said(stderr: &[u8]) -> String {
-    String::from_utf8_lossy(stderr).trim().to_owned()
+    String::from_utf8_lossy(stderr).trim().replace('\n', ", ")
 }

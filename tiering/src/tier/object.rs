@@ -385,8 +385,8 @@ fn explain(
         }
         source = cause.source();
     }
-    // Redacted before it is cut, or half a secret would pass.
-    let mut message = secrets.redact(message);
+    // Redacted before it is cut, or half a secret would pass. A body of XML has lines.
+    let mut message = secrets.redact(message).replace('\n', " ");
     if let Some((cut, _)) = message.char_indices().nth(MESSAGE_LEN) {
         message.truncate(cut);
         message.push_str("...");
