@@ -179,7 +179,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
 fn bind_metrics(parts: &Parts) -> Result<Option<Bound>, String> {
     let bound = parts.config.metrics.as_ref().map(Bound::bind).transpose();
     bound.map_err(|error| {
-        let failure = format!("metrics are not served: {error:#}");
+        let failure = format!("metrics are not served: {}", failure::line(&error));
         tracing::warn!("{failure}");
         failure
     })
@@ -228,7 +228,7 @@ impl Served {
         let leaving = Leaving { unmounter, kernel, parts: Arc::clone(&self.parts) };
         match self.runtime.block_on(until_ended(ended, leaving)) {
             Ok(()) => tracing::info!("the mount is gone"),
-            Err(error) => tracing::warn!("serving the mount ended: {error:#}"),
+            Err(error) => tracing::warn!("serving the mount ended: {}", failure::line(&error)),
         }
     }
 
@@ -321,7 +321,7 @@ impl Leaving {
         let leaving = self.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = step(&leaving) {
-                tracing::warn!("unmounting: {error:#}");
+                tracing::warn!("unmounting: {}", failure::line(&error));
             }
         });
     }

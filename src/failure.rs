@@ -67,6 +67,12 @@ pub fn wrong_usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
     error.into().context(Usage)
 }
 
+/// An error and its causes in one line, without what to do about it. `{:#}` would show hints and
+/// exit codes as causes that say nothing.
+pub fn line(error: &anyhow::Error) -> String {
+    Failure::new(error).message
+}
+
 /// A failure in the form in which it is printed, and in which it crosses the readiness pipe and
 /// the control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +170,13 @@ mod tests {
         let text = "firn: listing: a\\0012firn: b\\0033[31m\nhint: remove c\\0015\\0012d\\";
         assert_eq!(failure.to_string(), text);
         assert_eq!(Failure::new(&failure.into_error()).to_string(), text, "nor twice");
+    }
+
+    #[test]
+    fn a_line_shows_no_hint_and_no_exit_code() {
+        let error = Err::<(), _>(anyhow!("/etc is not ours")).hint("name another").wrong_usage();
+        let error = error.context("staging").unwrap_err();
+        assert_eq!(line(&error), "staging: /etc is not ours");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::unmounted::Unmounted;
 use crate::config;
 use crate::control::client::Client;
 use crate::control::tree::{DatasetName, NewName, SnapshotName, Which};
-use crate::failure::Explain;
+use crate::failure::{self, Explain};
 use crate::mounts;
 use crate::report;
 use crate::volume_dir::{self, VolumeDir};
@@ -142,7 +142,7 @@ pub(super) fn for_each_mounted(
             .and_then(&mut ask);
         if let Err(error) = asked {
             let place = mounts::shown(&mount.mountpoint);
-            report::note(&format!("firn: warning: mounted at {place}: {error:#}"));
+            report::note(&format!("firn: warning: mounted at {place}: {}", failure::line(&error)));
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::init::{hot_place, parse_cold};
 use crate::cold;
 use crate::config::{ColdUrl, Config};
-use crate::failure::{EXIT_DONE, Explain};
+use crate::failure::{self, EXIT_DONE, Explain};
 use crate::report;
 use crate::units::{Size, rounded_duration};
 use crate::volume_dir::{VolumeDir, create, instance};
@@ -109,6 +109,9 @@ fn take_over(aside: &VolumeDir, tier: &Arc<dyn Tier>, runtime: &tokio::runtime::
         Ok(runtime.block_on(ownership.claim(tier.as_ref(), true))?)
     });
     if let Err(error) = claimed {
-        report::note(&format!("firn: warning: the cold tier could not be claimed: {error:#}"));
+        report::note(&format!(
+            "firn: warning: the cold tier could not be claimed: {}",
+            failure::line(&error)
+        ));
     }
 }

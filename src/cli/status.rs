@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::control::client::Client;
 use crate::control::protocol::Verb;
 use crate::daemon::storage::disk_bytes;
-use crate::failure::EXIT_DONE;
+use crate::failure::{self, EXIT_DONE};
 use crate::mounts;
 use crate::report;
 use crate::report::status::rates::Rates;
@@ -181,7 +181,11 @@ fn mounted(source: &std::path::Path, mountpoint: &std::path::Path) -> Status {
     asked.unwrap_or_else(|error| Status {
         volume: mounts::shown(source),
         health: "no answer".to_owned(),
-        warnings: vec![format!("mounted at {}: {error:#}", mounts::shown(mountpoint))],
+        warnings: vec![format!(
+            "mounted at {}: {}",
+            mounts::shown(mountpoint),
+            failure::line(&error)
+        )],
         ..Status::default()
     })
 }

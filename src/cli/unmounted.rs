@@ -22,7 +22,7 @@ use crate::control::server::{Handler, Outbox};
 use crate::daemon::assemble::{self, Parts};
 use crate::daemon::tree::TreeAnswers;
 use crate::daemon::tree::naming::Naming;
-use crate::failure::Explain;
+use crate::failure::{self, Explain};
 use crate::mounts;
 use crate::volume_dir::lock::{Owner, VolumeLock};
 use crate::volume_dir::{VolumeDir, create};
@@ -130,7 +130,7 @@ impl Handler for Unmounted {
 impl Drop for Unmounted {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            crate::report::note(&format!("firn: warning: {error:#}"));
+            crate::report::note(&format!("firn: warning: {}", failure::line(&error)));
         }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

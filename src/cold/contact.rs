@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::{ColdTier, Terms};
 use crate::config::Config;
+use crate::failure;
 
 /// Between two attempts, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -71,9 +72,9 @@ impl Contact {
                         return succeeded();
                     }
                     Err(error) => {
-                        tracing::warn!("the cold tier: {error:#}");
+                        tracing::warn!("the cold tier: {}", failure::line(&error));
                         state.0.lock().refusal =
-                            (!is_absence(&error)).then(|| format!("{error:#}"));
+                            (!is_absence(&error)).then(|| failure::line(&error));
                     }
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::passing::Receiving;
 use super::protocol::{self, Answer, MAX_REQUEST, Progress, Request, VERSION, Verb};
-use crate::failure::{Explain, Failure};
+use crate::failure::{self, Explain, Failure};
 use crate::mounts;
 
 /// Connections at once.
@@ -152,7 +152,7 @@ pub fn answer_here(handler: Arc<dyn Handler>) -> io::Result<(UnixStream, JoinHan
     let mut out = Outbox { stream: theirs, passed: None, closed: false };
     let thread = std::thread::Builder::new().name("firn-answer".into()).spawn(move || {
         if let Err(error) = converse(&mut out, handler.as_ref()) {
-            tracing::debug!(error = format!("{error:#}"), "answering oneself");
+            tracing::debug!(error = failure::line(&error), "answering oneself");
         }
     })?;
     Ok((ours, thread))
@@ -186,7 +186,7 @@ fn accept(stream: UnixStream, handler: &Arc<dyn Handler>, running: &Arc<AtomicUs
     let spawned = std::thread::Builder::new().name("firn-answer".into()).spawn(move || {
         let _counted = counted;
         if let Err(error) = converse(&mut out, handler.as_ref()) {
-            tracing::debug!(error = format!("{error:#}"), "control connection");
+            tracing::debug!(error = failure::line(&error), "control connection");
         }
     });
     if let Err(error) = spawned {

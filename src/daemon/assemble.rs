@@ -33,7 +33,7 @@ use super::transfers::Transfers;
 use crate::cold::contact::Contact;
 use crate::cold::{ColdTier, Terms};
 use crate::config::Config;
-use crate::failure::Explain;
+use crate::failure::{self, Explain};
 use crate::volume_dir::{VolumeDir, instance};
 
 /// Share of the memory budget that the namespace's database gets, and its bounds.
@@ -487,7 +487,7 @@ impl Parts {
     /// Closes what was opened for a mount that failed.
     pub fn close_quietly(&self) {
         if let Err(error) = self.close() {
-            tracing::warn!("closing the volume: {error:#}");
+            tracing::warn!("closing the volume: {}", failure::line(&error));
         }
     }
 }

@@ -15,6 +15,7 @@ use firn_tiering::Wait;
 
 use super::assemble::Parts;
 use super::phase::Phase;
+use crate::failure;
 
 /// How often the copying to cold is looked at.
 const SLICE: Duration = Duration::from_millis(250);
@@ -44,7 +45,7 @@ pub(super) fn close(parts: &Arc<Parts>, phase: &Phase) {
     // At least as long as sealing may take on a slow disk.
     let patience = parts.config.umount_deadline.0.max(CLOSE_PATIENCE);
     if let Err(error) = parts.close_databases(patience) {
-        failure.get_or_insert(format!("{error:#}"));
+        failure.get_or_insert(failure::line(&error));
     }
     if let Some(failure) = &failure {
         tracing::error!("the volume could not be closed in order: {failure}");
@@ -65,9 +66,10 @@ fn copy_to_cold(parts: &Arc<Parts>, phase: &Phase) {
     }
     phase.doing("backing up the namespace to the cold tier");
     if let Err(error) = back_up(parts) {
+        let why = failure::line(&error);
         phase.warn(format!(
-            "the namespace was not backed up ({error:#}); the data is safe in the hot tier and \
-             the next mount backs it up"
+            "the namespace was not backed up ({why}); the data is safe in the hot tier and the next \
+             mount backs it up"
         ));
     }
 }

@@ -19,6 +19,7 @@ use firn_tiering::store::Cancel;
 use parking_lot::{Condvar, Mutex};
 
 use super::assemble::Parts;
+use crate::failure;
 
 pub mod job;
 mod journal;
@@ -280,7 +281,7 @@ impl Shared {
                 state.forget(job.id);
             }
             Err(error) => {
-                let reason = format!("{error:#}");
+                let reason = failure::line(&error);
                 let again = state.queue.failed(job.id, &reason, self.clock.instant());
                 let (id, work, name) = (job.id, job.work.name(), &job.name);
                 tracing::warn!(job = id, work, name, reason, again, "a job failed");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::assemble::Parts;
+use crate::failure;
 
 /// Shortest pause after a failure.
 const RETRY: Duration = Duration::from_secs(30);
@@ -86,7 +87,7 @@ fn run(shared: &Stop, interval: Duration, parts: &Weak<Parts>) {
         pause = match parts.back_up() {
             Ok(()) => interval,
             Err(error) => {
-                tracing::warn!("backing up the namespace: {error:#}");
+                tracing::warn!("backing up the namespace: {}", failure::line(&error));
                 RETRY.min(interval)
             }
         };

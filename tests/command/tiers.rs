@@ -74,7 +74,7 @@ fn files_are_found_by_where_they_lie_and_brought_back_from_a_list() {
     let odd = scene.mountpoint.join("b/odd\nname");
     fs::write(&odd, noise(100, 9)).unwrap();
     let list = scene.firn(&["tier", "find", "-0", "--state", "cold", scene.mnt()]).done().out;
-    let list = format!("{list}{}\0{}/b/gone\0", odd.display(), scene.mnt());
+    let list = format!("{list}{}\0{}/b/gone\0/etc/passwd\0", odd.display(), scene.mnt());
     let mut child = command(&["tier", "stage", "--wait", "-0", "--from-list", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -83,8 +83,9 @@ fn files_are_found_by_where_they_lie_and_brought_back_from_a_list() {
         .unwrap();
     child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
     let ran = Ran::from(&child.wait_with_output().unwrap());
-    assert_eq!(ran.code, 1, "one path of the list is not there: {}", ran.err);
+    assert_eq!(ran.code, 1, "two paths of the list are not there: {}", ran.err);
     assert!(ran.err.contains("/b/gone"), "{}", ran.err);
+    assert!(ran.err.contains("staging: /etc/passwd is on no mounted Firn volume"), "{}", ran.err);
     assert!(ran.out.starts_with("2 files: "), "{}", ran.out);
     assert_eq!(scene.found(&["--state", "cold"]), Vec::<String>::new());
     scene.umount_done();

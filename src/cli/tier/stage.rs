@@ -16,7 +16,7 @@ use crate::cli::target::{self, Located};
 use crate::control::client::Client;
 use crate::control::placement::{MAX_FILES, Staging, TierAct};
 use crate::control::protocol::{Files, Verb};
-use crate::failure::{EXIT_DONE, EXIT_FAILED, Explain};
+use crate::failure::{self, EXIT_DONE, EXIT_FAILED, Explain};
 use crate::mounts;
 use crate::report;
 use crate::report::files::{Absent, Moved};
@@ -86,7 +86,7 @@ impl Stage {
                     Ok(found) => staged.add(found),
                     Err(error) => {
                         staged.missing += 1;
-                        report::note(&format!("firn: warning: staging: {error:#}"));
+                        report::note(&format!("firn: warning: staging: {}", failure::line(&error)));
                         Ok(())
                     }
                 })?;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use firn_tiering::recall::{Rate, RecallSettings};
 
+use crate::failure;
 use crate::mounts;
 use crate::policy::rules::Rules;
 use crate::policy::settings::Marks;
@@ -98,7 +99,7 @@ fn stamp_of(file: &Path) -> Option<(SystemTime, u64)> {
 
 fn read(file: &Path) -> Result<(Policy, Rules), String> {
     let shown = || mounts::shown(file);
-    let text = policy::read(file).map_err(|error| format!("{error:#}"))?;
+    let text = policy::read(file).map_err(|error| failure::line(&error))?;
     let policy = Policy::parse(&text.unwrap_or_default());
     let policy = policy.map_err(|error| format!("{}: {error}", shown()))?;
     let rules = Rules::compile(&policy).map_err(|error| format!("{}: {error}", shown()))?;

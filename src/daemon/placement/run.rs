@@ -18,6 +18,7 @@ use crate::daemon::assemble::Parts;
 use crate::daemon::jobs::JobError;
 use crate::daemon::jobs::job::{Job, JobId, MAX_FILES, Part, Work};
 use crate::daemon::jobs::queue::Refused;
+use crate::failure;
 use crate::policy::planner::{self, Move, MoveAction, Plan, TierUsage};
 use crate::policy::settings::Marks;
 use crate::report::escape::escaped;
@@ -176,7 +177,7 @@ impl Placement {
         if let Some(cold) = &parts.cold
             && let Err(error) = cold.moderate(&held.policy.throttle)
         {
-            tracing::error!("the throttle of the policy does not hold: {error:#}");
+            tracing::error!("the throttle of the policy does not hold: {}", failure::line(&error));
         }
     }
 
@@ -194,7 +195,7 @@ impl Placement {
         if stops() {
             return;
         }
-        let failure = outcome.as_ref().err().map(|error| format!("{error:#}"));
+        let failure = outcome.as_ref().err().map(failure::line);
         if let Some(failure) = &failure {
             tracing::warn!(failure, "planning failed");
         }

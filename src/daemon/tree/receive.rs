@@ -44,7 +44,7 @@ impl ReceiveWatch for Watch<'_> {
 
     fn forget(&mut self, forget: Forget) {
         if let Err(error) = self.answers.forget(&forget) {
-            tracing::error!("after a receive: {error:#}");
+            tracing::error!("after a receive: {}", failure::line(&error));
             self.failure.get_or_insert(error);
         }
     }
