@@ -214,6 +214,12 @@ fn extended_attributes() {
     let len = rustix::fs::listxattr(&path, &mut buffer).unwrap();
     let names = buffer[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     assert_eq!(names.count(), 4, "{:?}", String::from_utf8_lossy(&buffer[..len]));
+    for (mode, may) in [(0o644, false), (0o646, true)] {
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let mut command = Command::new("setfattr");
+        command.args(["-n", "user.firn.pin", "-v", "hot"]).arg(&path).uid(NOBODY).gid(NOBODY);
+        assert_eq!(command.output().unwrap().status.success(), may, "{mode:o}");
+    }
 }
 
 /// "Hard links"

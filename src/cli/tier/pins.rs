@@ -90,7 +90,7 @@ impl Pin {
 fn refused(error: Errno, hint: &str) -> anyhow::Error {
     match error {
         Errno::PERM | Errno::ACCESS => {
-            failure::hinted(error, format!("only who owns it may; {hint}"))
+            failure::hinted(error, format!("only who may write to it may; {hint}"))
         }
         Errno::INVAL | Errno::NOTSUP => {
             failure::hinted(error, "mount the volume with a version of firn that has pins")
@@ -201,5 +201,19 @@ impl PinsVerb {
             found.pins.append(&mut heard.items);
         }
         tell(&found, self.json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_who_may() {
+        for errno in [Errno::PERM, Errno::ACCESS] {
+            let failure = failure::Failure::new(&refused(errno, "snapshots do not change"));
+            let hint = "only who may write to it may; snapshots do not change";
+            assert_eq!(failure.hint.as_deref(), Some(hint));
+        }
     }
 }
