@@ -168,7 +168,7 @@ impl Placement {
     /// For people.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{}: {}, {}, {} in hot, {} in cold\n",
+            "{}: {}, {} long; as stored, {} lie in hot and {} in cold\n",
             escaped(&self.path),
             self.state,
             rounded_bytes(self.size_bytes),

@@ -45,7 +45,11 @@ fn what_the_policy_says_of_a_file_is_told_as_it_decides() {
 fn an_explanation_names_the_rule_the_pin_and_the_cost() {
     let placement = Placement {
         path: "/m/a".into(),
-        state: "cold".into(),
+        state: "dual".into(),
+        // A frame is longer than the byte in it.
+        size_bytes: 1,
+        hot_bytes: 9,
+        cold_bytes: 9,
         action: "pin-cold".into(),
         why: "pinned cold through /raw".into(),
         blocked: Some("unsettled".into()),
@@ -68,6 +72,7 @@ fn an_explanation_names_the_rule_the_pin_and_the_cost() {
     };
     let text = placement.text();
     for part in [
+        "/m/a: dual, 1 B long; as stored, 9 B lie in hot and 9 B in cold\n",
         "pin-cold: pinned cold through /raw, class raw",
         "not now: unsettled",
         "pin: cold, inherited from /raw",
