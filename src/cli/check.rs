@@ -116,7 +116,7 @@ impl CheckVerb {
         if self.repair {
             checker.repair(self.data, clock.as_ref())?;
         }
-        checker.all(self.data)?;
+        checker.all(self.data, clock.as_ref())?;
         let mut report = checker.report;
         store.close().context("closing the block store")?;
         namespace.close().context("closing the namespace")?;
@@ -178,7 +178,7 @@ impl Checker<'_> {
         }
     }
 
-    fn all(&mut self, data: bool) -> anyhow::Result<()> {
+    fn all(&mut self, data: bool, clock: &dyn Clock) -> anyhow::Result<()> {
         self.doing("checking the namespace", 0, 0);
         self.namespace_records()?;
         let found = self.segments(data)?;
