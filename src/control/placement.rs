@@ -58,7 +58,10 @@ pub enum TierAct {
     /// Bring many back: progress, then an item ([`Moved`](crate::report::files::Moved)).
     Stage(Staging),
     /// What of these is not in hot: an item ([`Absent`](crate::report::files::Absent)).
-    Absent(Vec<Files>),
+    Absent {
+        /// At most [`MAX_FILES`].
+        files: Vec<Files>,
+    },
     /// What was accessed, into the stream that comes along.
     Trace,
 }

@@ -173,7 +173,7 @@ impl Staged<'_> {
     fn look_again(&mut self) -> anyhow::Result<()> {
         for mut batch in std::mem::take(&mut self.sent) {
             let files = std::mem::take(&mut batch.files);
-            let absent = batch.ask::<Absent>(TierAct::Absent(files));
+            let absent = batch.ask::<Absent>(TierAct::Absent { files });
             let absent = absent.context("looking again at what was staged")?;
             absent.into_iter().for_each(|absent| self.sum.absent.add(absent));
         }

@@ -81,7 +81,7 @@ impl PlacementAnswers<'_> {
             TierAct::Du { files, depth } => du::du(self.parts, &files, depth, out),
             TierAct::Pins(files) => find::pins(self.parts, &files, out),
             TierAct::Stage(staging) => self.stage(&staging, out),
-            TierAct::Absent(files) => Ok(out.item(&moves::absent(self.parts, &files)?)?),
+            TierAct::Absent { files } => Ok(out.item(&moves::absent(self.parts, &files)?)?),
             TierAct::Jobs => self.send_jobs(&self.parts.placement.jobs.list(), out),
             TierAct::Cancel { job } => {
                 let dropped = self.parts.placement.jobs.cancel(job);
