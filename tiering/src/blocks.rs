@@ -32,6 +32,9 @@ pub enum Intent {
     SmallFile,
     /// A block for its own sake: whoever reads on wants those stored behind it.
     Block,
+    /// Work on what lies in hot, which says nothing of who needs it: it keeps nothing warm, and
+    /// what only cold has, or what is damaged in hot, is [`crate::Error::WouldWait`].
+    Upkeep,
 }
 
 /// Where the bytes of a read came from.

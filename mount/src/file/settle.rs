@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use firn_tiering::{BlockRef, Wait};
+use firn_tiering::{BlockRef, Intent, Wait};
 use parking_lot::Mutex;
 
 use super::commit::MANY_PIECES;
@@ -125,13 +125,14 @@ impl Files {
         Ok(lifted)
     }
 
-    /// Bytes of a block, if they can be had without waiting for the cold tier.
+    /// Bytes of a block that lies in hot, for work that says nothing of who needs it.
     pub(crate) fn bytes_at_hand(
         &self,
         block: &BlockRef,
         range: Range<u32>,
     ) -> Option<bytes::Bytes> {
-        self.blocks.read(block, range, Wait::No).ok()
+        let read = self.blocks.read_for(block, range, Intent::Upkeep, Wait::No);
+        read.map(|served| served.bytes).ok()
     }
 
     fn piece_bytes(&self, piece: &Piece) -> Option<bytes::Bytes> {

@@ -2,10 +2,10 @@
 //! computed until the content changes.
 //!
 //! *Truth*: whatever replaces a slot takes the digest out of the inode that is stored with it, and
-//! whatever stores an inode of another size stores it without one (both in [`super::Txn`], through which
-//! every change of content goes), so that a digest that is there is that of the content. Who
-//! computes one reads without locks; [`Namespace::end_digest`] stores it only if the inode is
-//! the one with which the reading began and nothing has stored it without a digest in between.
+//! whatever stores an inode of another size stores it without one (both in [`super::Txn`], through
+//! which every change of content goes), so that a digest that is there is that of the content. Who
+//! computes one reads without locks; [`Namespace::end_digest`] stores it only if the inode is the
+//! one with which the reading began, and nothing has stored it without a digest in between.
 //! *Crash*: a file without a digest has a note, written in the batch that changed the content; the
 //! digest and the end of the note are one batch as well. So a crash leaves the old content with
 //! its digest, or the new content and the note; what was read and not stored is read again.

@@ -2,9 +2,9 @@
 //!
 //! A pass looks at every file that waits for a digest, page by page, and reads those that nobody
 //! writes to, that last changed some time ago, and of which all blocks are hot: nothing is ever
-//! fetched from the cold tier for this, nobody who observes is told of it, and no time of the file
-//! changes. Content is read through the verified path, one MiB at a time, with a rest after each
-//! as long as it took, by a thread of the lowest priority.
+//! fetched from the cold tier for this, it keeps nothing warm, nobody who observes is told of it,
+//! and no time of the file changes. Content is read through the verified path, one MiB at a time,
+//! with a rest after each as long as it took, by a thread of the lowest priority.
 //!
 //! *Truth*: content is taken from committed extents only, and the namespace stores a digest only
 //! of what nobody changed meanwhile; see [`crate::namespace`]'s `digests`. *Crash*: the namespace

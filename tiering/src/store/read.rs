@@ -101,6 +101,16 @@ pub(super) enum Want {
 }
 
 impl Want {
+    /// Whether it says that somebody needs the block here.
+    fn is_use(&self) -> bool {
+        // A block that travels to another volume says nothing about that.
+        matches!(self, Self::Plain(_, Intent::Part | Intent::SmallFile | Intent::Block))
+    }
+
+    fn is_upkeep(&self) -> bool {
+        matches!(self, Self::Plain(_, Intent::Upkeep))
+    }
+
     pub(super) fn plan(&self, entry: &IndexEntry) -> Result<CellRead> {
         match self {
             Self::Plain(range, _) => entry.cell_range(range.clone()),
@@ -177,6 +187,7 @@ impl Inner {
         // One deadline for all that is tried.
         let wait = match wait {
             Wait::No => Wait::No,
+            _ if want.is_upkeep() => Wait::No,
             wait => Wait::Until(self.cold_deadline(wait)?),
         };
         match self.with_catalog(|catalog| catalog.lookup(block.id)) {
@@ -228,8 +239,7 @@ impl Inner {
             return Ok(None);
         }
         let frame = entry.frame_range();
-        // A block that travels to another volume says nothing about who needs it here.
-        let read_s = matches!(want, Want::Plain(..)).then(|| self.now_s());
+        let read_s = want.is_use().then(|| self.now_s());
         let Some(places) = self.table.places(segment, frame.start, frame.end, read_s) else {
             return Ok(None);
         };
@@ -244,6 +254,9 @@ impl Inner {
                     self.note_damage(tried, &format!("hot segment {segment}"), error);
                 }
             }
+        }
+        if want.is_upkeep() {
+            return Err(Error::WouldWait);
         }
         if !places.cold && (self.cold.is_none() || !tried.desperate) {
             return Ok(None);
@@ -356,7 +369,7 @@ impl Inner {
     /// Lets the cold tier recognise who reads what lies side by side.
     fn note_neighbours(&self, cold: &Cold, segment: SegmentId, stored: &Range<u64>, want: &Want) {
         let extent = match want {
-            Want::Plain(_, Intent::Part) => return,
+            Want::Plain(_, Intent::Part | Intent::Upkeep) => return,
             Want::Plain(_, Intent::SmallFile) => Extent::PackedFile,
             Want::Plain(_, Intent::Block) | Want::Stored => Extent::Block,
         };
@@ -403,7 +416,7 @@ impl Inner {
         let verified = read.open(block, stored)?;
         for (cell, range) in cells_of(read, block) {
             let partial = range.start < wanted.start || range.end > wanted.end;
-            if partial {
+            if partial && want.is_use() {
                 self.keep_cell(block, cell, &verified, range);
             }
         }

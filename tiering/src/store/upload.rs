@@ -387,6 +387,7 @@ impl Inner {
         if self.is_whole_in_cold(self.cold_tier()?, &self.name(id))? {
             return Ok(());
         }
+        self.suspect(id, Suspect::COLD);
         Err(Error::Damaged { what: "cold object", reason: "its checksums do not match".into() })
     }
 

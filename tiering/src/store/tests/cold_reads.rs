@@ -372,3 +372,17 @@ fn what_is_fetched_ahead_stays_within_its_bound_and_gives_way() {
         assert_eq!(volume.read(block).unwrap(), plain);
     }
 }
+
+#[test]
+fn upkeep_asks_the_cold_tier_for_nothing_however_long_it_may_wait() {
+    let (mut volume, _) = volume();
+    let blocks = frozen(&mut volume, 4, MIB);
+    let before = requests(&volume);
+    for (block, _) in &blocks {
+        for wait in [Wait::No, soon()] {
+            let read = volume.store().read_for(block, 0..block.len, Intent::Upkeep, wait);
+            assert!(matches!(read, Err(Error::WouldWait)), "{read:?}");
+        }
+    }
+    assert_eq!(requests(&volume), before);
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::BlockRef;
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, Intent, Source};
 use crate::catalog::SegmentHeat;
 use crate::clock::Clock;
 use crate::segment::SegmentId;
@@ -64,6 +64,10 @@ fn only_reads_count() {
     blocks.iter().for_each(|block| drop(volume.store().export(block, later()).unwrap()));
     volume.store().sweep().unwrap();
     volume.store().recompress(&ids, later(), &mut |_, _| ()).unwrap();
+    for block in &blocks {
+        let read = volume.store().read_for(block, 5..block.len - 5, Intent::Upkeep, later());
+        assert_eq!(read.unwrap().source, Source::Hot);
+    }
     let after: Vec<_> = blocks.iter().map(|block| heat(&volume, block)).collect();
     assert_eq!(after, before);
     volume.read(&blocks[0]).unwrap();

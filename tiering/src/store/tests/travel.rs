@@ -8,7 +8,7 @@ use crate::blocks::{Blocks, Wait};
 use crate::error::Error;
 use crate::segment::FileKind;
 use crate::store::BackupProof;
-use crate::store::testing::{Volume, damage, noise, soon, text, wave};
+use crate::store::testing::{Volume, damage, eventually, noise, soon, text, wave};
 use crate::tier::{Faulty, Memory, Tier};
 
 fn fill(volume: &Volume) -> Vec<(BlockRef, Vec<u8>)> {
@@ -84,11 +84,16 @@ fn damage_is_never_exported_and_another_copy_stands_in() {
     volume.seal();
     let ids: Vec<_> = blocks.iter().map(|(block, _)| block.id).collect();
     volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
-    for (_, path) in volume.files(FileKind::Sealed) {
-        let len = path.metadata().unwrap().len();
-        damage(&path, 512, (len - 512) as usize);
-    }
+    let damage_all = |volume: &Volume| {
+        for (_, path) in volume.files(FileKind::Sealed) {
+            let len = path.metadata().unwrap().len();
+            damage(&path, 512, (len - 512) as usize);
+        }
+    };
+    damage_all(&volume);
     assert_eq!(export_all(&volume, &blocks), sent, "the cold copies are whole");
+    eventually("the files are made anew", || volume.store().health().suspect_segments == 0);
+    damage_all(&volume);
     for key in memory.keys() {
         memory.lose(&key);
     }
