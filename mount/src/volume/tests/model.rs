@@ -11,12 +11,15 @@ mod reference;
 mod regressions;
 mod run;
 
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
-use proptest::test_runner::Config;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::fake::World;
 use disk::DiskWorld;
-use ops::sequences;
+use ops::{rough_sequences, sequences};
 use run::run;
 
 /// Sequences over stores in memory where nothing else is said.
@@ -29,6 +32,44 @@ fn config(share: u32) -> Config {
     let wanted = std::env::var("FIRN_MODEL_SEQUENCES").ok().and_then(|n| n.parse().ok());
     let cases = (wanted.unwrap_or(SEQUENCES) / share).max(1);
     Config { cases, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() }
+}
+
+/// Says how long [`a_volume_on_disk_equals_the_reference_for_as_long_as_it_is_told`] goes on.
+const SECONDS: &str = "FIRN_ZTEST_SECONDS";
+
+/// Names the one seed to be run.
+const SEED: &str = "FIRN_ZTEST_SEED";
+
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number is expected"))
+}
+
+/// One long rough sequence, made of a seed.
+fn run_seed(seed: u64) {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let ops = rough_sequences().new_tree(&mut runner).expect("it rejects nothing").current();
+    run(&mut DiskWorld::new(), &ops);
+}
+
+#[test]
+#[ignore = "goes on for as long as it is told: `scripts/test.sh soak`"]
+#[allow(clippy::print_stderr, reason = "the seed that fails is needed to run it again")]
+#[allow(clippy::disallowed_methods, reason = "real threads take real time")]
+fn a_volume_on_disk_equals_the_reference_for_as_long_as_it_is_told() {
+    if let Some(seed) = number_in(SEED) {
+        return run_seed(seed);
+    }
+    let end = Instant::now() + Duration::from_secs(number_in(SECONDS).unwrap_or(60));
+    for seed in 1.. {
+        eprintln!("{SEED}={seed}");
+        run_seed(seed);
+        if Instant::now() >= end {
+            return;
+        }
+    }
 }
 
 #[test]

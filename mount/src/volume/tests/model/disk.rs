@@ -1,17 +1,24 @@
 //! The real stack: fjall, and the block store with a cold tier, in a directory.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use firn_tiering::segment::VolumeId;
+use firn_tiering::store::Mended;
 use firn_tiering::tier::{Memory, Tier};
 use firn_tiering::{
     BackupGate, BackupProof, BlockId, BlockStore, Blocks, Budget, ManualClock, StoreConfig,
 };
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::super::super::{LateLiveness, Volume};
 use super::super::fake::{forever, open_parts, quiet};
+use super::ops::Rot;
 use super::run::Subject;
 use crate::namespace::{Content, LocalStore, Namespace, NamespaceOptions, NewRoot, StoreOptions};
 
@@ -19,7 +26,9 @@ use crate::namespace::{Content, LocalStore, Namespace, NamespaceOptions, NewRoot
 pub(super) struct DiskWorld {
     dir: TempDir,
     clock: Arc<ManualClock>,
-    cold: Arc<dyn Tier>,
+    cold: Arc<Memory>,
+    /// Copies with as much damage as parity bears for sure, until a scrub has been there.
+    rotten: Mutex<BTreeSet<String>>,
     open: Option<Open>,
 }
 
@@ -55,7 +64,8 @@ impl DiskWorld {
         let root = NewRoot { uid: 0, gid: 0, perm: 0o755 };
         Namespace::create(&store, &*clock, root, [seed; 32]).unwrap();
         drop(store);
-        let mut world = Self { dir, clock, cold: Arc::new(Memory::new()), open: None };
+        let mut world =
+            Self { dir, clock, cold: Arc::default(), rotten: Mutex::default(), open: None };
         world.open();
         world
     }
@@ -71,7 +81,7 @@ impl DiskWorld {
         let (hot, catalog) = (path.join("hot"), path.join("catalog"));
         let (id, ids) = (VolumeId([1; 16]), names.ids().clone());
         let mut config = StoreConfig::new(id, hot, catalog, budget.clone(), clock.clone(), ids);
-        config.cold = Some(self.cold.clone());
+        config.cold = Some(Arc::clone(&self.cold) as Arc<dyn Tier>);
         // Small, so that sequences seal and reclaim some.
         config.segment_bytes = 1 << 20;
         config.liveness = Some(liveness.clone());
@@ -98,6 +108,111 @@ impl DiskWorld {
             }
         }
         blocks.into_iter().collect()
+    }
+
+    /// Sealed segments in hot, and the keys of those that cold holds.
+    fn segments(&self) -> (Vec<PathBuf>, Vec<String>) {
+        let dir = std::fs::read_dir(self.dir.path().join("hot/segments")).unwrap();
+        let paths = dir.map(|entry| entry.unwrap().path());
+        let mut hot: Vec<_> =
+            paths.filter(|path| path.extension() == Some("seg".as_ref())).collect();
+        hot.sort();
+        let mut cold = self.cold.keys();
+        cold.retain(|key| key.starts_with("segments/"));
+        (hot, cold)
+    }
+
+    /// Archives and releases everything, and collects what is dead.
+    fn move_all(&self) {
+        let blocks = &self.open.as_ref().unwrap().blocks;
+        let wait = forever(&self.clock);
+        let referenced = self.referenced();
+        let archive = || blocks.archive(&referenced, wait, &mut |_, _| ());
+        if archive().is_err() {
+            self.expect_rotten();
+            archive().unwrap();
+        }
+        let proof = BackupProof::of_blocks(referenced.iter().copied());
+        blocks.release(&referenced, &proof, wait).unwrap();
+        if blocks.sweep().is_err() {
+            self.expect_rotten();
+            blocks.sweep().unwrap();
+        }
+    }
+
+    /// Afterwards nothing is damaged.
+    fn scrub_all(&self) {
+        let blocks = &self.open.as_ref().unwrap().blocks;
+        blocks.wait_caught_up(forever(&self.clock)).unwrap();
+        let listing = blocks.cold_listing().unwrap();
+        let mut replaced = Vec::new();
+        for id in blocks.segments_after(None) {
+            let mut tries = 0..1000;
+            let found = tries.find_map(|_| {
+                let found = blocks.scrub_segment(id, listing.as_ref(), true).unwrap();
+                if found.is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                found
+            });
+            for damage in found.into_iter().flat_map(|found| found.damage) {
+                assert_eq!(damage.mended, Mended::Whole, "{damage:?}");
+                replaced.extend(damage.in_cold.then_some(id));
+            }
+        }
+        blocks.wait_copied(&replaced, forever(&self.clock)).unwrap();
+        self.rotten.lock().clear();
+    }
+
+    /// Lets time pass meanwhile: what failed is tried again after a pause.
+    fn while_time_passes(&self, work: impl FnOnce()) {
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let (over, clock) = (AtomicBool::new(false), &self.clock);
+        std::thread::scope(|scope| {
+            let _over = Over(&over);
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                    clock.advance(Duration::from_secs(1));
+                }
+            });
+            work();
+        });
+    }
+
+    /// Only damage may stand in the way, and only until it is repaired.
+    fn expect_rotten(&self) {
+        assert!(!self.rotten.lock().is_empty(), "nothing stands in the way");
+        self.scrub_all();
+    }
+
+    /// Whether this copy may be damaged now.
+    fn may_rot(&self, copy: &str) -> bool {
+        self.rotten.lock().insert(copy.to_owned())
+    }
+
+    fn rot_hot(&self, path: &Path, at: u64) {
+        let Ok(len) = path.metadata().map(|meta| meta.len()) else { return };
+        let run = len / 100;
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let (mut bytes, at) = (vec![0; run as usize], at % (len - run));
+        file.read_exact_at(&mut bytes, at).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x3c);
+        file.write_all_at(&bytes, at).unwrap();
+    }
+
+    fn rot_cold(&self, key: &str, at: u64) {
+        let Some(object) = self.cold.peek(key) else { return };
+        let mut bytes = object.to_vec();
+        let run = bytes.len() / 100;
+        let at = at as usize % (bytes.len() - run);
+        bytes[at..at + run].iter_mut().for_each(|byte| *byte ^= 0xc3);
+        self.cold.overwrite(key, bytes);
     }
 }
 
@@ -138,14 +253,44 @@ impl Subject for DiskWorld {
         self.open();
     }
 
-    /// Archives and releases everything, and collects what is dead.
     fn move_tiers(&self) {
-        let blocks = &self.open.as_ref().unwrap().blocks;
-        let wait = forever(&self.clock);
-        let referenced = self.referenced();
-        blocks.archive(&referenced, wait, &mut |_, _| ()).unwrap();
-        let proof = BackupProof::of_blocks(referenced.iter().copied());
-        blocks.release(&referenced, &proof, wait).unwrap();
-        blocks.sweep().unwrap();
+        self.while_time_passes(|| self.move_all());
+    }
+
+    fn scrub(&self) {
+        self.while_time_passes(|| self.scrub_all());
+    }
+
+    fn rot(&mut self, how: Rot) -> bool {
+        let (hot, cold) = self.segments();
+        match how {
+            Rot::Hot(pick, at) if !hot.is_empty() => {
+                let path = &hot[pick % hot.len()];
+                if self.may_rot(&path.display().to_string()) {
+                    self.rot_hot(path, at);
+                }
+            }
+            Rot::Cold(pick, at) if !cold.is_empty() => {
+                let key = &cold[pick % cold.len()];
+                if self.may_rot(key) {
+                    self.rot_cold(key, at);
+                }
+            }
+            Rot::Vanish(pick) if !hot.is_empty() => {
+                let path = &hot[pick % hot.len()];
+                let key = format!("segments/{}", path.file_name().unwrap().display());
+                if cold.contains(&key) && self.may_rot(&path.display().to_string()) {
+                    std::fs::remove_file(path).unwrap();
+                }
+            }
+            Rot::Catalog => {
+                self.open = None;
+                std::fs::remove_dir_all(self.dir.path().join("catalog")).unwrap();
+                self.open();
+                return true;
+            }
+            _ => {}
+        }
+        false
     }
 }

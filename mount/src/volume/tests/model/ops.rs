@@ -22,6 +22,19 @@ pub(super) const OPEN: usize = 3;
 /// Snapshots at once.
 pub(super) const SNAPSHOTS: usize = 4;
 
+/// Damage to what is stored, which must not show.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rot {
+    /// A run of 1 % of a segment's hot file, picked by the first number, at a place made of the second.
+    Hot(usize, u64),
+    /// The same of an object in cold.
+    Cold(usize, u64),
+    /// A hot file vanishes that is in cold as well.
+    Vanish(usize),
+    /// The catalog vanishes, with a crash.
+    Catalog,
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Create(At, Slot),
@@ -57,6 +70,8 @@ pub(super) enum Op {
     PowerLoss,
     Remount,
     MoveTiers,
+    Rot(Rot),
+    Scrub,
     Snapshot,
     Destroy(usize),
     Rollback(usize),
@@ -133,6 +148,15 @@ fn data_op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn rot() -> impl Strategy<Value = Rot> {
+    prop_oneof![
+        4 => (0..64_usize, any::<u64>()).prop_map(|(pick, at)| Rot::Hot(pick, at)),
+        4 => (0..64_usize, any::<u64>()).prop_map(|(pick, at)| Rot::Cold(pick, at)),
+        2 => (0..64_usize).prop_map(Rot::Vanish),
+        1 => Just(Rot::Catalog),
+    ]
+}
+
 fn volume_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         5 => slot().prop_map(Op::Fsync),
@@ -146,6 +170,8 @@ fn volume_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::PowerLoss),
         1 => Just(Op::Remount),
         1 => Just(Op::MoveTiers),
+        2 => rot().prop_map(Op::Rot),
+        1 => Just(Op::Scrub),
         6 => Just(Op::Snapshot),
         3 => (0..SNAPSHOTS).prop_map(Op::Destroy),
         12 => Just(Op::Digest),
@@ -160,7 +186,27 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// A sequence that begins with an open file.
 pub(super) fn sequences() -> impl Strategy<Value = Vec<Op>> {
-    prop::collection::vec(op(), 1..50).prop_map(|mut ops| {
+    sequences_of(1..50, op().boxed())
+}
+
+/// Long ones that move, rot, crash and scrub a lot.
+pub(super) fn rough_sequences() -> impl Strategy<Value = Vec<Op>> {
+    let rough = prop_oneof![
+        3 => Just(Op::MoveTiers),
+        6 => rot().prop_map(Op::Rot),
+        2 => Just(Op::Scrub),
+        2 => Just(Op::Crash),
+        2 => Just(Op::Sync),
+        1 => Just(Op::Check),
+    ];
+    sequences_of(100..300, prop_oneof![5 => op(), 1 => rough].boxed())
+}
+
+fn sequences_of(
+    len: std::ops::Range<usize>,
+    op: BoxedStrategy<Op>,
+) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op, len).prop_map(|mut ops| {
         ops.insert(0, Op::Create(At { deep: false, name: "a" }, 0));
         ops
     })

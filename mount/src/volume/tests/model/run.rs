@@ -13,7 +13,7 @@ use firn_tiering::{Clock, Error as TieringError, ManualClock, Wait};
 use super::super::super::Volume;
 use super::super::fake::{READ_WRITE, ROOT, World, forever, quiet};
 use super::observe::{TARGET, XATTR, observe};
-use super::ops::{At, OPEN, Op, Slot};
+use super::ops::{At, OPEN, Op, Rot, Slot};
 use super::reference::{Meta, Reference};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
@@ -35,6 +35,11 @@ pub(super) trait Subject: Sized {
     fn remount(&mut self);
     fn fail_appends(&self, _with: Option<fn() -> TieringError>) {}
     fn move_tiers(&self) {}
+    /// Whether it was like a crash.
+    fn rot(&mut self, _how: Rot) -> bool {
+        false
+    }
+    fn scrub(&self) {}
 }
 
 impl Subject for World {
@@ -216,6 +221,12 @@ impl<S: Subject> Runner<'_, S> {
                 self.check(true);
             }
             Op::MoveTiers => self.subject.move_tiers(),
+            Op::Scrub => self.subject.scrub(),
+            Op::Rot(how) => {
+                if self.subject.rot(how) {
+                    self.recover(false);
+                }
+            }
             Op::Snapshot => self.snapshot(),
             Op::Destroy(which) => self.destroy(which),
             Op::Rollback(which) => self.rollback(which),
