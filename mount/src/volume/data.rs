@@ -97,7 +97,8 @@ impl Volume {
     fn add_handle(&self, node: Arc<FileNode>, mode: OpenMode, caller: &Caller) -> Handle {
         let observer = self.observer.as_ref().filter(|_| self.names.is_live(node.ino));
         if let Some(observer) = observer {
-            observer.opened(node.ino, caller, mode);
+            let size = node.state.read().size;
+            observer.opened(node.ino, caller, mode, size);
         }
         self.handles.add(node, mode, *caller, observer.is_some())
     }

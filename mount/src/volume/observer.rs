@@ -43,8 +43,8 @@ pub enum Told {
 
 /// Is told how files are used.
 pub trait Observer: Send + Sync + 'static {
-    /// A file was opened or made.
-    fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode);
+    /// A file was opened or made. `size` is its length as programs see it, committed or not.
+    fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode, size: u64);
 
     /// Bytes were read. `from_cold` says that they came from the cold tier, asked for now or ahead.
     fn read(&self, touch: &Touch, from_cold: bool);

@@ -15,8 +15,9 @@ use super::Placement;
 pub(in crate::daemon) struct Watcher(pub(in crate::daemon) Arc<Placement>);
 
 impl Observer for Watcher {
-    fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode) {
-        if let Some((request, counts)) = self.0.uses.opened(&self.0.names, ino, caller, mode) {
+    fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode, size: u64) {
+        let opened = self.0.uses.opened(&self.0.names, ino, caller, mode, size);
+        if let Some((request, counts)) = opened {
             self.0.foresight.opened(request, counts);
         }
     }

@@ -118,21 +118,22 @@ impl Uses {
         now_ms(&*self.clock)
     }
 
-    /// A file was opened. Says how, and whether that counts as use; nothing of what vanished
-    /// meanwhile.
+    /// A file of `size` bytes was opened. Says how, and whether that counts as use; nothing of what
+    /// vanished meanwhile.
     pub(super) fn opened(
         &self,
         names: &Namespace,
         ino: Ino,
         caller: &Caller,
         mode: OpenMode,
+        size: u64,
     ) -> Option<(Request, bool)> {
         let inode = names.inode(ino).ok()?;
         let place = place_of(&inode);
         self.places_of(ino).lock().put(place);
         let now = self.now_ms();
         let op = if mode.write { Op::Write } else { Op::Read };
-        let request = request_of(&inode, caller, op, now);
+        let request = request_of(place, size, caller, op, now);
         self.log(&request);
         let counts = !self.is_scan(caller, place, now);
         if counts {
@@ -280,16 +281,16 @@ fn place_of(inode: &Inode) -> Place {
     Place { item: inode.ino.0, group: inode.parent.0, owner: inode.uid }
 }
 
-fn request_of(inode: &Inode, caller: &Caller, op: Op, at_ms: u64) -> Request {
+fn request_of(place: Place, size: u64, caller: &Caller, op: Op, at_ms: u64) -> Request {
     Request {
         at_ms,
-        item: inode.ino.0,
+        item: place.item,
         op,
-        bytes: inode.size,
-        size: inode.size,
+        bytes: size,
+        size,
         client: u64::from(caller.pid),
-        group: inode.parent.0,
-        owner: inode.uid,
+        group: place.group,
+        owner: place.owner,
         kind: 0,
     }
 }

@@ -77,7 +77,7 @@ fn a_reader_of_hot_data_tells_nothing() {
 struct Strict;
 
 impl Observer for Strict {
-    fn opened(&self, _: Ino, _: &Caller, _: OpenMode) {}
+    fn opened(&self, _: Ino, _: &Caller, _: OpenMode, _: u64) {}
     fn read(&self, _: &Touch, _: bool) {}
     fn may_look_ahead(&self, _: &Caller) -> bool {
         false

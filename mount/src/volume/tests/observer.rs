@@ -14,7 +14,7 @@ use crate::volume::{Admission, Observer, Told, Touch};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
-    Opened(Ino, u32),
+    Opened { ino: Ino, uid: u32, size: u64 },
     Read { offset: u64, len: u64, sequential: bool, waited: bool },
     Written { offset: u64, len: u64, sequential: bool },
     Admitted(u64),
@@ -39,8 +39,8 @@ impl Ear {
 }
 
 impl Observer for Ear {
-    fn opened(&self, ino: Ino, caller: &Caller, _: OpenMode) {
-        self.hear(Heard::Opened(ino, caller.uid));
+    fn opened(&self, ino: Ino, caller: &Caller, _: OpenMode, size: u64) {
+        self.hear(Heard::Opened { ino, uid: caller.uid, size });
     }
 
     fn read(&self, touch: &Touch, waited: bool) {
@@ -86,7 +86,7 @@ fn uses_are_told_with_their_opener_and_their_order() {
     let (world, ear) = observed();
     let (ino, handle) = world.create("a");
     let volume = world.volume();
-    assert_eq!(ear.take(), [Heard::Opened(ino, 0)]);
+    assert_eq!(ear.take(), [Heard::Opened { ino, uid: 0, size: 0 }]);
     world.write((ino, handle), 0, b"0123456789");
     world.write((ino, handle), 10, b"abc");
     let written = |offset, len, sequential| Heard::Written { offset, len, sequential };
@@ -100,7 +100,9 @@ fn uses_are_told_with_their_opener_and_their_order() {
     read(9, 100);
     let told = |offset, len, sequential| Heard::Read { offset, len, sequential, waited: false };
     let reads = [told(0, 4, true), told(4, 4, true), told(9, 4, false)];
-    assert_eq!(ear.take(), [&[Heard::Opened(ino, 5)][..], &reads].concat());
+    // Nothing of it is committed yet; it is as long as programs see it all the same.
+    let opened = Heard::Opened { ino, uid: 5, size: 13 };
+    assert_eq!(ear.take(), [&[opened][..], &reads].concat());
     volume.unlink(Ino::ROOT, b"a").unwrap();
     assert_eq!(ear.take(), [Heard::Removed(ino)]);
 }
