@@ -154,10 +154,10 @@ fn without_daemon(
         );
         return Ok(());
     }
+    take_away(entry, false)?;
     if volume.is_err() {
         report::note("firn: warning: the volume directory cannot be read");
     }
-    take_away(entry, false)?;
     report::note("firn: warning: the daemon cannot be asked; it finishes in the background");
     Ok(())
 }
@@ -168,7 +168,12 @@ fn take_away(entry: &MountEntry, lazily: bool) -> anyhow::Result<()> {
     match rustix::mount::unmount(&entry.mountpoint, flags | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::BUSY) => busy(entry),
-        Err(rustix::io::Errno::PERM) => by_helper(entry, lazily),
+        Err(rustix::io::Errno::PERM) => match entry.owner {
+            Some(owner) if owner != rustix::process::getuid().as_raw() => {
+                not_by_strangers(entry, owner)
+            }
+            _ => by_helper(entry, lazily),
+        },
         Err(error) => Err(error.into()),
     }
 }
@@ -177,6 +182,21 @@ fn busy(entry: &MountEntry) -> anyhow::Result<()> {
     let name = mounts::shown(&entry.mountpoint);
     Err(anyhow!("files on it are open, or it is somebody's working directory"))
         .hint(format!("`fuser -vm {name}` lists who; end them and try again"))
+}
+
+/// The setuid helper would refuse as well, with whatever it makes of the mount table.
+fn not_by_strangers(entry: &MountEntry, owner: u32) -> anyhow::Result<()> {
+    let name = mounts::shown(&entry.mountpoint);
+    let may = if owner == 0 {
+        "root".to_owned()
+    } else {
+        format!("user {owner}, who mounted it, or root")
+    };
+    Err(anyhow!(
+        "only {may} may unmount it, and you are user {}",
+        rustix::process::getuid().as_raw()
+    ))
+    .hint(format!("run `sudo firn umount {name}`, or ask who may"))
 }
 
 /// Users other than root unmount what they mounted by the setuid helper.
@@ -196,7 +216,7 @@ fn by_helper(entry: &MountEntry, lazily: bool) -> anyhow::Result<()> {
     if said.contains("busy") {
         return busy(entry);
     }
-    Err(anyhow!("fusermount3: {said}")).hint("only root and the user who mounted it may unmount")
+    Err(anyhow!("{said}")).hint("only root and the user who mounted it may unmount")
 }
 
 /// Shows the end of a mount while it lasts.

@@ -12,6 +12,7 @@ fn the_longest_and_latest_mount_covers_a_path() {
         source: PathBuf::new(),
         device: String::new(),
         read_only: false,
+        owner: None,
     };
     let mounts = [
         mount("/", "ext4"),

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::mounted::Scene;
-use crate::run::{Ran, firn};
+use crate::run::{Ran, command, firn};
 
 #[test]
 fn a_mount_is_silent_and_survives_its_parent() {
@@ -21,6 +22,19 @@ fn a_mount_is_silent_and_survives_its_parent() {
     assert!(!scene.volume.join("control.sock").exists());
     scene.mount().done();
     assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "snow");
+    scene.umount_done();
+}
+
+#[test]
+fn a_stranger_who_unmounts_is_told_who_may() {
+    let scene = Scene::mounted();
+    fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut stranger = command(&["umount", scene.mnt()]);
+    let ran = Ran::from(&stranger.uid(65534).gid(65534).output().unwrap());
+    let hint = format!("hint: run `sudo firn umount {}`", scene.mnt());
+    let ran = ran.refused(1, &["only root may unmount it, and you are user 65534", &hint]);
+    assert!(!ran.err.contains("warning") && !ran.err.contains("fusermount3"), "{}", ran.err);
+    assert!(scene.is_mounted());
     scene.umount_done();
 }
 

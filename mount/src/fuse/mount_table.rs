@@ -21,6 +21,8 @@ pub struct MountEntry {
     pub device: String,
     /// Mounted read-only.
     pub read_only: bool,
+    /// User who mounted it, as a FUSE filesystem says.
+    pub owner: Option<u32>,
 }
 
 impl MountEntry {
@@ -62,7 +64,14 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         source: PathBuf::from(unescape(source)),
         device: String::from_utf8_lossy(device).into_owned(),
         read_only: says_ro(options) || says_ro(super_options),
+        owner: owner(super_options),
     })
+}
+
+fn owner(super_options: &[u8]) -> Option<u32> {
+    let mut words = super_options.split(|byte| *byte == b',');
+    let id = words.find_map(|word| word.strip_prefix(b"user_id="))?;
+    std::str::from_utf8(id).ok()?.parse().ok()
 }
 
 /// Undoes the kernel's `\ooo` escapes of space, tab, newline, `#` and backslash.

@@ -5,7 +5,7 @@ use super::*;
 const SAMPLE: &[u8] = b"\
 22 1 0:21 / /proc rw,nosuid - proc proc rw\n\
 25 1 254:1 / / rw,relatime shared:1 master:2 - ext4 /dev/vda1 rw,discard\n\
-40 25 0:45 / /data rw,nosuid,nodev,relatime shared:9 - fuse.firn /srv/vol rw,user_id=0\n\
+40 25 0:45 / /data rw,nosuid,nodev,relatime shared:9 - fuse.firn /srv/vol rw,user_id=1000,group_id=5\n\
 41 25 0:46 / /data/a\\040b ro,relatime - fuse.firn /srv/other\\134vol ro,user_id=0\n\
 garbage\n\
 42 25 0:47 / /data rw - tmpfs none rw\n";
@@ -20,6 +20,8 @@ fn fields_are_found_whatever_the_optional_ones() {
     assert_eq!(mounts[3].mountpoint, Path::new("/data/a b"));
     assert_eq!(mounts[3].source, Path::new("/srv/other\\vol"));
     assert!(mounts[3].read_only);
+    let owners = mounts.iter().map(|mount| mount.owner).collect::<Vec<_>>();
+    assert_eq!(owners, [None, None, Some(1000), Some(0), None]);
 }
 
 #[test]
