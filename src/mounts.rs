@@ -9,6 +9,8 @@ use anyhow::Context;
 use firn_mount::fuse::mount_table;
 pub use firn_mount::fuse::{MountEntry, mounted_at as at};
 
+use crate::report::names;
+
 /// Everything mounted in this mount namespace, in mount order.
 pub fn all() -> anyhow::Result<Vec<MountEntry>> {
     mount_table().context("reading /proc/self/mountinfo")
@@ -56,9 +58,9 @@ pub fn below<'a>(entry: &MountEntry, path: &'a Path) -> &'a Path {
     path.strip_prefix(&entry.mountpoint).unwrap_or(Path::new(""))
 }
 
-/// The bytes of a path for messages: as text where it is text.
+/// The bytes of a path for messages and reports: as text where it is text.
 pub fn shown(path: &Path) -> String {
-    String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+    names::text(path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]

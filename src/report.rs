@@ -16,6 +16,7 @@ pub mod evaluation;
 pub mod explain;
 pub mod files;
 pub mod model;
+pub mod names;
 pub mod placement;
 pub mod policy;
 pub mod progress;
@@ -29,6 +30,7 @@ pub mod verify;
 
 /// Writes a listing or a line to standard output.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    let text = escape::readable(text);
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).context("writing to standard output")?;
     if !text.ends_with('\n') {
@@ -39,12 +41,27 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes one JSON object to standard output.
 pub fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value).context("writing JSON")?)
+    let text = serde_json::to_string_pretty(value).context("writing JSON")?;
+    print(&plain(text, serde_json::to_string_pretty)?)
 }
 
 /// Writes one JSON object to standard output, in one line.
 pub fn print_json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    print(&serde_json::to_string(value).context("writing JSON")?)
+    let text = serde_json::to_string(value).context("writing JSON")?;
+    print(&plain(text, serde_json::to_string)?)
+}
+
+/// JSON in which every name is text, with the bytes of those that are not UTF-8 beside it.
+fn plain(
+    json: String,
+    write: impl FnOnce(&serde_json::Value) -> serde_json::Result<String>,
+) -> anyhow::Result<String> {
+    if names::are_plain(&json) {
+        return Ok(json);
+    }
+    let mut report = serde_json::from_str(&json).context("reading JSON again")?;
+    names::make_plain(&mut report);
+    write(&report).context("writing JSON")
 }
 
 /// Writes a diagnostic of one line to standard error, whatever the names in it hold; that nobody

@@ -25,6 +25,7 @@ use crate::failure::{EXIT_DAMAGE, EXIT_DONE};
 use crate::mounts;
 use crate::report;
 use crate::report::check::{Damage, Report};
+use crate::report::names;
 use crate::report::progress::Follower;
 use crate::volume_dir::lock::{Owner, VolumeLock};
 use crate::volume_dir::{self, VolumeDir, create};
@@ -210,7 +211,7 @@ impl Checker<'_> {
                 part: "namespace".to_owned(),
                 place: format!("inode {}", finding.ino.0),
                 what: format!("{:?}: {}", finding.kind, finding.detail),
-                paths: vec![String::from_utf8_lossy(&finding.path).into_owned()],
+                paths: vec![names::text(&finding.path)],
                 repairable: false,
             });
         }
@@ -270,7 +271,7 @@ impl Checker<'_> {
     }
 
     fn path(&self, ino: Ino) -> String {
-        String::from_utf8_lossy(&self.namespace.path(ino)).into_owned()
+        names::text(&self.namespace.path(ino))
     }
 
     /// Whether every block that a file refers to is somewhere, undamaged as far as was looked.

@@ -71,7 +71,7 @@ fn job(volume: &Path, mountpoint: &Path, options: &str) -> anyhow::Result<Job> {
     let volume = open_volume(volume)?;
     let mountpoint = mounts::absolute(mountpoint)
         .with_context(|| format!("mountpoint {}", mounts::shown(mountpoint)))?;
-    let mut mount_options = MountOptions::new(mounts::shown(volume.root()));
+    let mut mount_options = MountOptions::new(volume.root().to_string_lossy());
     let (takes_over, options) = mount_options::without(options, TAKEOVER);
     mount_options
         .apply(&options)
@@ -79,7 +79,7 @@ fn job(volume: &Path, mountpoint: &Path, options: &str) -> anyhow::Result<Job> {
         .hint("`firn mount --help` lists the options")
         .wrong_usage()?;
     // The mount table is how a path is led back to its volume.
-    mount_options.fs_name = mounts::shown(volume.root());
+    mount_options.fs_name = volume.root().to_string_lossy().into_owned();
     Ok(Job { volume, mountpoint, options: mount_options, takes_over })
 }
 

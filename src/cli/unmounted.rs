@@ -24,6 +24,7 @@ use crate::daemon::tree::TreeAnswers;
 use crate::daemon::tree::naming::Naming;
 use crate::failure::{self, Explain};
 use crate::mounts;
+use crate::report::names;
 use crate::volume_dir::lock::{Owner, VolumeLock};
 use crate::volume_dir::{VolumeDir, create};
 
@@ -77,7 +78,7 @@ impl Unmounted {
 
     /// The directory at `path`.
     pub(super) fn directory(&self, path: &[u8]) -> anyhow::Result<Ino> {
-        let shown = || format!("{}{}", self.prefix, String::from_utf8_lossy(path));
+        let shown = || format!("{}{}", self.prefix, names::text(path));
         let found = self.walk(path).map_err(anyhow::Error::new).and_then(|found| match found {
             (ino, FileKind::Directory) => Ok(ino),
             _ => Err(anyhow!("is no directory")),

@@ -10,6 +10,7 @@ use firn_tiering::{BlockId, Clock};
 use parking_lot::Mutex;
 
 use crate::report::escape::escaped;
+use crate::report::names;
 use crate::report::status::DamageEvent;
 use crate::utc;
 
@@ -55,7 +56,7 @@ impl Damage {
                 break;
             }
         }
-        let path = |ino| escaped(&String::from_utf8_lossy(&self.namespace.path(ino)));
+        let path = |ino| escaped(&names::text(&self.namespace.path(ino)));
         files.into_iter().take(MOST_FILES).map(path).collect()
     }
 }

@@ -14,6 +14,7 @@ use firn_tiering::{BlockId, BlockRef, BlockStore};
 
 use crate::report::explain::{BlockFacts, FileFacts, Run, RunKind, StoredFacts};
 use crate::report::files::FileLine;
+use crate::report::names;
 
 /// Directory entries taken at once.
 const ENTRY_PAGE: usize = 512;
@@ -36,7 +37,7 @@ pub(super) fn kind_name(kind: FileKind) -> &'static str {
 
 /// `name` below `dir`, for people.
 pub(super) fn joined(dir: &str, name: &[u8]) -> String {
-    let name = String::from_utf8_lossy(name);
+    let name = names::text(name);
     if dir.ends_with('/') { format!("{dir}{name}") } else { format!("{dir}/{name}") }
 }
 

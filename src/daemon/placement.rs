@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use super::jobs::job::{Job, JobId, Part, Work};
 use super::jobs::{JobError, Jobs};
 use super::schedule::Stop;
+use crate::report::names;
 
 mod answers;
 mod candidates;
@@ -185,9 +186,9 @@ impl Placement {
     /// What people know some parts by.
     fn name_of(&self, parts: &[Part]) -> String {
         let first = parts.first().map(|part| self.names.path(Ino(part.ino))).unwrap_or_default();
-        let first = String::from_utf8_lossy(&first);
+        let first = names::text(&first);
         match parts.len() {
-            0 | 1 => first.into_owned(),
+            0 | 1 => first,
             many => format!("{first} and {} more", many - 1),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::names;
+
 /// A name in which control characters and backslashes are `\\0ooo`, in octal, as zfs-diff(8) has
 /// them.
 pub fn escaped(name: &str) -> String {
@@ -14,10 +16,17 @@ pub fn visible(message: &str) -> String {
     with_octal(message, char::is_control)
 }
 
+/// A whole listing, in which only what stands for a byte that is not UTF-8 is as in [`escaped`].
+pub fn readable(listing: &str) -> String {
+    with_octal(listing, |_| false)
+}
+
 fn with_octal(name: &str, is_meant: impl Fn(char) -> bool) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
-        if is_meant(character) {
+        if let Some(byte) = names::byte_of(character) {
+            let _ = write!(text, "\\{byte:04o}");
+        } else if is_meant(character) {
             let mut bytes = [0; 4];
             for byte in character.encode_utf8(&mut bytes).bytes() {
                 // Writing to a string does not fail.

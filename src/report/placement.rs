@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::escape::escaped;
+use super::names;
 use super::policy::money;
 use crate::policy::Policy;
 use crate::policy::planner::{self, Candidate};
@@ -107,7 +108,7 @@ pub struct Placement {
 impl PinFacts {
     /// A pin without an end.
     fn of(pin: &Pin) -> Self {
-        let from = pin.from.as_ref().map(|dir| String::from_utf8_lossy(dir).into_owned());
+        let from = pin.from.as_ref().map(|dir| names::text(dir));
         let source = if from.is_some() { "inherited" } else { "explicit" };
         Self { tier: pin.tier.name().to_owned(), source: source.to_owned(), from, until: None }
     }

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::escape::escaped;
+use super::names;
 use super::table;
 use crate::policy::Policy;
 use crate::policy::planner::{Move, Plan};
@@ -105,7 +106,7 @@ pub fn items<'a>(
 
 fn line(one: &Move, has_prices: bool) -> MoveLine {
     MoveLine {
-        path: String::from_utf8_lossy(&one.path).into_owned(),
+        path: names::text(&one.path),
         ino: one.ino,
         action: one.action.name().to_owned(),
         bytes: one.bytes,

@@ -1,7 +1,9 @@
 //! `firn tier find`, `du` and lists for `stage`, on a mounted volume.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -230,4 +232,32 @@ fn what_makes_no_sense_is_wrong_usage() {
     let odd = scene.firn(&["tier", "ls", "/no/such\n\u{1b}[2Jfile"]);
     assert_eq!(odd.code, 1);
     assert!(odd.err.contains("/no/such\\0012\\0033[2Jfile"), "{}", odd.err);
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_comes_back_whole_from_json_and_from_find() {
+    let scene = Scene::mounted();
+    let [plain, odd] = [&b"plain"[..], b"odd\xff\n\xc3"].map(|name| {
+        let path = scene.mountpoint.join(OsStr::from_bytes(name));
+        fs::write(&path, "x").unwrap();
+        path.into_os_string().into_vec()
+    });
+    let listed = scene.firn(&["tier", "ls", "--json", scene.mnt()]).done().out;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let files = listed["files"].as_array().unwrap();
+    let line = |is: &dyn Fn(&Value) -> bool| files.iter().find(|file| is(&file["path"])).unwrap();
+    let hex: String = odd.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lossy = String::from_utf8_lossy(&odd);
+    assert_eq!(line(&|path| *path == *lossy)["path_bytes"], hex, "{listed}");
+    let known = String::from_utf8(plain).unwrap();
+    assert!(line(&|path| *path == *known).get("path_bytes").is_none(), "{listed}");
+    let text = scene.firn(&["tier", "ls", scene.mnt()]).done().out;
+    assert!(text.contains("odd\\0377\\0012\\0303"), "{text}");
+    let found = command(&["tier", "find", "-0", scene.mnt()]).output().unwrap();
+    assert!(found.stdout.split(|byte| *byte == 0).any(|path| path == odd), "{found:?}");
+    let mut ask = command(&["tier", "stage", "--json"]);
+    let refused = ask.arg(scene.mountpoint.join(OsStr::from_bytes(b"no\xff"))).output().unwrap();
+    let refused = crate::run::Ran::from(&refused);
+    assert!(refused.code == 1 && refused.err.contains("no\\0377"), "{}", refused.err);
+    scene.umount_done();
 }

@@ -15,6 +15,7 @@ use crate::failure::EXIT_DONE;
 use crate::mounts;
 use crate::report;
 use crate::report::files::{FileLine, Listing};
+use crate::report::names;
 use crate::report::tier::{Du, DuLine};
 use crate::units::{Period, Size};
 
@@ -63,7 +64,7 @@ struct Printer {
 impl Listener for Printer {
     fn item(&mut self, item: serde_json::Value) -> anyhow::Result<()> {
         let line: FileLine = serde_json::from_value(item).context("the daemon's answer")?;
-        let mut bytes = line.path.into_bytes();
+        let mut bytes = names::bytes(&line.path);
         bytes.push(self.end);
         io::stdout().lock().write_all(&bytes).context("writing to standard output")
     }

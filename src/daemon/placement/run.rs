@@ -22,6 +22,7 @@ use crate::failure;
 use crate::policy::planner::{self, Move, MoveAction, Plan, TierUsage};
 use crate::policy::settings::Marks;
 use crate::report::escape::escaped;
+use crate::report::names;
 
 /// Shortest pause between two runs under pressure.
 const PRESSED_PAUSE: Duration = Duration::from_secs(15);
@@ -228,7 +229,7 @@ impl Placement {
         for works in [MoveAction::Demote, MoveAction::Promote, MoveAction::CopyAhead] {
             let moves: Vec<&Move> = plan.moves.iter().filter(|one| one.action == works).collect();
             for one in &moves {
-                let path = escaped(&String::from_utf8_lossy(&one.path));
+                let path = escaped(&names::text(&one.path));
                 tracing::info!(%path, action = one.action.name(), bytes = one.bytes, why = one.why, "planned");
             }
             let why = moves.first().map_or_else(String::new, |one| one.why.clone());

@@ -13,6 +13,7 @@ use crate::control::server::Outbox;
 use crate::control::tree::SnapshotName;
 use crate::daemon::inspect::kind_name;
 use crate::report::diff::{Change, What};
+use crate::report::names;
 
 impl TreeAnswers<'_> {
     pub(super) fn diff(
@@ -53,7 +54,7 @@ impl TreeAnswers<'_> {
 impl Naming<'_> {
     fn change(&self, top: &str, difference: &Difference) -> Change {
         let path = |known: &Option<Vec<u8>>| match known {
-            Some(path) => format!("{}{}", top.trim_end_matches('/'), String::from_utf8_lossy(path)),
+            Some(path) => format!("{}{}", top.trim_end_matches('/'), names::text(path)),
             None => format!("{top}: inode {}, which lies too deep to tell", difference.ino.0),
         };
         let (change, at, new) = match difference.change {

@@ -13,6 +13,7 @@ use firn_mount::volume::{Core as _, Volume};
 use crate::control::tree::{DatasetName, NewName};
 use crate::failure::{self, Explain};
 use crate::report::datasets::DatasetLine;
+use crate::report::names;
 use crate::report::snapshots::SnapshotLine;
 use crate::report::status::InterruptedReceive;
 use crate::utc;
@@ -73,8 +74,8 @@ impl<'a> Naming<'a> {
 
     /// A path from the root of the mount, as people write it.
     pub(super) fn path(&self, path: &[u8]) -> String {
-        let path = String::from_utf8_lossy(path);
-        match (path.as_ref(), self.prefix.ends_with(':')) {
+        let path = names::text(path);
+        match (path.as_str(), self.prefix.ends_with(':')) {
             ("/", false) if !self.prefix.is_empty() => self.prefix.clone(),
             (path, _) => format!("{}{path}", self.prefix),
         }
