@@ -87,4 +87,26 @@ mod tests {
         }
         assert_eq!((mode(&open), mode(&dir.path().join("later"))), (0o700, 0o700));
     }
+    #[test]
+    fn everything_with_content_in_it_is_closed_and_what_names_the_volume_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(uuid::Uuid::from_u128(5), crate::config::MIN_HOT_CAPACITY);
+        let private =
+            "hot namespace catalog accesses model heat pins jobs.log backed-up".split(' ');
+        let public = ["firn.toml", "lock"];
+        for name in private.clone().chain(public) {
+            let path = dir.path().join(name);
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        }
+        let of_dir = mode(dir.path());
+        close(&VolumeDir::open(dir.path()).unwrap(), &config);
+        for name in private {
+            assert_eq!(mode(&dir.path().join(name)), 0o600, "{name}");
+        }
+        for name in public {
+            assert_eq!(mode(&dir.path().join(name)), 0o644, "{name}");
+        }
+        assert_eq!(mode(dir.path()), of_dir);
+    }
 }

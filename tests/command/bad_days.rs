@@ -9,6 +9,7 @@ use firn_tiering::{Clock, SystemClock};
 
 use crate::mounted::Scene;
 use crate::run::{Ran, command};
+use crate::tiers::noise;
 
 fn append_to_config(scene: &Scene, line: &str) {
     let path = scene.volume.join("firn.toml");
@@ -329,6 +330,43 @@ fn damage_is_found_named_and_exit_three() {
     let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(report["clean"], false);
     assert!(ran.out.contains("/victim"), "{}", ran.out);
+}
+
+#[test]
+fn a_torn_block_that_nothing_refers_to_is_no_damage() {
+    let scene = Scene::new();
+    replace_in_config(&scene, "copy_ahead = true", "copy_ahead = false");
+    scene.mount().done();
+    let written = |name: &str, len: usize| {
+        let bytes: Vec<u8> = noise(len, len as u64);
+        fs::write(scene.mountpoint.join(name), &bytes).unwrap();
+        scene.firn(&["sync", scene.mnt()]).done();
+        bytes
+    };
+    written("needed", 3 << 20);
+    let bytes = written("unneeded", 100_000);
+    written("behind", 200_000);
+    fs::remove_file(scene.mountpoint.join("unneeded")).unwrap();
+    scene.firn(&["sync", scene.mnt()]).done();
+    // Before the segment is sealed, and has parity that would tell of the damage by itself.
+    scene.signal("-KILL");
+    scene.umount_done();
+    let mut torn = 0;
+    for entry in fs::read_dir(scene.volume.join("hot/segments")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut stored = fs::read(&path).unwrap();
+        if let Some(at) = stored.windows(64).position(|found| found == &bytes[..64]) {
+            stored[at..at + 64].fill(0);
+            fs::write(&path, stored).unwrap();
+            torn += 1;
+        }
+    }
+    assert_eq!(torn, 1, "the block lies in one segment");
+    scene.mount().done();
+    scene.umount_done();
+    let ran = scene.firn(&["check", "--data", "--json", scene.vol()]).done();
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&report["clean"], &report["unneeded"]), (&true.into(), &torn.into()), "{report}");
 }
 
 #[test]

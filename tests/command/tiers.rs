@@ -12,7 +12,7 @@ use crate::mounted::Scene;
 use crate::run::{Ran, command};
 
 /// Bytes that do not compress.
-fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;

@@ -190,6 +190,13 @@ fn a_cut_line_loses_itself_and_a_damaged_one_what_follows() {
     };
     assert_eq!(ids(&text), (vec![1, 2, 3], false));
     assert_eq!(ids(&text[..text.len() - 1]), (vec![1, 2], false));
+    assert_eq!(ids(&format!("{text}end 3")), (vec![1, 2, 3], false), "it might be the end of 31");
+    // Nor does it swallow what comes behind it.
+    assert_eq!(ids(&text[..text.len() - 9]), (vec![1, 2], false));
+    let (mut journal, _) = Journal::open(&path).unwrap();
+    journal.add(&Job { id: 4, ..job(Work::Stage, &[4]) }).unwrap();
+    drop(journal);
+    assert_eq!(ids(&std::fs::read_to_string(&path).unwrap()), (vec![1, 2, 4], false));
     assert_eq!(ids(&text.replace("add {\"id\":2", "odd {\"id\":2")), (vec![1], true));
     assert_eq!(ids("firn-jobs 2\n"), (vec![], true));
     assert_eq!(ids(&format!("firn-jobs 1\nadd {}\n", "x".repeat(1 << 20))), (vec![], true));

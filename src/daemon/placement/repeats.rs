@@ -85,4 +85,14 @@ mod tests {
         assert_eq!(kept(&[demote(2, 5)]), [2]);
         assert_eq!(kept(&[demote(2, 5)]), Vec::<u64>::new());
     }
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let now = ManualClock::new().instant();
+        let mut repeats = Repeats::default();
+        let moves: Vec<Move> = (0..MOST as u64).map(|ino| demote(ino, 10)).collect();
+        repeats.note(&moves, now);
+        assert_eq!(repeats.planned.len(), MOST);
+        repeats.note([&demote(MOST as u64, 10)], now);
+        assert_eq!(repeats.planned.len(), 1, "all are forgotten but the last");
+    }
 }

@@ -32,6 +32,30 @@ fn slots_come_back_as_they_were_put() {
 }
 
 #[test]
+fn every_file_that_has_a_block_is_found_however_many_there_are() {
+    let world = World::new();
+    let files: Vec<Ino> = (0..150)
+        .map(|at| {
+            let file = world.file(Ino::ROOT, &format!("f{at}"));
+            world.write(file, 0, &[piece(0, 4096, 1)]);
+            file
+        })
+        .collect();
+    let owners = |limit| {
+        let mut seen = Vec::new();
+        let saw_all = world.ns.for_each_live_owner(block(1).id, limit, &mut |ino| {
+            seen.push(ino);
+            true
+        });
+        seen.sort();
+        (seen, saw_all.unwrap())
+    };
+    assert_eq!(owners(4096), (files, true));
+    let (some, saw_all) = owners(100);
+    assert!(!saw_all && some.len() >= 100 && some.len() < 150, "{}", some.len());
+}
+
+#[test]
 fn slots_are_listed_in_pages() {
     let world = World::new();
     let file = world.file(Ino::ROOT, "f");

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::block::{BlockId, BlockRef};
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::store::testing::{ShiftedClock, Volume, eventually, noise, soon};
+use crate::store::capacity::NO_ROOM;
+use crate::store::testing::{ShiftedClock, Volume, eventually, later, noise, soon};
 use crate::store::{BackupProof, Cancel, Job, Residence, StoreConfig, Watermarks};
 use crate::tier::{Memory, Tier};
 
@@ -135,4 +136,32 @@ fn what_comes_back_never_takes_what_is_kept_for_writers() {
     volume.store().set_watermarks(marks(7 * MIB, 100 << 10)).unwrap();
     let refused = volume.store().stage(&ids, soon(), &mut |_, _| ());
     assert!(matches!(refused, Err(Error::NoSpace)), "{refused:?}");
+}
+
+#[test]
+fn what_comes_back_is_refused_after_a_minute_without_room() {
+    let clock = Arc::new(ShiftedClock::default());
+    let time = Arc::clone(&clock) as Arc<dyn Clock>;
+    let volume = volume(|config| {
+        config.watermarks = Some(marks(7 * MIB, 5 * MIB));
+        config.clock = time;
+    });
+    let cold = fill(&volume, 0..4);
+    let ids: Vec<BlockId> = cold.iter().map(|block| block.id).collect();
+    let proof = BackupProof::of_blocks(ids.iter().copied());
+    volume.store().release(&ids, &proof, soon()).unwrap();
+    volume.namespace.refuses_backup.store(true, std::sync::atomic::Ordering::SeqCst);
+    fill(&volume, 4..26);
+    std::thread::scope(|scope| {
+        let staging = scope.spawn(|| volume.store().stage(&ids, later(), &mut |_, _| ()));
+        eventually("it waits", || volume.store().health().waiting_for_space > 0);
+        clock.advance(std::time::Duration::from_secs(50));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!staging.is_finished(), "it gave up early");
+        // A writer would wait five times as long.
+        clock.advance(std::time::Duration::from_secs(15));
+        eventually("it gives up", || staging.is_finished());
+        let refused = staging.join().unwrap();
+        assert!(matches!(refused, Err(Error::TimedOut(NO_ROOM))), "{refused:?}");
+    });
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::BlockRef;
+use crate::blocks::Blocks;
 use crate::budget::Budget;
 use crate::clock::{Clock, ManualClock};
 use crate::segment::FileKind;
@@ -69,4 +70,22 @@ fn a_segment_that_cannot_be_judged_holds_up_no_other() {
     assert_eq!(volume.files(FileKind::Sealed).len(), 2);
     clock.advance(Duration::from_secs(360));
     eventually("collected", || volume.files(FileKind::Sealed).len() == 1);
+}
+
+#[test]
+fn a_segment_that_could_not_be_judged_rests_for_a_minute() {
+    let (mut volume, clock, blocks) = leaky();
+    volume.close();
+    let (id, file) = volume.files(FileKind::Sealed).remove(0);
+    damage(&file, 0, file.metadata().unwrap().len() as usize);
+    volume.open();
+    volume.store().free(&[blocks[0].id]);
+    let judge_at = || volume.store().inner.table.with(id, |segment| segment.judge_at).unwrap();
+    eventually("it was tried", || judge_at().is_some());
+    let first = judge_at();
+    clock.advance(Duration::from_secs(30));
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(judge_at(), first, "tried again in its pause");
+    clock.advance(Duration::from_secs(31));
+    eventually("it is tried again", || judge_at() > first);
 }
