@@ -63,6 +63,8 @@ struct State {
     queue: Queue,
     /// `None` where the volume may not be written.
     journal: Option<Journal>,
+    /// The cold tier did not answer at the last look.
+    cold_was_away: bool,
 }
 
 /// Which works a thread takes.
@@ -162,7 +164,7 @@ impl Jobs {
             return Err(JobError::Closed);
         }
         let mut state = self.shared.state.lock();
-        let State { queue, journal: Some(journal) } = &mut *state else {
+        let State { queue, journal: Some(journal), .. } = &mut *state else {
             return Err(JobError::Closed);
         };
         let job = queue.push(job)?;
@@ -200,10 +202,15 @@ impl Jobs {
         entries
     }
 
-    /// Has parked jobs tried again now.
-    pub(super) fn unpark(&self) {
-        self.shared.state.lock().queue.unpark();
-        self.shared.changed.notify_all();
+    /// Hears whether the cold tier is away. When it is back, parked jobs are tried again now.
+    pub(super) fn look_at_cold(&self, is_away: bool) {
+        let mut state = self.shared.state.lock();
+        let was_away = std::mem::replace(&mut state.cold_was_away, is_away);
+        if was_away && !is_away {
+            state.queue.unpark();
+            drop(state);
+            self.shared.changed.notify_all();
+        }
     }
 
     /// All jobs that wait, run or ended lately.
@@ -229,7 +236,7 @@ impl Jobs {
 
 impl State {
     fn forget(&mut self, id: JobId) {
-        let Self { queue, journal } = self;
+        let Self { queue, journal, .. } = self;
         let Some(journal) = journal else { return };
         let last = queue.last();
         if let Err(error) = journal.end(id, last, queue.waiting().map(|entry| &entry.job)) {

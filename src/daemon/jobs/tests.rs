@@ -115,6 +115,29 @@ fn a_parked_job_is_tried_at_once_when_its_cause_is_over_and_counts_its_failures_
 }
 
 #[test]
+fn parked_jobs_are_tried_again_when_the_cold_tier_is_back_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new());
+    let jobs = Jobs::open(dir.path(), Arc::clone(&clock) as Arc<dyn Clock>, false);
+    let id = jobs.push(job(Work::Stage, &[1])).unwrap();
+    let parks = || {
+        let mut state = jobs.shared.state.lock();
+        state.queue.next(clock.instant(), everything).unwrap();
+        assert!(state.queue.failed(id, "no answer", clock.instant()));
+    };
+    let is_parked = |is_away| {
+        jobs.look_at_cold(is_away);
+        matches!(jobs.list()[0].state, State::Parked { .. })
+    };
+    parks();
+    assert!(is_parked(false), "it failed for another reason: its pause holds");
+    assert!(is_parked(true) && is_parked(true));
+    assert!(!is_parked(false));
+    parks();
+    assert!(is_parked(false), "once for each time that it comes back");
+}
+
+#[test]
 fn what_runs_is_not_cancelled() {
     let clock = ManualClock::new();
     let mut queue = Queue::default();

@@ -42,8 +42,6 @@ pub(super) struct State {
     last: Option<Instant>,
     stored: Option<Instant>,
     repeats: Repeats,
-    /// The cold tier did not answer at the last look.
-    was_down: bool,
     /// What `status` says about the last run.
     pub(super) report: Option<LastRun>,
 }
@@ -119,12 +117,10 @@ impl Placement {
         self.pins.store();
         self.uses.flush();
         self.foresee();
+        let is_away = parts.cold.as_ref().is_some_and(|cold| cold.throttle().is_down());
+        self.jobs.look_at_cold(is_away);
         let now = self.clock.instant();
         let mut state = self.state.lock();
-        let is_down = parts.cold.as_ref().is_some_and(|cold| cold.throttle().is_down());
-        if std::mem::replace(&mut state.was_down, is_down) && !is_down {
-            self.jobs.unpark();
-        }
         let elapsed =
             |since: Option<Instant>| since.map(|since| now.saturating_duration_since(since));
         if elapsed(state.stored).is_none_or(|passed| passed >= STORE_EVERY) {
