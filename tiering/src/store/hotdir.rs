@@ -112,6 +112,11 @@ impl HotDir {
         Ok(listing)
     }
 
+    /// Whether a sealed segment's file has its name still: one that is open outlives it.
+    pub(super) fn has(&self, id: SegmentId) -> bool {
+        self.path(id, FileKind::Sealed).exists()
+    }
+
     /// The sealed segment's file, open for reading.
     pub(super) fn open_sealed(&self, id: SegmentId) -> io::Result<Arc<File>> {
         let forgotten = {

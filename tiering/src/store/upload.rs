@@ -323,7 +323,11 @@ impl Inner {
             opened.map_err(Error::io(format!("open segment {id} for copying")))
         };
         let file = open()?;
-        let Err(error) = whole(file.as_ref(), name) else { return Ok(file) };
+        let checked = match self.hot.has(id) {
+            true => whole(file.as_ref(), name),
+            false => Err(Error::NotFound(format!("the file of segment {id}"))),
+        };
+        let Err(error) = checked else { return Ok(file) };
         if self.table.with(id, |s| !s.record.holes.is_empty()).unwrap_or(true) {
             return Err(error);
         }

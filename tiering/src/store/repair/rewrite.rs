@@ -61,6 +61,10 @@ impl Inner {
 
     fn mend_hot(&self, record: &SegmentRecord) -> Result<Option<DamageReport>> {
         let id = record.id;
+        if !self.hot.has(id) {
+            // It may still be open here, and then it is made of what that holds.
+            return self.make_anew(record, "its file is gone".to_owned(), false).map(Some);
+        }
         if !record.holes.is_empty() {
             return self.mend_frames(record);
         }

@@ -228,6 +228,17 @@ fn a_file_that_is_gone_or_cut_short_or_another_is_made_anew_from_cold() {
 }
 
 #[test]
+fn a_file_whose_name_is_gone_while_it_is_open_gets_its_name_back() {
+    let world = World::local();
+    // Nothing else holds it.
+    world.read(0).unwrap();
+    std::fs::remove_file(&world.sealed[0].1).unwrap();
+    world.volume.store().inner.suspect(world.sealed[0].0, Suspect::HOT);
+    world.expect_whole_file();
+    world.expect_clean();
+}
+
+#[test]
 fn a_damaged_object_is_replaced_by_the_whole_file() {
     let world = World::dual();
     let changes: [fn(&mut Vec<u8>); 3] =

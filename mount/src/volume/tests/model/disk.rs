@@ -72,7 +72,15 @@ impl DiskWorld {
 
     fn open(&mut self) {
         let path = self.dir.path();
-        let store = Arc::new(LocalStore::open(&path.join("namespace"), options()).unwrap());
+        // A thread of the store before may be about to let go of the volume.
+        let mut tries = (0..1000).map(|_| {
+            let opened = LocalStore::open(&path.join("namespace"), options());
+            if opened.is_err() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened
+        });
+        let store = Arc::new(tries.find_map(Result::ok).expect("somebody holds the namespace"));
         let clock = self.clock.clone();
         let budget = Budget::new(256 << 20, clock.clone());
         let names = Namespace::open(store, clock.clone(), NamespaceOptions::default()).unwrap();
@@ -130,7 +138,9 @@ impl DiskWorld {
         let archive = || blocks.archive(&referenced, wait, &mut |_, _| ());
         if archive().is_err() {
             self.expect_rotten();
-            archive().unwrap();
+            if let Err(error) = archive() {
+                panic!("{error:?}: {:?} {:?}", blocks.health(), self.segments());
+            }
         }
         let proof = BackupProof::of_blocks(referenced.iter().copied());
         blocks.release(&referenced, &proof, wait).unwrap();
@@ -155,6 +165,8 @@ impl DiskWorld {
                 }
                 found
             });
+            let is_there = || blocks.segments_after(None).contains(&id);
+            assert!(found.is_some() || !is_there(), "nobody lets go of {id}");
             for damage in found.into_iter().flat_map(|found| found.damage) {
                 assert_eq!(damage.mended, Mended::Whole, "{damage:?}");
                 replaced.extend(damage.in_cold.then_some(id));
