@@ -1,7 +1,8 @@
 //! Looking over storage for damage while it is in use: one thread that goes from segment to
 //! segment, in the order of their ids, and repairs what it finds. It begins by hand or when the
 //! policy says so, reads no faster than the policy allows, and steps aside while somebody waits
-//! for the store. Beside that it reads some objects in cold throughout each day.
+//! for the store. Its thread has the priority of all others, since it holds locks that readers need.
+//! Beside that it reads some objects in cold throughout each day.
 //!
 //! *Crash*: how far it came is kept every few seconds; what was looked at since is looked at again.
 
@@ -36,6 +37,10 @@ const GIVES_WAY: Duration = Duration::from_secs(5);
 
 /// After a mount, before objects are read of its own accord.
 const SETTLES: Duration = Duration::from_secs(3600);
+
+/// How long an unmount waits for a segment that is being looked at, and how often it looks.
+const END_PATIENCE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(30);
@@ -81,7 +86,6 @@ impl Scrub {
         // The thread must not keep the parts open.
         let parts = Arc::downgrade(parts);
         let thread = std::thread::Builder::new().name("firn-scrub".into()).spawn(move || {
-            firn_tiering::store::lower_priority();
             Worker { scrub: &scrub, mounted, kept: mounted, listing: None }.run(&parts);
         });
         match thread {
@@ -93,12 +97,16 @@ impl Scrub {
         }
     }
 
-    /// Ends the thread; the segment it is at is waited for.
+    /// Ends the thread. The segment it is at is waited for, but not a cold tier that does not answer:
+    /// the block store ends that call when it is closed.
     pub(super) fn end(&self) {
         self.stop.stop();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.lock().take() else { return };
+        let mut looks = 0..END_PATIENCE.as_millis() / LOOK.as_millis();
+        while !thread.is_finished() && looks.next().is_some() {
+            std::thread::sleep(LOOK);
+        }
+        if thread.is_finished() && thread.join().is_err() {
             tracing::error!("the thread for scrubbing panicked");
         }
     }
@@ -216,8 +224,8 @@ impl Worker<'_> {
         let mut shared = self.scrub.shared.lock();
         let record = &mut shared.record;
         let pass = record.pass.as_mut().filter(|_| record.is_running)?;
-        if let Some(id) = parts.store.segments_after(pass.cursor()).first() {
-            return Some((*id, pass.cold_data));
+        if let Some(id) = parts.store.segment_after(pass.cursor()) {
+            return Some((id, pass.cold_data));
         }
         pass.finished_s = Some(secs(parts.clock.now()));
         let Pass { segments, hot_bytes, cold_bytes, repaired, lost, .. } = *pass;

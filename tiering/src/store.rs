@@ -99,7 +99,6 @@ pub use capacity::NO_ROOM;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
 pub use gates::{BackupGate, BackupProof, DamageLog, Liveness, Steward, Temper};
-pub use idle::lower_priority;
 pub use job::{Cancel, Job, JobProgress};
 pub use marks::Watermarks;
 pub use recode::Recompressed;

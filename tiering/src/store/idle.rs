@@ -153,7 +153,7 @@ impl Inner {
 }
 
 /// Makes the calling thread give way to every other one. A kernel that refuses leaves it as it is.
-pub fn lower_priority() {
+pub(super) fn lower_priority() {
     let nice = rustix::process::setpriority_process(None, 19);
     let param = libc::sched_param { sched_priority: 0 };
     // SAFETY: the call reads one plain struct that lives until it returns; 0 is the calling thread.

@@ -26,6 +26,7 @@ use crate::throttle::Priority;
 
 use super::object::ColdObject;
 use super::signals::add;
+use super::upload::is_stranger;
 use super::urgency::acting_as;
 use super::{CLOCK_SLICE, Inner, TICK};
 use rescue::Rescued;
@@ -257,7 +258,11 @@ impl Inner {
     ) -> Result<Option<T>> {
         let Some(record) = self.table.record(id) else { return Ok(None) };
         let hot = if record.hot { self.hot.open_sealed(id).ok() } else { None };
-        let object = self.object_of(id, deadline);
+        // A tier that does not answer may have the rest.
+        let (object, unanswered) = match self.object_of(id, deadline) {
+            Ok(object) => (object, None),
+            Err(error) => (None, Some(error)),
+        };
         let name = self.name(id);
         let hot = hot.as_deref().map(|file| file as &dyn ReadAt);
         let cold = object.as_ref().map(|object| object as &dyn ReadAt);
@@ -266,7 +271,8 @@ impl Inner {
             let Some(one) = one else { continue };
             match rescue::put_together(one, other, &name) {
                 Ok(found) => {
-                    let complete = !object.as_ref().is_some_and(ColdObject::has_failed);
+                    let has_failed = object.as_ref().is_some_and(ColdObject::has_failed);
+                    let complete = unanswered.is_none() && !has_failed;
                     if in_cold && !complete {
                         break;
                     }
@@ -277,27 +283,24 @@ impl Inner {
                 Err(error) => last = Some(error),
             }
         }
-        // A tier that does not answer may have the rest.
         if let Some(object) = &object {
             object.verdict(Ok(()))?;
         }
-        last.map_or(Ok(None), Err)
+        unanswered.or(last).map_or(Ok(None), Err)
     }
 
-    /// The object in cold, if there is one that answers and is the copy of this segment.
-    fn object_of(&self, id: SegmentId, deadline: Instant) -> Option<ColdObject<'_>> {
-        let cold = self.cold.as_ref()?;
+    /// The object in cold, if there is one and it is the copy of this segment.
+    fn object_of(&self, id: SegmentId, deadline: Instant) -> Result<Option<ColdObject<'_>>> {
+        let Some(cold) = &self.cold else { return Ok(None) };
         let found = self.cold_len_by(cold, id, deadline).and_then(|len| {
             let object = ColdObject::until(self, cold, id, len, deadline);
             self.check_ours(&object, id).map(|()| object)
         });
         match found {
-            Ok(object) => Some(object),
-            Err(Error::NotFound(_)) => None,
-            Err(error) => {
-                tracing::debug!(%id, %error, "the object in cold does not help");
-                None
-            }
+            Ok(object) => Ok(Some(object)),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) if is_stranger(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -50,6 +50,11 @@ impl BlockStore {
         self.inner.table.ids(|segment| after.is_none_or(|after| segment.record.id > after))
     }
 
+    /// The first segment behind `after`.
+    pub fn segment_after(&self, after: Option<SegmentId>) -> Option<SegmentId> {
+        self.inner.table.next(after)
+    }
+
     /// Segments that have a copy in cold.
     pub fn segments_in_cold(&self) -> Vec<SegmentId> {
         self.inner.table.ids(|segment| segment.record.cold != ColdCopy::Absent)

@@ -2,6 +2,7 @@
 //! The table decides where a read goes; the catalog below it only makes opening fast.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 use std::time::Instant;
 
 use parking_lot::RwLock;
@@ -150,6 +151,12 @@ impl Table {
     pub(super) fn ids(&self, wanted: impl Fn(&Segment) -> bool) -> Vec<SegmentId> {
         let segments = self.segments.read();
         segments.values().filter(|s| wanted(s)).map(|s| s.record.id).collect()
+    }
+
+    /// The first segment behind `after`.
+    pub(super) fn next(&self, after: Option<SegmentId>) -> Option<SegmentId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.segments.read().range((from, Bound::Unbounded)).next().map(|(id, _)| *id)
     }
 
     /// Folds over all segments.

@@ -146,7 +146,10 @@ impl Inner {
         };
         for kept in rescued.kept.iter().filter(|kept| kept.segment == id) {
             let file = if kept.in_cold { None } else { self.hot.open_sealed(id).ok() };
-            let object = if kept.in_cold { self.object_of(id, deadline) } else { None };
+            let object = match kept.in_cold {
+                true => self.object_of(id, deadline).ok().flatten(),
+                false => None,
+            };
             let file = file.as_deref().map(|file| file as &dyn ReadAt);
             let one = file.or(object.as_ref().map(|object| object as &dyn ReadAt));
             if let Some(served) = one.and_then(|one| take(one, kept.in_cold, &kept.found).ok()) {

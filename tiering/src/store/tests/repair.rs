@@ -16,7 +16,7 @@ use crate::store::{
     BackupProof, CheckOptions, DamageLog, DamageReport, DiskSpace, Mended, Residence, Step,
     StoreConfig,
 };
-use crate::tier::{Memory, Tier};
+use crate::tier::{Faulty, Memory, Tier};
 
 /// Four of them fill a segment.
 const BLOCK: usize = 60_000;
@@ -293,6 +293,27 @@ fn two_damaged_copies_make_a_whole_one() {
         world.object().is_some_and(|object| object == world.sealed[0].2)
     });
     world.expect_clean();
+}
+
+#[test]
+fn while_cold_does_not_answer_nothing_is_called_lost() {
+    let faulty = Arc::new(Faulty::new(Arc::new(Memory::new())));
+    let tier = Arc::clone(&faulty) as Arc<dyn Tier>;
+    let world = World::with(true, |config| config.cold = Some(tier));
+    world.volume.store().archive(&world.ids(), soon(), &mut |_, _| ()).unwrap();
+    let frame = world.frame(1);
+    damage(&world.sealed[0].1, frame.start, (frame.end - frame.start) as usize);
+    faulty.cut_off();
+    let failed = world.read(1);
+    assert!(matches!(failed, Err(Error::Cold { .. } | Error::TimedOut(_))), "{failed:?}");
+    eventually("it was tried", || {
+        let health = world.volume.store().health();
+        health.suspect_segments == 1 && health.lost_segments == 0
+    });
+    assert!(world.log.0.lock().is_empty(), "{:?}", world.log.0.lock());
+    faulty.reconnect();
+    world.read(1).unwrap();
+    world.expect_whole_file();
 }
 
 #[test]
