@@ -6,7 +6,7 @@ use std::path::Path;
 
 use firn_tests::Server;
 
-use crate::harness::Volume;
+use crate::harness::{Volume, noise};
 
 const MIB: u64 = 1 << 20;
 
@@ -16,20 +16,6 @@ const LARGE: u64 = 32 * MIB;
 /// Small files, which share blocks, and their length.
 const SMALL: usize = 96;
 const SMALL_LEN: usize = 20_000;
-
-/// Bytes that do not shrink, different for each seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(len);
-    out
-}
 
 fn small(index: usize) -> String {
     format!("small/{index:03}")

@@ -7,23 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::harness::{Volume, now};
+use crate::harness::{Volume, noise, now};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Bytes that do not shrink, different for each seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(len);
-    out
-}
 
 /// What files hold: a large one, and small ones that share blocks.
 fn files() -> Vec<(String, Vec<u8>)> {

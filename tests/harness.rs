@@ -231,6 +231,20 @@ pub fn shell(script: &str, args: &[&Path]) -> String {
     succeed(&mut command)
 }
 
+/// Bytes that do not shrink, different for each seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
 #[allow(clippy::disallowed_methods, reason = "real programs take real time")]
 pub fn now() -> Instant {
     Instant::now()

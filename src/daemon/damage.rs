@@ -56,7 +56,7 @@ impl Damage {
                 break;
             }
         }
-        let path = |ino| escaped(&names::text(&self.namespace.path(ino)));
+        let path = |ino| names::text(&self.namespace.path(ino));
         files.into_iter().take(MOST_FILES).map(path).collect()
     }
 }
@@ -69,11 +69,12 @@ impl DamageLog for Damage {
             Mended::Sound | Mended::Whole => (blocks, false),
         };
         let paths = self.paths(blocks);
+        let shown: Vec<_> = paths.iter().map(|path| escaped(path)).collect();
         let tier = if *in_cold { "cold" } else { "hot" };
         if is_lost {
-            tracing::error!(%segment, tier, what, ?paths, "these files have lost content");
+            tracing::error!(%segment, tier, what, paths = ?shown, "these files have lost content");
         } else {
-            tracing::warn!(%segment, tier, what, ?paths, "repaired, nothing is lost");
+            tracing::warn!(%segment, tier, what, paths = ?shown, "repaired, nothing is lost");
         }
         let event = DamageEvent {
             time: utc::rfc3339(super::automatic::secs(self.clock.now())),

@@ -11,10 +11,11 @@ use std::time::Duration;
 use crate::blocks::Wait;
 use crate::catalog::ColdCopy;
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, SegmentId, SegmentIndex, check_frames};
+use crate::segment::{FileKind, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
 
 use super::job::Cancel;
+use super::mover::ids_of;
 use super::repair::{DamageReport, Mended, Suspect};
 use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
@@ -154,18 +155,7 @@ impl Inner {
         let Some(record) = self.table.record(id).filter(|record| record.hot) else {
             return Ok(None);
         };
-        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
-        let entries = index.entries().iter();
-        let holes = entries.filter(|entry| {
-            let frame = entry.frame_range();
-            record.holes.touches(frame.start, frame.end)
-        });
-        let holes: Vec<_> = holes.map(|entry| entry.id).collect();
-        let bad: Vec<_> = check_frames(file.as_ref(), index)
-            .into_iter()
-            .map(|(block, _)| block)
-            .filter(|block| !holes.contains(block))
-            .collect();
+        let bad = ids_of(&self.bad_frames(&record, index)?);
         if bad.is_empty() {
             return Ok(None);
         }

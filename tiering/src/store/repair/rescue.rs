@@ -16,7 +16,7 @@ use crate::segment::{Damage, Patch, Patched, ReadAt, Repair, SegmentId, SegmentN
 use super::super::Inner;
 use super::super::read::{Tried, Want, bounded_len};
 use super::super::signals::add;
-use super::Remainder;
+use super::{Remainder, rewrite};
 
 /// Bytes that one copy may borrow from the other at once; what lacks more is better read from the
 /// other one in the first place.
@@ -73,7 +73,7 @@ pub(super) fn put_together(
     name: &SegmentName,
 ) -> Result<Repair> {
     let found = repair(one, name)?;
-    let missing: u64 = found.lost.iter().map(|lost| lost.range.end - lost.range.start).sum();
+    let missing = rewrite::bytes_of(&found.lost);
     let Some(other) = other.filter(|_| missing > 0 && missing <= MOST_BORROWED) else {
         return Ok(found);
     };

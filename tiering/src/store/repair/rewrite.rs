@@ -11,6 +11,7 @@
 //! *A file with holes* is repaired frame by frame: what is damaged becomes a hole and is brought
 //! back, since cold holds the segment. Only where cold is damaged as well the whole file is made.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -82,18 +83,7 @@ impl Inner {
     fn mend_frames(&self, record: &SegmentRecord) -> Result<Option<DamageReport>> {
         let id = record.id;
         let index = self.load_index(id, CALL_DEADLINE)?;
-        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
-        let bad: Vec<_> =
-            check_frames(file.as_ref(), &index).into_iter().map(|bad| bad.0).collect();
-        let bad: Vec<IndexEntry> = index
-            .entries()
-            .iter()
-            .filter(|entry| {
-                let frame = entry.frame_range();
-                bad.contains(&entry.id) && !record.holes.touches(frame.start, frame.end)
-            })
-            .cloned()
-            .collect();
+        let bad = self.bad_frames(record, &index)?;
         if bad.is_empty() {
             return Ok(None);
         }
@@ -127,6 +117,23 @@ impl Inner {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Entries whose frames in hot do not verify, but for those in holes.
+    pub(in super::super) fn bad_frames(
+        &self,
+        record: &SegmentRecord,
+        index: &SegmentIndex,
+    ) -> Result<Vec<IndexEntry>> {
+        let id = record.id;
+        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
+        let bad: HashSet<BlockId> =
+            check_frames(file.as_ref(), index).into_iter().map(|(block, _)| block).collect();
+        let is_bad = |entry: &&IndexEntry| {
+            let frame = entry.frame_range();
+            bad.contains(&entry.id) && !record.holes.touches(frame.start, frame.end)
+        };
+        Ok(index.entries().iter().filter(is_bad).cloned().collect())
     }
 
     fn mend_cold(&self, record: &SegmentRecord) -> Result<Option<DamageReport>> {
@@ -335,7 +342,7 @@ impl Inner {
     }
 }
 
-fn bytes_of(damage: &[Damage]) -> u64 {
+pub(super) fn bytes_of(damage: &[Damage]) -> u64 {
     damage.iter().map(|damage| damage.range.end - damage.range.start).sum()
 }
 
