@@ -242,3 +242,80 @@ fn a_check_repairs_offline_and_finds_nothing_the_second_time() {
     let (code, report) = check(&["--data", "--repair"]);
     assert_eq!((code, report["repaired"].as_array().unwrap().len()), (0, 0), "{report}");
 }
+
+/// Damages every piece of the newest backup in its middle.
+fn damage_backups(cold: &Path) {
+    for entry in fs::read_dir(cold.join("namespace/pieces")).unwrap() {
+        let path = entry.unwrap().path();
+        overwrite(&path, path.metadata().unwrap().len() / 2, 1);
+    }
+}
+
+#[test]
+fn a_scrub_restores_the_newest_backup_and_makes_a_new_one_when_it_is_no_good() {
+    let (mut volume, _) = sealed(true);
+    let (code, report) = scrub(&volume, &["start", "--wait"]);
+    let test = &report["last"]["backup"];
+    assert_eq!((code, &test["restored"]), (0, &true.into()), "{report}");
+    assert!(test["failure"].is_null(), "{report}");
+    assert!(test["inodes"].as_u64().unwrap() >= 22, "{report}");
+    damage_backups(&volume.scratch.path().join("cold"));
+    let (_, report) = scrub(&volume, &["start", "--wait"]);
+    assert!(report["last"]["backup"]["failure"].is_string(), "{report}");
+    let (_, report) = scrub(&volume, &["start", "--wait"]);
+    assert!(report["last"]["backup"]["failure"].is_null(), "{report}");
+    assert!(!volume.dir.join("restore-test").exists());
+    volume.umount();
+    volume.run(&["check", "--data", volume.dir.to_str().unwrap()]);
+}
+
+#[test]
+fn a_check_with_data_reads_the_newest_backup() {
+    let (mut volume, _) = sealed(true);
+    volume.umount();
+    damage_backups(&volume.scratch.path().join("cold"));
+    let dir = volume.dir.to_str().unwrap();
+    volume.run(&["check", dir]);
+    let output = volume.firn().args(["check", "--data", "--json", dir]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["damage"][0]["part"]), (Some(3), &"backup".into()));
+}
+
+#[test]
+fn a_recovery_names_the_files_that_the_cold_tier_has_lost() {
+    let (mut volume, files) = sealed(true);
+    volume.umount();
+    let cold = volume.scratch.path().join("cold");
+    fs::remove_dir_all(&volume.dir).unwrap();
+    fs::remove_file(segment(&cold.join("segments"))).unwrap();
+    let recover = |place: &Path, more: &[&str]| {
+        let url = format!("file://{}", cold.display());
+        volume.firn().args(["recover", &url]).arg(place).args(more).output().unwrap()
+    };
+    // The last one owns the tier.
+    assert!(recover(&volume.scratch.path().join("quick"), &["--no-check"]).status.success());
+    let again = volume.scratch.path().join("again");
+    let output = recover(&again, &[]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("\n    /d/large\n"), "{text}");
+    // Everything that is not named is there.
+    let mut recovered = Volume::existing(again);
+    let mut lost = 0;
+    for (name, content) in &files {
+        match read(&recovered, name) {
+            Ok(found) => assert!(found == *content, "{name}"),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc_eio()), "{name}");
+                assert!(text.contains(&format!("\n    /{name}\n")), "{name}: {text}");
+                lost += 1;
+            }
+        }
+    }
+    assert!(lost >= 1);
+    recovered.umount();
+}
+
+fn libc_eio() -> i32 {
+    rustix::io::Errno::IO.raw_os_error()
+}

@@ -23,12 +23,15 @@ mod error;
 mod manifest;
 mod piece;
 mod recover;
+mod rehearsal;
 mod tracked;
 mod upload;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use firn_tiering::Clock;
@@ -43,12 +46,15 @@ use bucket::Bucket;
 use calls::Calls;
 use manifest::{Manifest, Table};
 use piece::Cutter;
+use rehearsal::Rehearsal;
 use upload::Uploads;
 
+pub use collect::Fuller;
 pub use error::BackupError;
 pub use manifest::ManifestInfo;
 pub use piece::PieceLimits;
 pub use recover::{RecoverOptions, Recovered, Skipped, recover, restore_into};
+pub use rehearsal::Rehearsed;
 pub use tracked::{Frozen, Mark, Tracked};
 pub use verify::{DamagedObject, Verified, verify_newest};
 
@@ -97,6 +103,8 @@ pub struct BackupStatus {
     pub oldest_mark: Option<Mark>,
     /// Why the last attempt failed, if it did.
     pub failure: Option<String>,
+    /// An old one that is kept since the last holds far less.
+    pub fuller: Option<Fuller>,
 }
 
 impl BackupStatus {
@@ -136,6 +144,7 @@ pub struct Backup {
     options: BackupOptions,
     running: Mutex<Session>,
     status: Mutex<BackupStatus>,
+    distrusted: AtomicBool,
 }
 
 /// What one session of a mounted volume remembers between backups.
@@ -170,12 +179,36 @@ impl Backup {
         let status = Mutex::new(BackupStatus { last, ..BackupStatus::default() });
         let running = Mutex::default();
         let calls = Calls::on(runtime);
-        Ok(Self { store, tier, calls, clock, volume, options, running, status })
+        let distrusted = AtomicBool::new(false);
+        Ok(Self { store, tier, calls, clock, volume, options, running, status, distrusted })
     }
 
     /// What is known now.
     pub fn status(&self) -> BackupStatus {
         self.status.lock().clone()
+    }
+
+    /// Whether the newest backup in `tier` can be restored: does so in `dir`, checks what is there
+    /// then, and removes it. An error that [`BackupError::is_damage`] says that it cannot be.
+    /// Blocks for long: not for asynchronous threads. `goes_on` is asked again and again.
+    pub fn rehearse(
+        &self,
+        tier: &Arc<dyn Tier>,
+        dir: &Path,
+        goes_on: &dyn Fn() -> bool,
+    ) -> BackupResult<Rehearsed> {
+        Rehearsal { tier, calls: &self.calls, clock: &self.clock, dir, goes_on }.run()
+    }
+
+    /// As [`Backup::rehearse`] without a place to restore to: reads the newest backup throughout.
+    pub fn verify(&self, tier: &Arc<dyn Tier>) -> BackupResult<Option<Verified>> {
+        self.calls.wait(verify::verify(&**tier))
+    }
+
+    /// Has the next backup copy everything, and look at each object that is there already: what is
+    /// believed about the tier turned out to be wrong.
+    pub fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
     }
 
     /// Cuts short what runs, and lets every later backup fail: nothing waits for the tier any more.
@@ -187,7 +220,11 @@ impl Backup {
     /// the last. Blocks: not for asynchronous threads. One runs at a time, others wait.
     pub fn run(&self) -> BackupResult<BackupReport> {
         let mut session = self.running.lock();
-        let result = self.run_once(&mut session);
+        let distrusted = self.distrusted.swap(false, Ordering::Relaxed);
+        let result = self.run_once(&mut session, distrusted);
+        if result.is_err() && distrusted {
+            self.distrust();
+        }
         let mut status = self.status.lock();
         match &result {
             Ok(_) => status.failure = None,
@@ -200,11 +237,14 @@ impl Backup {
         result
     }
 
-    fn run_once(&self, session: &mut Session) -> BackupResult<BackupReport> {
+    fn run_once(&self, session: &mut Session, distrusted: bool) -> BackupResult<BackupReport> {
         let time = self.clock.now();
         let frozen = self.store.freeze()?;
         let view = self.calls.wait(collect::View::of(&*self.tier))?;
-        let base = self.base(session, &view, &*frozen.reader)?;
+        let base = match self.base(session, &view, &*frozen.reader)? {
+            Some(_) if distrusted => None,
+            base => base,
+        };
         let mut report = BackupReport { full: base.is_none(), ..BackupReport::default() };
         let marked = frozen.marked()?;
         let table = match &base {
@@ -371,7 +411,9 @@ impl Backup {
                 session.marks.retain(|sequence, _| *sequence >= collected.oldest_kept);
                 // A manifest of an older session holds a state that this one knows nothing about.
                 let oldest = session.marks.get(&collected.oldest_kept);
-                self.status.lock().oldest_mark = oldest.copied();
+                let mut status = self.status.lock();
+                status.oldest_mark = oldest.copied();
+                status.fuller = collected.fuller;
                 collected.deleted
             }
             Err(error) => {

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use firn_mount::backup;
 use firn_mount::namespace::{CheckOptions as NamespaceOptions, Namespace};
 use firn_mount::types::Ino;
 use firn_tiering::store::{CheckOptions, CheckReport, DamageReport, Mended, Residence};
 use firn_tiering::throttle::Priority;
 use firn_tiering::tier::Tier;
 use firn_tiering::{BlockId, BlockStore, Budget, Clock, SystemClock, Wait};
+use tokio::runtime::Handle;
 
 use crate::cold::{self, Terms};
 use crate::control::protocol::Progress;
@@ -44,8 +46,8 @@ const MAX_DAMAGE: usize = 10_000;
 ///
 /// Looks at every segment's structure, index and checksums, at every record of the namespace, and
 /// whether every block that a file needs is there; with --data, also whether the content of every
-/// file that has a user.firn.blake3, now or in a snapshot, is what that says. Exit status 3 says that
-/// something is damaged.
+/// file that has a user.firn.blake3, now or in a snapshot, is what that says, and whether the newest
+/// backup of the namespace is whole. Exit status 3 says that something is damaged.
 /// With --json, one object with the fields volume, clean, segments, blocks, read_bytes, inodes,
 /// entries, block_references, digests, catalog_rebuilt, repaired and damage; each damage has part,
 /// place, what, paths and repairable.
@@ -69,6 +71,19 @@ pub(super) struct CheckVerb {
 }
 
 impl CheckVerb {
+    /// Looks whether everything is there that a volume needs that has nothing but its namespace and
+    /// its cold tier.
+    pub(super) fn after_recovery(volume: &VolumeDir) -> anyhow::Result<Report> {
+        let verb = Self {
+            volume: volume.root().to_owned(),
+            data: false,
+            rebuild_catalog: true,
+            repair: false,
+            json: false,
+        };
+        verb.check(volume)
+    }
+
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let target = volume_dir::resolve(&self.volume).context("checking")?;
         let what = || format!("checking {}", mounts::shown(target.volume.root()));
@@ -106,6 +121,7 @@ impl CheckVerb {
             namespace: &namespace,
             store: &store,
             tier: tier.as_ref().map(|cold| cold.at(Priority::Scrub)),
+            runtime: runtime.handle(),
             follower: Follower::new(),
             report: Report {
                 volume: mounts::shown(volume.root()),
@@ -130,6 +146,7 @@ struct Checker<'a> {
     namespace: &'a Namespace,
     store: &'a BlockStore,
     tier: Option<&'a Arc<dyn Tier>>,
+    runtime: &'a Handle,
     follower: Follower,
     report: Report,
 }
@@ -185,7 +202,37 @@ impl Checker<'_> {
         let found = self.segments(data)?;
         self.doing("looking for every block", 0, 0);
         self.references(&found)?;
-        if data { self.digests(clock) } else { Ok(()) }
+        if data {
+            self.digests(clock)?;
+            self.backup()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the newest backup could be restored.
+    fn backup(&mut self) -> anyhow::Result<()> {
+        let Some(tier) = self.tier else { return Ok(()) };
+        self.doing("reading the newest backup of the namespace", 0, 0);
+        let damage = |place: String, what: String| Damage {
+            part: "backup".to_owned(),
+            place,
+            what,
+            paths: Vec::new(),
+            repairable: false,
+        };
+        match backup::verify_newest(tier, self.runtime) {
+            Ok(verified) => {
+                for object in verified.into_iter().flat_map(|verified| verified.damaged) {
+                    self.note(damage(object.key, object.reason));
+                }
+                Ok(())
+            }
+            Err(error) if error.is_damage() => {
+                self.note(damage("the newest".to_owned(), error.to_string()));
+                Ok(())
+            }
+            Err(error) => Err(error).context("reading the newest backup of the namespace"),
+        }
     }
 
     fn doing(&mut self, what: &str, done_bytes: u64, total_bytes: u64) {

@@ -10,19 +10,22 @@ use firn_tiering::tier::{Access, Ownership, Tier};
 use firn_tiering::{Clock, SystemClock};
 use uuid::Uuid;
 
+use super::check::CheckVerb;
 use super::init::{hot_place, parse_cold};
 use crate::cold;
 use crate::config::{ColdUrl, Config};
-use crate::failure::{self, EXIT_DONE, Explain};
+use crate::failure::{self, EXIT_DAMAGE, EXIT_DONE, Explain};
 use crate::report;
 use crate::units::{Size, rounded_duration};
-use crate::volume_dir::{VolumeDir, create, instance};
+use crate::volume_dir::{self, VolumeDir, create, instance};
 
 /// Make a volume from its cold tier alone
 ///
 /// Opens everything up to the last backup, on a machine that has nothing else. The old machine
 /// must not use the volume any more; should it come back, it can neither store nor delete in the
-/// cold tier, which is this volume's from now on. Blocks are read from the cold tier when they are needed.
+/// cold tier, which is this volume's from now on. Blocks are read from the cold tier when they are
+/// needed. Whether all are there is looked up in the end, and files that lack some are named; exit
+/// status 3 says that there are such.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
     /// URL of the cold tier
@@ -38,6 +41,9 @@ pub(super) struct Recover {
     /// Bytes the volume may use in the cold tier [default: unlimited]
     #[arg(long, value_name = "SIZE")]
     cold_capacity: Option<Size>,
+    /// Do not look whether every block is there: one request for each segment
+    #[arg(long)]
+    no_check: bool,
 }
 
 impl Recover {
@@ -57,7 +63,19 @@ impl Recover {
             recovered.backup.sequence,
             rounded_duration(age)
         ))?;
-        Ok(EXIT_DONE)
+        if self.no_check {
+            return Ok(EXIT_DONE);
+        }
+        self.look_over()
+    }
+
+    /// Tells what is missing.
+    fn look_over(&self) -> anyhow::Result<u8> {
+        let volume = volume_dir::resolve(&self.volume_dir)?.volume;
+        let report = CheckVerb::after_recovery(&volume)
+            .context("looking whether every block is there; the volume itself is recovered")?;
+        report::print(&report.text())?;
+        Ok(if report.clean { EXIT_DONE } else { EXIT_DAMAGE })
     }
 
     fn recover(&self, url: &ColdUrl) -> anyhow::Result<Recovered> {

@@ -2,6 +2,7 @@
 //! segment, in the order of their ids, and repairs what it finds. It begins by hand or when the
 //! policy says so, reads no faster than the policy allows, and steps aside while somebody waits
 //! for the store. Its thread has the priority of all others, since it holds locks that readers need.
+//! Behind the last segment it restores the newest backup of the namespace, to see that it can be.
 //! Beside that it reads some objects in cold throughout each day.
 //!
 //! *Crash*: how far it came is kept every few seconds; what was looked at since is looked at again.
@@ -23,6 +24,7 @@ use crate::report::scrub::ScrubReport;
 use crate::utc;
 use record::{Pass, Record, RecordFile};
 
+mod backup;
 mod record;
 
 /// How often the policy and the time are looked at while there is nothing to do.
@@ -46,6 +48,12 @@ const LOOK: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_secs(30);
 
 const DAY_S: i64 = 86_400;
+
+/// What a pass looks at next.
+enum Next {
+    Segment { id: SegmentId, cold_data: bool },
+    Backup,
+}
 
 /// Looks over one volume.
 #[derive(Debug)]
@@ -81,6 +89,7 @@ impl Scrub {
     }
 
     pub(super) fn start(self: &Arc<Self>, parts: &Arc<Parts>) {
+        backup::clear_leftovers(parts);
         let scrub = Arc::clone(self);
         let mounted = parts.clock.instant();
         // The thread must not keep the parts open.
@@ -204,7 +213,8 @@ impl Worker<'_> {
     fn step(&mut self, parts: &Parts, settings: &Settings) -> anyhow::Result<Option<Duration>> {
         let began = parts.clock.instant();
         let read = match self.next_of_pass(parts) {
-            Some((id, cold_data)) => self.look_at(parts, id, cold_data)?,
+            Some(Next::Segment { id, cold_data }) => self.look_at(parts, id, cold_data)?,
+            Some(Next::Backup) => self.look_at_backup(parts)?,
             None => match self.next_of_sample(parts, settings) {
                 Some((place, id)) => self.sample(parts, place, id)?,
                 None => return Ok(None),
@@ -219,13 +229,16 @@ impl Worker<'_> {
         Ok(Some(fair.saturating_sub(took)))
     }
 
-    /// The next segment of the pass that is running; ends the pass when there is none.
-    fn next_of_pass(&mut self, parts: &Parts) -> Option<(SegmentId, bool)> {
+    /// What the pass that is running looks at next; ends the pass when there is nothing left.
+    fn next_of_pass(&mut self, parts: &Parts) -> Option<Next> {
         let mut shared = self.scrub.shared.lock();
         let record = &mut shared.record;
         let pass = record.pass.as_mut().filter(|_| record.is_running)?;
         if let Some(id) = parts.store.segment_after(pass.cursor()) {
-            return Some((id, pass.cold_data));
+            return Some(Next::Segment { id, cold_data: pass.cold_data });
+        }
+        if pass.backup.is_none() && parts.has_writable_cold() {
+            return Some(Next::Backup);
         }
         pass.finished_s = Some(secs(parts.clock.now()));
         let Pass { segments, hot_bytes, cold_bytes, repaired, lost, .. } = *pass;

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Instant, SystemTime};
 
-use firn_mount::backup::BackupStatus;
+use firn_mount::backup::{BackupStatus, Fuller};
 use firn_mount::namespace::TreeResult;
 use firn_tiering::store::{Health, Usage};
 
@@ -206,6 +206,7 @@ fn backup_state(parts: &Parts, backup: &BackupStatus, now: SystemTime) -> Backup
         age_s: last.map(|last| now.duration_since(last.time).unwrap_or_default().as_secs()),
         current: parts.is_backed_up(),
         failure: backup.failure.clone(),
+        fuller: backup.fuller.map(|fuller| fuller.sequence),
     }
 }
 
@@ -248,6 +249,13 @@ fn warnings(
     }
     if let Some(failure) = backup.and_then(|backup| backup.failure.as_ref()) {
         warnings.push(format!("the last backup failed: {failure}"));
+    }
+    if let Some(fuller) = backup.and_then(|backup| backup.fuller) {
+        let Fuller { sequence, records, newest_records } = fuller;
+        warnings.push(format!(
+            "backup {sequence} of the namespace has {records} records and the newest only \
+             {newest_records}: it is kept for 7 days, should something be missing"
+        ));
     }
     let used = usage.hot_bytes.saturating_add(usage.other_bytes);
     if used >= hot_capacity(parts, usage) / 20 * 19 && health.waiting_for_space > 0 {

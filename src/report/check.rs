@@ -43,7 +43,7 @@ pub struct Report {
 /// One thing that is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Damage {
-    /// `hot segment`, `cold segment`, `namespace` or `file`.
+    /// `hot segment`, `cold segment`, `namespace`, `file` or `backup`.
     pub part: String,
     /// Which.
     pub place: String,

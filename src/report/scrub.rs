@@ -48,6 +48,23 @@ pub struct ScrubPass {
     pub lost: u64,
     /// Blocks that the catalog did not know, and knows now.
     pub recorded_blocks: u64,
+    /// What came of restoring the newest backup of the namespace at the end of the pass.
+    pub backup: Option<BackupTest>,
+}
+
+/// What came of restoring a backup to see that it can be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupTest {
+    /// Its number; absent when it is not known.
+    pub sequence: Option<u64>,
+    /// Records in it.
+    pub records: u64,
+    /// Inodes that the restored namespace had.
+    pub inodes: u64,
+    /// It was restored, opened and checked; otherwise, for want of room, only read and verified.
+    pub restored: bool,
+    /// What is wrong with it. A whole new backup is made then.
+    pub failure: Option<String>,
 }
 
 /// Objects in cold of which every byte was read.
@@ -78,6 +95,9 @@ impl ScrubPass {
             let _ = write!(text, ", {} in cold", rounded_bytes(*cold_bytes));
         }
         let _ = write!(text, ", {} repaired, {} with lost content", self.repaired, self.lost);
+        if let Some(backup) = &self.backup {
+            let _ = write!(text, ", {}", backup.text());
+        }
         for (count, what) in [
             (*skipped, "left for the next pass"),
             (self.recorded_blocks, "blocks recorded anew"),
@@ -88,6 +108,18 @@ impl ScrubPass {
             }
         }
         text
+    }
+}
+
+impl BackupTest {
+    fn text(&self) -> String {
+        let number =
+            self.sequence.map_or_else(|| "the backup".to_owned(), |n| format!("backup {n}"));
+        match (&self.failure, self.restored) {
+            (Some(why), _) => format!("{number} is no good: {why}"),
+            (None, true) => format!("{number} restored and checked, {} inodes", self.inodes),
+            (None, false) => format!("{number} read and verified, {} records", self.records),
+        }
     }
 }
 

@@ -228,6 +228,8 @@ pub struct BackupState {
     pub current: bool,
     /// Why the last attempt failed.
     pub failure: Option<String>,
+    /// Number of an older one that is kept for a week, since the last holds less than half of it.
+    pub fuller: Option<u64>,
 }
 
 /// Automatic snapshots.

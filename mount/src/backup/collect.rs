@@ -1,7 +1,12 @@
 //! What lies in the tier, and what of it may go: manifests beyond the newest few, then pieces
 //! that no manifest names. Pieces go only when every manifest that is there could be read.
+//!
+//! *Size*: a backup that holds far less than one before is what a volume looks like of which
+//! something was lost unnoticed, or that somebody emptied by mistake. Then the fullest one stays
+//! for a while beyond the newest few.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use firn_tiering::tier::Tier;
 
@@ -12,6 +17,12 @@ use super::{BackupError, BackupResult};
 
 /// Objects listed at a time.
 const PAGE: usize = 1000;
+
+/// How long the fullest backup stays when the newest holds less than half of its records.
+pub(super) const FULLEST_STAYS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Fewer records than this are nobody's volume yet.
+pub(super) const FEW_RECORDS: u64 = 1024;
 
 /// What a backup found in the tier when it began.
 #[derive(Debug, Default)]
@@ -27,6 +38,18 @@ pub(super) struct View {
 pub(super) struct Collected {
     pub(super) oldest_kept: u64,
     pub(super) deleted: u64,
+    pub(super) fuller: Option<Fuller>,
+}
+
+/// An old backup that stays since the newest holds far less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fuller {
+    /// Its number.
+    pub sequence: u64,
+    /// Records in it.
+    pub records: u64,
+    /// Records in the newest.
+    pub newest_records: u64,
 }
 
 impl View {
@@ -82,7 +105,8 @@ pub(super) async fn refuse_foreign(
     Ok(())
 }
 
-/// Keeps the newest `keep` manifests that can be read, `newest` among them, and what they name.
+/// Keeps the newest `keep` manifests that can be read, `newest` among them, the fullest of the
+/// others when the newest holds far less, and what they name.
 pub(super) async fn collect(
     tier: &dyn Tier,
     view: &View,
@@ -91,34 +115,57 @@ pub(super) async fn collect(
 ) -> BackupResult<Collected> {
     let mut kept = vec![newest.info.sequence];
     let mut named: BTreeSet<String> = newest.pieces().map(PieceRef::key).collect();
-    let mut all_readable = true;
+    let (mut all_readable, mut fullest) = (true, None::<Manifest>);
     for &sequence in view.manifests.iter().rev() {
-        if kept.len() >= keep {
-            break;
-        }
-        match Manifest::fetch(tier, sequence).await {
-            Ok((manifest, _)) => {
-                named.extend(manifest.pieces().map(PieceRef::key));
-                kept.push(sequence);
+        let manifest = match Manifest::fetch(tier, sequence).await {
+            Ok((manifest, _)) => manifest,
+            Err(error) if error.is_damage() => {
+                all_readable &= kept.len() >= keep;
+                continue;
             }
-            Err(error) if error.is_damage() => all_readable = false,
             Err(error) => return Err(error),
+        };
+        if kept.len() < keep {
+            named.extend(manifest.pieces().map(PieceRef::key));
+            kept.push(sequence);
+        } else if fullest.as_ref().is_none_or(|other| other.records() < manifest.records()) {
+            fullest = Some(manifest);
         }
     }
+    let fullest = fullest.filter(|fullest| stays(fullest, newest));
     let oldest_kept = kept.last().copied().unwrap_or(newest.info.sequence);
+    let fuller = fullest.as_ref().map(|fullest| Fuller {
+        sequence: fullest.info.sequence,
+        records: fullest.records(),
+        newest_records: newest.records(),
+    });
+    if let Some(fullest) = &fullest {
+        named.extend(fullest.pieces().map(PieceRef::key));
+    }
+    let spared = fuller.map(|fuller| fuller.sequence);
     let mut deleted = 0;
     if kept.len() >= keep {
         for &sequence in view.manifests.range(..oldest_kept) {
-            tier.delete(&manifest::key(sequence)).await?;
-            deleted += 1;
+            if spared != Some(sequence) {
+                tier.delete(&manifest::key(sequence)).await?;
+                deleted += 1;
+            }
         }
     }
+    let collected =
+        |deleted| Collected { oldest_kept: spared.unwrap_or(oldest_kept), deleted, fuller };
     if !all_readable {
-        return Ok(Collected { oldest_kept, deleted });
+        return Ok(collected(deleted));
     }
     for key in view.pieces.keys().filter(|key| !named.contains(*key)) {
         tier.delete(key).await?;
         deleted += 1;
     }
-    Ok(Collected { oldest_kept, deleted })
+    Ok(collected(deleted))
+}
+
+/// Whether an old backup is kept for its size.
+fn stays(old: &Manifest, newest: &Manifest) -> bool {
+    let age = newest.info.time.duration_since(old.info.time).unwrap_or_default();
+    old.records() >= FEW_RECORDS && newest.records() < old.records() / 2 && age < FULLEST_STAYS
 }

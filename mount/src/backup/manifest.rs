@@ -97,6 +97,11 @@ impl Manifest {
         self.table.values().flatten()
     }
 
+    /// Records in all pieces.
+    pub(super) fn records(&self) -> u64 {
+        self.pieces().map(|piece| u64::from(piece.records)).sum()
+    }
+
     /// Fetches and checks the manifest of that number.
     pub(super) async fn fetch(
         tier: &dyn Tier,

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::bucket::Bucket;
+use super::calls::Calls;
 use super::collect::View;
 use super::manifest::{self, Manifest, ManifestInfo};
 use super::piece::{self, PieceRef};
@@ -25,6 +26,9 @@ use crate::namespace::{
 
 /// Where segments lie in the tier.
 const SEGMENTS: &str = "segments/";
+
+/// Pieces fetched at a time where nothing else is said.
+const DOWNLOADS: usize = 8;
 
 /// Records in one batch of a recovery.
 const RECORDS_PER_BATCH: usize = 4096;
@@ -88,7 +92,8 @@ pub fn recover(
         }
         _ => Ok(()),
     };
-    let made = from_newest(tier, runtime, options.downloads, || {
+    let calls = Calls::on(runtime.clone());
+    let made = from_newest(tier, &calls, options.downloads, || {
         clear()?;
         Ok(Box::new(LocalStore::open(&aside, options.store)?))
     });
@@ -119,26 +124,25 @@ pub fn restore_into(
     runtime: &Handle,
     store: &Arc<dyn NamespaceStore>,
 ) -> BackupResult<Recovered> {
-    from_newest(tier, runtime, 0, || Ok(Box::new(Arc::clone(store))))
+    from_newest(tier, &Calls::on(runtime.clone()), 0, || Ok(Box::new(Arc::clone(store))))
 }
 
 /// Tries the backups from the newest, each in a new store.
 fn from_newest<S: AsStore>(
     tier: &Arc<dyn Tier>,
-    runtime: &Handle,
+    calls: &Calls,
     downloads: usize,
     mut new_store: impl FnMut() -> BackupResult<Box<S>>,
 ) -> BackupResult<Recovered> {
-    let view = runtime.block_on(View::of(&**tier))?;
+    let view = calls.wait(View::of(&**tier))?;
     let mut skipped = Vec::new();
     for &sequence in view.manifests.iter().rev() {
-        let attempt =
-            runtime.block_on(Manifest::fetch(&**tier, sequence)).and_then(|(manifest, _)| {
-                let store = new_store()?;
-                let downloads = if downloads == 0 { 8 } else { downloads };
-                let fill = Fill { tier, runtime, downloads, store: store.as_store() };
-                fill.run(&manifest).map(|done| (manifest, done))
-            });
+        let attempt = calls.wait(Manifest::fetch(&**tier, sequence)).and_then(|(manifest, _)| {
+            let store = new_store()?;
+            let downloads = if downloads == 0 { DOWNLOADS } else { downloads };
+            let fill = Fill { tier, calls, downloads, store: store.as_store() };
+            fill.run(&manifest, &|| true).map(|done| (manifest, done))
+        });
         match attempt {
             Ok((manifest, (records, epoch))) => {
                 return Ok(Recovered { backup: manifest.info, skipped, records, epoch });
@@ -156,6 +160,22 @@ fn from_newest<S: AsStore>(
             Err(BackupError::NoWholeBackup { count: skipped.len(), reason: newest.reason.clone() })
         }
     }
+}
+
+/// Writes the newest backup into an empty store, as a recovery would that cannot fall back to an
+/// older one.
+pub(super) fn restore_newest(
+    tier: &Arc<dyn Tier>,
+    calls: &Calls,
+    store: &dyn NamespaceStore,
+    goes_on: &dyn Fn() -> bool,
+) -> BackupResult<Recovered> {
+    let view = calls.wait(View::of(&**tier))?;
+    let sequence = *view.manifests.last().ok_or(BackupError::NoBackup)?;
+    let (manifest, _) = calls.wait(Manifest::fetch(&**tier, sequence))?;
+    let fill = Fill { tier, calls, downloads: DOWNLOADS, store };
+    let (records, epoch) = fill.run(&manifest, goes_on)?;
+    Ok(Recovered { backup: manifest.info, skipped: Vec::new(), records, epoch })
 }
 
 /// Something that is a store.
@@ -177,15 +197,15 @@ impl AsStore for Arc<dyn NamespaceStore> {
 
 struct Fill<'a> {
     tier: &'a Arc<dyn Tier>,
-    runtime: &'a Handle,
+    calls: &'a Calls,
     downloads: usize,
     store: &'a dyn NamespaceStore,
 }
 
 impl Fill<'_> {
-    /// Writes everything a manifest names and makes it durable; returns the records and the
-    /// highest epoch in use.
-    fn run(&self, manifest: &Manifest) -> BackupResult<(u64, u16)> {
+    /// Writes everything a manifest names and makes it durable, unless it is not to go on; returns
+    /// the records and the highest epoch in use.
+    fn run(&self, manifest: &Manifest, goes_on: &dyn Fn() -> bool) -> BackupResult<(u64, u16)> {
         let all: Vec<(Bucket, PieceRef)> = manifest
             .table
             .iter()
@@ -194,7 +214,10 @@ impl Fill<'_> {
         let mut records = 0;
         let mut last: Option<(Bucket, Vec<u8>)> = None;
         for some in all.chunks(self.downloads) {
-            let fetched = self.runtime.block_on(fetch(self.tier, some))?;
+            if !goes_on() {
+                return Err(firn_tiering::Error::Cancelled.into());
+            }
+            let fetched = self.calls.wait(fetch(self.tier, some))?;
             for ((bucket, _), opened) in some.iter().zip(fetched) {
                 let before = last.as_ref().filter(|(b, _)| b == bucket).map(|(_, key)| key);
                 if before.zip(opened.first()).is_some_and(|(before, (key, _))| before >= key) {
@@ -232,7 +255,7 @@ impl Fill<'_> {
         let value = value.ok_or_else(|| BackupError::damaged("backup", "it has no id leases"))?;
         let mut leases = Leases::decode(&value)?;
         let known = leases.epoch.max(of_manifest);
-        leases.epoch = self.runtime.block_on(newest_epoch(&**self.tier, known))?;
+        leases.epoch = self.calls.wait(newest_epoch(&**self.tier, known))?;
         leases.clean = false;
         let mut batch = Batch::new();
         batch.put(Space::Meta, key::LEASES, leases.encode());

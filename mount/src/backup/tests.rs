@@ -4,6 +4,7 @@
 
 mod damage;
 mod format;
+mod rehearsal;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -37,7 +37,7 @@ pub fn verify_newest(tier: &Arc<dyn Tier>, runtime: &Handle) -> BackupResult<Opt
     runtime.block_on(verify(&**tier))
 }
 
-async fn verify(tier: &dyn Tier) -> BackupResult<Option<Verified>> {
+pub(super) async fn verify(tier: &dyn Tier) -> BackupResult<Option<Verified>> {
     let view = View::of(tier).await?;
     let mut damaged = Vec::new();
     for &sequence in view.manifests.iter().rev() {

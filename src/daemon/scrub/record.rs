@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use firn_tiering::segment::SegmentId;
 use serde::{Deserialize, Serialize};
 
-use crate::report::scrub::{ColdSample, ScrubPass};
+use crate::report::scrub::{BackupTest, ColdSample, ScrubPass};
 use crate::utc;
 
 /// Version of the file.
@@ -45,6 +45,9 @@ pub(super) struct Pass {
     pub(super) repaired: u64,
     pub(super) lost: u64,
     pub(super) recorded_blocks: u64,
+    /// The newest backup was restored, or could not be.
+    #[serde(default)]
+    pub(super) backup: Option<BackupTest>,
 }
 
 /// Objects in cold that are read throughout, in an order that the seed makes.
@@ -80,6 +83,7 @@ impl Pass {
             repaired: self.repaired,
             lost: self.lost,
             recorded_blocks: self.recorded_blocks,
+            backup: self.backup.clone(),
         }
     }
 }

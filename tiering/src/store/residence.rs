@@ -7,9 +7,11 @@
 //! verification and goes to cold.
 //! *Crash*: with the holes unknown (the catalog is not durable) the same happens to every reader.
 //! With holes known and not punched, the next release of the segment punches them.
+//! *Gone*: a hot file that somebody removed holds up no release; it is repaired from its other copy.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -24,6 +26,7 @@ use super::append::full_disk;
 use super::gates::{BackupProof, Temper};
 use super::job::{Cancel, Job, JobProgress};
 use super::mover::ids_of;
+use super::repair::Suspect;
 use super::signals::add;
 use super::steps::Step;
 use super::upload::CALL_DEADLINE;
@@ -498,10 +501,18 @@ impl Inner {
         self.hot.write_idx(index)
     }
 
+    /// A file that is gone has nothing to give back: what it should hold still is for the mender.
     fn punch(&self, id: SegmentId, ranges: &[std::ops::Range<u64>]) -> Result<()> {
         let path = self.hot.path(id, FileKind::Sealed);
         let failed = || Error::io(format!("punch holes into {}", path.display()));
-        let file = OpenOptions::new().write(true).open(&path).map_err(failed())?;
+        let file = match OpenOptions::new().write(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::warn!(%id, path = %path.display(), "a hot file to punch holes into is gone");
+                self.suspect(id, Suspect::HOT);
+                return Ok(());
+            }
+            opened => opened.map_err(failed())?,
+        };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         for run in ranges {
             fallocate(&file, flags, run.start, run.end - run.start)

@@ -15,7 +15,7 @@ fn two_backups(bench: &Bench) -> [Content; 2] {
     [first, bench.content()]
 }
 
-fn flip(memory: &Memory, key: &str) {
+pub(super) fn flip(memory: &Memory, key: &str) {
     let mut bytes = memory.lose(key).unwrap().to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -287,4 +287,63 @@ fn a_check_names_what_is_damaged_in_the_newest_backup() {
     let empty = Bench::new();
     let tier = Arc::clone(&empty.memory) as Arc<dyn Tier>;
     assert_eq!(verify_newest(&tier, empty.runtime.handle()).unwrap(), None);
+}
+
+#[test]
+fn the_fullest_backup_stays_for_a_week_when_the_newest_holds_far_less() {
+    use super::super::collect::{FEW_RECORDS, FULLEST_STAYS};
+    let bench = Bench::new();
+    let entries = 2 * FEW_RECORDS;
+    fill_directory(&bench, 7, entries);
+    let full = bench.backup.run().unwrap();
+    let mut batch = Batch::new();
+    for sub in 0..entries {
+        batch.delete(Space::Head, &head_key(7, sub));
+    }
+    bench.store.commit(batch, Durability::Buffered).unwrap();
+    let change = |round: u8| {
+        bench.put(Space::Head, &head_key(7, 1), &[round; 100]);
+        bench.backup.run().unwrap();
+    };
+    for round in 0..6 {
+        bench.clock.advance(FULLEST_STAYS / 10);
+        change(round);
+    }
+    // The newest few, and that one; everything that it names is there still.
+    let manifests = bench.keys(manifest::PREFIX);
+    assert_eq!(manifests.len(), SMALL.keep_manifests + 1);
+    assert_eq!(manifests[0], manifest::key(full.sequence));
+    let status = bench.backup.status();
+    let fuller = status.fuller.unwrap();
+    assert_eq!((fuller.sequence, fuller.records), (full.sequence, entries + 1));
+    // It counts as retained: what it names may not leave the cold tier.
+    assert!(status.oldest_mark.unwrap() < bench.store.mark());
+    for key in bench.keys(manifest::PREFIX).split_off(1) {
+        bench.memory.lose(&key);
+    }
+    let (found, recovered) = bench.recovered().unwrap();
+    assert_eq!((recovered.backup.sequence, found.len() as u64), (full.sequence, entries));
+}
+
+#[test]
+fn the_fullest_backup_goes_after_a_week_and_a_little_less_is_no_reason() {
+    use super::super::collect::{FEW_RECORDS, FULLEST_STAYS};
+    for (left, days) in [(FEW_RECORDS / 2, FULLEST_STAYS), (FEW_RECORDS, Duration::ZERO)] {
+        let bench = Bench::new();
+        let entries = 2 * FEW_RECORDS;
+        fill_directory(&bench, 7, entries - 1);
+        bench.backup.run().unwrap();
+        let mut batch = Batch::new();
+        for sub in left..entries {
+            batch.delete(Space::Head, &head_key(7, sub));
+        }
+        bench.store.commit(batch, Durability::Buffered).unwrap();
+        bench.clock.advance(days);
+        for round in 0..SMALL.keep_manifests as u8 {
+            bench.put(Space::Head, &head_key(9000, 1), &[round; 100]);
+            bench.backup.run().unwrap();
+        }
+        assert_eq!(bench.keys(manifest::PREFIX).len(), SMALL.keep_manifests, "{left}");
+        assert_eq!(bench.backup.status().fuller, None);
+    }
 }

@@ -239,6 +239,15 @@ fn a_file_whose_name_is_gone_while_it_is_open_gets_its_name_back() {
 }
 
 #[test]
+fn a_file_that_is_gone_holds_up_no_release() {
+    let world = World::dual();
+    std::fs::remove_file(&world.sealed[0].1).unwrap();
+    world.release(&world.ids()[..1]);
+    world.expect_whole_file();
+    world.expect_clean();
+}
+
+#[test]
 fn a_damaged_object_is_replaced_by_the_whole_file() {
     let world = World::dual();
     let changes: [fn(&mut Vec<u8>); 3] =
