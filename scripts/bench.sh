@@ -6,7 +6,7 @@
 #     --against FILE compare with earlier results; exit status 1 when a row is worse
 #     --tolerance P  worse means: by more than P percent (default 15)
 #     --rows REGEX   only the groups whose name matches: stream random small tree fsync snapshots
-#                    compression cold watching
+#                    compression cold watching protection
 #     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
 # SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
 # FIRN_BIN an already built firn, FIRN_S3_DIR the directory of an already built firn-s3-server and
@@ -83,7 +83,7 @@ s3_server=''
 clean_up() {
     if [ -n "$s3_server" ]; then kill "$s3_server" 2>/dev/null || true; fi
     local dir
-    for dir in "$mountpoint" "$few_mountpoint" "$work"/watch-*-mountpoint; do
+    for dir in "$mountpoint" "$few_mountpoint" "$work"/watch-*-mountpoint "$work/protection-mountpoint"; do
         if mountpoint -q "$dir"; then
             "$firn" umount "$dir" || fusermount3 -uz "$dir" || true
         fi
@@ -416,6 +416,43 @@ watch_round() { # side
     "$firn" umount "$dir"
 }
 
+# The same work with parity and verified reads, and without: what integrity costs. The side without
+# stands in the place of the directory below.
+protection() {
+    local side round sides
+    for round in $(seq "$watch_rounds"); do
+        sides='firn ext4'
+        [ $((round % 2)) -eq 0 ] && sides='ext4 firn'
+        for side in $sides; do protection_round "$side"; done
+    done
+}
+
+protection_round() { # side
+    local volume=$work/protection dir=$work/protection-mountpoint rate before
+    "$firn" init "$volume" --hot "$volume-hot"
+    mkdir "$dir"
+    (
+        if [ "$1" = ext4 ]; then export FIRN_BENCH_UNPROTECTED=1; fi
+        "$firn" mount "$volume" "$dir"
+    )
+    mountpoint -q "$dir" || { echo "bench.sh: $volume is not mounted" >&2; exit 1; }
+    before=$(daemon_cpu "$volume")
+    rate=$(fio_rates --filename="$dir/stream" --rw=write --bs=1M --size=${stream_mib}M --end_fsync=1 \
+        --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k)
+    "$firn" sync "$dir"
+    record 'sequential write, protection on/off' MiB/s higher "$1" "${rate% *}"
+    record 'daemon CPU of it, protection on/off' s lower "$1" "$(since "$before" "$(daemon_cpu "$volume")")"
+    if $can_drop_caches; then
+        sync -f "$work"
+        echo 3 >/proc/sys/vm/drop_caches
+        rate=$(fio_rates --filename="$dir/stream" --rw=read --bs=1M --size=${stream_mib}M --invalidate=0)
+        record 'sequential read, cold, protection on/off' MiB/s higher "$1" "${rate% *}"
+    fi
+    "$firn" umount "$dir"
+    rm -rf "$volume" "$volume-hot"
+    rmdir "$dir"
+}
+
 # CPU time of a volume's daemon so far, in ticks of 10 ms.
 daemon_cpu() { # volume
     local pid
@@ -630,6 +667,10 @@ fi
 if [[ watching =~ $groups ]]; then
     say 'watching'
     watching
+fi
+if [[ protection =~ $groups ]]; then
+    say 'protection'
+    protection
 fi
 if [[ cold =~ $groups ]]; then
     say 'cold tier'

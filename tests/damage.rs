@@ -1,6 +1,8 @@
 //! Storage that rots under a mounted volume: every read ends in the right bytes or in an error that
 //! names the file, and what can be repaired is, by readers and by scrubs.
 
+mod table;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -306,7 +308,7 @@ fn a_recovery_names_the_files_that_the_cold_tier_has_lost() {
         match read(&recovered, name) {
             Ok(found) => assert!(found == *content, "{name}"),
             Err(error) => {
-                assert_eq!(error.raw_os_error(), Some(libc_eio()), "{name}");
+                assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}");
                 assert!(text.contains(&format!("\n    /{name}\n")), "{name}: {text}");
                 lost += 1;
             }
@@ -314,8 +316,4 @@ fn a_recovery_names_the_files_that_the_cold_tier_has_lost() {
     }
     assert!(lost >= 1);
     recovered.umount();
-}
-
-fn libc_eio() -> i32 {
-    rustix::io::Errno::IO.raw_os_error()
 }

@@ -43,8 +43,9 @@ const NAMESPACE_BYTES: std::ops::RangeInclusive<u64> = 12 << 20..=64 << 20;
 /// Share of the memory budget for what is remembered of how files are used.
 const USES_SHARE: u64 = 16;
 
-/// Variable of the environment that only `scripts/bench.sh` sets.
+/// Variables of the environment that only `scripts/bench.sh` sets.
 const UNWATCHED: &str = "FIRN_BENCH_UNWATCHED";
+const UNPROTECTED: &str = "FIRN_BENCH_UNPROTECTED";
 
 /// How long closing the block store may take after a mount that failed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
@@ -203,6 +204,10 @@ pub fn open(
     read_only: bool,
     runtime: &Handle,
 ) -> anyhow::Result<Parts> {
+    if std::env::var_os(UNPROTECTED).is_some() {
+        tracing::warn!("{UNPROTECTED} is set: segments get no parity, and reads are not verified");
+        firn_tiering::segment::leave_unprotected();
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let budget = Budget::new(config.memory.0, Arc::clone(&clock));
     let OpenNamespace { namespace, tracked, permit } =

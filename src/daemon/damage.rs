@@ -66,7 +66,7 @@ impl DamageLog for Damage {
         let DamageReport { segment, in_cold, what, blocks, mended } = damage;
         let (blocks, is_lost) = match mended {
             Mended::Lost(lost) => (lost, true),
-            Mended::Sound | Mended::Whole => (blocks, false),
+            Mended::Sound | Mended::Whole | Mended::Displaced => (blocks, false),
         };
         let paths = self.paths(blocks);
         let shown: Vec<_> = paths.iter().map(|path| escaped(path)).collect();

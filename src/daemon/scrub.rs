@@ -334,6 +334,7 @@ impl Pass {
                 Mended::Sound => {}
                 Mended::Whole => self.repaired += 1,
                 Mended::Lost(_) => self.lost += 1,
+                Mended::Displaced => self.displaced += 1,
             }
         }
     }

@@ -48,6 +48,8 @@ pub struct ScrubPass {
     pub lost: u64,
     /// Blocks that the catalog did not know, and knows now.
     pub recorded_blocks: u64,
+    /// Segments in hot whose object in cold is another's: they are copied there once it is gone.
+    pub displaced: u64,
     /// What came of restoring the newest backup of the namespace at the end of the pass.
     pub backup: Option<BackupTest>,
 }
@@ -83,9 +85,9 @@ pub struct ColdSample {
 }
 
 impl ScrubPass {
-    /// Whether it found content that nothing brings back.
+    /// Whether it found content that nothing brings back, or something that it left as it is.
     pub fn has_lost(&self) -> bool {
-        self.lost > 0
+        self.lost > 0 || self.displaced > 0
     }
 
     fn text(&self) -> String {
@@ -100,6 +102,7 @@ impl ScrubPass {
         }
         for (count, what) in [
             (*skipped, "left for the next pass"),
+            (self.displaced, "with another's object in cold"),
             (self.recorded_blocks, "blocks recorded anew"),
             (*left, "to go"),
         ] {

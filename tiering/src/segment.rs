@@ -23,6 +23,7 @@ mod patched;
 mod repair;
 mod scan;
 mod travel;
+mod unprotected;
 mod verified;
 mod writer;
 
@@ -44,6 +45,7 @@ pub use parity::Geometry;
 pub use patched::Patched;
 pub use repair::{Damage, Part, Patch, Repair, check_frames, repair};
 pub use scan::{Scan, ScannedFrame, scan_frames};
+pub use unprotected::leave_unprotected;
 pub use verified::{TAG_LEN, Verified, open_cells};
 pub use writer::{Recovered, SealedInfo, SegmentWriter};
 

@@ -45,6 +45,8 @@ pub(super) struct Pass {
     pub(super) repaired: u64,
     pub(super) lost: u64,
     pub(super) recorded_blocks: u64,
+    #[serde(default)]
+    pub(super) displaced: u64,
     /// The newest backup was restored, or could not be.
     #[serde(default)]
     pub(super) backup: Option<BackupTest>,
@@ -83,6 +85,7 @@ impl Pass {
             repaired: self.repaired,
             lost: self.lost,
             recorded_blocks: self.recorded_blocks,
+            displaced: self.displaced,
             backup: self.backup.clone(),
         }
     }

@@ -133,6 +133,7 @@ pub(super) fn shard_sum(shard: &[u8]) -> [u8; SHARD_SUM_LEN] {
 }
 
 /// Parity and checksums of a segment.
+#[derive(Default)]
 pub(super) struct Protection {
     /// Parity shards in file order.
     pub(super) parity: Vec<u8>,

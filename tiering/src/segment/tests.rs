@@ -61,6 +61,22 @@ fn a_sealed_segment_gives_every_range_of_every_block() {
     }
 }
 
+#[test]
+fn a_segment_without_parity_is_read_and_tells_what_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let plain = noise(1, 3 * CELL_LEN);
+    writer.append(&mut raw_frame(100, &plain)).unwrap();
+    let sealed = writer.seal_as(false).unwrap();
+    let mut file = std::fs::read(&sealed.path).unwrap();
+    let index = SegmentIndex::from_file(file.as_slice(), &NAME).unwrap();
+    assert_eq!((index.trailer().geometry, &index), (None, &sealed.index));
+    assert!(repair(file.as_slice(), &NAME).unwrap().is_intact());
+    assert!(check_frames(file.as_slice(), &index).is_empty());
+    file[index.entries()[0].payload_range().start as usize + 7] ^= 1;
+    assert_eq!(check_frames(file.as_slice(), &index).len(), 1);
+}
+
 mod damage;
 mod format;
 mod overhead;

@@ -2,6 +2,7 @@
 //!
 //! [`Verified`] has no other constructor, so bytes that nobody checked cannot leave this module.
 //! Whole blocks are checked against the digest itself, parts against the tags behind their cells.
+//! The one exception is a benchmark that is to show what this costs ([`super::unprotected`]).
 
 use std::ops::Range;
 
@@ -13,6 +14,7 @@ use crate::error::Result;
 
 use super::entry::IndexEntry;
 use super::hash::{BlockHash, cell_cv, cell_tag, root_of};
+use super::unprotected::is_unprotected;
 use super::{damaged, frame};
 
 /// Bytes of the tag behind each cell.
@@ -76,6 +78,9 @@ pub fn open_cells(
     for (index, len) in entry.cell_lens.iter().enumerate().skip(cells.start).take(cells.len()) {
         let (cell, tag) = split_cell(&mut rest, len as usize)?;
         let decoded = decode(entry, index, cell, &mut plain)?;
+        if is_unprotected() {
+            continue;
+        }
         let cv = cell_cv(index, count, decoded);
         if !whole && cell_tag(&block.digest, index, &cv) != tag {
             return Err(wrong_cell(index));
@@ -85,7 +90,7 @@ pub fn open_cells(
     if !rest.is_empty() {
         return Err(damaged("frame", "bytes after the last cell"));
     }
-    if whole {
+    if whole && !is_unprotected() {
         check_root(&block.digest, &cvs)?;
     }
     Ok(Verified { start, bytes: crate::buffers::share(plain) })

@@ -20,8 +20,9 @@ use super::entry::IndexEntry;
 use super::frame::{FRAME_ALIGN, FRAME_HEADER_TYPICAL, Frame};
 use super::header::{DATA_START, HEAD_TRAILER, SegmentHeader, TRAILER_LEN, Trailer};
 use super::index::{SegmentIndex, encode_index};
-use super::parity::{Geometry, protect};
+use super::parity::{Geometry, Protection, protect};
 use super::scan::{ScannedFrame, scan_frames};
+use super::unprotected::is_unprotected;
 use super::{FileKind, SEGMENT_TARGET, SegmentName, align_up, damaged};
 
 /// Bytes of an index entry before compression, at most.
@@ -210,11 +211,15 @@ impl SegmentWriter {
     /// Adds index, checksums, parity and trailers, makes all of it durable and renames the file
     /// from `.open` to `.seg`. Memory: 4 MiB for a full segment.
     pub fn seal(&mut self) -> Result<SealedInfo> {
+        self.seal_as(!is_unprotected())
+    }
+
+    pub(super) fn seal_as(&mut self, has_parity: bool) -> Result<SealedInfo> {
         if self.sealed || self.entries.is_empty() {
             return Err(damaged("segment", "an empty or sealed segment cannot be sealed"));
         }
         let open = self.path();
-        let trailer = self.write_footer()?;
+        let trailer = self.write_footer(has_parity)?;
         self.sync()?;
         self.sealed = true;
         let path = self.path();
@@ -228,7 +233,7 @@ impl SegmentWriter {
         Ok(SealedInfo { path, file_len, index })
     }
 
-    fn write_footer(&self) -> Result<Trailer> {
+    fn write_footer(&self, has_parity: bool) -> Result<Trailer> {
         let (index, twice) = self.choose_index();
         let write = |bytes: &[u8], at| {
             self.file
@@ -242,12 +247,16 @@ impl SegmentWriter {
         let protected = protected_end - DATA_START;
         let index_b_len = if twice { index.len() as u64 } else { 0 };
         let rest = DATA_START + index_b_len + 2 * TRAILER_LEN as u64;
-        let geometry = Geometry::plan(protected, rest);
-        let protection = protect(&*self.file, DATA_START, protected, &geometry)?;
+        let geometry = has_parity.then(|| Geometry::plan(protected, rest));
+        let protection = match &geometry {
+            Some(geometry) => protect(&*self.file, DATA_START, protected, geometry)?,
+            None => Protection::default(),
+        };
 
-        let table_a = span(align_up(protected_end, align), geometry.table_len());
-        let parity = span(align_up(table_a.end, 64), geometry.parity_len());
-        let table_b = span(align_up(parity.end, align), geometry.table_len());
+        let table_len = protection.table.len() as u64;
+        let table_a = span(align_up(protected_end, align), table_len);
+        let parity = span(align_up(table_a.end, 64), protection.parity.len() as u64);
+        let table_b = span(align_up(parity.end, align), table_len);
         let index_b = span(align_up(table_b.end, align), index_b_len);
         let trailer_at = align_up(index_b.end, align);
         let trailer = Trailer {
@@ -262,7 +271,7 @@ impl SegmentWriter {
             table_a: table_a.clone(),
             table_b: table_b.clone(),
             parity: parity.clone(),
-            geometry: Some(geometry),
+            geometry,
             blocks: self.entries.len() as u32,
         };
         let mut footer = vec![0; (trailer.file_len - protected_end) as usize];

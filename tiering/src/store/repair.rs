@@ -72,6 +72,9 @@ pub enum Mended {
     Whole,
     /// These blocks are in no copy and cannot be computed.
     Lost(Vec<BlockId>),
+    /// Nothing is lost, but a sound object of another stands where the copy in cold should; it is
+    /// left alone, and the segment counts as one that is in hot only.
+    Displaced,
 }
 
 /// What was found and done about one segment, for whoever knows the files.
@@ -188,7 +191,7 @@ impl Inner {
         case.suspect = before.suspect;
         for (copy, result) in results {
             match result {
-                Ok(Mended::Sound | Mended::Whole) => {}
+                Ok(Mended::Sound | Mended::Whole | Mended::Displaced) => {}
                 Ok(Mended::Lost(_)) => {
                     case.suspect.add(copy);
                     (case.beyond, case.retry_at) = (true, Some(now + BEYOND_PAUSE));
@@ -239,6 +242,9 @@ impl Inner {
             Mended::Lost(blocks) => {
                 let lost = blocks.len();
                 tracing::error!(%segment, in_cold, what, lost, "blocks are in no copy any more");
+            }
+            Mended::Displaced => {
+                tracing::error!(%segment, what, "another's object is where the copy in cold was");
             }
         }
         if *mended != Mended::Sound

@@ -142,9 +142,7 @@ impl Inner {
             Ok(()) => return Ok(None),
             Err(error @ (Error::Damaged { .. } | Error::NotFound(_))) => chain(&error),
             Err(error) if is_stranger(&error) => {
-                // Sound, and not ours to touch; whoever needs it hears why.
-                tracing::error!(%id, error = chain(&error), "an object in cold is another's");
-                return Ok(None);
+                return self.report_displaced(record, chain(&error));
             }
             Err(error) => return Err(error),
         };
@@ -164,6 +162,34 @@ impl Inner {
             }
         }
         self.make_anew(record, what, true).map(Some)
+    }
+
+    /// What it means that a sound object of another stands under the key of this segment.
+    fn report_displaced(
+        &self,
+        record: &SegmentRecord,
+        what: String,
+    ) -> Result<Option<DamageReport>> {
+        let id = record.id;
+        let index = self.load_index(id, CALL_DEADLINE)?;
+        let is_here = |entry: &&IndexEntry| {
+            let frame = entry.frame_range();
+            record.hot && !record.holes.touches(frame.start, frame.end)
+        };
+        let gone: Vec<BlockId> =
+            index.entries().iter().filter(|e| !is_here(e)).map(|entry| entry.id).collect();
+        let lost = self.needed_of(&index, &gone)?;
+        let mended = match (lost.is_empty(), record.hot) {
+            (true, true) => {
+                self.table.update(id, |segment| segment.record.cold = ColdCopy::Absent);
+                self.record_state(id);
+                Mended::Displaced
+            }
+            // Nobody needs what is left of it.
+            (true, false) => return Ok(None),
+            (false, _) => Mended::Lost(lost),
+        };
+        Ok(Some(DamageReport { segment: id, in_cold: true, what, blocks: gone, mended }))
     }
 
     /// Has the object in cold compared with the whole local file, and replaced.

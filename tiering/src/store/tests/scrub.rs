@@ -6,7 +6,7 @@ use crate::block::BlockRef;
 use crate::blocks::Blocks;
 use crate::segment::{FileKind, SegmentId};
 use crate::store::testing::{Volume, damage, eventually, noise, soon};
-use crate::store::{Mended, Residence, Scrubbed};
+use crate::store::{BackupProof, Mended, Residence, Scrubbed};
 use crate::tier::{FailureKind, Fault, Faulty, Memory, Op, Tier};
 
 struct World {
@@ -173,4 +173,36 @@ fn single_bits_anywhere_are_repaired_in_either_copy() {
         assert!(std::fs::read(&path).unwrap() == world.bytes, "flip {flip} at {at}");
         world.expect_object();
     }
+}
+
+#[test]
+fn an_object_that_is_another_segments_is_told_and_left_alone() {
+    let memory = Arc::new(Memory::new());
+    let volume = Volume::with(|config| config.cold = Some(Arc::clone(&memory) as Arc<dyn Tier>));
+    let mut blocks = Vec::new();
+    for n in 0..2 {
+        blocks.push(volume.append(&noise(n, 100_000)));
+        volume.seal();
+    }
+    let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
+    volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
+    let keys: Vec<_> =
+        memory.keys().into_iter().filter(|key| key.starts_with("segments/")).collect();
+    let objects = [0, 1].map(|at| memory.peek(&keys[at]).unwrap());
+    memory.overwrite(&keys[0], objects[1].clone());
+    memory.overwrite(&keys[1], objects[0].clone());
+    let scrub = || {
+        let segments = volume.store().segments_after(None);
+        let found = segments
+            .into_iter()
+            .filter_map(|id| volume.store().scrub_segment(id, None, true).unwrap());
+        found.flat_map(|found| found.damage).map(|damage| damage.mended).collect::<Vec<_>>()
+    };
+    // One in hot as a whole, the other with nothing left there.
+    let proof = BackupProof::of_blocks([blocks[1].id]);
+    volume.store().release(&[blocks[1].id], &proof, soon()).unwrap();
+    assert_eq!(scrub(), [Mended::Displaced, Mended::Lost(vec![blocks[1].id])]);
+    assert_eq!(volume.store().residence(&ids), [Residence::Hot, Residence::Cold]);
+    assert!(memory.peek(&keys[0]).unwrap() == objects[1]);
+    assert!(memory.peek(&keys[1]).unwrap() == objects[0]);
 }
