@@ -55,6 +55,7 @@ pub mod record;
 mod remove;
 mod rename;
 mod rollback;
+mod seals;
 mod send;
 mod snapshots;
 pub mod store;
@@ -92,11 +93,12 @@ pub use quota::Quota;
 pub(crate) use receive::{ApplyError, Beginning, Incoming, OBJECTS_END, Receiving, Start, Undone};
 pub use record::{CLASS_MAX, Property, Setting, is_class_name};
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
-pub use record::{Hold, Referenced};
+pub use record::{Hold, Referenced, Seal};
 pub(crate) use record::{Reader, RecordError, kind_of_mode, mode_of_kind, put_varint};
 pub use remove::Removed;
 pub use rename::Renamed;
 pub use rollback::RolledBack;
+pub use seals::{Awaited, Content as ProofContent, Flaw, FlawKind, Pending, Proof, Sealing};
 pub(crate) use send::{SLOT_RANGES_MAX, SendSource, SlotRange, Step};
 pub use snapshots::Snapshot;
 pub use store::{
@@ -118,7 +120,7 @@ use record::{Leases, Usage, VolumeRecord};
 use tree::Tree;
 
 /// Features that a volume has as soon as it may be changed.
-const ANNOUNCED: u64 = VolumeRecord::LINKS | VolumeRecord::DIGESTS;
+const ANNOUNCED: u64 = VolumeRecord::LINKS | VolumeRecord::DIGESTS | VolumeRecord::SEALS;
 
 /// Settings of an open namespace.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +165,8 @@ pub struct Namespace {
     /// Held while a directory moves to another parent, so that the tree stays a tree.
     moving: Mutex<()>,
     digests: digests::Digests,
+    /// Held while a page of a snapshot's sum is computed and stored.
+    sealing: Mutex<()>,
 }
 
 impl Namespace {
@@ -232,6 +236,7 @@ impl Namespace {
             known_used: Mutex::default(),
             moving: Mutex::new(()),
             digests: digests::Digests::default(),
+            sealing: Mutex::default(),
             gate,
         };
         namespace.open_ledger(&volume, !options.read_only)?;
@@ -341,7 +346,11 @@ impl Namespace {
             return Ok(None);
         }
         let inode = Arc::new(view.inode(ino, version, &record)?);
-        self.cache.insert(Arc::clone(&inode), state);
+        // The digest of what others see as well comes without word to each of them.
+        let is_own = view.is_live() && version.node >= view.first;
+        if is_own || !inode.awaits_digest() {
+            self.cache.insert(Arc::clone(&inode), state);
+        }
         Ok(Some(inode))
     }
 

@@ -7,6 +7,7 @@
 
 mod links;
 mod report;
+mod seals;
 
 use firn_tiering::{BlockId, BlockRef};
 
@@ -42,6 +43,7 @@ impl Namespace {
         check.orphans()?;
         check.history()?;
         check.backrefs()?;
+        check.seals()?;
         check.usage()?;
         Ok(check.report)
     }

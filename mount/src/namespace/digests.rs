@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 
 use super::Namespace;
 use super::key::{self, HeadKey, Kind, Node};
-use super::record::{Content, Inode, Piece, SLOT_LEN};
-use super::store::{Durability, Space};
+use super::record::{Content, Inode, Piece, SLOT_LEN, Version};
+use super::store::{Batch, Durability, Space};
 use super::tree::View;
 use super::view::behind;
 use crate::error::FsResult;
@@ -140,11 +140,67 @@ impl Namespace {
         let is_same =
             |inode: &Arc<Inode>| inode.awaits_digest() && inode.version.node == reading.node;
         let Some(inode) = self.find_inode(ino)?.filter(is_same) else { return Ok(false) };
-        let mut txn = self.begin();
-        txn.put_inode(Inode { digest: Some(digest), ..Inode::clone(&inode) })?;
-        txn.remove_digest_note(ino)?;
-        txn.commit(Durability::Buffered)?;
+        self.store_digest(&self.view(ino)?, &inode, digest)
+    }
+
+    /// Stores the digest of a file's content in the very version of the inode that a state shows,
+    /// whoever else sees that one: all of them see the same content with it. The caller holds the
+    /// lock of the inode. `false` when that version has one, or is not there any more.
+    pub(super) fn store_digest(&self, view: &View, inode: &Inode, digest: Hash) -> FsResult<bool> {
+        let object = Ino(inode.ino.object());
+        let Some((space, key, value)) = self.stored_version(view, object)? else {
+            return Ok(false);
+        };
+        let (version, record) = Version::split(&value)?;
+        let stored = Inode::decode(object, version, record)?;
+        if version.node != inode.version.node || !stored.awaits_digest() {
+            return Ok(false);
+        }
+        let mut batch = Batch::new();
+        batch.put(space, &key, Inode { digest: Some(digest), ..stored }.encode());
+        if view.is_live() {
+            batch.delete(Space::Meta, &key::meta_inode(key::DIGESTS, view.line, object));
+        }
+        let line = self.tree.read().line_of(version.node);
+        let shown = match (space, line) {
+            // What is newest on a line is what its dataset shows.
+            (Space::Head, Some(line)) => {
+                batch.delete(Space::Meta, &key::meta_inode(key::DIGESTS, line, object));
+                self.tree.read().writable_view(line)
+            }
+            _ => None,
+        };
+        self.gate.commit(batch, Durability::Buffered)?;
+        for view in [Some(*view), shown].into_iter().flatten() {
+            self.cache.remove(view.lift(object));
+        }
         Ok(true)
+    }
+
+    /// Where the version of an inode lies that a state shows: its space, key and value.
+    fn stored_version(
+        &self,
+        view: &View,
+        object: Ino,
+    ) -> FsResult<Option<(Space, Vec<u8>, Bytes)>> {
+        let mut layer = view.layer();
+        loop {
+            let key = key::head(layer.line, object, Kind::Inode);
+            let head = self.gate.store().get(Space::Head, &key)?;
+            if let Some(value) = head {
+                let version = Version::split(&value)?.0;
+                if version.node <= layer.node {
+                    let found = (Space::Head, key.to_vec(), value);
+                    return Ok(Some(found).filter(|_| !version.whiteout));
+                }
+                if let Some((version, value)) = self.older(layer, &key)? {
+                    let found = (Space::History, key::history(&key, version.node), value);
+                    return Ok(Some(found).filter(|_| !version.whiteout));
+                }
+            }
+            let Some(below) = self.tree.read().origin(layer.line) else { return Ok(None) };
+            layer = below;
+        }
     }
 
     /// The BLAKE3 of a file's committed content; `None` when the source ended the reading. Meant

@@ -312,6 +312,15 @@ pub const ORPHANS: u8 = b'o';
 /// Start of the keys of files whose digest is still to be computed.
 pub const DIGESTS: u8 = b'h';
 
+/// Start of the keys of files of snapshots whose digest is still to be computed.
+pub const AWAITED: u8 = b'f';
+
+/// Start of the keys of digests of snapshots.
+pub const SEALS: u8 = b'g';
+
+/// Start of the keys of sums of snapshots.
+pub const SUMS: u8 = b'j';
+
 /// Start of the keys of truncations that have not removed all extents yet.
 pub const TRUNCATIONS: u8 = b't';
 
@@ -362,6 +371,17 @@ pub fn meta_inode_decode(key: &[u8]) -> Result<(Line, Ino), RecordError> {
     let ino = object(&mut reader)?;
     reader.end()?;
     Ok((line, ino))
+}
+
+/// Meta key of a file of a snapshot whose digest is still to be computed.
+pub fn awaited(node: Node, object: Ino) -> [u8; 13] {
+    meta_inode(AWAITED, Dataset(node.0), object)
+}
+
+/// Takes [`awaited`] apart.
+pub fn awaited_decode(key: &[u8]) -> Result<(Node, Ino), RecordError> {
+    let (node, object) = meta_inode_decode(key)?;
+    Ok((Node(node.0), object))
 }
 
 /// Meta key that names a dataset, a line or a node.

@@ -3,10 +3,12 @@
 
 mod dentry;
 mod inode;
+mod lanes;
 mod link;
 mod meta;
 mod properties;
 mod receive;
+mod seal;
 mod slot;
 mod time;
 mod usage;
@@ -18,10 +20,12 @@ use crate::types::Ino;
 
 pub use dentry::{BUCKET_BITS, Bucket, Entry, NAME_MAX};
 pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
+pub use lanes::Lanes;
 pub use link::{link_name, put_link_name};
 pub use meta::{Leases, VolumeRecord};
 pub use properties::{CLASS_MAX, Property, Setting, Settings, is_class_name};
 pub use receive::{Base, NewPlace, ReceiveProgress, ReceiveRecord};
+pub use seal::{BODIES_MAX, Link, Seal, SealRecord, SumRecord};
 pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated, check_pieces, fresh};
 pub use time::Timestamp;
 pub use usage::Usage;

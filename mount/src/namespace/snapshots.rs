@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::key::{Dataset, Node};
 use super::locks::TreeGuard;
-use super::record::{HOLDS_MAX, Hold, MESSAGE_MAX, Referenced, SnapshotRecord, TAG_MAX, Timestamp};
+use super::record::{
+    HOLDS_MAX, Hold, MESSAGE_MAX, Referenced, Seal, SnapshotRecord, TAG_MAX, Timestamp,
+};
 use super::store::Durability;
 use super::tree::{Change, Tree, TreeError, TreeResult};
 use super::{Namespace, Txn};
@@ -38,6 +40,8 @@ pub struct Snapshot {
     pub referenced: Option<Referenced>,
     /// Its name in all volumes that have it.
     pub guid: Guid,
+    /// Its digest, once that was computed.
+    pub seal: Option<Seal>,
 }
 
 impl Namespace {
@@ -165,6 +169,7 @@ impl Namespace {
             deferred: record.deferred,
             referenced: record.referenced,
             guid: tree.guid(node, record),
+            seal: tree.seal(node),
         })
     }
 

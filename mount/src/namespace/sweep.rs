@@ -242,6 +242,7 @@ impl Change {
 
     /// Ends a snapshot, and begins to sweep its line.
     pub(super) fn remove_snapshot(&mut self, node: Node) {
+        self.pass_digest_on(node);
         let Some(record) = self.tree.snapshots.remove(&node) else { return };
         self.batch.delete(Space::Meta, &key::meta_number(key::SNAPSHOTS, node.0));
         self.entries.merge(record.line, node);

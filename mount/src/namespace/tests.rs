@@ -12,6 +12,7 @@ mod model;
 mod operations;
 mod properties;
 mod rollback;
+mod seals;
 mod snapshots;
 mod usage;
 

@@ -10,6 +10,7 @@
 //! The tree is small, is kept in memory as a whole, and is replaced as a whole: a [`Change`] works
 //! on a copy and collects the batch that stores what is different.
 
+pub(super) mod chain;
 mod change;
 mod error;
 mod load;
@@ -22,8 +23,8 @@ use parking_lot::Mutex;
 use super::key::{Dataset, Line, Node};
 use super::properties::Properties;
 use super::record::{
-    Counters, DatasetRecord, LineRecord, Origin, ReceiveRecord, RollbackRecord, Settings,
-    SnapshotRecord, SweepRecord, VolumeRecord,
+    Counters, DatasetRecord, LineRecord, Origin, ReceiveRecord, RollbackRecord, SealRecord,
+    Settings, SnapshotRecord, SweepRecord, VolumeRecord,
 };
 use crate::types::{Guid, Ino};
 
@@ -107,6 +108,8 @@ pub(super) struct Tree {
     pub(super) rollbacks: BTreeMap<Dataset, RollbackRecord>,
     pub(super) settings: BTreeMap<Dataset, Arc<Settings>>,
     pub(super) receives: BTreeMap<Dataset, Arc<ReceiveRecord>>,
+    /// Digests of snapshots.
+    pub(super) seals: BTreeMap<Node, Arc<SealRecord>>,
     /// Snapshots that are being sent, each with how often. Nobody else's copy of the tree has
     /// another, and nothing of it is stored.
     pub(super) sending: Arc<Mutex<HashMap<Node, usize>>>,
@@ -141,6 +144,7 @@ impl Tree {
             rollbacks: BTreeMap::new(),
             settings: BTreeMap::new(),
             receives: BTreeMap::new(),
+            seals: BTreeMap::new(),
             sending: Arc::default(),
             views: HashMap::new(),
             readers: HashMap::new(),

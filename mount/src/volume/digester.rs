@@ -1,4 +1,5 @@
-//! Computing the digests of files that came to rest, off the threads that serve calls.
+//! Computing the digests of files that came to rest, and of snapshots, off the threads that serve
+//! calls.
 //!
 //! A pass looks at every file that waits for a digest, page by page, and reads those that nobody
 //! writes to, that last changed some time ago, and of which all blocks are hot: nothing is ever
@@ -9,6 +10,8 @@
 //! *Truth*: content is taken from committed extents only, and the namespace stores a digest only
 //! of what nobody changed meanwhile; see [`crate::namespace`]'s `digests`. *Crash*: the namespace
 //! knows which files wait; a file that was being read is read again from its beginning.
+
+mod seals;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -27,7 +30,7 @@ use super::virtual_xattr::is_resident;
 use crate::error::{FsError, FsResult};
 use crate::file::flusher::Bell;
 use crate::file::{Files, chain};
-use crate::namespace::{ContentSource, Inode, Namespace};
+use crate::namespace::{ContentSource, Inode, Namespace, Node};
 use crate::types::Ino;
 
 /// Files looked up together.
@@ -77,12 +80,19 @@ struct Work {
     reader: Reader,
     bell: Bell,
     unreadable: Mutex<HashSet<Ino>>,
+    /// Snapshots with a record that cannot be read; they are tried again after the next mount.
+    unsealable: Mutex<HashSet<Node>>,
 }
 
 impl Digester {
     /// Starts the thread, which goes on with what an earlier use left.
     pub(super) fn start(reader: Reader, interval: Duration) -> std::io::Result<Self> {
-        let work = Arc::new(Work { reader, bell: Bell::default(), unreadable: Mutex::default() });
+        let work = Arc::new(Work {
+            reader,
+            bell: Bell::default(),
+            unreadable: Mutex::default(),
+            unsealable: Mutex::default(),
+        });
         let worker = Arc::clone(&work);
         let thread = std::thread::Builder::new().name("firn-digest".into()).spawn(move || {
             // Of this thread alone; without it the rests are what gives way to others.
@@ -110,6 +120,12 @@ impl Digester {
         self.work.pass(quiet)
     }
 
+    /// Brings every snapshot nearer to its digest.
+    #[cfg(test)]
+    pub(super) fn seal_snapshots(&self) -> FsResult<usize> {
+        self.work.seal_snapshots()
+    }
+
     /// Computes the digest of what is committed of every file, whoever writes to it.
     #[cfg(test)]
     pub(super) fn compute_all(&self) -> FsResult<()> {
@@ -132,7 +148,10 @@ impl Work {
             return interval;
         }
         let begun = clock.instant();
-        match catch_unwind(AssertUnwindSafe(|| self.pass(interval * QUIET_INTERVALS))) {
+        let work = || -> FsResult<usize> {
+            Ok(self.pass(interval * QUIET_INTERVALS)? + self.seal_snapshots()?)
+        };
+        match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(0)) => {
                 let pause = (clock.instant() - begun) * PAUSE_SHARE;
                 return interval.max(pause.min(LONGEST_PAUSE));
@@ -186,7 +205,8 @@ impl Work {
     fn compute(&self, ino: Ino) -> FsResult<bool> {
         let names = &self.reader.names;
         let Some(inode) = names.begin_digest(ino)? else { return Ok(false) };
-        let mut content = Content { work: self, since: self.reader.clock.instant() };
+        let since = self.reader.clock.instant();
+        let mut content = Content { work: self, since, is_live: true };
         match names.digest_content(&inode, &mut content) {
             Ok(Some(digest)) => names.end_digest(ino, digest),
             // Whatever else ended it is over by the next pass.
@@ -248,6 +268,8 @@ struct Content<'a> {
     work: &'a Work,
     /// When the last rest ended.
     since: Instant,
+    /// The content may change meanwhile.
+    is_live: bool,
 }
 
 impl ContentSource for Content<'_> {
@@ -259,7 +281,7 @@ impl ContentSource for Content<'_> {
         let Reader { names, files, clock, .. } = &self.work.reader;
         let took = clock.instant() - self.since;
         let goes_on = self.work.bell.rest(took.min(LONGEST_REST))
-            && names.is_digest_wanted()
+            && (!self.is_live || names.is_digest_wanted())
             && files.health.check().is_ok();
         self.since = clock.instant();
         goes_on

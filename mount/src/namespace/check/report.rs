@@ -32,6 +32,8 @@ pub enum FindingKind {
     StaleBackref,
     /// An older version does not fit the newest one.
     Versions,
+    /// The digest of a snapshot does not fit those before it, or its sum.
+    SnapshotDigest,
     /// A counter of space is not what its records add up to.
     Usage,
 }

@@ -23,8 +23,8 @@ pub struct VolumeRecord {
     /// `node` would change snapshots.
     pub has_tree: bool,
     /// What else whoever opens the namespace must know: [`VolumeRecord::PROPERTIES`],
-    /// [`VolumeRecord::USAGE`], [`VolumeRecord::RECEIVES`], [`VolumeRecord::LINKS`] and
-    /// [`VolumeRecord::DIGESTS`].
+    /// [`VolumeRecord::USAGE`], [`VolumeRecord::RECEIVES`], [`VolumeRecord::LINKS`],
+    /// [`VolumeRecord::DIGESTS`] and [`VolumeRecord::SEALS`].
     pub features: u64,
 }
 
@@ -45,8 +45,12 @@ impl VolumeRecord {
     /// Inodes may have digests: who does not know them would leave them when content changes.
     pub const DIGESTS: u64 = 1 << 4;
 
+    /// Snapshots may have digests: who does not know them would break their chain when one is
+    /// destroyed.
+    pub const SEALS: u64 = 1 << 5;
+
     const KNOWN: u64 =
-        Self::PROPERTIES | Self::USAGE | Self::RECEIVES | Self::LINKS | Self::DIGESTS;
+        Self::PROPERTIES | Self::USAGE | Self::RECEIVES | Self::LINKS | Self::DIGESTS | Self::SEALS;
 
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {

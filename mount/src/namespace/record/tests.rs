@@ -121,6 +121,9 @@ fn golden_bytes() {
     volume.features = VolumeRecord::DIGESTS;
     assert_eq!(hex(&volume.encode()), format!("03{}010110", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    volume.features = VolumeRecord::SEALS;
+    assert_eq!(hex(&volume.encode()), format!("03{}010120", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     volume.features = VolumeRecord::LINKS;
     assert_eq!(hex(&volume.encode()), format!("03{}010108", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
@@ -542,4 +545,43 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn digests_of_snapshots_are_stored_as_specified() {
+    let hash = |byte: u8| blake3::Hash::from_bytes([byte; 32]);
+    let seal = Some(Seal { root: hash(3), digest: hash(4) });
+    let link = Link { start: Some(hash(1)), bodies: vec![hash(2)] };
+    let whole = SealRecord { link, seal };
+    let [start, body, root, digest] = ["01", "02", "03", "04"].map(|byte| byte.repeat(32));
+    assert_eq!(hex(&whole.encode()), ["0103", &start, "01", &body, &root, &digest].concat());
+    let plain = SealRecord { link: Link::default(), seal };
+    assert_eq!(hex(&plain.encode()), format!("010200{}{}", "03".repeat(32), "04".repeat(32)));
+    let mut lanes = Lanes::default();
+    lanes.add(b"item");
+    for next in [None, Some(0), Some(300)] {
+        let sum = SumRecord { base: Some(Node(5)), next, lanes: lanes.clone() };
+        let head = match next {
+            None => "01010500",
+            Some(0) => "01000500",
+            Some(_) => "010005ac02",
+        };
+        assert_eq!(hex(&sum.encode()), format!("{head}{}", hex(&lanes.to_bytes())));
+        assert_eq!(SumRecord::decode(&sum.encode()).unwrap(), sum);
+        assert!(SumRecord::decode(&sum.encode()[..2000]).is_err());
+    }
+    // The first lanes of one item: its BLAKE3, which is how the output begins.
+    assert_eq!(lanes.to_bytes()[..32], *blake3::hash(b"item").as_bytes());
+    for sealed in [whole, plain, SealRecord::default()] {
+        assert_eq!(SealRecord::decode(&sealed.encode()).unwrap(), sealed);
+        let mut longer = sealed.encode();
+        longer.push(0);
+        assert!(SealRecord::decode(&longer).is_err());
+        longer[1] |= 4;
+        assert!(SealRecord::decode(&longer).is_err());
+    }
+    // As many bodies as nobody writes.
+    assert!(SealRecord::decode(&[1, 0, 0x81, 0x08]).is_err());
+    assert_eq!(hex(&key::awaited(Node(258), Ino(7))), "66000001020000000000000007");
+    assert_eq!(key::awaited_decode(&key::awaited(Node(258), Ino(7))).unwrap(), (Node(258), Ino(7)));
 }

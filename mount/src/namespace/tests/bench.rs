@@ -84,3 +84,55 @@ fn rates() {
     let left: u64 = bytes_below(&path);
     eprintln!("close {:?}, {left} bytes at rest", start.elapsed());
 }
+
+/// Digests of snapshots of `FIRN_BENCH_SEALS` files in directories of 1,000: the first, one after
+/// 100 files changed, and verifying that one.
+#[test]
+#[allow(clippy::print_stderr, reason = "a measurement is for people")]
+#[allow(clippy::disallowed_methods, reason = "measures real time")]
+fn sealing() {
+    let Ok(count) = std::env::var("FIRN_BENCH_SEALS") else { return };
+    let count: u64 = count.parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(&dir.path().join("ns"), StoreOptions::default()).unwrap();
+    Namespace::create(&store, &SystemClock, NewRoot { uid: 0, gid: 0, perm: 0o755 }, SEED).unwrap();
+    let options = NamespaceOptions::default();
+    let ns = Namespace::open(Arc::new(store), Arc::new(SystemClock), options).unwrap();
+    let change = |ino: Ino, number: u64| {
+        let inode = Inode::clone(&ns.inode(ino).unwrap());
+        let digest = Some(blake3::hash(&number.to_le_bytes()));
+        let mut txn = ns.begin();
+        let now = ns.now();
+        txn.put_inode(Inode { size: 4096, mtime: now, digest: None, ..inode.clone() }).unwrap();
+        txn.commit(Durability::Buffered).unwrap();
+        let mut txn = ns.begin();
+        txn.put_inode(Inode { digest, ..Inode::clone(&ns.inode(ino).unwrap()) }).unwrap();
+        txn.commit(Durability::Buffered).unwrap();
+    };
+    let (mut at, mut inodes) = (Ino::ROOT, Vec::new());
+    for number in 0..count {
+        if number % 1000 == 0 {
+            let name = format!("dir-{number}");
+            at = ns.mkdir(&USER, Ino::ROOT, name.as_bytes(), 0o755, 0).unwrap().ino;
+        }
+        let name = format!("file-{number}");
+        inodes.push(ns.mknod(&USER, at, name.as_bytes(), 0o100_644, 0o022, 0).unwrap().ino);
+        change(*inodes.last().unwrap(), number);
+    }
+    let seal = |name: &str| {
+        let node = ns.snapshot(&[Dataset::ROOT], name, "").unwrap()[0].node;
+        let start = Instant::now();
+        while ns.sum_some(node, &mut || true).unwrap() == Sealing::More {}
+        assert_eq!(ns.seal(node).unwrap(), Sealing::Done);
+        eprintln!("sealing {name}: {:?}", start.elapsed());
+    };
+    seal("first");
+    for number in 0..100 {
+        change(inodes[(number * count / 100) as usize], number + count);
+    }
+    seal("second");
+    let start = Instant::now();
+    let proof = ns.prove((Dataset::ROOT, "second"), None, &mut |_| true).unwrap();
+    assert_eq!(proof.flaws, []);
+    eprintln!("verifying second: {:?}", start.elapsed());
+}

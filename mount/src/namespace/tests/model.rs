@@ -14,6 +14,7 @@ mod compare;
 mod ops;
 mod pair;
 mod reference;
+mod seals;
 mod versions;
 
 use compare::records;

@@ -172,7 +172,8 @@ fn older_volumes_are_counted_once() {
     world.assert_counted();
     assert_eq!(space(&world, Dataset::ROOT), (2, 1, 1));
     let volume = world.store.get(Space::Meta, key::VOLUME).unwrap().unwrap();
-    let features = VolumeRecord::USAGE | VolumeRecord::LINKS | VolumeRecord::DIGESTS;
+    let features =
+        VolumeRecord::USAGE | VolumeRecord::LINKS | VolumeRecord::DIGESTS | VolumeRecord::SEALS;
     assert_eq!(VolumeRecord::decode(&volume).unwrap().features, features);
     // Read, not counted: a wrong one stays wrong until a check finds it.
     let wrong = Usage { charged: 7, ..Usage::default() };

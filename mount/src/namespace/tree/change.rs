@@ -1,5 +1,6 @@
 //! A change of the tree in the making: a copy, and the batch that stores what is different.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Tree, TreeError, TreeResult};
@@ -20,11 +21,14 @@ pub(in crate::namespace) struct Change {
     pub(in crate::namespace) tree: Tree,
     pub(in crate::namespace) batch: Batch,
     pub(in crate::namespace) entries: Entries,
+    /// Snapshots whose digest or link is another one, or gone.
+    pub(super) relinked: BTreeSet<Node>,
 }
 
 impl Change {
     pub(in crate::namespace) fn new(tree: Tree) -> Self {
-        Self { tree, batch: Batch::new(), entries: Entries::default() }
+        let relinked = BTreeSet::new();
+        Self { tree, batch: Batch::new(), entries: Entries::default(), relinked }
     }
 
     /// The tree, its batch and what that changes in the counters, to be committed together.
@@ -42,6 +46,7 @@ impl Change {
             self.batch.put(Space::Meta, key::VOLUME, volume.encode());
             self.tree.volume = volume;
         }
+        self.store_seals();
         self.tree.derive();
         (self.tree, self.batch, self.entries)
     }

@@ -60,8 +60,8 @@ pub enum TreeError {
     /// was interrupted and may go on.
     #[error("a stream is being received into the dataset")]
     Receiving(Dataset),
-    /// The snapshot is being sent, or is the base of what is.
-    #[error("being sent: {0}")]
+    /// The snapshot is being sent or verified, or is the base of what is.
+    #[error("being sent or verified: {0}")]
     Sending(String),
     /// No number is left for another dataset, snapshot or node.
     #[error("too many datasets and snapshots")]

@@ -8,7 +8,7 @@ use crate::error::{FsError, FsResult};
 use crate::namespace::key::{self, Dataset, Node};
 use crate::namespace::record::{
     Counters, DatasetRecord, LineRecord, Reader, ReceiveRecord, RecordError, RollbackRecord,
-    Settings, SnapshotRecord, SweepRecord, VolumeRecord,
+    SealRecord, Settings, SnapshotRecord, SweepRecord, VolumeRecord,
 };
 use crate::namespace::store::{NamespaceReader, Space};
 use crate::namespace::view::behind;
@@ -65,6 +65,13 @@ impl Tree {
         each(store, key::RECEIVES, &mut |key, value| {
             let dataset = Dataset(key::meta_number_decode(key)?);
             tree.receives.insert(dataset, Arc::new(ReceiveRecord::decode(value)?));
+            Ok(())
+        })?;
+        each(store, key::SEALS, &mut |key, value| {
+            let node = Node(key::meta_number_decode(key)?);
+            // Nothing but the verification of a snapshot needs it.
+            let seal = SealRecord::decode(value).unwrap_or_else(|_| SealRecord::unreadable());
+            tree.seals.insert(node, Arc::new(seal));
             Ok(())
         })?;
         tree.check().map_err(|reason| FsError::from(RecordError::new("version tree", reason)))?;

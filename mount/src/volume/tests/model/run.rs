@@ -247,6 +247,7 @@ impl<S: Subject> Runner<'_, S> {
                 assert!(inode.content_digest().is_some(), "{ino:?} has no digest");
             }
         }
+        self.seal();
     }
 
     fn fsync(&mut self, slot: Slot) {

@@ -29,6 +29,9 @@ fn every_snapshot_of_a_chain_arrives() {
             before = Some(name);
         }
         let dataset = dataset.unwrap();
+        for world in [&from, &to] {
+            while world.volume().digester.seal_snapshots().unwrap() > 0 {}
+        }
         for round in 0..4 {
             let name = format!("s{round}");
             let sent = from.snapshot_tree(Dataset::ROOT, &name);
@@ -42,6 +45,9 @@ fn every_snapshot_of_a_chain_arrives() {
                 (one.guid, one.created, &one.message),
                 (other.guid, other.created, &other.message)
             );
+            // What it shows, and all that was before it.
+            assert_eq!(one.seal.expect("sealed"), other.seal.expect("sealed"), "{seed} {round}");
+            to.assert_verified(dataset, &name);
         }
         let live = to.volume().names().live_root(dataset).unwrap();
         shown::assert_same(&to.shown(live), &to.snapshot_tree(dataset, "s3"), "");

@@ -3,7 +3,7 @@
 use super::super::super::fake::assert_sound;
 use super::super::observe::observe_below;
 use super::snapshots::object;
-use super::{Runner, Subject};
+use super::{Runner, Subject, Volume};
 use crate::error::FsResult;
 use crate::namespace::Dataset;
 use crate::stream::{
@@ -105,6 +105,19 @@ impl<S: Subject> Runner<'_, S> {
         let volume = mirror.subject.volume();
         let saved = &self.saved[which];
         let root = volume.names().snapshot_root(*dataset, name).unwrap();
+        for volume in [volume, self.volume()] {
+            volume.digester.seal_snapshots().unwrap();
+        }
+        let root_here = |volume: &Volume, of| {
+            let seal = volume.names().find_snapshot(of, name).unwrap().seal;
+            seal.map(|seal| seal.root)
+        };
+        let (sent, arrived) =
+            (root_here(self.volume(), Dataset::ROOT), root_here(volume, *dataset));
+        assert!(!S::IS_HOT || sent.is_some() && arrived.is_some(), "{name} has no digest");
+        if let (Some(sent), Some(arrived)) = (sent, arrived) {
+            assert_eq!(sent, arrived, "{name}");
+        }
         let view = observe_below(volume, root, self.wait());
         assert_eq!(super::snapshots::objects(view.listing), saved.tree.listing(), "{name}");
         for (ino, seen) in &view.files {

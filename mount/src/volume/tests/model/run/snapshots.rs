@@ -80,6 +80,18 @@ impl<S: Subject> Runner<'_, S> {
         self.saved.truncate(which + 1);
     }
 
+    /// Brings snapshots to their digests, and verifies those that have one.
+    pub(super) fn seal(&self) {
+        let volume = self.subject.volume();
+        volume.digester.seal_snapshots().unwrap();
+        for Saved { name, .. } in &self.saved {
+            let of = (Dataset::ROOT, &name[..]);
+            let proof = volume.names().prove(of, None, &mut |_| true).unwrap();
+            assert_eq!(proof.flaws, [], "{name}");
+            assert!(proof.seal.is_some() || !S::IS_HOT, "{name}: {:?}", proof.pending);
+        }
+    }
+
     /// Compares each snapshot with what it showed first.
     pub(super) fn check_snapshots(&self) {
         let volume = self.subject.volume();
