@@ -1,8 +1,10 @@
 //! `firn verify`: is what lies on a volume what an ordinary directory holds? Both are read through
-//! the system, so that what is compared is what programs see.
+//! the system, so that what is compared is what programs see. Or: is a snapshot what its digest says?
+//! That is for the daemon to find out, from its records.
 
 mod compare;
 mod content;
+mod sealed;
 
 use std::path::{Path, PathBuf};
 
@@ -15,23 +17,37 @@ use crate::mounts;
 use crate::report;
 use compare::Comparison;
 
-/// Compare files on a volume with an ordinary directory
+/// Verify a snapshot by its digest, or compare files with an ordinary directory
 ///
-/// Looks at every name on both sides, in order: type, size, target of a symbolic link, device, and
+/// Of a snapshot, reads every record of what it shows anew, adds it up, and compares the root with the
+/// one that was sealed in the background after the snapshot was taken; then computes its digest, and
+/// those of all snapshots before it, from their roots. With --data, also reads every byte of every
+/// file, from the cold tier where need be, and compares it with the file's BLAKE3. Note the digest
+/// elsewhere, and nobody can change this snapshot or one before it unseen. The root is the same for
+/// every copy of a snapshot that was sent, and for two snapshots that show the same. With --json, one
+/// object with the fields snapshot, verified, pending, root, sealed_root, digest, inodes, files,
+/// unread, chain, destroyed, chain_is_cut, found and flaws; each of these has what, path and detail.
+///
+/// With --against, looks at every name on both sides, in order: type, size, target of a symbolic link, device, and
 /// every byte of files of the same size. Owners, modes, times and attributes are not compared. A
 /// line for each difference says extra (only on the volume), missing (only in the directory), kind,
 /// size, target, device, content, or digest (where user.firn.blake3 is not that of the bytes). In
-/// names, control characters and backslashes are written \0ooo, in octal. Exit status 3 says that
-/// something differs, 1 that something could not be read. With --json, one object with the fields
-/// path, against, equal, files, directories, bytes, unreadable, found and differences; each of
+/// names, control characters and backslashes are written \0ooo, in octal. With --json, one object with
+/// the fields path, against, equal, files, directories, bytes, unreadable, found and differences; each of
 /// these has what, path and detail.
+///
+/// Exit status 3 says that something differs, 1 that something could not be read or that the snapshot
+/// has no digest yet.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// A directory or file on a mount, or a snapshot: <dataset>@<name>
     path: PathBuf,
-    /// The directory or file to compare it with
+    /// The directory or file to compare it with; otherwise a snapshot is compared with its digest
     #[arg(long, value_name = "DIR")]
-    against: PathBuf,
+    against: Option<PathBuf>,
+    /// Read every byte of a snapshot's files, too
+    #[arg(long, conflicts_with = "against")]
+    data: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -39,10 +55,13 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let (shown, other) = (mounts::shown(&self.path), mounts::shown(&self.against));
+        let Some(against) = &self.against else {
+            return sealed::verify(&self.path, self.data, self.json);
+        };
+        let (shown, other) = (mounts::shown(&self.path), mounts::shown(against));
         let what = || format!("comparing {shown} with {other}");
         let here = self.here().with_context(what)?;
-        let there = found(&self.against).with_context(what)?;
+        let there = found(against).with_context(what)?;
         let mut comparison = Comparison::new(here, there, !self.json);
         comparison.all().with_context(what)?;
         let mut report = comparison.finish();

@@ -178,6 +178,13 @@ pub enum SnapshotAct {
         /// The dataset that it went into.
         into: Receiving,
     },
+    /// Compare one with its digest: progress, then an item.
+    Verify {
+        /// Which.
+        of: SnapshotName,
+        /// Every byte of its files too.
+        data: bool,
+    },
     /// What changed: an item each.
     Diff {
         /// Since when.

@@ -24,6 +24,7 @@ mod properties;
 mod receive;
 mod send;
 mod snapshots;
+mod verify;
 mod wire;
 
 use naming::Naming;

@@ -33,6 +33,10 @@ pub struct SnapshotLine {
     pub clones: Vec<String>,
     /// It goes with its last hold and clone.
     pub deferred: bool,
+    /// Stands for all that it shows, the same in every copy; absent until it was computed.
+    pub root: Option<String>,
+    /// Stands for it and all snapshots before it; absent until it was computed.
+    pub digest: Option<String>,
 }
 
 /// Several snapshots.

@@ -1,7 +1,8 @@
 //! What `firn verify` says: a line for each difference as it is found, and what was compared. The
-//! JSON object is [`Report`]; its fields are only ever added to.
+//! JSON objects are [`Report`] and, of a snapshot with its digest, [`Snapshot`]; their fields are only
+//! ever added to.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::escape::escaped;
 use crate::units::rounded_bytes;
@@ -105,9 +106,113 @@ impl Report {
     }
 }
 
+/// Something of a snapshot that is not what was sealed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flaw {
+    /// `tree`, `content` or `chain`.
+    pub what: String,
+    /// The file, below the snapshot; empty where it is about none.
+    pub path: String,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What comparing a snapshot with its digest found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// `dataset@name`.
+    pub snapshot: String,
+    /// It has a digest, everything was looked at, and nothing is wrong.
+    pub verified: bool,
+    /// Why it has no digest yet.
+    pub pending: Option<String>,
+    /// Stands for all that it shows, as found now; absent where not all of it could be added up.
+    pub root: Option<String>,
+    /// The same as it was sealed.
+    pub sealed_root: Option<String>,
+    /// Stands for it and all snapshots before it.
+    pub digest: Option<String>,
+    /// Inodes that were added up.
+    pub inodes: u64,
+    /// Files whose bytes were compared with their BLAKE3.
+    pub files: u64,
+    /// Files whose bytes could not be had.
+    pub unread: u64,
+    /// Snapshots of the chain, it included.
+    pub chain: u64,
+    /// Destroyed snapshots between them that the chain leads through.
+    pub destroyed: u64,
+    /// So many were destroyed before those that only the last one's digest is known.
+    pub chain_is_cut: bool,
+    /// How many flaws there are; `flaws` names at most 1,000.
+    pub found: u64,
+    /// What is wrong.
+    pub flaws: Vec<Flaw>,
+}
+
+impl Snapshot {
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        for flaw in &self.flaws {
+            let path = if flaw.path.is_empty() { "." } else { &flaw.path };
+            lines.push(format!("{}: {}: {}", flaw.what, escaped(path), escaped(&flaw.detail)));
+        }
+        let outcome = match (self.verified, self.found) {
+            (true, _) => "verified".to_owned(),
+            (false, 0) if self.pending.is_some() => "has no digest yet".to_owned(),
+            (false, 0) => "nothing wrong in what could be read".to_owned(),
+            (false, 1) => "1 flaw".to_owned(),
+            (false, found) => format!("{found} flaws"),
+        };
+        let (chain, destroyed) = (self.chain, self.destroyed);
+        let through =
+            if destroyed > 0 { format!(", {destroyed} destroyed") } else { String::new() };
+        let read =
+            if self.files > 0 { format!(", {} files read", self.files) } else { String::new() };
+        let (snapshot, inodes) = (escaped(&self.snapshot), self.inodes);
+        lines.push(format!(
+            "{snapshot}: {outcome}: {inodes} inodes{read}, chain of {chain} snapshots{through}"
+        ));
+        for (what, hash) in [("root", &self.root), ("digest", &self.digest)] {
+            lines.extend(hash.as_ref().map(|hash| format!("{what:6} {hash}")));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_snapshot_verifies_pends_or_has_flaws() {
+        let hash = || Some("ab".to_owned());
+        let sound = Snapshot {
+            snapshot: "/m@s".to_owned(),
+            verified: true,
+            root: hash(),
+            digest: hash(),
+            inodes: 3,
+            chain: 2,
+            destroyed: 1,
+            ..Snapshot::default()
+        };
+        let text =
+            "/m@s: verified: 3 inodes, chain of 2 snapshots, 1 destroyed\nroot   ab\ndigest ab\n";
+        assert_eq!(sound.text(), text);
+        let flaw =
+            Flaw { what: "content".to_owned(), path: "a\nb".to_owned(), detail: "x".to_owned() };
+        let wrong = Snapshot { verified: false, found: 1, flaws: vec![flaw], ..sound.clone() };
+        assert!(
+            wrong.text().starts_with("content: a\\0012b: x\n/m@s: 1 flaw: "),
+            "{}",
+            wrong.text()
+        );
+        let pending = Some("it is being computed".to_owned());
+        let waits = Snapshot { verified: false, pending, digest: None, ..sound };
+        assert!(waits.text().starts_with("/m@s: has no digest yet: "), "{}", waits.text());
+    }
 
     #[test]
     fn no_name_ends_a_line() {

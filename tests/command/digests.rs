@@ -17,7 +17,7 @@ use crate::mounted::Scene;
 
 impl Scene {
     /// A mounted volume that is soon at rest.
-    fn soon_at_rest() -> Self {
+    pub fn soon_at_rest() -> Self {
         let scene = Self::new();
         replace_in_config(&scene, "flush_interval = \"5s\"", "flush_interval = \"1s\"");
         scene.mount().done();

@@ -1,10 +1,15 @@
-//! `firn verify`: a tree on a mount or in a snapshot against an ordinary directory.
+//! `firn verify`: a tree on a mount or in a snapshot against an ordinary directory, and a snapshot
+//! against its digest.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use firn_mount::namespace::{
+    Batch, Durability, LocalStore, NamespaceReader, NamespaceStore, Space, StoreOptions,
+};
 use serde_json::Value;
 
 use crate::digests::forge;
@@ -137,4 +142,83 @@ fn what_does_not_exist_is_an_error_with_a_way_out() {
     verify(&scene, &snapshot, &other, false).refused(1, &["there is no snapshot", &snapshot]);
     assert_eq!(scene.firn(&["verify", scene.mnt()]).code, 2, "against what?");
     scene.umount_done();
+}
+
+/// The line of a snapshot of the mount's root in a listing, once it has its digest.
+fn sealed(scene: &Scene, name: &str) -> Value {
+    for _ in 0..600 {
+        let out = scene.firn(&["snapshot", "list", "-q", "--json", scene.mnt()]).done().out;
+        let list: Value = serde_json::from_str(&out).unwrap();
+        let lines = list["snapshots"].as_array().unwrap();
+        let line = lines.iter().find(|line| line["name"] == name).unwrap();
+        if !line["digest"].is_null() {
+            return line.clone();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("no digest of {name}");
+}
+
+/// Gives a file another digest behind everybody's back, wherever the old one stands.
+fn alter(volume: &Path, digest: &blake3::Hash) {
+    let store = LocalStore::open(&volume.join("namespace"), StoreOptions::default()).unwrap();
+    let mut batch = Batch::new();
+    for space in [Space::Head, Space::History] {
+        for (key, value) in store.page(space, &[], None, usize::MAX).unwrap().items {
+            let at = value.windows(32).position(|bytes| bytes == digest.as_bytes());
+            if let Some(at) = at {
+                let mut value = value.to_vec();
+                value[at] ^= 1;
+                batch.put(space, &key, value);
+            }
+        }
+    }
+    assert!(!batch.is_empty());
+    store.commit(batch, Durability::Durable).unwrap();
+}
+
+#[test]
+fn a_snapshot_is_verified_by_its_digest() {
+    let scene = Scene::soon_at_rest();
+    fs::create_dir(scene.mountpoint.join("dir")).unwrap();
+    fs::write(scene.mountpoint.join("dir/file"), "content").unwrap();
+    symlink("file", scene.mountpoint.join("dir/link")).unwrap();
+    let snapshots = ["a", "b", "c"].map(|name| format!("{}@{name}", scene.mnt()));
+    for snapshot in &snapshots {
+        scene.firn(&["snapshot", "create", snapshot]).done();
+    }
+    fs::write(scene.mountpoint.join("dir/file"), "changed").unwrap();
+    let lines = ["a", "b", "c"].map(|name| sealed(&scene, name));
+    assert!(lines[0]["root"] == lines[1]["root"] && lines[0]["digest"] != lines[1]["digest"]);
+    scene.firn(&["snapshot", "destroy", &snapshots[1]]).done();
+    let ran = scene.firn(&["verify", "--data", &snapshots[2]]).done();
+    let digest = lines[2]["digest"].as_str().unwrap();
+    let expected = format!(
+        "{}: verified: 4 inodes, 1 files read, chain of 2 snapshots, 1 destroyed\n",
+        snapshots[2]
+    );
+    assert!(ran.out.starts_with(&expected), "{}", ran.out);
+    assert!(ran.out.ends_with(&format!("\ndigest {digest}\n")), "{}", ran.out);
+    let found = report(&scene.firn(&["verify", "--json", &snapshots[0]]).done());
+    assert_eq!((&found["verified"], &found["digest"]), (&true.into(), &lines[0]["digest"]));
+    let ran = scene.firn(&["verify", scene.mnt()]);
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    let ran = scene.firn(&["verify", &format!("{}@none", scene.mnt())]);
+    assert!(ran.code == 1 && ran.err.contains("no such snapshot"), "{}", ran.err);
+    scene.umount_done();
+    let volume = scene.volume.to_str().unwrap();
+    let offline = format!("{volume}:/@c");
+    let ran = scene.firn(&["verify", "--data", &offline]).done();
+    assert!(ran.out.ends_with(&format!("\ndigest {digest}\n")), "{}", ran.out);
+    alter(&scene.volume, &blake3::hash(b"content"));
+    let ran = scene.firn(&["verify", "--data", "--json", &offline]);
+    assert_eq!((ran.code, ran.err.as_str()), (3, ""), "{}", ran.out);
+    let found = report(&ran);
+    let flaws = found["flaws"].as_array().unwrap();
+    let text = |one: &Value, field: &str| one[field].as_str().unwrap().to_owned();
+    let flaws: Vec<_> =
+        flaws.iter().map(|one| text(one, "what") + ":" + &text(one, "path")).collect();
+    assert_eq!(flaws, ["content:dir/file", "tree:"], "{found}");
+    assert_eq!((&found["verified"], &found["found"]), (&false.into(), &2.into()));
+    scene.firn(&["check", volume]).done();
 }

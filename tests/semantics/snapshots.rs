@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::harness::{Volume, shell};
 use crate::snapshots::streams::{failed, half_received, receiver, stream};
-use crate::snapshots::{at, make_dataset, shown, take};
+use crate::snapshots::{at, make_dataset, sealed, shown, take};
 
 fn failed_with<T: std::fmt::Debug>(result: io::Result<T>, errno: Errno) {
     let error = result.unwrap_err();
@@ -90,6 +90,50 @@ fn looking_into_snapshots() {
     failed_with(fs::write(&kept, "changed"), Errno::ROFS);
     failed_with(fs::remove_file(&kept), Errno::ROFS);
     failed_with(fs::write(kept.with_file_name("new"), ""), Errno::ROFS);
+}
+
+/// "Digests of snapshots"
+#[test]
+fn digests_of_snapshots() {
+    let (mut one, mut two) = (Volume::mounted(), Volume::mounted());
+    fs::create_dir(one.path("dir")).unwrap();
+    fs::write(one.path("dir/file"), vec![7; 3_000_000]).unwrap();
+    for name in ["a", "b", "c"] {
+        take(&one, "", name);
+    }
+    fs::write(one.path("dir/file"), "changed").unwrap();
+    take(&one, "", "d");
+    // Wherever the daemon ends, the next one goes on.
+    one.kill();
+    one.mount();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| sealed(&one, "", name));
+    assert!(a.0 == b.0 && b.0 == c.0 && c.0 != d.0);
+    assert!(a.1 != b.1 && b.1 != c.1 && c.1 != d.1);
+    one.run(&["snapshot", "destroy", &at(&one, "", "b")]);
+    one.run(&["snapshot", "rename", &at(&one, "", "c"), &at(&one, "", "see")]);
+    let clone = one.path("clone");
+    one.run(&["snapshot", "clone", &at(&one, "", "d"), clone.to_str().unwrap()]);
+    take(&one, "clone", "e");
+    let e = sealed(&one, "clone", "e");
+    assert!(e.0 == d.0 && e.1 != d.1);
+    one.run(&["dataset", "promote", clone.to_str().unwrap()]);
+    for (args, name) in [(&[][..], "a"), (&["-i", "@a"], "see"), (&["-i", "@see"], "d")] {
+        // What was promoted belongs to the clone.
+        let mut send = one.firn();
+        let sent = send.args(["snapshot", "send"]).args(args).arg(at(&one, "clone", name)).output();
+        let mut child = receiver(&two, &[]);
+        child.stdin.take().unwrap().write_all(&sent.unwrap().stdout).unwrap();
+        let received = child.wait_with_output().unwrap();
+        assert!(received.status.success(), "{}", String::from_utf8_lossy(&received.stderr));
+    }
+    assert_eq!(["a", "see", "d"].map(|name| sealed(&two, "copy", name).0), [a.0, c.0.clone(), d.0]);
+    let verified = two.run(&["verify", "--data", &at(&two, "copy", "d")]);
+    assert!(verified.contains(": verified: "), "{verified}");
+    let verified = one.run(&["verify", "--data", &at(&one, "clone", "see")]);
+    let expected = format!("chain of 2 snapshots, 1 destroyed\nroot   {}\ndigest {}\n", c.0, c.1);
+    assert!(verified.ends_with(&expected), "{verified}");
+    one.umount();
+    two.umount();
 }
 
 /// "Clones"

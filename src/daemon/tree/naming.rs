@@ -202,6 +202,8 @@ impl<'a> Naming<'a> {
             holds: snapshot.holds.iter().map(|hold| hold.tag.clone()).collect(),
             clones: snapshot.clones.iter().map(|clone| self.name(*clone)).collect(),
             deferred: snapshot.deferred,
+            root: snapshot.seal.map(|seal| seal.root.to_string()),
+            digest: snapshot.seal.map(|seal| seal.digest.to_string()),
         })
     }
 

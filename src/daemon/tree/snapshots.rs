@@ -45,6 +45,10 @@ impl TreeAnswers<'_> {
                 self.receive(&into, how, out)
             }
             SnapshotAct::Abandon { into } => self.abandon(&into),
+            SnapshotAct::Verify { of, data } => {
+                let proof = self.verify(&of, data, out)?;
+                Ok(out.item(&proof)?)
+            }
             SnapshotAct::Diff { from, to } => self.diff(&from, to.as_deref(), out),
         }
     }

@@ -1,0 +1,144 @@
+//! Comparing a snapshot with its digest, with what it shows read anew.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use firn_mount::FsResult;
+use firn_mount::namespace::{ContentSource, FlawKind, Pending, Proof};
+use firn_tiering::blocks::Intent;
+use firn_tiering::{BlockRef, BlockStore, Blocks, Clock, Error, Wait};
+
+use super::TreeAnswers;
+use super::naming::Naming;
+use crate::control::protocol::Progress;
+use crate::control::server::Outbox;
+use crate::control::tree::SnapshotName;
+use crate::report::names;
+use crate::report::verify::{Flaw, Snapshot};
+
+/// How long a block may take to come from the cold tier.
+const READ_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often who waits hears how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Says how far the work is, and notices when nobody waits any more.
+struct Teller<'a> {
+    out: &'a mut Outbox,
+    clock: &'a dyn Clock,
+    told: Instant,
+    inodes: u64,
+    read_bytes: u64,
+}
+
+impl Teller<'_> {
+    fn goes_on(&mut self) -> bool {
+        let now = self.clock.instant();
+        if now - self.told < TELL_EVERY {
+            return true;
+        }
+        self.told = now;
+        let doing = format!("verifying ({} inodes)", self.inodes);
+        let progress = Progress { doing, done_bytes: self.read_bytes, total_bytes: 0 };
+        self.out.progress(progress).is_ok() && !self.out.is_gone()
+    }
+}
+
+/// Reads files of the snapshot.
+struct Content<'a, 'b> {
+    store: &'a BlockStore,
+    teller: &'a RefCell<Teller<'b>>,
+}
+
+impl ContentSource for Content<'_, '_> {
+    fn bytes(&mut self, block: &BlockRef, range: Range<u32>) -> FsResult<Option<Bytes>> {
+        let wait = Wait::Until(self.teller.borrow().clock.instant() + READ_DEADLINE);
+        match self.store.read_for(block, range, Intent::Part, wait) {
+            Ok(served) => {
+                self.teller.borrow_mut().read_bytes += served.bytes.len() as u64;
+                Ok(Some(served.bytes))
+            }
+            Err(Error::Lost { .. } | Error::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn goes_on(&mut self) -> bool {
+        self.teller.borrow_mut().goes_on()
+    }
+}
+
+impl TreeAnswers<'_> {
+    pub(super) fn verify(
+        &self,
+        of: &SnapshotName,
+        data: bool,
+        out: &mut Outbox,
+    ) -> anyhow::Result<Snapshot> {
+        let naming = self.naming();
+        let dataset = naming.find(&of.dataset)?;
+        let (clock, told) = (self.parts.clock.as_ref(), self.now());
+        let teller = RefCell::new(Teller { out, clock, told, inodes: 0, read_bytes: 0 });
+        let mut content = Content { store: &self.parts.store, teller: &teller };
+        let content = data.then_some(&mut content as &mut dyn ContentSource);
+        let proof = naming.names.prove((dataset, &of.snapshot), content, &mut |inodes| {
+            let mut teller = teller.borrow_mut();
+            teller.inodes = inodes;
+            teller.goes_on()
+        });
+        let proof = proof.map_err(|error| naming.explain(error))?;
+        if proof.is_stopped {
+            anyhow::bail!("nobody waits for it any more");
+        }
+        let name = naming.snapshot(dataset, &of.snapshot);
+        Ok(naming.proof(name, &proof))
+    }
+}
+
+impl Naming<'_> {
+    fn proof(&self, snapshot: String, proof: &Proof) -> Snapshot {
+        let path = |ino| {
+            let path = names::text(&self.names.path(ino));
+            path.trim_start_matches('/').to_owned()
+        };
+        let flaws = proof.flaws.iter().map(|flaw| Flaw {
+            what: match flaw.kind {
+                FlawKind::Tree => "tree",
+                FlawKind::Content => "content",
+                FlawKind::Chain => "chain",
+            }
+            .to_owned(),
+            path: flaw.ino.map(path).unwrap_or_default(),
+            detail: flaw.detail.clone(),
+        });
+        Snapshot {
+            snapshot,
+            verified: proof.seal.is_some() && proof.found == 0 && proof.unread == 0,
+            pending: proof.pending.as_ref().map(|pending| match pending {
+                Pending::Computing => "it is being computed".to_owned(),
+                Pending::Files(count, some) => {
+                    let some: Vec<String> = some.iter().map(|ino| path(*ino)).collect();
+                    let waits =
+                        if *count == 1 { "1 file waits" } else { &format!("{count} files wait") };
+                    format!("{waits} for the digest of the content, such as {}", some.join(", "))
+                }
+                Pending::Behind(dataset, name) => {
+                    format!("{} before it has none", self.snapshot(*dataset, name))
+                }
+            }),
+            root: proof.root.map(|root| root.to_string()),
+            sealed_root: proof.seal.map(|seal| seal.root.to_string()),
+            digest: proof.seal.map(|seal| seal.digest.to_string()),
+            inodes: proof.inodes,
+            files: proof.files,
+            unread: proof.unread,
+            chain: proof.chain,
+            destroyed: proof.destroyed,
+            chain_is_cut: proof.is_cut,
+            found: proof.found,
+            flaws: flaws.collect(),
+        }
+    }
+}
