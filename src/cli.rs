@@ -17,6 +17,7 @@ mod dataset;
 mod explain;
 mod heard;
 mod init;
+mod key;
 mod man;
 mod model;
 mod mount;
@@ -71,6 +72,7 @@ enum Verb {
     Scrub(scrub::Scrub),
     Verify(verify::Verify),
     Recover(recover::Recover),
+    Key(key::KeyVerb),
     Bench(bench::Bench),
     Completions(completions::Completions),
     Man(man::ManPages),
@@ -122,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Scrub(verb) => verb.run(),
         Verb::Verify(verb) => verb.run(),
         Verb::Recover(verb) => verb.run(),
+        Verb::Key(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),

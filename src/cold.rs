@@ -10,7 +10,9 @@
 //! ([`firn_tiering::tier::owner`]): each one that may write makes its own; until it has, and once it
 //! has lost, nothing is stored or deleted.
 //!
-//! What stands before the store, from outside: patience, the throttle, the guard of the owner.
+//! What stands before the store, from outside: encryption, patience, the throttle, the guard of the
+//! owner. Whether a volume is encrypted, the configuration and `volume.json` must say alike; so
+//! neither of them alone can have plaintext stored.
 
 use std::sync::Arc;
 
@@ -27,8 +29,9 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::config::{ColdDown, ColdUrl, Config, FORMAT};
+use crate::config::{ColdDown, ColdUrl, Config, ENCRYPTED_FORMAT, FORMAT};
 use crate::failure::{Explain, Failure};
+use crate::key::{Seal, sealed};
 use crate::volume_dir::{VolumeDir, instance};
 
 pub mod contact;
@@ -47,6 +50,13 @@ pub struct Identity {
     pub uuid: Uuid,
 }
 
+impl Identity {
+    /// Whether what lies there is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.format >= ENCRYPTED_FORMAT
+    }
+}
+
 /// What opening a cold tier may take for granted.
 #[derive(Clone, Debug)]
 pub struct Terms {
@@ -62,11 +72,14 @@ pub struct Terms {
     pub fails_fast: bool,
     /// Who claims.
     pub claimant: Claimant,
+    /// What everything is encrypted with, if it is.
+    pub seal: Option<Seal>,
 }
 
 impl Terms {
-    /// The terms of `volume`, for one that may change the place or only reads.
+    /// The terms of `volume`, for one that may change the place or only reads. Its key is unlocked.
     pub fn of(volume: &VolumeDir, config: &Config, may_claim: bool) -> anyhow::Result<Self> {
+        let seal = Seal::open(volume, config)?;
         let instance = match may_claim {
             true => instance::id_of(volume)?,
             false => "reader".to_owned(),
@@ -78,6 +91,7 @@ impl Terms {
             takes_over: false,
             fails_fast: config.cold_down == ColdDown::Fail,
             claimant: claimant(instance),
+            seal,
         })
     }
 
@@ -134,7 +148,7 @@ impl ColdTier {
         let handles = Handles::new(|priority| {
             // Reads have a deadline of their own; copies of whole segments may take a while.
             let patient = Retry::new(throttled.for_priority(priority), Patience::BACKGROUND);
-            Arc::new(patient.heeding(Arc::clone(&pauses)))
+            sealed(Arc::new(patient.heeding(Arc::clone(&pauses))), terms.seal.as_ref())
         })
         .behind(Arc::clone(&throttle));
         Ok(Self { handles, throttle, ownership, is_away: false })
@@ -204,6 +218,7 @@ fn make_contact(
     runtime: &Runtime,
 ) -> anyhow::Result<()> {
     let tier = explain(tier::open_tier(url.as_str(), Patience::PROBE), url)?;
+    let tier = sealed(tier, terms.seal.as_ref());
     let tier = tier.as_ref();
     // Asked first as it is: its error says whether the store is there at all.
     if let Err(error) = runtime.block_on(tier.list("", None, 1)).map_err(contact::Absence::sort) {
@@ -212,7 +227,9 @@ fn make_contact(
         );
     }
     explain(runtime.block_on(tier::probe_tier(tier, Access::Read)), url)?;
-    let mut owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
+    let found = identity(url, tier, runtime)?;
+    check_agreement(config, found.as_ref(), url)?;
+    let mut owner = found.map(|identity| identity.uuid);
     if owner.is_none() {
         owner = holder(url, tier, runtime)?;
         if owner.is_none() && terms.is_used {
@@ -225,7 +242,7 @@ fn make_contact(
             Some(owner) => owner == config.uuid,
         };
         if is_free && terms.may_claim {
-            claim(url, tier, config.uuid, runtime)?;
+            claim(url, tier, config, terms.seal.as_ref(), runtime)?;
             // Where two ask at the same instant, whoever is named now has it.
             owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
         }
@@ -237,8 +254,28 @@ fn make_contact(
     }
     if terms.may_claim {
         explain(runtime.block_on(ownership.claim(tier, terms.takes_over)), url)?;
+        if let Some(seal) = &terms.seal {
+            explain(runtime.block_on(seal.publish(tier)), url)?;
+        }
     }
     Ok(())
+}
+
+/// Refuses a place that is encrypted where the volume is not, and the other way round.
+fn check_agreement(config: &Config, found: Option<&Identity>, url: &ColdUrl) -> anyhow::Result<()> {
+    let says = |is_encrypted| if is_encrypted { "is encrypted" } else { "is not encrypted" };
+    match found.filter(|identity| identity.uuid == config.uuid).map(Identity::is_encrypted) {
+        Some(there) if there != config.is_encrypted() => Err(anyhow!(
+            "{}, and the volume {}",
+            says(there),
+            says(config.is_encrypted())
+        ))
+        .with_context(|| format!("cold tier {url}"))
+        .hint(
+            "encryption is chosen when a volume is made: correct `format` and `key` in firn.toml",
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Whose the first segment is in a place that nobody has claimed; `None` when there is none that
@@ -265,13 +302,14 @@ fn is_empty(url: &ColdUrl, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result
     Ok(first.is_empty())
 }
 
-/// Opens a tier with the patience of work in the background.
-pub fn open_patiently(url: &ColdUrl) -> anyhow::Result<Arc<dyn Tier>> {
-    explain(tier::open_tier(url.as_str(), Patience::BACKGROUND), url)
+/// Opens a tier with the patience of work in the background, encrypted where it is.
+pub fn open_patiently(url: &ColdUrl, seal: Option<&Seal>) -> anyhow::Result<Arc<dyn Tier>> {
+    let tier = explain(tier::open_tier(url.as_str(), Patience::BACKGROUND), url)?;
+    Ok(sealed(tier, seal))
 }
 
 /// Makes what can be made before first use, tries the store with a small object, and refuses a
-/// place that is not empty.
+/// place that is not empty. For [`claim`] alone: nothing is encrypted on this way.
 pub fn prepare(url: &ColdUrl, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>> {
     explain(tier::prepare_tier(url.as_str()), url)?;
     let tier = probe(url, Access::Write, runtime)?;
@@ -292,16 +330,28 @@ pub fn prepare(url: &ColdUrl, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>
     }
 }
 
-/// Writes down whose tier it is.
-pub fn claim(url: &ColdUrl, tier: &dyn Tier, uuid: Uuid, runtime: &Runtime) -> anyhow::Result<()> {
-    let text = serde_json::to_vec(&Identity { format: FORMAT, uuid })?;
+/// Writes down whose tier it is; before that, the wrapped key without which nobody could read it.
+pub fn claim(
+    url: &ColdUrl,
+    tier: &dyn Tier,
+    config: &Config,
+    seal: Option<&Seal>,
+    runtime: &Runtime,
+) -> anyhow::Result<()> {
+    if let Some(seal) = seal {
+        explain(runtime.block_on(seal.publish(tier)), url)?;
+    }
+    let text = serde_json::to_vec(&Identity { format: config.format, uuid: config.uuid })?;
     explain(runtime.block_on(tier.put(IDENTITY_KEY, Bytes::from(text))), url)
 }
 
 /// Takes back what [`claim`] wrote.
-pub fn unclaim(tier: &dyn Tier, runtime: &Runtime) {
+pub fn unclaim(tier: &dyn Tier, seal: Option<&Seal>, runtime: &Runtime) {
     if let Err(error) = runtime.block_on(tier.delete(IDENTITY_KEY)) {
         tracing::warn!(%error, "{IDENTITY_KEY} stays in the cold tier");
+    }
+    if let Some(Err(error)) = seal.map(|seal| runtime.block_on(seal.withdraw(tier))) {
+        tracing::warn!(%error, "a wrapped key stays in the cold tier");
     }
 }
 
@@ -332,7 +382,7 @@ pub fn identity(
     Ok(Some(identity))
 }
 
-/// Opens the store with little patience and tries it.
+/// Opens the store with little patience and tries it. For what is in the clear.
 pub fn probe(url: &ColdUrl, access: Access, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>> {
     let tier = explain(tier::open_tier(url.as_str(), Patience::PROBE), url)?;
     explain(runtime.block_on(tier::probe_tier(tier.as_ref(), access)), url)?;

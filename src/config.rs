@@ -11,17 +11,25 @@ use uuid::Uuid;
 use crate::units::{Period, Size};
 
 pub mod cold_url;
+pub mod key_source;
 pub mod metrics_address;
 mod render;
 
 pub use cold_url::ColdUrl;
+pub use key_source::KeySource;
 pub use metrics_address::MetricsAddress;
 
 /// Name of the file in the volume directory.
 pub const FILE_NAME: &str = "firn.toml";
 
 /// The newest volume format that this program knows.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// The format of a volume that needs nothing newer.
+pub const PLAIN_FORMAT: u32 = 1;
+
+/// From this format on, what lies in the cold tier is encrypted.
+pub const ENCRYPTED_FORMAT: u32 = 2;
 
 /// Smallest hot tier: a few segments, their parity, and the databases.
 pub const MIN_HOT_CAPACITY: Size = Size::mib(256);
@@ -67,6 +75,10 @@ pub struct Config {
     /// Where blocks go to be kept. Without one the volume is local only, and as safe as its disk.
     #[serde(default)]
     pub cold: Option<ColdUrl>,
+    /// Where the key is kept that unlocks what lies in the cold tier; there exactly when that is
+    /// encrypted, which is chosen when the volume is made.
+    #[serde(default)]
+    pub key: Option<KeySource>,
     /// Bytes the volume may use in the cold tier; unlimited when absent. Bounds the bill, and what
     /// `df` shows as total.
     #[serde(default)]
@@ -185,11 +197,12 @@ impl Config {
     /// A configuration with every default.
     pub fn new(uuid: Uuid, hot_capacity: Size) -> Self {
         Self {
-            format: FORMAT,
+            format: PLAIN_FORMAT,
             uuid,
             hot: default_hot(),
             hot_capacity,
             cold: None,
+            key: None,
             cold_capacity: None,
             memory: default_memory(),
             backup_interval: default_backup_interval(),
@@ -203,6 +216,17 @@ impl Config {
             umount_deadline: default_umount_deadline(),
             metrics: None,
         }
+    }
+
+    /// With all that leaves the machine encrypted, under a key that is kept there.
+    #[must_use]
+    pub fn encrypted(self, key: KeySource) -> Self {
+        Self { format: ENCRYPTED_FORMAT, key: Some(key), ..self }
+    }
+
+    /// Whether what lies in the cold tier is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.format >= ENCRYPTED_FORMAT
     }
 
     /// Reads and checks the text of a `firn.toml`.
@@ -242,6 +266,9 @@ impl Config {
         if self.cold_capacity.is_some() && self.cold.is_none() {
             return value("cold_capacity", "is set, but there is no cold tier".into());
         }
+        if let Err(message) = self.check_key() {
+            return value("key", message.into());
+        }
         let periods = [
             ("backup_interval", self.backup_interval, 1),
             ("recompress_age", self.recompress_age, 0),
@@ -257,6 +284,38 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The format and the key say the same.
+    fn check_key(&self) -> Result<(), &'static str> {
+        match (&self.key, self.is_encrypted()) {
+            (None, false) => Ok(()),
+            (None, true) => Err("is missing, and the volume is encrypted"),
+            (Some(_), false) => Err(
+                "is set, but the volume is not encrypted: `firn init --encrypt` makes one that is",
+            ),
+            (Some(_), true) if self.cold.is_none() => Err("is set, but there is no cold tier"),
+            (Some(key), true) => key.check(),
+        }
+    }
+}
+
+/// The text of a `firn.toml` in which only the key is kept elsewhere.
+pub fn with_key(text: &str, key: &KeySource) -> Result<String, ConfigError> {
+    let is_key = |line: &str| {
+        line.trim_start().strip_prefix("key").is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    let new: String = text
+        .split_inclusive('\n')
+        .map(|line| if is_key(line) { format!("key = {}\n", key.to_toml()) } else { line.into() })
+        .collect();
+    let wanted = Config { key: Some(key.clone()), ..Config::parse(text)? };
+    match Config::parse(&new) {
+        Ok(config) if config == wanted => Ok(new),
+        _ => Err(ConfigError::Value {
+            key: "key",
+            message: "is not written on a line of its own: key = { ... }".into(),
+        }),
     }
 }
 

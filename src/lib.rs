@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod failure;
+pub mod key;
 pub mod mounts;
 pub mod policy;
 pub mod report;

@@ -3,7 +3,7 @@
 //!
 //! Layout: `firn.toml` (configuration), `lock` (who has it open), `control.sock`, `firn.log`,
 //! `policy.toml` (what it does of its own accord), `backed-up` (how far backups reach),
-//! `instance` and `cold-used` (which directory this is, and with which place it was used), `namespace/` and `catalog/` (databases), `hot/` unless
+//! `key` (the wrapped key of an encrypted volume), `instance` and `cold-used` (which directory this is, and with which place it was used), `namespace/` and `catalog/` (databases), `hot/` unless
 //! configured elsewhere. A volume directory
 //! comes into being by one rename ([`create`]) and is held by one process at a time ([`lock`]).
 

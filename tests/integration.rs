@@ -9,6 +9,7 @@ mod cold_down;
 mod cold_reads;
 mod crash;
 mod damage;
+mod encryption;
 mod harness;
 mod load;
 mod memory;

@@ -10,6 +10,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("fjall", &["mount/src/namespace/store/local"]),
     ("sled", &["tiering/src/catalog"]),
     ("object_store", &["tiering/src/tier/object"]),
+    ("aws_lc_rs", &["tiering/src/crypt"]),
+    ("argon2", &["tiering/src/crypt"]),
     ("reed_solomon_erasure", &["tiering/src/segment/"]),
     ("lz4_flex", &["tiering/src/encode"]),
     ("zstd", &["tiering/src/encode", "tiering/src/segment/", "tiering/src/envelope"]),

@@ -3,14 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
+use firn_tiering::crypt::Derivation;
 use uuid::Uuid;
 
+use super::key::KeyArgs;
 use crate::cold;
 use crate::config::{ColdUrl, Config};
 use crate::daemon::assemble;
 use crate::failure::{EXIT_DONE, Explain};
+use crate::key::{self, Seal};
 use crate::units::Size;
 use crate::volume_dir::create;
 
@@ -35,6 +38,15 @@ pub(super) struct Init {
     /// Bytes the volume may use in the cold tier [default: unlimited]
     #[arg(long, value_name = "SIZE", requires = "cold")]
     cold_capacity: Option<Size>,
+    /// Encrypt everything that goes to the cold tier, under a key that you keep; without that key
+    /// nobody can read it. The hot tier on the local disk is not encrypted
+    #[arg(long, requires_all = ["cold", "key"])]
+    encrypt: bool,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// The key is a passphrase: it is made expensive to guess
+    #[arg(long, requires = "encrypt")]
+    passphrase: bool,
 }
 
 impl Init {
@@ -45,8 +57,18 @@ impl Init {
         config.hot = hot;
         config.cold = self.cold.as_deref().map(parse_cold).transpose()?;
         config.cold_capacity = self.cold_capacity;
+        if let Some(source) = self.key.source().context("making a volume")? {
+            if !self.encrypt {
+                return Err(anyhow!("a key is given, and nothing is to be encrypted"))
+                    .context("making a volume")
+                    .hint("say --encrypt as well")
+                    .wrong_usage();
+            }
+            config = config.encrypted(source);
+        }
         config.check().context("making a volume").wrong_usage()?;
-        make(&path, config).context("making a volume")?;
+        let derivation = key::derivation(self.passphrase);
+        make(&path, config, derivation).context("making a volume")?;
         Ok(EXIT_DONE)
     }
 }
@@ -73,23 +95,28 @@ pub(super) fn hot_place(
 }
 
 /// Makes the volume, and claims its cold tier last.
-fn make(path: &Path, config: Config) -> anyhow::Result<()> {
+fn make(path: &Path, config: Config, derivation: Derivation) -> anyhow::Result<()> {
+    let hot_dir = config.hot_dir(path);
+    let create = |source| Seal::create(source, derivation, config.uuid, &hot_dir);
+    let seal = config.key.as_ref().map(create).transpose()?;
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
     let cold = match &config.cold {
         Some(url) => Some((url.clone(), cold::prepare(url, &runtime)?)),
         None => None,
     };
     let hot = config.hot.clone();
-    let uuid = config.uuid;
     let built = create::build(path, &hot, |aside| {
         assemble::create(aside)?;
+        if let Some(seal) = &seal {
+            seal.keep(aside)?;
+        }
         if let Some((url, tier)) = &cold {
-            cold::claim(url, tier.as_ref(), uuid, &runtime)?;
+            cold::claim(url, tier.as_ref(), &config, seal.as_ref(), &runtime)?;
         }
         Ok(config)
     });
     if let (Err(_), Some((_, tier))) = (&built, &cold) {
-        cold::unclaim(tier.as_ref(), &runtime);
+        cold::unclaim(tier.as_ref(), seal.as_ref(), &runtime);
     }
     built.map(|_| ())
 }

@@ -12,9 +12,11 @@ use uuid::Uuid;
 
 use super::check::CheckVerb;
 use super::init::{hot_place, parse_cold};
-use crate::cold;
-use crate::config::{ColdUrl, Config};
+use super::key::KeyArgs;
+use crate::cold::{self, Identity};
+use crate::config::{ColdUrl, Config, KeySource};
 use crate::failure::{self, EXIT_DAMAGE, EXIT_DONE, Explain};
+use crate::key::Seal;
 use crate::report;
 use crate::units::{Size, rounded_duration};
 use crate::volume_dir::{self, VolumeDir, create, instance};
@@ -44,6 +46,8 @@ pub(super) struct Recover {
     /// Do not look whether every block is there: one request for each segment
     #[arg(long)]
     no_check: bool,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 impl Recover {
@@ -84,7 +88,9 @@ impl Recover {
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
         let tier = cold::probe(url, Access::Read, &runtime)?;
         let identity = cold::identity(url, tier.as_ref(), &runtime)?;
-        let tier = cold::open_patiently(url)?;
+        let source = self.key.source()?;
+        let seal = unlock(source.as_ref(), identity.as_ref(), &tier, &path.join(&hot), &runtime)?;
+        let tier = cold::open_patiently(url, seal.as_ref())?;
         let mut recovered = None;
         create::build(&path, &hot, |aside| {
             let dir = aside.namespace_dir();
@@ -100,7 +106,11 @@ impl Recover {
                 ));
             }
             recovered = Some(made);
-            let config = self.config(uuid, &hot, capacity, url);
+            let mut config = self.config(uuid, &hot, capacity, url);
+            if let (Some(source), Some(seal)) = (&source, &seal) {
+                config = config.encrypted(source.clone());
+                seal.keep(aside)?;
+            }
             config.check().wrong_usage()?;
             take_over(aside, &tier, &runtime);
             Ok(config)
@@ -114,6 +124,27 @@ impl Recover {
         config.cold = Some(url.clone());
         config.cold_capacity = self.cold_capacity;
         config
+    }
+}
+
+/// The key of the volume, if it is encrypted; what was given and what is there must agree.
+fn unlock(
+    source: Option<&KeySource>,
+    identity: Option<&Identity>,
+    tier: &Arc<dyn Tier>,
+    hot: &Path,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<Option<Seal>> {
+    match (source, identity.map(Identity::is_encrypted)) {
+        (None, Some(true)) => Err(anyhow!("it is encrypted, and no key was given"))
+            .hint("say where the key is kept with --key-file, --key-env or --key-command"),
+        (Some(_), Some(false)) => Err(anyhow!("a key was given, and it is not encrypted"))
+            .hint("leave the key away if it never was; else somebody changed volume.json"),
+        (None, _) => Ok(None),
+        (Some(source), _) => {
+            let volume = identity.map(|identity| identity.uuid);
+            Seal::from_cold(source, tier.as_ref(), volume, hot, runtime).map(Some)
+        }
     }
 }
 

@@ -17,6 +17,7 @@ fn terms(may_claim: bool) -> Terms {
         takes_over: false,
         fails_fast: false,
         claimant: claimant("here".to_owned()),
+        seal: None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::Config;
+use super::{Config, KeySource};
 
 /// One field: its explanation, its key, its value in TOML; no value writes it commented out,
 /// with an example.
@@ -89,6 +89,14 @@ fn place_fields(config: &Config) -> Vec<Field> {
             "cold",
             config.cold.as_ref().and_then(quoted),
             "\"s3://bucket/prefix\"",
+        ),
+        field(
+            "Where the key is kept that unlocks what lies in the cold tier: a file, a variable of the\n\
+             environment, or a program that prints it. There exactly when the volume was made with\n\
+             `firn init --encrypt`; changed by `firn key rotate`.",
+            "key",
+            config.key.as_ref().map(KeySource::to_toml),
+            "{ file = \"/etc/firn/vol.key\" }",
         ),
         field(
             "Bytes this volume may use in the cold tier; unlimited when absent. Bounds the bill,\n\

@@ -23,7 +23,7 @@ fn what_is_written_reads_back() {
 fn every_field_is_written() {
     let refused = toml::from_str::<Config>("no_such_key = 1").unwrap_err().message().to_owned();
     let known: Vec<&str> = refused.split('`').skip(3).step_by(2).collect();
-    assert_eq!(known.len(), 17, "{refused}");
+    assert_eq!(known.len(), 18, "{refused}");
     let text = Config::new(Uuid::nil(), Size(1 << 40)).render();
     for key in known {
         let at_line_start = |line: &str| line.trim_start_matches('#').starts_with(key);
@@ -52,8 +52,8 @@ fn a_bad_unit_is_refused_with_its_line() {
 
 #[test]
 fn a_newer_format_is_refused_before_its_unknown_keys() {
-    let text = "format = 2\nmarvel = true\n";
-    assert!(matches!(Config::parse(text), Err(ConfigError::TooNew { found: 2 })));
+    let text = format!("format = {}\nmarvel = true\n", FORMAT + 1);
+    assert!(matches!(Config::parse(&text), Err(ConfigError::TooNew { .. })));
 }
 
 #[test]
@@ -103,4 +103,50 @@ fn metrics_stay_on_the_machine_unless_told_otherwise() {
     let text = sample().render().replace("127.0.0.1:9464", "10.0.0.1:9464");
     let said = Config::parse(&text).unwrap_err().to_string();
     assert!(said.contains("not an address of the loopback interface"), "{said}");
+}
+
+#[test]
+fn an_encrypted_volume_says_where_its_key_is_kept_and_no_other_does() {
+    let command = vec!["pass".to_owned(), "show \"x\"".to_owned()];
+    let sources = [
+        KeySource::File("/etc/firn/a \"b\".key".into()),
+        KeySource::Env("FIRN_KEY".to_owned()),
+        KeySource::Command(command),
+    ];
+    for source in sources {
+        let config = sample().encrypted(source.clone());
+        assert_eq!(config.format, ENCRYPTED_FORMAT, "an older program refuses it");
+        let text = config.render();
+        assert_eq!(Config::parse(&text).unwrap(), config);
+        let moved = KeySource::Env("OTHER".to_owned());
+        let changed = with_key(&text, &moved).unwrap();
+        assert_eq!(Config::parse(&changed).unwrap(), sample().encrypted(moved));
+        let lines = text.lines().zip(changed.lines()).filter(|(one, other)| one != other);
+        assert_eq!(lines.count(), 1, "the rest stays as it was");
+        let own_table = text.lines().filter(|line| !line.starts_with("key =")).collect::<Vec<_>>();
+        let own_table = format!("{}\n[key]\nenv = \"X\"\n", own_table.join("\n"));
+        assert!(Config::parse(&own_table).is_ok());
+        assert!(with_key(&own_table, &source).is_err());
+    }
+    let said = |config: &Config| Config::parse(&config.render()).unwrap_err().to_string();
+    let mut config = sample().encrypted(KeySource::Env("X".to_owned()));
+    config.format = PLAIN_FORMAT;
+    assert!(said(&config).contains("the volume is not encrypted"), "{}", said(&config));
+    config.format = ENCRYPTED_FORMAT;
+    config.key = None;
+    assert!(said(&config).contains("key: is missing"), "{}", said(&config));
+    for nothing in
+        [KeySource::File("".into()), KeySource::Env("A=B".into()), KeySource::Command(vec![])]
+    {
+        assert!(said(&sample().encrypted(nothing)).contains("key: names no"));
+    }
+    let two = sample().encrypted(KeySource::Env("X".to_owned())).render();
+    let two = two.replace("{ env = \"X\" }", "{ env = \"X\", file = \"y\" }");
+    assert!(Config::parse(&two).is_err());
+}
+
+#[test]
+fn arguments_of_a_key_command_are_not_repeated() {
+    let source = KeySource::shell("echo hunter2".to_owned());
+    assert_eq!(source.to_string(), "key command sh");
 }

@@ -41,7 +41,7 @@ pub fn close(volume: &VolumeDir, config: &Config) {
     let root = volume.root();
     let below = ["accesses", "model"].map(|name| root.join(name));
     let dirs = [config.hot_dir(root), volume.namespace_dir(), volume.catalog_dir()];
-    let files = ["heat", "pins", "jobs.log", "backed-up"].map(|name| root.join(name));
+    let files = ["heat", "pins", "jobs.log", "backed-up", "key"].map(|name| root.join(name));
     for path in dirs.into_iter().chain(below).chain(files) {
         if let Err(error) = close_one(&path) {
             tracing::warn!(%error, "{} stays open to others", path.display());
@@ -92,7 +92,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config::new(uuid::Uuid::from_u128(5), crate::config::MIN_HOT_CAPACITY);
         let private =
-            "hot namespace catalog accesses model heat pins jobs.log backed-up".split(' ');
+            "hot namespace catalog accesses model heat pins jobs.log backed-up key".split(' ');
         let public = ["firn.toml", "lock"];
         for name in private.clone().chain(public) {
             let path = dir.path().join(name);

@@ -10,6 +10,7 @@ mod buffers;
 pub mod catalog;
 pub mod classifier;
 pub mod clock;
+pub mod crypt;
 pub mod encode;
 pub mod envelope;
 pub mod error;

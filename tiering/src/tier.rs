@@ -1,7 +1,7 @@
 //! Tiers: where immutable objects live. One trait with its contract, the stores that keep it
 //! ([`Memory`], [`Directory`], and every `object_store` URL through [`open_tier`]), and the
-//! decorators that add patience ([`Retry`]), moderation ([`Throttled`]), ownership ([`Owned`]) or
-//! trouble ([`Faulty`]). What lies in a local directory
+//! decorators that add patience ([`Retry`]), moderation ([`Throttled`]), ownership ([`Owned`]),
+//! encryption ([`Encrypted`]) or trouble ([`Faulty`]). What lies in a local directory
 //! refuses to work while that directory is away ([`rooted`]).
 //!
 //! What may leak: a process that dies inside `put` leaves a temporary file or an unfinished
@@ -9,6 +9,7 @@
 
 mod content;
 mod directory;
+mod encrypted;
 mod failure;
 mod faulty;
 mod memory;
@@ -32,6 +33,7 @@ use crate::error::{Error, Result};
 
 pub use content::{Content, Presence, compare};
 pub use directory::Directory;
+pub use encrypted::Encrypted;
 pub use failure::{FailureKind, TierFailure, is_retriable};
 pub use faulty::{Fault, Faulty, Op};
 pub use memory::Memory;

@@ -3,9 +3,12 @@
 //!
 //! What checks files takes what it cannot read for damage. A tier that does not answer is no
 //! damage, so the first failure is remembered, ends the reading, and [`ColdObject::verdict`]
-//! returns it in place of what the check made of it.
+//! returns it in place of what the check made of it. What the tier itself knows to be damaged is
+//! damage: around it the object is read in no larger parts than are asked for, so that no more is
+//! lost than is.
 
 use std::io;
+use std::ops::Range;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -27,13 +30,15 @@ pub(super) struct ColdObject<'a> {
     /// When reading ends, however far it came.
     until: Option<Instant>,
     piece: Mutex<(u64, Bytes)>,
+    /// Damage lies in it.
+    marred: Mutex<Range<u64>>,
     failure: Mutex<Option<Error>>,
 }
 
 impl<'a> ColdObject<'a> {
     pub(super) fn new(inner: &'a Inner, cold: &'a Cold, id: SegmentId, len: u64) -> Self {
-        let (piece, failure) = (Mutex::default(), Mutex::default());
-        Self { inner, cold, key: id.object_key(), len, until: None, piece, failure }
+        let (piece, marred, failure) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner, cold, key: id.object_key(), len, until: None, piece, marred, failure }
     }
 
     /// The same, for a reader who has no longer than that.
@@ -58,23 +63,39 @@ impl<'a> ColdObject<'a> {
     }
 
     fn load(&self, offset: u64, least: u64) -> io::Result<Bytes> {
+        let mut marred = self.marred.lock();
+        let end = self.len.min(offset + least.max(COMPARE_BYTES));
+        if !marred.contains(&offset) && end > offset + least {
+            match self.get(offset..end)? {
+                Some(bytes) => return Ok(bytes),
+                None => *marred = offset..end,
+            }
+        }
+        self.get(offset..offset + least)?.ok_or_else(|| io::Error::other("it is damaged"))
+    }
+
+    /// `None` for what the tier knows to be damaged.
+    fn get(&self, range: Range<u64>) -> io::Result<Option<Bytes>> {
         let unread = || io::Error::other("the object could not be read");
         let mut failure = self.failure.lock();
         if failure.is_some() {
             return Err(unread());
         }
-        let end = self.len.min(offset + least.max(COMPARE_BYTES));
         let own = self.inner.config.clock.instant() + CALL_DEADLINE;
         let deadline = self.until.map_or(own, |until| until.min(own));
         let loaded = if self.inner.is_stopping() {
             Err(Error::ReadOnly("it is being closed".into()))
         } else {
-            self.cold.get_range(self.key.clone(), offset..end, deadline)
+            self.cold.get_range(self.key.clone(), range, deadline)
         };
-        loaded.map_err(|error| {
-            *failure = Some(error);
-            unread()
-        })
+        match loaded {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::Damaged { .. }) => Ok(None),
+            Err(error) => {
+                *failure = Some(error);
+                Err(unread())
+            }
+        }
     }
 }
 

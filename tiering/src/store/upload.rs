@@ -358,7 +358,11 @@ impl Inner {
             let mut same = false;
             // A damaged answer is not a damaged object: ask again before judging.
             for _ in 0..2 {
-                same = *cold.get_range(key.clone(), at..end, deadline())? == *part;
+                same = match cold.get_range(key.clone(), at..end, deadline()) {
+                    Ok(bytes) => *bytes == *part,
+                    Err(Error::Damaged { .. }) => false,
+                    Err(error) => return Err(error),
+                };
                 if same {
                     break;
                 }

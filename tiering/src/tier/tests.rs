@@ -3,6 +3,7 @@
 
 mod cloud;
 mod decorators;
+mod encrypted;
 mod rooted;
 mod s3;
 mod single;
