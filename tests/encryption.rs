@@ -236,3 +236,42 @@ fn damage_to_ciphertext_is_repaired_like_other_damage() {
     assert_eq!(report["clean"], true, "{report}");
     assert_ne!(scene.objects()[&key], bytes, "the object was written anew");
 }
+
+#[test]
+fn a_stream_to_an_object_is_encrypted_or_said_not_to_be() {
+    let scene = Scene::new(&["--encrypt"]);
+    let root = scene.volume.mountpoint.display().to_string();
+    let (data, copy) = (format!("{root}/data"), format!("{root}/copy"));
+    scene.volume.run(&["dataset", "create", &data]);
+    std::fs::write(format!("{data}/{NAME}"), content()).unwrap();
+    let snapshot = format!("{data}@a");
+    scene.volume.run(&["snapshot", "create", &snapshot]);
+    let needle = &content()[1_000_000..1_000_032];
+    let holds = |name: &str| {
+        std::fs::read(scene.path(name)).unwrap().windows(32).any(|window| window == needle)
+    };
+    let url = |name: &str| format!("file://{}", scene.path(name));
+    let (open, sealed) = (url("open"), url("sealed"));
+    let said = scene.refused(&["snapshot", "send", "--to", &open, &snapshot]);
+    assert!(said.contains("the volume is encrypted, and the stream would not be"), "{said}");
+    assert!(!Path::new(&scene.path("open")).exists());
+    scene.volume.run(&["snapshot", "send", "--plaintext", "--to", &open, &snapshot]);
+    assert!(holds("open"), "it would be found");
+    let phrase = scene.path("phrase");
+    let send = ["snapshot", "send", "--to", &sealed, "--key-file", &phrase, "--passphrase"];
+    scene.volume.run(&[&send[..], &[&snapshot]].concat());
+    assert!(!holds("sealed"));
+    let receive = ["snapshot", "receive", "--from", &sealed, &copy];
+    assert!(scene.refused(&receive).contains("the stream is encrypted"));
+    let wrong = scene.path("key");
+    let said = scene.refused(&[&receive[..], &["--key-file", &wrong]].concat());
+    assert!(said.contains("the key does not open this stream"), "{said}");
+    assert!(!Path::new(&copy).exists());
+    let mut cut = std::fs::read(scene.path("sealed")).unwrap();
+    cut.truncate(cut.len() - 1000);
+    std::fs::write(scene.path("cut"), cut).unwrap();
+    let cut = ["snapshot", "receive", "--from", &url("cut"), &copy, "--key-file", &phrase];
+    scene.refused(&cut);
+    scene.volume.run(&[&receive[..], &["--key-file", &phrase]].concat());
+    assert!(std::fs::read(format!("{copy}/{NAME}")).unwrap() == content());
+}

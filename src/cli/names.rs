@@ -80,6 +80,14 @@ pub(super) enum Place {
     Unmounted(VolumeDir, Vec<u8>),
 }
 
+/// The volume that `path` is on.
+pub(super) fn volume(path: &Path) -> anyhow::Result<VolumeDir> {
+    match place(path)? {
+        Place::Mounted(path) => Ok(volume_dir::resolve(&path)?.volume),
+        Place::Unmounted(volume, _) => Ok(volume),
+    }
+}
+
 /// Finds out where `path` is.
 pub(super) fn place(path: &Path) -> anyhow::Result<Place> {
     if let Some((volume, below)) = split_volume(path) {

@@ -2,7 +2,7 @@
 //! the daemon has. A thread pumps while the answer is heard.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Chain, Cursor, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
+use firn_tiering::crypt::{Derivation, OpenedReader, STREAM_MAGIC, SealedWriter, Secret};
 use firn_tiering::tier::{ObjectReader, ObjectWriter};
 
 use crate::config::ColdUrl;
@@ -24,6 +25,7 @@ pub(in crate::cli) enum Sink {
     Output(File),
     File(File),
     Object(Box<ObjectWriter>),
+    Sealed(Box<SealedWriter<Sink>>),
 }
 
 impl Sink {
@@ -45,10 +47,25 @@ impl Sink {
         Ok(Self::Object(Box::new(writer)))
     }
 
+    /// The same, encrypted.
+    pub(super) fn sealed(self, secret: &Secret, derivation: Derivation) -> anyhow::Result<Self> {
+        Ok(Self::Sealed(Box::new(SealedWriter::begin(self, secret, derivation)?)))
+    }
+
     fn writer(&mut self) -> &mut dyn Write {
         match self {
             Self::Output(file) | Self::File(file) => file,
             Self::Object(writer) => writer,
+            Self::Sealed(writer) => writer,
+        }
+    }
+
+    /// Whether its reader may take its time.
+    fn may_stall(&self) -> bool {
+        match self {
+            Self::Output(_) => true,
+            Self::File(_) | Self::Object(_) => false,
+            Self::Sealed(writer) => writer.inner().may_stall(),
         }
     }
 
@@ -62,6 +79,7 @@ impl Sink {
                 .map(drop)
                 .map_err(anyhow::Error::new)
                 .context("completing the object"),
+            Self::Sealed(writer) => writer.finish()?.finish(),
         }
     }
 
@@ -70,7 +88,18 @@ impl Sink {
             Self::Output(_) => "writing to standard output",
             Self::File(_) => "writing the file",
             Self::Object(_) => "writing the object",
+            Self::Sealed(writer) => writer.inner().name(),
         }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer().flush()
     }
 }
 
@@ -78,6 +107,9 @@ impl Sink {
 pub(super) enum Source {
     Input(File),
     Object(Box<ObjectReader>),
+    /// Behind its first bytes, which were looked at.
+    Begun(Box<Chain<Cursor<Vec<u8>>, Source>>),
+    Opened(Box<OpenedReader<Source>>),
 }
 
 impl Source {
@@ -94,10 +126,37 @@ impl Source {
         Ok(Self::Object(Box::new(reader)))
     }
 
+    /// The stream as the daemon must see it: opened by `key`, which reads the secret, if it is
+    /// encrypted.
+    pub(super) fn opened(
+        mut self,
+        key: Option<impl FnOnce() -> anyhow::Result<Secret>>,
+    ) -> anyhow::Result<Self> {
+        let mut head = Vec::new();
+        let most = STREAM_MAGIC.len() as u64;
+        (&mut self).take(most).read_to_end(&mut head).context(self.name())?;
+        let is_encrypted = head == STREAM_MAGIC;
+        let whole = Self::Begun(Box::new(Cursor::new(head).chain(self)));
+        match (is_encrypted, key) {
+            (false, None) => Ok(whole),
+            (true, None) => Err(anyhow!("the stream is encrypted, and no key was given"))
+                .hint("say where the key is kept with --key-file, --key-env or --key-command"),
+            (false, Some(_)) => Err(anyhow!("a key was given, and the stream is not encrypted"))
+                .hint("leave the key away, if the stream comes from where you think it does"),
+            (true, Some(key)) => match OpenedReader::begin(whole, &key()?)? {
+                Some(reader) => Ok(Self::Opened(Box::new(reader))),
+                None => Err(anyhow!("the key does not open this stream"))
+                    .hint("give the key that it was sent with"),
+            },
+        }
+    }
+
     fn reader(&mut self) -> &mut dyn Read {
         match self {
             Self::Input(file) => file,
             Self::Object(reader) => reader,
+            Self::Begun(reader) => reader,
+            Self::Opened(reader) => reader,
         }
     }
 
@@ -105,7 +164,14 @@ impl Source {
         match self {
             Self::Input(_) => "reading from standard input",
             Self::Object(_) => "reading the object",
+            Self::Begun(_) | Self::Opened(_) => "reading the stream",
         }
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reader().read(buf)
     }
 }
 
@@ -137,7 +203,7 @@ pub(in crate::cli) fn out(
     ask: impl FnOnce(OwnedFd) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (mut ours, theirs) = UnixStream::pair().context("a pair of sockets")?;
-    let (name, may_stall) = (sink.name(), matches!(sink, Sink::Output(_)));
+    let (name, may_stall) = (sink.name(), sink.may_stall());
     let pumping = spawn(move || {
         let copied = copy(&mut ours, sink.writer());
         // The other side must not wait for a reader that is gone.

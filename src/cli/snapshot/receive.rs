@@ -10,11 +10,13 @@ use clap::Args;
 use super::command;
 use super::pump::{self, Source};
 use crate::cli::heard::Heard;
+use crate::cli::key::KeyArgs;
 use crate::cli::names::{self, SnapshotPath};
 use crate::control::client::Client;
 use crate::control::protocol::Verb;
 use crate::control::tree::{Receiving, SnapshotAct};
 use crate::failure::{EXIT_DONE, Explain};
+use crate::key;
 use crate::mounts;
 use crate::report;
 use crate::report::snapshots::Received;
@@ -43,6 +45,8 @@ pub(super) struct Receive {
     /// Read an object instead of standard input: file:///path, s3://bucket/name, gs://..., az://...
     #[arg(long, value_name = "URL")]
     from: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// Say what was received
     #[arg(short, long)]
     verbose: bool,
@@ -82,6 +86,7 @@ impl Receive {
             Some(url) => Source::object(url)?,
             None => Source::input()?,
         };
+        let source = source.opened(self.key.source()?.map(|named| move || key::secret(&named)))?;
         let (resumable, force) = (self.resumable, self.force);
         let verb = Verb::Snapshot(SnapshotAct::Receive { into, snapshot, resumable, force });
         let mut heard = Heard::<Received>::new();

@@ -10,11 +10,13 @@ use clap::Args;
 
 use super::pump::{self, Sink};
 use crate::cli::heard::Heard;
+use crate::cli::key::KeyArgs;
 use crate::cli::names::{self, SnapshotPath};
 use crate::control::client::Client;
 use crate::control::protocol::Verb;
 use crate::control::tree::{DatasetName, Sending, SnapshotAct, SnapshotName};
 use crate::failure::{EXIT_DONE, Explain};
+use crate::key;
 use crate::mounts;
 use crate::report;
 use crate::report::snapshots::Sent;
@@ -24,7 +26,9 @@ use crate::report::snapshots::Sent;
 /// The stream goes to standard output, or with --to straight into an object store. It holds blocks
 /// as they are stored, without compressing them again, and is checked throughout when it is
 /// received. With -i it holds only what is different from an older snapshot, which the receiver
-/// must have.
+/// must have. With a key it is encrypted under that, and whoever receives it needs the same key.
+/// Without one it is not, wherever it goes; to an object, an encrypted volume is then sent with
+/// --plaintext only.
 #[derive(Debug, Args)]
 pub(super) struct Send {
     /// The snapshot: <dataset>@<name>; with -t, the dataset or any snapshot of it
@@ -39,6 +43,14 @@ pub(super) struct Send {
     /// Write an object instead of standard output: file:///path, s3://bucket/name, gs://..., az://...
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// The key is a passphrase: it is made expensive to guess
+    #[arg(long, requires = "key")]
+    passphrase: bool,
+    /// Write an object that is not encrypted, though the volume is
+    #[arg(long, requires = "to", conflicts_with = "key")]
+    plaintext: bool,
     /// Send nothing; say how much it would be
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -71,6 +83,7 @@ impl Send {
                 .hint("redirect it (> file), pipe it to `firn snapshot receive`, or use --to <url>")
                 .wrong_usage();
         }
+        self.check_encryption()?;
         let (client, dataset, what) = self.what()?;
         let dry_run = self.dry_run;
         let verb = Verb::Snapshot(SnapshotAct::Send { dataset, what, dry_run });
@@ -78,13 +91,34 @@ impl Send {
         if dry_run {
             client.ask(verb, &mut heard)?;
         } else {
+            // Asked for first: a key that is not to be had leaves nothing behind.
+            let secret = self.key.source()?.map(|source| key::secret(&source)).transpose()?;
             let sink = match &self.to {
                 Some(url) => Sink::object(url)?,
                 None => Sink::output()?,
             };
+            let sink = match &secret {
+                Some(secret) => sink.sealed(secret, key::derivation(self.passphrase))?,
+                None => sink,
+            };
             pump::out(sink, |along| client.ask_along(verb, Some(along), &mut heard))?;
         }
         heard.items.pop().context("nothing was answered")
+    }
+
+    /// Refuses to let an encrypted volume go to a store as it is.
+    fn check_encryption(&self) -> anyhow::Result<()> {
+        if self.to.is_none() || self.dry_run || self.plaintext || self.key.source()?.is_some() {
+            return Ok(());
+        }
+        let parsed = SnapshotPath::parse(&self.snapshot).map(|path| path.dataset);
+        let dataset = parsed.unwrap_or_else(|_| self.snapshot.clone());
+        if !names::volume(&dataset)?.config()?.is_encrypted() {
+            return Ok(());
+        }
+        Err(anyhow!("the volume is encrypted, and the stream would not be")).hint(
+            "give a key for the stream with --key-file, --key-env or --key-command, or say --plaintext",
+        )
     }
 
     fn what(&self) -> anyhow::Result<(Client, DatasetName, Sending)> {
