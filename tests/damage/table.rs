@@ -69,13 +69,9 @@ const HARMS: [Harm; 5] = [Harm::Flip, Harm::Truncate, Harm::Delete, Harm::Swap, 
 /// Every cell: where the volume keeps its segments, what is damaged in which way, and the end.
 fn cells() -> Vec<(Kept, Place, Harm, End)> {
     let mut cells = Vec::new();
-    let copies: [(Kept, fn(Part) -> Place); 4] = [
-        (Kept::Hot, Place::File),
-        (Kept::Dual, Place::File),
-        (Kept::Dual, Place::Object),
-        (Kept::Cold, Place::Object),
-    ];
-    for (kept, place) in copies {
+    let copies = [(Kept::Hot, false), (Kept::Dual, false), (Kept::Dual, true), (Kept::Cold, true)];
+    for (kept, in_cold) in copies {
+        let place = |part| if in_cold { Place::Object(part) } else { Place::File(part) };
         for part in [Part::Frames, Part::Index, Part::Parity] {
             cells.push((kept, place(part), Harm::Flip, End::Whole));
         }
