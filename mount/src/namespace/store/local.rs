@@ -15,8 +15,10 @@
 //! queue one request each as long as a buffer is full: once its queue of 1000 is full, its worker
 //! waits for room in the queue that only it empties, for ever.
 
+mod contents;
 mod journal;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,6 +63,9 @@ impl Default for StoreOptions {
         }
     }
 }
+
+/// The file without which fjall takes a directory for an empty one.
+const MARKER: &str = "version";
 
 /// Bytes of one table. Smaller ones make compactions shorter, for which flushes wait.
 const TABLE_BYTES: u64 = 16 << 20;
@@ -118,15 +123,10 @@ impl LocalStore {
     /// Opens the store in `path`, creating it when there is none. A creation that was cut short
     /// leaves a directory that does not open: create volumes aside and rename.
     pub fn open(path: &Path, options: StoreOptions) -> StoreResult<Self> {
-        let database = match open_database(path, options) {
-            Err(fjall::Error::JournalRecovery(error)) => {
-                repair(path, &error)
-                    .map_err(StoreError::of(format!("repair {}", path.display())))?;
-                open_database(path, options)
-            }
-            other => other,
-        }
-        .map_err(StoreError::of(format!("open {}", path.display())))?;
+        Self::on(recovered(path, options)?, path, options)
+    }
+
+    fn on(database: Database, path: &Path, options: StoreOptions) -> StoreResult<Self> {
         let spaces = Space::ALL
             .iter()
             .map(|&space| database.keyspace(space.name(), space_options))
@@ -147,6 +147,29 @@ impl LocalStore {
             rested: AtomicBool::new(false),
             sealed: AtomicBool::new(true),
         })
+    }
+
+    /// Opens the store that is in `path`. One of which a part is missing is not made anew: that
+    /// would be one with other content.
+    pub fn open_existing(path: &Path, options: StoreOptions) -> StoreResult<Self> {
+        let failed = |reason: String| StoreError {
+            action: format!("open {}", path.display()),
+            source: reason.into(),
+        };
+        if !path.join(MARKER).is_file() {
+            return Err(failed("there is no database, or not all of it".to_owned()));
+        }
+        contents::check(path).map_err(StoreError::of(format!("open {}", path.display())))?;
+        // Whatever fjall makes of damaged files is an error of the open and no more.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = recovered(path, options)?;
+            let missing = Space::ALL.iter().find(|space| !database.keyspace_exists(space.name()));
+            match missing {
+                Some(space) => Err(failed(format!("the space `{}` is missing", space.name()))),
+                None => Self::on(database, path, options),
+            }
+        }));
+        opened.unwrap_or_else(|_| Err(failed("the database is damaged".to_owned())))
     }
 
     fn opened(&self) -> &Open {
@@ -273,6 +296,18 @@ fn open_database(path: &Path, options: StoreOptions) -> fjall::Result<Database> 
         // A second worker spins while the first one compacts.
         .worker_threads(1)
         .open()
+}
+
+/// Opens the database, without what was torn off at its end.
+fn recovered(path: &Path, options: StoreOptions) -> StoreResult<Database> {
+    match open_database(path, options) {
+        Err(fjall::Error::JournalRecovery(error)) => {
+            repair(path, &error).map_err(StoreError::of(format!("repair {}", path.display())))?;
+            open_database(path, options)
+        }
+        other => other,
+    }
+    .map_err(StoreError::of(format!("open {}", path.display())))
 }
 
 fn repair(path: &Path, error: &JournalRecoveryError) -> std::io::Result<()> {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod damaged;
+
 use std::path::Path;
 
 use super::*;
