@@ -54,6 +54,7 @@ mod receive;
 pub mod record;
 mod remove;
 mod rename;
+mod repair;
 mod rollback;
 mod seals;
 mod send;
@@ -97,6 +98,7 @@ pub use record::{Hold, Referenced, Seal};
 pub(crate) use record::{Reader, RecordError, kind_of_mode, mode_of_kind, put_varint};
 pub use remove::Removed;
 pub use rename::Renamed;
+pub use repair::{Fate, Keeper, Repair, Repaired};
 pub use rollback::RolledBack;
 pub use seals::{Awaited, Content as ProofContent, Flaw, FlawKind, Pending, Proof, Sealing};
 pub(crate) use send::{SLOT_RANGES_MAX, SendSource, SlotRange, Step};
@@ -215,6 +217,20 @@ impl Namespace {
         clock: Arc<dyn Clock>,
         options: NamespaceOptions,
     ) -> FsResult<Self> {
+        let namespace = Self::open_to_repair(store, clock, options)?;
+        if !options.read_only {
+            namespace.finish_truncations()?;
+        }
+        Ok(namespace)
+    }
+
+    /// [`Namespace::open`] with truncations left to [`Namespace::repair`], since damage may be in
+    /// their way. Only for a repair: bytes behind an old end may still be there.
+    pub fn open_to_repair(
+        store: Arc<dyn NamespaceStore>,
+        clock: Arc<dyn Clock>,
+        options: NamespaceOptions,
+    ) -> FsResult<Self> {
         let volume = store
             .get(Space::Meta, key::VOLUME)?
             .ok_or_else(|| FsError::io("open the namespace", "there is no volume record"))?;
@@ -244,7 +260,6 @@ impl Namespace {
             namespace.announce(ANNOUNCED)?;
             namespace.undo_interrupted()?;
             namespace.finish_rollbacks()?;
-            namespace.finish_truncations()?;
         } else if !namespace.tree.read().rollbacks.is_empty() {
             let reason = "a rollback was interrupted, which only a writable open can finish";
             return Err(FsError::io("open the namespace", reason));

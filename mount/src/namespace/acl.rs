@@ -249,5 +249,12 @@ fn flag_of(name: &[u8]) -> u32 {
     if name == ACCESS { InodeFlags::ACCESS_ACL } else { InodeFlags::DEFAULT_ACL }
 }
 
+/// Says with an inode's flags that it has an attribute, if that is an ACL.
+pub(super) fn flag(flags: &mut InodeFlags, attribute: &[u8]) {
+    if attribute == ACCESS || attribute == DEFAULT {
+        flags.set(flag_of(attribute), true);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -88,7 +88,7 @@ impl InodeCache {
         }
     }
 
-    #[cfg(test)]
+    /// Forgets everything.
     pub(super) fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();

@@ -8,20 +8,28 @@
 mod links;
 mod report;
 mod seals;
+mod spaces;
+mod walk;
 
-use firn_tiering::{BlockId, BlockRef};
+use std::collections::BTreeSet;
+
+use firn_tiering::BlockRef;
 
 pub use report::{CheckOptions, Finding, FindingKind, Report};
 
-use super::Namespace;
-use super::key::{self, Backref, HeadKey, Kind, Line, Node};
+pub(super) use report::Suspects;
+pub(super) use spaces::decodes;
+pub(super) use walk::past_damage;
+
+use super::key::{self, Backref, HeadKey, Kind, Line};
 use super::names::cookie_of;
 use super::record::{
-    Bucket, Entry, Inode, Piece, Reader, RecordError, SlotRecord, Version, allocated,
+    Bucket, Entry, Inode, InodeFlags, Piece, Reader, SlotRecord, Version, allocated,
 };
-use super::store::{Page, Space, prefix_end};
+use super::store::Space;
 use super::tree::View;
-use crate::error::{FsError, FsResult};
+use super::{Namespace, acl};
+use crate::error::FsResult;
 use crate::types::{FileKind, Ino};
 
 /// What is done with a key and its value.
@@ -39,9 +47,12 @@ impl Namespace {
         for &view in views.iter().chain(&snapshots) {
             report = Check::new(self, options, view, report).view()?;
         }
-        let mut check = Check::new(self, options, views[0], report);
-        check.orphans()?;
+        let Some(&view) = views.first() else { return Ok(report) };
+        let mut check = Check::new(self, options, view, report);
+        check.notes()?;
+        check.lines()?;
         check.history()?;
+        check.born()?;
         check.backrefs()?;
         check.seals()?;
         check.usage()?;
@@ -73,27 +84,8 @@ impl Namespace {
         })
     }
 
-    fn for_each(&self, space: Space, visit: &mut Visit<'_>) -> FsResult<()> {
+    pub(super) fn for_each(&self, space: Space, visit: &mut Visit<'_>) -> FsResult<()> {
         self.for_each_in(space, (&[], None), visit)
-    }
-
-    fn for_each_in(
-        &self,
-        space: Space,
-        (from, to): (&[u8], Option<&[u8]>),
-        visit: &mut Visit<'_>,
-    ) -> FsResult<()> {
-        let mut from = from.to_vec();
-        loop {
-            let Page { items, more } = self.gate.store().page(space, &from, to, PAGE)?;
-            for (key, value) in &items {
-                visit(key, value)?;
-            }
-            let Some((last, _)) = items.last().filter(|_| more) else { return Ok(()) };
-            from.clear();
-            from.extend_from_slice(last);
-            from.push(0);
-        }
     }
 }
 
@@ -109,6 +101,8 @@ struct Object {
     subdirectories: u64,
     links: u64,
     target_len: Option<u64>,
+    /// The ACLs that are there.
+    acl: InodeFlags,
 }
 
 /// The check of one view.
@@ -137,27 +131,6 @@ impl<'a> Check<'a> {
         Ok(self.report)
     }
 
-    /// All records that the view shows, by their head keys on its line.
-    fn for_each(namespace: &Namespace, view: &View, visit: &mut Visit<'_>) -> FsResult<()> {
-        let mut from = key::line(view.line).to_vec();
-        let to = prefix_end(&from);
-        if view.is_live() && !view.has_origin {
-            // Damage in between is a finding, not an error.
-            return namespace.for_each_in(Space::Head, (&from, to.as_deref()), visit);
-        }
-        let to = key::line_end(view.line);
-        loop {
-            let page = namespace.scan(view, &from, &to, PAGE)?;
-            for item in &page.items {
-                visit(&item.key, &item.value)?;
-            }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(()),
-            }
-        }
-    }
-
     fn finding(&mut self, kind: FindingKind, ino: Ino, detail: impl Into<String>) {
         let path = self.namespace.path(ino);
         self.finding_at(kind, ino, path, detail);
@@ -170,7 +143,9 @@ impl<'a> Check<'a> {
         path: Vec<u8>,
         detail: impl Into<String>,
     ) {
+        self.report.suspects.add(ino);
         self.report.found += 1;
+        *self.report.kinds.entry(kind).or_default() += 1;
         if self.report.findings.len() < self.options.max_findings {
             self.report.findings.push(Finding { kind, path, ino, detail: detail.into() });
         }
@@ -179,8 +154,12 @@ impl<'a> Check<'a> {
     /// Every object by itself.
     fn objects(&mut self) -> FsResult<()> {
         let (namespace, view) = (self.namespace, self.view);
-        Self::for_each(namespace, &view, &mut |key, value| self.record(key, value))?;
-        self.finish_object()
+        namespace.for_each_shown(&view, &mut |key, value| self.record(key, value))?;
+        self.finish_object()?;
+        if self.namespace.stored_inode(view.root())?.is_none() {
+            self.finding(FindingKind::NoInode, view.root(), "there is no root directory");
+        }
+        Ok(())
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> FsResult<()> {
@@ -191,6 +170,12 @@ impl<'a> Check<'a> {
                 return Ok(());
             }
         };
+        let split = Version::split(value);
+        if let Ok((version, _)) = &split
+            && version.whiteout
+        {
+            return self.born_entry(&head, version.node);
+        }
         if self.object.as_ref().is_none_or(|object| object.ino != head.object) {
             self.finish_object()?;
             self.note_number(head.object);
@@ -204,24 +189,28 @@ impl<'a> Check<'a> {
                 subdirectories: 0,
                 links: 0,
                 target_len: None,
+                acl: InodeFlags::default(),
             });
         }
-        let (version, record) = match Version::split(value) {
-            Ok(split) => split,
+        let (version, record) = match split {
+            Ok(split) if self.namespace.could_write(self.view.line, &split.0) => split,
+            Ok(_) => {
+                self.damaged(&head, "a version that nobody can have written");
+                return Ok(());
+            }
             Err(error) => {
                 self.damaged(&head, &error.to_string());
                 return Ok(());
             }
         };
-        if version.whiteout {
-            return Ok(());
-        }
+        self.born_entry(&head, version.node)?;
         match head.kind {
             Kind::Inode => self.inode(&head, version, record),
             Kind::Symlink => self.object(|object| object.target_len = Some(record.len() as u64)),
-            Kind::Xattr => {
-                self.object(|object| object.xattr_names += head.sub.len() as u64 + 1);
-            }
+            Kind::Xattr => self.object(|object| {
+                object.xattr_names += head.sub.len() as u64 + 1;
+                acl::flag(&mut object.acl, head.sub);
+            }),
             Kind::Dentry => return self.bucket(&head, record),
             Kind::Extent => return self.extent(&head, value),
             Kind::Link => return self.link(&head, record),
@@ -276,6 +265,7 @@ impl<'a> Check<'a> {
             }
         };
         let number = head.number()?;
+        let mut names = BTreeSet::new();
         for entry in bucket.entries() {
             self.report.entries += 1;
             self.object(|object| {
@@ -285,7 +275,11 @@ impl<'a> Check<'a> {
             if self.namespace.names.bucket(&entry.name) != number {
                 self.entry_finding(FindingKind::MisplacedEntry, head.object, entry, "hash differs");
             }
-            match self.stored_inode(entry.ino)? {
+            if !names.insert(&entry.name) {
+                let detail = "the directory has another of that name";
+                self.entry_finding(FindingKind::MisplacedEntry, head.object, entry, detail);
+            }
+            match self.namespace.stored_inode(entry.ino)? {
                 None => {
                     let detail = format!("inode {} does not exist", entry.ino.0);
                     self.entry_finding(FindingKind::DanglingEntry, head.object, entry, &detail);
@@ -313,20 +307,8 @@ impl<'a> Check<'a> {
             path.push(b'/');
         }
         path.extend_from_slice(&entry.name);
+        self.report.suspects.add(dir);
         self.finding_at(kind, entry.ino, path, detail);
-    }
-
-    /// An inode as stored; a damaged one is reported where it stands and counts as absent.
-    fn stored_inode(&self, ino: Ino) -> FsResult<Option<Inode>> {
-        let Ok(view) = self.namespace.view(ino) else { return Ok(None) };
-        let key = key::head(view.line, ino, Kind::Inode);
-        match self.namespace.read(&view, &key) {
-            Ok(found) => Ok(found
-                .filter(|(version, _)| !version.whiteout)
-                .and_then(|(version, record)| view.inode(ino, version, &record).ok())),
-            Err(FsError::Io { source, .. }) if source.is::<RecordError>() => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     fn extent(&mut self, head: &HeadKey<'_>, value: &[u8]) -> FsResult<()> {
@@ -403,6 +385,14 @@ impl<'a> Check<'a> {
         if inode.kind == FileKind::Symlink {
             differ("length of the target", inode.size, object.target_len.unwrap_or(0));
         }
+        for (flag, what) in
+            [(InodeFlags::ACCESS_ACL, "an ACL"), (InodeFlags::DEFAULT_ACL, "a default ACL")]
+        {
+            if inode.flags.has(flag) != object.acl.has(flag) {
+                let detail = format!("{what} that only the inode or only its attributes have");
+                self.finding(FindingKind::Content, object.ino, detail);
+            }
+        }
     }
 
     fn finish_directory(&mut self, object: &Object, inode: &Inode) -> FsResult<()> {
@@ -421,133 +411,6 @@ impl<'a> Check<'a> {
                 self.finding(FindingKind::Unreachable, ino, "its parent does not hold it");
             } else if !matches!(self.namespace.is_within(ino, self.view.root()), Ok(true)) {
                 self.finding(FindingKind::Unreachable, ino, "not below the root");
-            }
-        }
-        Ok(())
-    }
-
-    /// Orphan records against their inodes.
-    fn orphans(&mut self) -> FsResult<()> {
-        let mut after = None;
-        loop {
-            let found = self.namespace.orphans(after, PAGE)?;
-            for &ino in &found {
-                match self.stored_inode(ino)? {
-                    Some(inode) if inode.nlink > 0 => {
-                        self.finding(FindingKind::Orphan, ino, "an orphan record, but names too");
-                    }
-                    _ => {}
-                }
-            }
-            match found.last() {
-                Some(&last) if found.len() == PAGE => after = Some(last),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Every older version against its line and its head.
-    fn history(&mut self) -> FsResult<()> {
-        let namespace = self.namespace;
-        namespace.for_each(Space::History, &mut |key, value| {
-            let line = key
-                .last_chunk()
-                .and_then(|node| namespace.tree.read().line_of(Node(u32::from_be_bytes(*node))));
-            let Some(line) = line else {
-                self.finding(FindingKind::Damaged, Ino(0), "an older version of no line");
-                return Ok(());
-            };
-            match key::history_decode(line, key) {
-                Ok((head, node)) => self.older(&head, node, value),
-                Err(error) => {
-                    self.finding(FindingKind::Damaged, Ino(0), error.to_string());
-                    Ok(())
-                }
-            }
-        })
-    }
-
-    fn older(&mut self, head_key: &[u8], node: Node, value: &[u8]) -> FsResult<()> {
-        let head = HeadKey::decode(head_key)?;
-        let object = self.namespace.shown(node, head.object);
-        let version = match Version::split(value) {
-            Ok((version, _)) => version,
-            Err(error) => {
-                self.finding(FindingKind::Damaged, object, error.to_string());
-                return Ok(());
-            }
-        };
-        let newest = self.namespace.gate.store().get(Space::Head, head_key)?;
-        let newest = newest.and_then(|value| Version::split(&value).ok().map(|split| split.0));
-        let fits = newest.is_some_and(|newest| newest.shadows && newest.node > node);
-        if version.node != node || !fits {
-            let detail = format!("{:?} of node {} without a newer one", head.kind, node.0);
-            self.finding(FindingKind::Versions, object, detail);
-        }
-        if head.kind == Kind::Extent {
-            self.extent(&HeadKey { object, ..head }, value)?;
-        }
-        Ok(())
-    }
-
-    /// Every back-reference against its extent.
-    fn backrefs(&mut self) -> FsResult<()> {
-        let namespace = self.namespace;
-        namespace.for_each(Space::Backrefs, &mut |key, _| {
-            let backref = match Backref::decode(key) {
-                Ok(backref) => backref,
-                Err(error) => {
-                    self.finding(FindingKind::Damaged, Ino(0), error.to_string());
-                    return Ok(());
-                }
-            };
-            if !self.uses(&backref)? {
-                let detail = format!("block {} in slot {}", backref.block, backref.slot);
-                let ino = self.namespace.shown(backref.node, backref.ino);
-                self.finding(FindingKind::StaleBackref, ino, detail);
-            }
-            Ok(())
-        })
-    }
-
-    /// Whether the extent that a back-reference names refers to the block, now or in the history.
-    fn uses(&self, backref: &Backref) -> FsResult<bool> {
-        let Backref { block, ino, slot, node } = *backref;
-        let store = self.namespace.gate.store();
-        let Some(line) = self.namespace.tree.read().line_of(node) else { return Ok(false) };
-        let key = key::head_numbered(line, ino, Kind::Extent, slot);
-        let refers =
-            |value: &[u8], node: Node, block: BlockId| match SlotRecord::decode_value(value) {
-                Ok(record) if record.version.node == node => {
-                    Some(record.pieces.iter().any(|p| p.block().is_some_and(|b| b.id == block)))
-                }
-                Ok(_) => None,
-                // Damage is reported where it stands.
-                Err(_) => Some(true),
-            };
-        if let Some(value) = store.get(Space::Head, &key)?
-            && let Some(answer) = refers(&value, node, block)
-        {
-            return Ok(answer);
-        }
-        let older = store.get(Space::History, &key::history(&key, node))?;
-        Ok(older.and_then(|value| refers(&value, node, block)).unwrap_or(false))
-    }
-
-    /// The counters of space against what they count, where all of that is sound.
-    fn usage(&mut self) -> FsResult<()> {
-        if self.report.found > 0 {
-            return Ok(());
-        }
-        let stored = self.namespace.gate.ledger().parts();
-        let counted = self.namespace.recount()?;
-        for ((line, node), found) in counted {
-            let usage = stored.get(&(line, node)).copied().unwrap_or_default();
-            if usage != found {
-                let detail =
-                    format!("line {} up to {}: {usage:?}, found {found:?}", line.0, node.0);
-                let root = self.namespace.live_view(line).map_or(Ino(0), |view| view.root());
-                self.finding(FindingKind::Usage, root, detail);
             }
         }
         Ok(())

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use firn_tiering::BlockId;
 
+use super::check::past_damage;
 use super::key::{self, HeadKey, Kind, Line, Node};
-use super::record::{Inode, Origin, Piece, SLOT_LEN, SlotRecord};
+use super::record::{Inode, Origin, Piece, SLOT_LEN, SlotRecord, pieces_of};
 use super::store::{Durability, Space};
 use super::view::behind;
 use super::{Namespace, Txn};
@@ -42,22 +43,21 @@ impl Namespace {
     /// key: on the same line, or where that began.
     pub(super) fn pieces_below(&self, line: Line, node: Node, key: &[u8]) -> FsResult<Vec<Piece>> {
         let older = match node.0.checked_sub(1) {
-            Some(before) => self.older(Origin { line, node: Node(before) }, key)?,
-            None => None,
+            Some(before) => past_damage(self.older(Origin { line, node: Node(before) }, key))?,
+            None => Some(None),
         };
         match older {
-            Some((_, value)) => Ok(SlotRecord::decode_value(&value)?.pieces),
-            None => self.pieces_inherited(line, key),
+            None => Ok(Vec::new()),
+            Some(Some((_, value))) => Ok(pieces_of(&value)),
+            Some(None) => self.pieces_inherited(line, key),
         }
     }
 
     /// The pieces of a slot, by a head key, that a line shows while it has no version of its own.
     pub(super) fn pieces_inherited(&self, line: Line, key: &[u8]) -> FsResult<Vec<Piece>> {
         let Some(origin) = self.origin(line) else { return Ok(Vec::new()) };
-        match self.visible(origin, key)? {
-            Some((_, value)) => Ok(SlotRecord::decode_value(&value)?.pieces),
-            None => Ok(Vec::new()),
-        }
+        let below = past_damage(self.visible(origin, key))?.flatten();
+        Ok(below.map_or_else(Vec::new, |(_, value)| pieces_of(&value)))
     }
 
     fn origin(&self, line: Line) -> Option<Origin> {

@@ -18,10 +18,9 @@ use std::collections::{BTreeMap, HashMap};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::key::{self, Dataset, Line, Node};
-use super::record::{Piece, Referenced, SlotRecord, Usage, fresh};
+use super::record::{Piece, Referenced, SlotRecord, Usage, fresh, pieces_of};
 use super::store::{Batch, Space};
 use super::tree::Tree;
-use crate::error::FsResult;
 
 /// A part of a line: its versions up to a snapshot's node, or [`Node::MAX`] for the last part.
 pub(super) type Part = (Line, Node);
@@ -62,21 +61,24 @@ impl Entries {
         self.add(line, node, charged, 0, 0);
     }
 
-    /// A version of a slot goes, from between one with the pieces `below` and its successor.
+    /// A version of a slot goes, from between one with the pieces `below` and its
+    /// successor. Damage counts for nothing.
     pub(super) fn discharge(
         &mut self,
         line: Line,
         below: &[Piece],
         gone: &[u8],
         successor: Option<&[u8]>,
-    ) -> FsResult<()> {
-        let gone = SlotRecord::decode_value(gone)?;
-        self.charge(line, gone.version.node, -(fresh(&gone.pieces, below) as i64));
-        let Some(successor) = successor else { return Ok(()) };
-        let next = SlotRecord::decode_value(successor)?;
-        let change = fresh(&next.pieces, below) as i64 - fresh(&next.pieces, &gone.pieces) as i64;
-        self.charge(line, next.version.node, change);
-        Ok(())
+    ) {
+        let gone_pieces = pieces_of(gone);
+        if let Ok(gone) = SlotRecord::decode_value(gone) {
+            self.charge(line, gone.version.node, -(fresh(&gone.pieces, below) as i64));
+        }
+        if let Some(Ok(next)) = successor.map(SlotRecord::decode_value) {
+            let change =
+                fresh(&next.pieces, below) as i64 - fresh(&next.pieces, &gone_pieces) as i64;
+            self.charge(line, next.version.node, change);
+        }
     }
 
     /// An inode of the live state counts for something else.

@@ -16,7 +16,7 @@ use firn_tiering::BlockId;
 use super::Namespace;
 use super::key::{self, Backref, HeadKey, Kind, Line, Node};
 use super::ledger::Entries;
-use super::record::{Origin, SlotRecord, Version};
+use super::record::{Origin, SlotRecord, Version, pieces_of};
 use super::store::{Batch, Durability, Space, prefix_end};
 use super::txn::block_ids;
 use super::view::behind;
@@ -135,7 +135,7 @@ impl<'a> Pruner<'a> {
                 if found != head_key || !self.is_ours(node) {
                     continue;
                 }
-                let stored = Stored { key, version: Version::split(&value)?.0, value };
+                let stored = Stored { key, version: version_of(node, &value), value };
                 if let Some(older) = last.take() {
                     self.settle(&mut settled, older, &stored)?;
                 }
@@ -214,10 +214,11 @@ impl<'a> Pruner<'a> {
             return Ok(());
         }
         let below = match &settled.kept {
-            Some(kept) => SlotRecord::decode_value(kept)?.pieces,
+            Some(kept) => pieces_of(kept),
             None => self.namespace.pieces_inherited(self.line, settled.head_key)?,
         };
-        self.entries.discharge(self.line, &below, value, successor.map(|value| &value[..]))
+        self.entries.discharge(self.line, &below, value, successor.map(|value| &value[..]));
+        Ok(())
     }
 
     /// The cached inode no longer is what is stored.
@@ -282,13 +283,23 @@ pub(super) fn drop_references(
     if head.kind != Kind::Extent {
         return Ok(Vec::new());
     }
-    let record = SlotRecord::decode_value(value)?;
+    // What cannot be read names no blocks; a check finds what refers back from them.
+    let Ok(record) = SlotRecord::decode_value(value) else { return Ok(Vec::new()) };
     let (ino, slot, node) = (head.object, head.number()?, record.version.node);
     let blocks = block_ids(&record.pieces);
     for &block in &blocks {
         batch.delete(Space::Backrefs, &Backref { block, ino, slot, node }.encode());
     }
     Ok(blocks)
+}
+
+/// The version of what lies in the history under a node. Damage there is a version as well, which
+/// hides what is older.
+fn version_of(node: Node, value: &[u8]) -> Version {
+    match Version::split(value) {
+        Ok((version, _)) if version.node == node => version,
+        _ => Version::first(node),
+    }
 }
 
 /// The same value as the oldest version.

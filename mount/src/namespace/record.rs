@@ -26,7 +26,7 @@ pub use meta::{Leases, VolumeRecord};
 pub use properties::{CLASS_MAX, Property, Setting, Settings, is_class_name};
 pub use receive::{Base, NewPlace, ReceiveProgress, ReceiveRecord};
 pub use seal::{BODIES_MAX, Link, Seal, SealRecord, SumRecord};
-pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated, check_pieces, fresh};
+pub use slot::{Content, Piece, SLOT_LEN, SlotRecord, allocated, check_pieces, fresh, pieces_of};
 pub use time::Timestamp;
 pub use usage::Usage;
 pub use version_tree::{

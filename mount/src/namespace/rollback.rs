@@ -16,6 +16,7 @@ use bytes::Bytes;
 use firn_tiering::BlockId;
 
 use super::Namespace;
+use super::check::past_damage;
 use super::key::{self, Dataset, HeadKey, Kind, Node};
 use super::ledger::Entries;
 use super::prune::drop_references;
@@ -224,7 +225,9 @@ impl Restorer<'_> {
 
     fn restore_object(&mut self, object: Ino, kind: Kind) -> FsResult<()> {
         let inode_key = key::head(self.line, object, Kind::Inode);
-        let inode = self.namespace.visible(self.view.layer(), &inode_key)?;
+        // Damage is restored as it is: one that cannot be read stands for all its kinds as well.
+        let shown = self.namespace.visible(self.view.layer(), &inode_key);
+        let inode = past_damage(shown)?.flatten();
         // An inode that was not there stands for all that it has.
         let last = match (kind, &inode) {
             (Kind::Inode, None) => Kind::LAST,
@@ -257,7 +260,7 @@ impl Restorer<'_> {
         let inode = match inode {
             Some((version, value)) if self.view.line == self.line => {
                 let (_, record) = Version::split(&value)?;
-                Some(self.view.inode(self.view.lift(object), version, record)?)
+                past_damage(self.view.inode(self.view.lift(object), version, record))?
             }
             _ => None,
         };
@@ -279,7 +282,8 @@ impl Restorer<'_> {
             true => self.view.limit,
             false => Node(0),
         };
-        if Version::split(value)?.0.node <= limit {
+        // What cannot be read is as well what was there then.
+        if Version::split(value).map_or(true, |(version, _)| version.node <= limit) {
             return Ok(());
         }
         let below = match HeadKey::decode(head_key)?.kind {
@@ -290,13 +294,13 @@ impl Restorer<'_> {
             _ => None,
         };
         self.drop_younger(head_key, limit, (below.as_deref(), value))?;
-        self.discharge(below.as_deref(), value, None)?;
+        self.discharge(below.as_deref(), value, None);
         self.dropped.extend(drop_references(&mut self.batch, head_key, value)?);
         let layer = Origin { line: self.line, node: limit };
-        match self.namespace.older(layer, head_key)? {
-            Some((version, older)) => {
+        match self.namespace.older_stored(layer, head_key)? {
+            Some((node, older)) => {
                 self.batch.put(Space::Head, head_key, older);
-                self.batch.delete(Space::History, &key::history(head_key, version.node));
+                self.batch.delete(Space::History, &key::history(head_key, node));
             }
             None => self.batch.delete(Space::Head, head_key),
         }
@@ -346,7 +350,7 @@ impl Restorer<'_> {
         (key, value): (Bytes, Bytes),
         (below, successor): (Option<&[Piece]>, &Bytes),
     ) -> FsResult<()> {
-        self.discharge(below, &value, Some(successor))?;
+        self.discharge(below, &value, Some(successor));
         self.dropped.extend(drop_references(&mut self.batch, head_key, &value)?);
         self.batch.delete(Space::History, &key);
         if self.batch.len() >= CHANGES_PER_BATCH {
@@ -356,14 +360,9 @@ impl Restorer<'_> {
     }
 
     /// Takes a version of a slot that goes out of the counters.
-    fn discharge(
-        &mut self,
-        below: Option<&[Piece]>,
-        value: &Bytes,
-        successor: Option<&Bytes>,
-    ) -> FsResult<()> {
-        let Some(below) = below else { return Ok(()) };
-        self.entries.discharge(self.line, below, value, successor.map(|value| &value[..]))
+    fn discharge(&mut self, below: Option<&[Piece]>, value: &Bytes, successor: Option<&Bytes>) {
+        let Some(below) = below else { return };
+        self.entries.discharge(self.line, below, value, successor.map(|value| &value[..]));
     }
 
     /// Commits what is staged.

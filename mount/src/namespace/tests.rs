@@ -11,6 +11,7 @@ mod listing;
 mod model;
 mod operations;
 mod properties;
+mod repair;
 mod rollback;
 mod seals;
 mod snapshots;

@@ -28,7 +28,7 @@ use super::record::{
 };
 use crate::types::{Guid, Ino};
 
-pub(super) use change::Change;
+pub(super) use change::{Change, node_record};
 pub use error::{TreeError, TreeResult};
 pub(super) use load::each;
 

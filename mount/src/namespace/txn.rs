@@ -68,6 +68,11 @@ impl<'a> Txn<'a> {
         self.entries.append(entries);
     }
 
+    /// The changes alone, for a repair, which counts space anew and forgets all cached inodes.
+    pub(super) fn into_batch(self) -> Batch {
+        self.batch
+    }
+
     /// Makes it happen; see [`Durability`].
     pub fn commit(self, durability: Durability) -> FsResult<Committed> {
         let Self { namespace, batch, inodes, dropped, entries, .. } = self;
@@ -466,7 +471,7 @@ fn born_here(view: &View, inode: &Inode) -> bool {
 
 /// Whether somebody sees the version even after it is superseded: a reader of its line that is
 /// not older, or whoever reads the line that it lies on.
-fn is_kept(view: &View, old: Version) -> bool {
+pub(super) fn is_kept(view: &View, old: Version) -> bool {
     old.node < view.first || old.node <= view.last_reader
 }
 

@@ -33,6 +33,9 @@ impl Item {
     }
 }
 
+/// Keys with the values that are known to show.
+pub(super) type ShownKeys = BTreeMap<Vec<u8>, Option<Bytes>>;
+
 /// Part of a range, in key order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scan {
@@ -126,13 +129,23 @@ impl Namespace {
 
     /// The newest version in the history that is on the line and not younger than its reader.
     pub(super) fn older(&self, layer: Origin, key: &[u8]) -> FsResult<Option<(Version, Bytes)>> {
+        let found = self.older_stored(layer, key)?;
+        found.map(|(_, value)| Ok((Version::split(&value)?.0, value))).transpose()
+    }
+
+    /// [`Namespace::older`] by its node, whether it decodes or not.
+    pub(super) fn older_stored(
+        &self,
+        layer: Origin,
+        key: &[u8],
+    ) -> FsResult<Option<(Node, Bytes)>> {
         let from = key::history(key, Node(0));
         let mut to = behind(&key::history(key, layer.node));
         while let Some((found, value)) = self.gate.store().last(Space::History, &from, &to)? {
             let (head, node) = key::history_decode(layer.line, &found)?;
             // Among the versions of an attribute there may be those of one with a longer name.
             if head == key && self.tree.read().line_of(node) == Some(layer.line) {
-                return Ok(Some((Version::split(&value)?.0, value)));
+                return Ok(Some((node, value)));
             }
             to = found.to_vec();
         }
@@ -161,25 +174,7 @@ impl Namespace {
     /// [`Namespace::scan`] where versions may lie in the history or on other lines. The head keys
     /// of a line include those of its history.
     fn scan_layers(&self, view: &View, from: &[u8], to: &[u8], limit: usize) -> FsResult<Scan> {
-        // With what is known already: the version of the view's own line, unless it is too young.
-        let mut keys: BTreeMap<Vec<u8>, Option<Bytes>> = BTreeMap::new();
-        let mut horizon: Option<Vec<u8>> = None;
-        let mut layer = Some(view.layer());
-        while let Some(Origin { line, .. }) = layer {
-            let (from, to) = (key::on_line(line, from), key::on_line(line, to));
-            let page = self.gate.store().page(Space::Head, &from, Some(&to), limit)?;
-            if let Some((last, _)) = page.items.last().filter(|_| page.more) {
-                // Behind the end of the shortest page, not all keys are known.
-                let last = key::on_line(view.line, last);
-                horizon = Some(horizon.map_or(last.clone(), |horizon| horizon.min(last)));
-            }
-            for (key, value) in page.items {
-                let fits = line == view.line && Version::split(&value)?.0.node <= view.limit;
-                let key = key::on_line(view.line, &key);
-                keys.entry(key).or_insert_with(|| fits.then_some(value));
-            }
-            layer = self.tree.read().origin(line);
-        }
+        let (keys, horizon) = self.shown_keys(view, from, to, limit)?;
         let mut items = Vec::new();
         for (key, known) in keys {
             if horizon.as_ref().is_some_and(|horizon| key > *horizon) {
@@ -194,6 +189,41 @@ impl Namespace {
             }
         }
         Ok(Scan { items, next: horizon.map(|horizon| behind(&horizon)) })
+    }
+
+    /// All keys in a range that the lines of a view have, by their head keys on its own, each with
+    /// the value that it shows if that is known already; and the last key, inclusive, up to which
+    /// these are all.
+    pub(super) fn shown_keys(
+        &self,
+        view: &View,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> FsResult<(ShownKeys, Option<Vec<u8>>)> {
+        // With what is known already: the version of the view's own line, unless it is too young.
+        let mut keys = ShownKeys::new();
+        let mut horizon: Option<Vec<u8>> = None;
+        let mut layer = Some(view.layer());
+        while let Some(Origin { line, .. }) = layer {
+            let (from, to) = (key::on_line(line, from), key::on_line(line, to));
+            let page = self.gate.store().page(Space::Head, &from, Some(&to), limit)?;
+            if let Some((last, _)) = page.items.last().filter(|_| page.more) {
+                // Behind the end of the shortest page, not all keys are known.
+                let last = key::on_line(view.line, last);
+                horizon = Some(horizon.map_or(last.clone(), |horizon| horizon.min(last)));
+            }
+            for (key, value) in page.items {
+                let is_young = |version: Version| version.node > view.limit;
+                // What is damaged is looked at again, and reported, where it is read.
+                let fits = line == view.line
+                    && Version::split(&value).is_ok_and(|(version, _)| !is_young(version));
+                let key = key::on_line(view.line, &key);
+                keys.entry(key).or_insert_with(|| fits.then_some(value));
+            }
+            layer = self.tree.read().origin(line);
+        }
+        Ok((keys, horizon))
     }
 }
 

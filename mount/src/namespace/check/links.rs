@@ -1,12 +1,10 @@
 //! How many names inodes have, and link records against the entries that they stand for.
 
-use bytes::Bytes;
-
 use super::{Check, FindingKind, Object};
-use crate::error::{FsError, FsResult};
+use crate::error::FsResult;
 use crate::namespace::key::{self, HeadKey, Kind, LinkAt};
 use crate::namespace::names::{bucket_of_cookie, cookie_of, position_of_cookie};
-use crate::namespace::record::{Bucket, Entry, Inode, InodeFlags, RecordError, Version, link_name};
+use crate::namespace::record::{Bucket, Entry, Inode, InodeFlags, Version, link_name};
 use crate::types::{FileKind, Ino};
 
 impl Check<'_> {
@@ -22,12 +20,14 @@ impl Check<'_> {
         };
         let number = bucket_of_cookie(at.cookie);
         let key = key::head_numbered(self.view.line, Ino(at.dir), Kind::Dentry, number);
-        let bucket = self.shown(&key)?.and_then(|record| Bucket::decode(&record).ok());
+        let bucket =
+            self.namespace.sound(&self.view, &key)?.and_then(|record| Bucket::decode(&record).ok());
         let position = position_of_cookie(at.cookie);
         let entry = bucket.as_ref().and_then(|b| b.at(position, head.object.object()));
         if entry.is_none_or(|entry| entry.name != name) {
             let (name, dir) = (String::from_utf8_lossy(name), at.dir);
             let detail = format!("a link record without its name: {name:?} in directory {dir}");
+            self.report.suspects.add(self.view.lift(Ino(dir)));
             self.finding(FindingKind::LinkRecord, head.object, detail);
         }
         Ok(())
@@ -44,7 +44,8 @@ impl Check<'_> {
             return Ok(());
         }
         let at = LinkAt { dir: dir.object(), cookie: cookie_of(number, entry.position) };
-        let record = self.shown(&key::head_link(self.view.line, inode.ino, at))?;
+        let record =
+            self.namespace.sound(&self.view, &key::head_link(self.view.line, inode.ino, at))?;
         let name = record.as_ref().and_then(|record| link_name(record).ok());
         if name != Some(&entry.name[..]) {
             let detail = "a name without its link record";
@@ -74,25 +75,13 @@ impl Check<'_> {
         }
     }
 
-    /// The record that the view shows; what does not decode is reported where it stands.
-    fn shown(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
-        match self.namespace.read(&self.view, key) {
-            Ok(found) => {
-                let found = found.filter(|(version, _)| !version.whiteout);
-                Ok(found.map(|(_, record)| record))
-            }
-            Err(FsError::Io { source, .. }) if source.is::<RecordError>() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Names of the inodes from number `base` on; returns the first number behind the window.
     pub(super) fn link_counts(&mut self, base: u64, window: usize) -> FsResult<Option<u64>> {
         let window = window.min((self.highest - base + 1) as usize);
         let mut next: Option<u64> = None;
         let mut names = vec![0_u32; window];
         let mut expected = vec![None; window];
-        Self::for_each(self.namespace, &self.view, &mut |key, value| {
+        self.namespace.for_each_shown(&self.view, &mut |key, value| {
             let (Ok(head), Ok((version, record))) = (HeadKey::decode(key), Version::split(value))
             else {
                 return Ok(());

@@ -1,5 +1,7 @@
 //! What a structure check is told and what it tells.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::types::Ino;
 
 /// What is wrong.
@@ -34,8 +36,39 @@ pub enum FindingKind {
     Versions,
     /// The digest of a snapshot does not fit those before it, or its sum.
     SnapshotDigest,
+    /// What a snapshot shows does not decode.
+    DamagedOlder,
+    /// The born index does not name a version.
+    MissingBorn,
+    /// Records that belong to no dataset.
+    NoDataset,
     /// A counter of space is not what its records add up to.
     Usage,
+}
+
+impl FindingKind {
+    /// Its name in reports, which stays.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::NoInode => "no_inode",
+            Self::DanglingEntry => "dangling_entry",
+            Self::MisplacedEntry => "misplaced_entry",
+            Self::Unreachable => "unreachable",
+            Self::LinkCount => "link_count",
+            Self::LinkRecord => "link_record",
+            Self::EntryCount => "entry_count",
+            Self::Orphan => "orphan",
+            Self::Content => "content",
+            Self::MissingBackref => "missing_backref",
+            Self::StaleBackref => "stale_backref",
+            Self::Versions => "versions",
+            Self::DamagedOlder => "damaged_older",
+            Self::MissingBorn => "missing_born",
+            Self::NoDataset => "no_dataset",
+            Self::Usage => "usage",
+        }
+    }
 }
 
 /// One thing that is wrong.
@@ -76,6 +109,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Number of all findings, also those that were not collected.
     pub found: u64,
+    /// The same by kind.
+    pub kinds: BTreeMap<FindingKind, u64>,
     /// Inodes seen.
     pub inodes: u64,
     /// Directory entries seen.
@@ -84,4 +119,32 @@ pub struct Report {
     pub slots: u64,
     /// References to blocks seen.
     pub block_references: u64,
+    /// What a repair looks at.
+    pub(in crate::namespace) suspects: Suspects,
+}
+
+/// Inodes and slots that findings are about, as many as memory allows; a repair finds the rest when
+/// it checks again.
+#[derive(Clone, Debug, Default)]
+pub(in crate::namespace) struct Suspects {
+    pub(in crate::namespace) inodes: BTreeSet<Ino>,
+    /// Slots of which blocks say that something was there.
+    pub(in crate::namespace) slots: BTreeSet<(Ino, u64)>,
+}
+
+/// Most suspects of one check.
+const MAX_SUSPECTS: usize = 64 << 10;
+
+impl Suspects {
+    pub(in crate::namespace) fn add(&mut self, ino: Ino) {
+        if self.inodes.len() < MAX_SUSPECTS {
+            self.inodes.insert(ino);
+        }
+    }
+
+    pub(in crate::namespace) fn add_slot(&mut self, ino: Ino, slot: u64) {
+        if self.slots.len() < MAX_SUSPECTS {
+            self.slots.insert((ino, slot));
+        }
+    }
 }

@@ -88,6 +88,11 @@ impl Bucket {
         Some(entry.position)
     }
 
+    /// Changes entries, or takes out those for which `keep` is false.
+    pub fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
+        self.entries.retain_mut(keep);
+    }
+
     /// Takes an entry out.
     pub fn remove(&mut self, name: &[u8]) -> Option<Entry> {
         let index = self.entries.iter().position(|entry| entry.name == name)?;

@@ -130,6 +130,11 @@ pub fn fresh(pieces: &[Piece], older: &[Piece]) -> u64 {
     sum
 }
 
+/// The pieces of a stored value; a damaged one counts for none.
+pub fn pieces_of(value: &[u8]) -> Vec<Piece> {
+    SlotRecord::decode_value(value).map_or_else(|_| Vec::new(), |record| record.pieces)
+}
+
 /// Whether pieces are in order, do not overlap and stay in the slot and in their blocks.
 pub fn check_pieces(pieces: &[Piece]) -> Result<(), &'static str> {
     let mut at = 0;

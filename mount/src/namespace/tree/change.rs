@@ -15,6 +15,11 @@ const VIEWS_END: u32 = u16::MAX as u32;
 /// Format version of the record of a node.
 pub(super) const NODE_VERSION: u8 = 1;
 
+/// The record of a node.
+pub(in crate::namespace) fn node_record(line: Line) -> Vec<u8> {
+    key::meta_number(NODE_VERSION, line.0).to_vec()
+}
+
 /// A changed copy of the tree.
 #[derive(Debug)]
 pub(in crate::namespace) struct Change {
@@ -114,7 +119,7 @@ impl Change {
         }
         self.tree.counters.node += 1;
         self.tree.nodes.insert(node, line);
-        let value = key::meta_number(NODE_VERSION, line.0).to_vec();
+        let value = node_record(line);
         self.batch.put(Space::Meta, &key::meta_number(key::NODES, node.0), value);
         Ok(node)
     }

@@ -67,6 +67,15 @@ impl Namespace {
         Ok(())
     }
 
+    /// Counts anew and keeps that.
+    pub(in crate::namespace) fn count_again(&self) -> FsResult<()> {
+        let tree = self.tree.read().clone();
+        let parts = self.recount()?;
+        self.keep_counters(&tree.volume, &parts)?;
+        self.gate.ledger().load(parts, &tree);
+        Ok(())
+    }
+
     fn keep_counters(&self, volume: &VolumeRecord, parts: &Parts) -> FsResult<()> {
         let mut batch = Batch::new();
         let mut from = vec![key::USAGE];
@@ -117,25 +126,22 @@ impl Namespace {
 
     fn recount_view(&self, view: &View) -> FsResult<Referenced> {
         let mut sum = Referenced::default();
-        let mut from = key::line(view.line).to_vec();
-        let end = key::line_end(view.line);
-        loop {
-            let page = self.scan(view, &from, &end, PAGE)?;
-            for item in &page.items {
-                let is_inode = HeadKey::decode(&item.key).is_ok_and(|h| h.kind == Kind::Inode);
-                let object = HeadKey::decode(&item.key).map(|head| head.object);
-                let (true, Ok(object)) = (is_inode, object) else { continue };
-                if let Ok(inode) = Inode::decode(object, item.version, item.record()?) {
-                    let counted = Referenced::of(&inode);
-                    sum.bytes += counted.bytes;
-                    sum.files += counted.files;
-                }
+        self.for_each_shown(view, &mut |key, value| {
+            let (Ok(head), Ok((version, record))) = (HeadKey::decode(key), Version::split(value))
+            else {
+                return Ok(());
+            };
+            if head.kind == Kind::Inode
+                && !version.whiteout
+                && let Ok(inode) = Inode::decode(head.object, version, record)
+            {
+                let counted = Referenced::of(&inode);
+                sum.bytes = sum.bytes.saturating_add(counted.bytes);
+                sum.files += counted.files;
             }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(sum),
-            }
-        }
+            Ok(())
+        })?;
+        Ok(sum)
     }
 
     fn recount_line(&self, line: Line, parts: &mut Parts) -> FsResult<()> {

@@ -1,0 +1,256 @@
+//! Repair: what has one right answer is made right, and the rest is kept where people find it.
+//!
+//! Works on a namespace that nobody else uses, in rounds: a check collects the objects that its
+//! findings are about; these are mended, records first, then names, then places, then counts; and
+//! another check says what is left. A round that changes nothing is the last.
+//!
+//! | finding | what becomes of it |
+//! |---|---|
+//! | a record that does not decode | goes, but for content; see below |
+//! | content (an extent) that does not decode, or is gone by what the inode and back-references say | its bytes become those of a block that no volume has: `EIO`, never zeros |
+//! | records without an inode | a directory is made anew where it is; a file or link is, in `lost+found` |
+//! | names of nothing, a second name of a directory | go |
+//! | a name with the wrong type, or in the wrong place of its directory | is put right |
+//! | inodes without a name, directories on a loop | `lost+found/#<inode>` of their dataset, with all below |
+//! | an orphan without a record, or with names | the record is written, or removed |
+//! | link counts, counts of entries, sizes of content, attributes and ACLs, link records | counted anew; a name that only its link record has comes back |
+//! | the access ACL is lost | the group loses its rights, which were the ACL's bound |
+//! | a symbolic link without its target | goes with its names |
+//! | back-references, the born index | made anew, or removed |
+//! | older versions without a newest | it is removed; a snapshot that may have seen it has an error there |
+//! | keys that do not decode or name nothing that ever was | go |
+//! | counters of space | counted anew |
+//! | what a snapshot shows does not decode, records of no dataset, content that may be missing among more holes than can be marked | remains |
+//!
+//! *Snapshots* never change: a mended record is a new version, and what a snapshot shows of the old
+//! one stays as it is, damage included. Where nobody can say what it showed, it gets a version that
+//! cannot be read.
+//! *Crash*: each batch is atomic and leaves a namespace that opens; the next repair goes on. The
+//! first removes the counters of space, which whoever opens the namespace then counts anew. Whatever
+//! a batch overwrites or removes is kept and durable before it is committed; see [`Keeper`].
+//! *Memory*: bounded by the suspects and findings of a check.
+
+mod counts;
+mod edits;
+mod entries;
+mod places;
+mod records;
+mod spaces;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::check::{CheckOptions, FindingKind, Report, Suspects, past_damage};
+use super::tree::View;
+use super::{Namespace, Space};
+use crate::error::FsResult;
+use crate::types::Ino;
+
+use edits::Edits;
+
+/// Rounds after which what is left is left.
+const MAX_ROUNDS: usize = 32;
+
+/// Repairs that are told one by one.
+const MAX_REPAIRS: usize = 10_000;
+
+/// Keeps what a repair takes away.
+pub trait Keeper {
+    /// A stored value that is about to be overwritten or removed.
+    fn keep(&mut self, space: Space, key: &[u8], value: &[u8]) -> FsResult<()>;
+
+    /// Makes durable what was kept.
+    fn sync(&mut self) -> FsResult<()>;
+}
+
+/// What became of something damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It is as it was, or as it must have been.
+    Mended,
+    /// It is in `lost+found`.
+    LostFound,
+    /// It is gone; its record was kept aside.
+    Dropped,
+}
+
+/// One thing that was repaired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// What was wrong.
+    pub kind: FindingKind,
+    /// Where, for people.
+    pub path: Vec<u8>,
+    /// The inode concerned.
+    pub ino: Ino,
+    /// What became of it.
+    pub fate: Fate,
+    /// More about it.
+    pub detail: String,
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default)]
+pub struct Repaired {
+    /// What was repaired, at most 10,000.
+    pub repairs: Vec<Repair>,
+    /// Number of all repairs by kind and fate.
+    pub counts: BTreeMap<(FindingKind, Fate), u64>,
+    /// What the first check found, by kind.
+    pub found: BTreeMap<FindingKind, u64>,
+    /// What is left.
+    pub remaining: Report,
+}
+
+impl Namespace {
+    /// Checks and repairs until nothing is left that can be repaired. Nobody else uses the
+    /// namespace meanwhile.
+    pub fn repair(&self, options: CheckOptions, keeper: &mut dyn Keeper) -> FsResult<Repaired> {
+        let mut mender = Mender::new(self, keeper);
+        let mut report = self.check(options)?;
+        mender.done.found = report.kinds.clone();
+        for _ in 0..MAX_ROUNDS {
+            if report.found == 0 || !mender.round(std::mem::take(&mut report.suspects))? {
+                break;
+            }
+            report = self.check(options)?;
+        }
+        if mender.count_space()? {
+            report = self.check(options)?;
+        }
+        self.finish_truncations_past_damage()?;
+        self.sync()?;
+        Ok(Repaired { remaining: report, ..mender.done })
+    }
+
+    /// Truncations that could not be finished before; one that still cannot be is tried again by
+    /// the next open, which says why.
+    fn finish_truncations_past_damage(&self) -> FsResult<()> {
+        past_damage(self.finish_truncations()).map(|_| ())
+    }
+}
+
+/// A repair on its way.
+struct Mender<'a> {
+    ns: &'a Namespace,
+    edits: Edits<'a>,
+    done: Repaired,
+    /// Objects that a round changed.
+    touched: BTreeSet<Ino>,
+    /// Files that were made anew, whose names were those of something else.
+    made: BTreeSet<Ino>,
+    /// Files of which every missing byte is accounted for.
+    accounted: BTreeSet<Ino>,
+    lost_slots: BTreeSet<(Ino, u64)>,
+    changed: bool,
+}
+
+impl<'a> Mender<'a> {
+    fn new(ns: &'a Namespace, keeper: &'a mut dyn Keeper) -> Self {
+        Self {
+            ns,
+            edits: Edits::new(ns, keeper),
+            done: Repaired::default(),
+            touched: BTreeSet::new(),
+            made: BTreeSet::new(),
+            accounted: BTreeSet::new(),
+            lost_slots: BTreeSet::new(),
+            changed: false,
+        }
+    }
+
+    /// Mends what a check suspects; whether anything changed.
+    fn round(&mut self, suspects: Suspects) -> FsResult<bool> {
+        self.changed = false;
+        self.touched.clear();
+        self.made.clear();
+        self.accounted.clear();
+        self.lost_slots = suspects.slots;
+        self.mend_nodes()?;
+        self.mend_keys()?;
+        let mut inodes = suspects.inodes;
+        self.each(&inodes, Self::mend_records)?;
+        self.each(&inodes, Self::restore_names)?;
+        self.each(&inodes, Self::mend_entries)?;
+        inodes.append(&mut self.touched);
+        for (view, inodes) in self.by_view(&inodes) {
+            let mut names = self.names(&view, &inodes)?;
+            for &ino in &inodes {
+                self.step(|mender| mender.find_place(&view, ino, &mut names))?;
+            }
+        }
+        inodes.append(&mut self.touched);
+        for (view, inodes) in self.by_view(&inodes) {
+            let names = self.names(&view, &inodes)?;
+            for &ino in &inodes {
+                self.step(|mender| mender.count(&view, ino, &names))?;
+            }
+        }
+        self.mend_versions()?;
+        self.mend_backrefs()?;
+        Ok(self.changed)
+    }
+
+    /// Suspects in live states, which are the only ones that change.
+    fn by_view(&self, inodes: &BTreeSet<Ino>) -> Vec<(View, Vec<Ino>)> {
+        let mut views: BTreeMap<u32, (View, Vec<Ino>)> = BTreeMap::new();
+        for &ino in inodes {
+            if let Ok(view) = self.ns.writable(ino) {
+                views.entry(view.line.0).or_insert((view, Vec::new())).1.push(ino);
+            }
+        }
+        views.into_values().collect()
+    }
+
+    fn each(
+        &mut self,
+        inodes: &BTreeSet<Ino>,
+        mend: impl Fn(&mut Self, &View, Ino) -> FsResult<()>,
+    ) -> FsResult<()> {
+        for (view, inodes) in self.by_view(inodes) {
+            for ino in inodes {
+                self.step(|mender| mend(mender, &view, ino))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of a repair and its batch. Damage in its way is for a later round.
+    fn step(&mut self, step: impl FnOnce(&mut Self) -> FsResult<()>) -> FsResult<()> {
+        match past_damage(step(self))? {
+            Some(()) => self.commit(),
+            None => {
+                self.edits.forget();
+                Ok(())
+            }
+        }
+    }
+
+    fn commit(&mut self) -> FsResult<()> {
+        self.changed |= self.edits.commit()?;
+        Ok(())
+    }
+
+    /// Commits what is a batch full.
+    fn commit_some(&mut self) -> FsResult<()> {
+        if self.edits.len() >= edits::CHANGES_PER_BATCH { self.commit() } else { Ok(()) }
+    }
+
+    fn note(&mut self, kind: FindingKind, ino: Ino, fate: Fate, detail: impl Into<String>) {
+        let path = self.ns.path(ino);
+        self.note_at(kind, ino, path, fate, detail);
+    }
+
+    fn note_at(
+        &mut self,
+        kind: FindingKind,
+        ino: Ino,
+        path: Vec<u8>,
+        fate: Fate,
+        detail: impl Into<String>,
+    ) {
+        *self.done.counts.entry((kind, fate)).or_default() += 1;
+        if self.done.repairs.len() < MAX_REPAIRS {
+            self.done.repairs.push(Repair { kind, path, ino, fate, detail: detail.into() });
+        }
+    }
+}
