@@ -20,6 +20,8 @@ mod one_definition;
 mod policy;
 #[path = "command/properties.rs"]
 mod properties;
+#[path = "command/repair.rs"]
+mod repair;
 #[path = "command/run.rs"]
 mod run;
 #[path = "command/snapshots.rs"]

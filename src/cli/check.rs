@@ -3,16 +3,19 @@
 //! and here both are brought together, so that damage gets the names of files.
 
 mod digests;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use firn_mount::FsError;
 use firn_mount::backup;
-use firn_mount::namespace::{CheckOptions as NamespaceOptions, Namespace};
+use firn_mount::namespace::{CheckOptions as NamespaceOptions, Namespace, SLOT_LEN};
 use firn_mount::types::Ino;
 use firn_tiering::store::{CheckOptions, CheckReport, DamageReport, Mended, Residence};
 use firn_tiering::throttle::Priority;
@@ -32,6 +35,8 @@ use crate::report::progress::Follower;
 use crate::volume_dir::lock::{Owner, VolumeLock};
 use crate::volume_dir::{self, VolumeDir, create};
 
+use repair::Aside;
+
 /// How long the catalog may take to be rebuilt.
 const REBUILD_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
@@ -42,15 +47,22 @@ const LOOKUP: usize = 4096;
 const MAX_FILES: usize = 16;
 const MAX_DAMAGE: usize = 10_000;
 
+/// Ranges of bytes named per file.
+const MAX_RANGES: usize = 16;
+
 /// Check a volume that is not mounted, and name what is damaged
 ///
 /// Looks at every segment's structure, index and checksums, at every record of the namespace, and
 /// whether every block that a file needs is there; with --data, also whether the content of every
 /// file that has a user.firn.blake3, now or in a snapshot, is what that says, and whether the newest
 /// backup of the namespace is whole. Exit status 3 says that something is damaged.
+/// With --repair, records of the namespace are counted, derived or put where they belong anew; what
+/// has no name is in lost+found in the root of its dataset; content that is lost reads as an error, never as
+/// zeros; and every record that goes is kept in the volume directory, in lost+found-<time>.
 /// With --json, one object with the fields volume, clean, segments, blocks, read_bytes, inodes,
-/// entries, block_references, digests, catalog_rebuilt, repaired and damage; each damage has part,
-/// place, what, paths and repairable.
+/// entries, block_references, digests, catalog_rebuilt, kinds, repaired, lost_found, dropped, kept and
+/// damage; each damage has part, place, what, paths and repairable; kinds has for each kind of damage
+/// to the namespace found, repaired, lost_found, dropped and remaining.
 #[derive(Debug, Args)]
 pub(super) struct CheckVerb {
     /// The volume directory
@@ -61,8 +73,9 @@ pub(super) struct CheckVerb {
     /// Make the catalog again from the segments first
     #[arg(long)]
     rebuild_catalog: bool,
-    /// First make damaged segments whole, from another copy or by parity; with --data also objects
-    /// in the cold tier of which only the content is damaged
+    /// First repair the namespace, with what has no place put in lost+found, and make damaged
+    /// segments whole, from another copy or by parity; with --data also objects in the cold tier of
+    /// which only the content is damaged
     #[arg(long)]
     repair: bool,
     /// Print one JSON object
@@ -106,8 +119,11 @@ impl CheckVerb {
         let tier = cold::open(&config, &terms, &runtime)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.0, Arc::clone(&clock));
-        let OpenNamespace { namespace, .. } =
-            assemble::open_namespace(volume, &budget, &clock, !writes)?;
+        let OpenNamespace { namespace, .. } = match self.repair {
+            true => assemble::open_namespace_to_repair(volume, &budget, &clock)?,
+            false => assemble::open_namespace(volume, &budget, &clock, !writes)?,
+        };
+        let mut aside = Aside::new(volume, clock.as_ref());
         let mut settings = assemble::store_config(volume, &config, &namespace, &budget, &clock);
         settings.cold = tier.as_ref().map(|cold| Arc::clone(cold.at(Priority::Scrub)));
         settings.copy_ahead = false;
@@ -131,6 +147,7 @@ impl CheckVerb {
         };
         checker.catch_up(clock.as_ref())?;
         if self.repair {
+            checker.repair_namespace(&mut aside)?;
             checker.repair(self.data, clock.as_ref())?;
         }
         checker.all(self.data, clock.as_ref())?;
@@ -138,6 +155,7 @@ impl CheckVerb {
         store.close().context("closing the block store")?;
         namespace.close().context("closing the namespace")?;
         report.finish();
+        aside.finish(&report)?;
         Ok(report)
     }
 }
@@ -257,12 +275,17 @@ impl Checker<'_> {
             self.note(Damage {
                 part: "namespace".to_owned(),
                 place: format!("inode {}", finding.ino.0),
-                what: format!("{:?}: {}", finding.kind, finding.detail),
+                what: format!("{}: {}", finding.kind.name(), finding.detail),
                 paths: vec![names::text(&finding.path)],
                 repairable: false,
             });
         }
         self.report.found += found.found.saturating_sub(found.findings.len() as u64);
+        for (kind, count) in &found.kinds {
+            let kind = self.report.kind(kind.name());
+            kind.remaining += count;
+            kind.found = kind.found.max(kind.remaining);
+        }
         Ok(())
     }
 
@@ -353,11 +376,52 @@ impl Checker<'_> {
             self.note(Damage {
                 part: "file".to_owned(),
                 place: format!("inode {}", ino.0),
-                what: format!("{} blocks are lost: {}", blocks.len(), names.join(", ")),
+                what: format!(
+                    "{} blocks are lost: {}{}",
+                    blocks.len(),
+                    names.join(", "),
+                    self.ranges(ino, &blocks)?
+                ),
                 paths: vec![path],
                 repairable: false,
             });
         }
         Ok(())
+    }
+
+    /// Which bytes of a file lie in some blocks, for people.
+    fn ranges(&self, ino: Ino, blocks: &BTreeSet<BlockId>) -> anyhow::Result<String> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let page = match self.namespace.slots(ino, from, u64::MAX, LOOKUP) {
+                Ok(page) => page,
+                // The number is that of a state that does not show.
+                Err(FsError::Stale) => break,
+                Err(error) => return Err(error).context("reading extents"),
+            };
+            for (slot, record) in page.slots {
+                for piece in &record.pieces {
+                    if !piece.block().is_some_and(|block| blocks.contains(&block.id)) {
+                        continue;
+                    }
+                    let start = slot * u64::from(SLOT_LEN) + u64::from(piece.start);
+                    let end = start + u64::from(piece.len);
+                    match ranges.last_mut() {
+                        Some(last) if last.end == start => last.end = end,
+                        _ => ranges.push(start..end),
+                    }
+                }
+            }
+            next = page.next.filter(|_| ranges.len() <= MAX_RANGES);
+        }
+        let shown = ranges.iter().take(MAX_RANGES);
+        let shown: Vec<_> =
+            shown.map(|range| format!("{}-{}", range.start, range.end - 1)).collect();
+        let more = if ranges.len() > MAX_RANGES { " and more" } else { "" };
+        match shown.is_empty() {
+            true => Ok(String::new()),
+            false => Ok(format!("; bytes {}{more}", shown.join(", "))),
+        }
     }
 }

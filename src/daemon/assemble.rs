@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use firn_mount::FsResult;
 use firn_mount::backup::{Backup, BackupOptions, Tracked};
 use firn_mount::fuse::KernelCache;
 use firn_mount::namespace::{
@@ -174,6 +175,28 @@ pub fn open_namespace(
     clock: &Arc<dyn Clock>,
     read_only: bool,
 ) -> anyhow::Result<OpenNamespace> {
+    open_namespace_by(Namespace::open, dir, budget, clock, read_only)
+}
+
+/// Opens the namespace of `dir`, whatever is damaged in it, for a repair.
+pub fn open_namespace_to_repair(
+    dir: &VolumeDir,
+    budget: &Budget,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<OpenNamespace> {
+    open_namespace_by(Namespace::open_to_repair, dir, budget, clock, false)
+}
+
+/// How a namespace is opened.
+type Opening = fn(Arc<dyn NamespaceStore>, Arc<dyn Clock>, NamespaceOptions) -> FsResult<Namespace>;
+
+fn open_namespace_by(
+    opening: Opening,
+    dir: &VolumeDir,
+    budget: &Budget,
+    clock: &Arc<dyn Clock>,
+    read_only: bool,
+) -> anyhow::Result<OpenNamespace> {
     let options = namespace_memory(budget.total_bytes());
     let permit = budget.try_acquire(options.cache_bytes + 2 * options.write_buffer_bytes);
     let path = dir.namespace_dir();
@@ -182,7 +205,7 @@ pub fn open_namespace(
             "restore the volume directory, or make it again from the cold tier with `firn recover`",
         );
     }
-    let store = LocalStore::open(&path, options)
+    let store = LocalStore::open_existing(&path, options)
         .context("opening the namespace")
         .hint("if the database is damaged, `firn recover` makes it again from the cold tier")?;
     let tracked = Arc::new(Tracked::open(Arc::new(store)).context("opening the namespace")?);
@@ -190,9 +213,12 @@ pub fn open_namespace(
         cached_inodes: (budget.total_bytes() >> 20).saturating_mul(INODES_PER_MIB) as usize,
         read_only,
     };
-    let namespace = Namespace::open(Arc::clone(&tracked) as _, Arc::clone(clock), options)
+    let namespace = opening(Arc::clone(&tracked) as _, Arc::clone(clock), options)
         .context("opening the namespace")
-        .hint("`firn check` says what is damaged")?;
+        .hint(
+            "where its first records are damaged, `firn recover` makes the volume again from the \
+             cold tier; what a repair can mend, `firn check --repair` does",
+        )?;
     Ok(OpenNamespace { namespace: Arc::new(namespace), tracked, permit })
 }
 

@@ -1,5 +1,6 @@
 //! What `firn check` says. The JSON object is [`Report`]; its fields are only ever added to.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -29,8 +30,16 @@ pub struct Report {
     pub digests: u64,
     /// The catalog was made again.
     pub catalog_rebuilt: bool,
+    /// Damage to the namespace by its kind.
+    pub kinds: BTreeMap<String, Kind>,
     /// What was damaged and is whole again.
     pub repaired: Vec<Damage>,
+    /// What has no place of its own any more and is in `lost+found`.
+    pub lost_found: Vec<Damage>,
+    /// Records that could not be made good and are gone, but for what was kept of them.
+    pub dropped: Vec<Damage>,
+    /// The directory with all records that a repair replaced or removed.
+    pub kept: Option<String>,
     /// How much is damaged; `damage` names at most 10,000.
     pub found: u64,
     /// What is damaged.
@@ -38,6 +47,21 @@ pub struct Report {
     /// Damaged blocks that nothing refers to, such as a power cut leaves of writes that nobody had
     /// synced; they are no damage.
     pub unneeded: u64,
+}
+
+/// How much of one kind of damage there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Kind {
+    /// Found by the first check.
+    pub found: u64,
+    /// Repaired.
+    pub repaired: u64,
+    /// Put in `lost+found`.
+    pub lost_found: u64,
+    /// Gone.
+    pub dropped: u64,
+    /// Still there.
+    pub remaining: u64,
 }
 
 /// One thing that is damaged.
@@ -56,6 +80,11 @@ pub struct Damage {
 }
 
 impl Report {
+    /// The counts of a kind.
+    pub fn kind(&mut self, name: &str) -> &mut Kind {
+        self.kinds.entry(name.to_owned()).or_default()
+    }
+
     /// Draws the conclusion.
     pub fn finish(&mut self) {
         self.clean = self.found == 0;
@@ -64,11 +93,29 @@ impl Report {
     /// For people.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for Damage { part, place, what, paths, .. } in &self.repaired {
-            let _ = writeln!(text, "repaired: {part} {place}: {what}");
-            for path in paths {
-                let _ = writeln!(text, "    {path}");
+        let done = [
+            ("repaired", &self.repaired),
+            ("lost+found", &self.lost_found),
+            ("dropped", &self.dropped),
+        ];
+        for (fate, all) in done {
+            for Damage { part, place, what, paths, .. } in all {
+                let _ = writeln!(text, "{fate}: {part} {place}: {what}");
+                for path in paths.iter().filter(|path| !path.is_empty()) {
+                    let _ = writeln!(text, "    {path}");
+                }
             }
+        }
+        for (name, kind) in &self.kinds {
+            let Kind { found, repaired, lost_found, dropped, remaining } = kind;
+            let _ = writeln!(
+                text,
+                "{name}: {found} found, {repaired} repaired, {lost_found} in lost+found, \
+                 {dropped} dropped, {remaining} remain"
+            );
+        }
+        if let Some(kept) = &self.kept {
+            let _ = writeln!(text, "what was replaced or removed is kept in {kept}");
         }
         for damage in &self.damage {
             let _ = writeln!(text, "{} {}: {}", damage.part, damage.place, damage.what);
