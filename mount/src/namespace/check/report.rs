@@ -66,6 +66,7 @@ impl FindingKind {
             Self::DamagedOlder => "damaged_older",
             Self::MissingBorn => "missing_born",
             Self::NoDataset => "no_dataset",
+            Self::SnapshotDigest => "snapshot_digest",
             Self::Usage => "usage",
         }
     }
