@@ -203,11 +203,17 @@ fn visit_bucket(
     if version != BUCKET_VERSION {
         return Err(damaged(format!("bucket version {version}")));
     }
+    let mut least = 0;
     for _ in 0..input.u8()? {
         let slot = input.u8()?;
         if u32::from(slot) >> BUCKET_BITS != 0 {
             return Err(damaged(format!("slot {slot} out of range")));
         }
+        // A search ends at the first slot that is not below the one it looks for.
+        if slot < least {
+            return Err(damaged(format!("slot {slot} out of order")));
+        }
+        least = slot + 1;
         let id = BlockId::from_raw(number << BUCKET_BITS | u64::from(slot));
         let record = decode_block(id, &mut input)?;
         if !visit(slot, record) {

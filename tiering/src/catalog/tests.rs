@@ -352,3 +352,22 @@ fn segment_records_of_every_version_open_and_the_newest_is_written() {
     assert!(decode_segment(id, &bytes_of(&golden[..golden.len() - 2])).is_err());
     assert!(decode_segment(id, &bytes_of(&format!("03{}", &golden[2..]))).is_err());
 }
+
+#[test]
+fn records_out_of_order_are_damage_since_a_search_would_miss_them() {
+    let number = bucket_of(entry(64, 0).id);
+    let mut bucket = Bucket::new();
+    for counter in [64, 65] {
+        bucket.insert(
+            slot_of(entry(counter, 0).id),
+            BlockRecord { segment: segment(1), entry: entry(counter, counter) },
+        );
+    }
+    let stored = encode_bucket(&bucket).unwrap();
+    assert_eq!(decode_bucket(number, &stored).unwrap(), bucket);
+    let (head, records) = stored.split_at(2);
+    let (one, two) = records.split_at(records.len() / 2);
+    for wrong in [[head, two, one], [head, one, one]] {
+        assert!(decode_bucket(number, &wrong.concat()).is_err());
+    }
+}
