@@ -95,7 +95,7 @@ pub(crate) use receive::{ApplyError, Beginning, Incoming, OBJECTS_END, Receiving
 pub use record::{CLASS_MAX, Property, Setting, is_class_name};
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
 pub use record::{Hold, Referenced, Seal};
-pub(crate) use record::{Reader, RecordError, kind_of_mode, mode_of_kind, put_varint};
+pub(crate) use record::{Reader, RecordError, kind_of_byte, kind_of_mode, mode_of_kind, put_varint};
 pub use remove::Removed;
 pub use rename::Renamed;
 pub use repair::{Fate, Keeper, Repair, Repaired};

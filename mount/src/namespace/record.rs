@@ -19,7 +19,7 @@ use crate::error::FsError;
 use crate::types::Ino;
 
 pub use dentry::{BUCKET_BITS, Bucket, Entry, NAME_MAX};
-pub use inode::{Inode, InodeFlags, kind_of_mode, mode_of_kind};
+pub use inode::{Inode, InodeFlags, kind_of_byte, kind_of_mode, mode_of_kind};
 pub use lanes::Lanes;
 pub use link::{link_name, put_link_name};
 pub use meta::{Leases, VolumeRecord};

@@ -5,7 +5,7 @@ use firn_tiering::{BlockDigest, BlockRef};
 
 use crate::namespace::{
     Content, Inode, Node, Reader, RecordError, SLOT_LEN, SLOT_RANGES_MAX, SlotRange, Step, Version,
-    kind_of_mode, mode_of_kind, put_varint,
+    kind_of_byte, mode_of_kind, put_varint,
 };
 use crate::types::FileKind;
 
@@ -157,8 +157,7 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, RecordError> {
 }
 
 fn file_kind(reader: &mut Reader<'_>) -> Result<FileKind, RecordError> {
-    let raw = reader.u8()?;
-    kind_of_mode(u32::from(raw) << 12).ok_or_else(|| reader.error("unknown file type"))
+    kind_of_byte(reader.u8()?).ok_or_else(|| reader.error("unknown file type"))
 }
 
 fn read_object(reader: &mut Reader<'_>) -> Result<Step, RecordError> {

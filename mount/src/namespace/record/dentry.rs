@@ -1,6 +1,6 @@
 //! The entries of a directory whose names hash alike: almost always one.
 
-use super::{Reader, RecordError, kind_of_mode, mode_of_kind, put_varint};
+use super::{Reader, RecordError, kind_of_byte, mode_of_kind, put_varint};
 use crate::types::{FileKind, Ino};
 
 const WHAT: &str = "directory entry";
@@ -121,8 +121,8 @@ impl Bucket {
             if entries.last().is_some_and(|last| last.position >= position) {
                 return Err(reader.error("positions out of order"));
             }
-            let kind = kind_of_mode(u32::from(reader.u8()?) << 12)
-                .ok_or_else(|| reader.error("unknown file type"))?;
+            let kind =
+                kind_of_byte(reader.u8()?).ok_or_else(|| reader.error("unknown file type"))?;
             let ino = reader.object()?;
             let len = reader.u8()?;
             let name = reader.bytes(usize::from(len))?.to_vec();

@@ -112,6 +112,14 @@ pub const fn kind_of_mode(mode: u32) -> Option<FileKind> {
     })
 }
 
+/// The file type of a byte that stands for one: the type's bits of a mode, shifted down.
+pub const fn kind_of_byte(byte: u8) -> Option<FileKind> {
+    match byte >> 4 {
+        0 => kind_of_mode((byte as u32) << 12),
+        _ => None,
+    }
+}
+
 // Each later time is stored only when it differs from the one before.
 const CTIME_SAME: u8 = 1;
 const MTIME_SAME: u8 = 1 << 1;

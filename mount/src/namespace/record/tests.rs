@@ -354,6 +354,32 @@ fn newer_versions_are_refused() {
 }
 
 #[test]
+fn a_file_type_has_one_form() {
+    let mut bucket = Bucket::default();
+    bucket.insert(b"name", Ino(300), FileKind::Directory).unwrap();
+    let mut record = Vec::new();
+    bucket.put(&mut record);
+    assert_eq!(Bucket::decode(&record).unwrap(), bucket);
+    for bits in 1..16 {
+        let mut other = record.clone();
+        other[2] |= bits << 4;
+        assert_eq!(Bucket::decode(&other).unwrap_err().reason, "unknown file type");
+    }
+}
+
+#[test]
+fn no_stored_name_leads_anywhere_else() {
+    for name in [&b""[..], b".", b"..", b"../x", b"/etc", b"a/b", b"nul\0"] {
+        let mut record = vec![1, 0, 8, 5, name.len() as u8];
+        record.extend_from_slice(name);
+        assert_eq!(Bucket::decode(&record).unwrap_err().reason, "impossible name", "{name:?}");
+        let link = [b"\x01", name].concat();
+        assert_eq!(link_name(&link).unwrap_err().reason, "impossible name", "{name:?}");
+    }
+    assert!(link_name(&[&b"\x01"[..], &[b'x'; 256]].concat()).is_err());
+}
+
+#[test]
 fn numbers_have_one_form() {
     assert!(Reader::new("test", &[0x80, 0]).varint().is_err());
     assert!(Reader::new("test", &[0xff; 9]).varint().is_err());
