@@ -45,6 +45,10 @@ const MAX_RAW_LEN: usize = 64 << 20;
 /// Fewest decompressed bytes of an entry: id, gap, header, flags, codec, filter, level, length,
 /// digest, and a cell length or a stored length.
 const LEAST_ENTRY_LEN: usize = 25;
+/// The shortest frame of which a checked entry may speak.
+const LEAST_FRAME_LEN: u64 = 3 * FRAME_ALIGN as u64;
+/// Entries for which memory is taken before the first was looked at.
+const ENTRIES_AHEAD: usize = 1 << 14;
 /// zstd level of the body: digests dominate it and do not shrink at any.
 const BODY_LEVEL: i32 = 3;
 
@@ -241,6 +245,9 @@ pub(super) fn decode_index(bytes: &[u8], trailer: &Trailer) -> Result<Vec<IndexE
     if raw_len > MAX_RAW_LEN || count.saturating_mul(LEAST_ENTRY_LEN) > raw_len {
         return Err(damaged(what, "length out of range"));
     }
+    if count as u64 * LEAST_FRAME_LEN > trailer.frames_end - DATA_START {
+        return Err(damaged(what, "more blocks than there is room for"));
+    }
     if u32_at(header, AT_BODY_LEN) as usize != body.len() || count != trailer.blocks as usize {
         return Err(damaged(what, "it contradicts the trailer"));
     }
@@ -275,7 +282,7 @@ pub(super) fn decode_columns(
     let plain_lens = varints(raw)?;
     let digests = take(raw, 16 * count).ok_or(CUT)?;
     let mut lens = Lens::take(raw, &plain_lens, cells)?;
-    let mut entries = Vec::with_capacity(count);
+    let mut entries = Vec::with_capacity(count.min(ENTRIES_AHEAD));
     let (mut id, mut end) = (0_u64, DATA_START as i64);
     for i in 0..count {
         id = id.wrapping_add(unzigzag(ids[i]) as u64);
