@@ -6,8 +6,9 @@
 //! tier was opened, told by device and inode. Another one is taken for it only when it holds the
 //! same [`IDENTITY_KEY`] object: the disk is back, perhaps under another device number. Until then
 //! every call fails as [`FailureKind::Unavailable`], so that it is tried again, and success or
-//! "not found" of a call during which the directory went away is not believed. Nothing is held
-//! open, so the disk can be unmounted. A crash leaves nothing; opening looks afresh.
+//! "not found" of a call during which the directory went away is not believed. A symbolic link in it
+//! that leads out of it is refused ([`FailureKind::Rejected`]): whoever can write to the cold tier
+//! gets no hand on what is outside. Nothing is held open, so the disk can be unmounted. A crash leaves nothing; opening looks afresh.
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -20,10 +21,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::content::blocking;
 use super::failure::{FailureKind, TierFailure};
-use super::{IDENTITY_KEY, ObjectMeta, Tier};
+use super::{IDENTITY_KEY, ObjectMeta, Tier, check_key};
 use crate::error::{Error, Result};
 
 /// Longest identity that is compared.
@@ -69,6 +72,9 @@ impl Rooted {
         blocking(move || {
             root.check().map_err(|reason| {
                 TierFailure::error(FailureKind::Unavailable, action, &object, reason)
+            })?;
+            root.contains(&object).map_err(|reason| {
+                TierFailure::error(FailureKind::Rejected, action, &object, reason)
             })
         })
         .await
@@ -110,6 +116,30 @@ impl Root {
             return Ok(());
         }
         Err(format!("{path} is not the directory that it was: mount its filesystem again"))
+    }
+}
+
+impl Root {
+    /// Fails where a symbolic link on the way to `object`, or to the directory that a prefix names,
+    /// leads out of the directory: what lies there is not the tier's to read, replace or delete.
+    /// Links within it do no harm. A kernel before 5.6 cannot tell, and is believed.
+    fn contains(&self, object: &str) -> Result<(), String> {
+        let within = object.trim_end_matches('/');
+        if check_key(within).is_err() {
+            // All of the directory, or what the call itself refuses.
+            return Ok(());
+        }
+        let path = self.path.display();
+        let root = File::open(&self.path).map_err(|error| format!("opening {path}: {error}"))?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&root, within, flags, Mode::empty(), resolve) {
+            Err(Errno::XDEV | Errno::LOOP) => {
+                Err(format!("a symbolic link leads out of {path}: remove it or replace it"))
+            }
+            // What is not there, or cannot be looked at, the call itself tells.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cloud;
+mod contained;
 mod decorators;
 mod encrypted;
 mod rooted;
