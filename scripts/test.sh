@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Every ring of tests, from a clean checkout to a verdict.
 #   scripts/test.sh            everything
-#   scripts/test.sh RING...    some of: lint unit mounted posix quickstart, and soak, which takes ten
+#   scripts/test.sh RING...    some of: lint unit mounted posix quickstart fuzz, and soak, which takes ten
 #                              minutes and is not among them without being named
 set -euo pipefail
 cd "$(dirname "$0")/.."
 project=$PWD
 rings=("$@")
-[ ${#rings[@]} -gt 0 ] || rings=(lint unit mounted posix quickstart)
+[ ${#rings[@]} -gt 0 ] || rings=(lint unit mounted posix quickstart fuzz)
 
 say() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
 
@@ -89,6 +89,9 @@ quickstart() {
     ! mountpoint -q "$home/firn/mountpoint"
     rm -rf "$home"
 }
+
+# Every decoder for a minute, two side by side, in a build of its own.
+fuzz() { scripts/fuzz.sh; }
 
 for ring in "${rings[@]}"; do
     say "$ring"

@@ -31,6 +31,8 @@ mod closing;
 mod damage;
 mod deaths;
 pub mod detach;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod handler;
 mod inspect;

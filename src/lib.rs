@@ -10,6 +10,9 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod key;
 pub mod mounts;
 pub mod policy;

@@ -20,6 +20,8 @@ mod bucket;
 mod calls;
 mod collect;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod manifest;
 mod piece;
 mod recover;

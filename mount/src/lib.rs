@@ -8,6 +8,9 @@ pub mod core;
 pub mod error;
 pub mod file;
 pub mod fuse;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod namespace;
 pub mod stream;
 pub mod types;

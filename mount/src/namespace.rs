@@ -34,6 +34,8 @@ mod diff;
 mod digests;
 mod directory;
 mod extents;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod groups;
 mod ids;
@@ -95,7 +97,7 @@ pub(crate) use receive::{ApplyError, Beginning, Incoming, OBJECTS_END, Receiving
 pub use record::{CLASS_MAX, Property, Setting, is_class_name};
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
 pub use record::{Hold, Referenced, Seal};
-pub(crate) use record::{Reader, RecordError, kind_of_byte, kind_of_mode, mode_of_kind, put_varint};
+pub(crate) use record::{Reader, RecordError, kind_of_byte, mode_of_kind, put_varint};
 pub use remove::Removed;
 pub use rename::Renamed;
 pub use repair::{Fate, Keeper, Repair, Repaired};

@@ -5,6 +5,8 @@
 mod chain;
 mod error;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod header;
 mod order;
 mod receiver;

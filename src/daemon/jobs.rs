@@ -21,6 +21,8 @@ use parking_lot::{Condvar, Mutex};
 use super::assemble::Parts;
 use crate::failure;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 pub mod job;
 mod journal;
 pub mod queue;

@@ -29,6 +29,8 @@ mod candidates;
 mod du;
 mod find;
 mod foresight;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod held;
 mod observer;
 mod pins;

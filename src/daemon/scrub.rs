@@ -25,6 +25,8 @@ use crate::utc;
 use record::{Pass, Record, RecordFile};
 
 mod backup;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod record;
 
 /// How often the policy and the time are looked at while there is nothing to do.

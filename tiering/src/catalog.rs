@@ -13,6 +13,8 @@
 //! the catalog knew: which ranges of hot files are holes (reads fail verification there and go to
 //! cold) and which cold copies were verified (they are verified again before anything is dropped).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod heat;
 mod record;
 

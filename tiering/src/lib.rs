@@ -14,6 +14,9 @@ pub mod crypt;
 pub mod encode;
 pub mod envelope;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod heat;
 pub mod mix;
 pub mod readahead;

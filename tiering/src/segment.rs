@@ -12,6 +12,8 @@ mod bytes_at;
 mod code;
 mod entry;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hash;
 mod header;
 mod identity;

@@ -12,6 +12,8 @@ mod directory;
 mod encrypted;
 mod failure;
 mod faulty;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod memory;
 mod object;
 pub mod owner;

@@ -15,7 +15,7 @@ use super::{BackupError, BackupResult};
 pub(super) const PREFIX: &str = "namespace/manifests/";
 
 /// 256 MiB list the pieces of some billions of files.
-const KIND: Kind =
+pub(super) const KIND: Kind =
     Kind { tag: *b"nsmf", name: "namespace manifest", version: 1, max_plain_len: 256 << 20 };
 
 /// Times that an object is read before it counts as damaged.

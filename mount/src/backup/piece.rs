@@ -13,7 +13,7 @@ pub(super) const PREFIX: &str = "namespace/pieces/";
 /// Bytes of the record in front of a key and its value.
 const RECORD_HEADER_LEN: usize = 2 + 4;
 
-const KIND: Kind =
+pub(super) const KIND: Kind =
     Kind { tag: *b"nspc", name: "namespace piece", version: 1, max_plain_len: 64 << 20 };
 
 /// How long pieces are, before compression.
@@ -137,7 +137,7 @@ pub(super) fn open(sealed: &[u8], name: &PieceRef, bucket: Bucket) -> BackupResu
     Ok(records)
 }
 
-fn record_at(plain: &Bytes, at: usize) -> Option<(Bytes, Bytes, usize)> {
+pub(super) fn record_at(plain: &Bytes, at: usize) -> Option<(Bytes, Bytes, usize)> {
     let header = plain.get(at..at.checked_add(RECORD_HEADER_LEN)?)?;
     let key_len = usize::from(u16::from_le_bytes([header[0], header[1]]));
     let value_len = u32::from_le_bytes([header[2], header[3], header[4], header[5]]) as usize;

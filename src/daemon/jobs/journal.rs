@@ -98,7 +98,7 @@ impl Journal {
     }
 }
 
-fn add_line(job: &Job) -> io::Result<String> {
+pub(super) fn add_line(job: &Job) -> io::Result<String> {
     Ok(format!("add {}\n", serde_json::to_string(job)?))
 }
 
@@ -123,7 +123,7 @@ fn write_anew<'a>(
     OpenOptions::new().append(true).open(path)
 }
 
-fn read(file: File) -> io::Result<Found> {
+pub(super) fn read(file: impl Read) -> io::Result<Found> {
     let mut reader = BufReader::new(file);
     let mut found = Found::default();
     let mut line = Vec::new();

@@ -28,7 +28,7 @@ const FILE_NAME: &str = "pins";
 const HEADER: &str = "firn-pins 1";
 
 /// Pins in the index.
-const MOST_PINS: usize = 1 << 20;
+pub(super) const MOST_PINS: usize = 1 << 20;
 
 /// Longest index that is read, in bytes.
 const MAX_LEN: u64 = 64 << 20;
@@ -150,13 +150,18 @@ impl Pins {
 }
 
 fn read(file: &std::path::Path) -> io::Result<HashMap<Ino, Pin>> {
-    let wrong = |line: usize| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} makes no sense"))
-    };
     let mut text = String::new();
     match File::open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         file => file?.take(MAX_LEN).read_to_string(&mut text)?,
+    };
+    parse(&text)
+}
+
+/// The pins in the text of such a file.
+pub(super) fn parse(text: &str) -> io::Result<HashMap<Ino, Pin>> {
+    let wrong = |line: usize| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} makes no sense"))
     };
     let mut lines = text.lines();
     if lines.next() != Some(HEADER) {

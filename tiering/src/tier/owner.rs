@@ -19,7 +19,7 @@
 //! *Crash*: a claim that was written and not won stays, and is an obstacle only to other instances;
 //! the next owner removes it.
 
-mod claim;
+pub(super) mod claim;
 mod owned;
 
 use std::sync::Arc;

@@ -96,7 +96,7 @@ impl Map {
         Ok(bytes)
     }
 
-    pub(super) fn load(&self, mut input: impl Read, now_ms: u64) -> Result<()> {
+    pub(crate) fn load(&self, mut input: impl Read, now_ms: u64) -> Result<()> {
         let mut number = 0;
         let mut total = 0;
         loop {

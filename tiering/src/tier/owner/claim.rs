@@ -36,16 +36,16 @@ pub struct Claim {
 }
 
 impl Claim {
-    pub(super) fn key(&self) -> String {
+    pub(in crate::tier) fn key(&self) -> String {
         key(self.epoch, &self.id)
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(in crate::tier) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a struct of numbers and strings is JSON")
     }
 
     /// [`Error::Damaged`] for what is no claim, [`Error::TooNew`] for that of a newer version.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+    pub(in crate::tier) fn parse(bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -67,7 +67,7 @@ impl Claim {
     }
 
     /// Whose it is, for people.
-    pub(super) fn who(&self) -> String {
+    pub(in crate::tier) fn who(&self) -> String {
         let clean =
             |text: &str| -> String { text.chars().filter(|c| !c.is_control()).take(64).collect() };
         let (host, instance) = (clean(&self.host), clean(&self.instance));
@@ -80,12 +80,12 @@ fn is_id(id: &str) -> bool {
 }
 
 /// The key of a claim.
-pub(super) fn key(epoch: u64, id: &str) -> String {
+pub(in crate::tier) fn key(epoch: u64, id: &str) -> String {
     format!("{CLAIMS}{epoch:016x}-{id}")
 }
 
 /// Epoch and id in a key.
-pub(super) fn parse_key(key: &str) -> Option<(u64, String)> {
+pub(in crate::tier) fn parse_key(key: &str) -> Option<(u64, String)> {
     let (epoch, id) = key.strip_prefix(CLAIMS)?.split_once('-')?;
     let is_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
     if epoch.len() != EPOCH_DIGITS || !epoch.bytes().all(is_hex) || !is_id(id) {

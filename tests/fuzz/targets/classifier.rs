@@ -1,0 +1,3 @@
+#![no_main]
+
+firn_fuzz::target!(firn_tiering::fuzzing::classifier);

@@ -1,0 +1,3 @@
+#![no_main]
+
+firn_fuzz::target!(firn::fuzzing::policy);
