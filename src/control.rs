@@ -19,14 +19,20 @@ pub mod tree;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use rustix::thread::UnshareFlags;
 
 /// Longest path that fits a socket address, with its final NUL.
 const MAX_ADDRESS: usize = 107;
 
-/// Runs `act` with a path to `socket` that fits a socket address, however deep the volume lies.
-fn with_short_path<T>(socket: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+/// Runs `act` with a path to `socket` that fits a socket address, however deep the volume lies: from
+/// its own directory, on a thread whose working directory is nobody else's. (`/proc/self/fd` would do
+/// as well, but is closed to a process that must not be dumped.)
+fn with_short_path<T: Send>(
+    socket: &Path,
+    act: impl FnOnce(&Path) -> io::Result<T> + Send,
+) -> io::Result<T> {
     if socket.as_os_str().len() <= MAX_ADDRESS {
         return act(socket);
     }
@@ -34,7 +40,15 @@ fn with_short_path<T>(socket: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let dir = File::open(dir)?;
-    act(&PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+    let within = || {
+        // SAFETY: only what this thread knows of the file system is taken apart from the process;
+        // descriptors and memory stay shared, so that whatever is opened here is valid everywhere.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        rustix::process::fchdir(&dir)?;
+        act(Path::new(name))
+    };
+    let done = std::thread::scope(|scope| scope.spawn(within).join());
+    done.unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
 }
 
 #[cfg(test)]

@@ -151,7 +151,6 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     )?);
     let phase = Phase::default();
     let socket = ControlSocket::bind(&job.volume.control_socket())?;
-    limits::forbid_core_dumps();
     let mounted = fuse::mount(
         Arc::clone(&parts.volume),
         &job.mountpoint,

@@ -135,3 +135,38 @@ fn a_hint_crosses_the_socket() {
     let Some(Answer::Error(failure)) = back else { panic!("{back:?}") };
     assert_eq!(failure.hint.as_deref(), Some("try y"));
 }
+
+/// A user is a thread's own affair, so that this test may become somebody else.
+fn as_user<T: Send>(user: u32, act: impl FnOnce() -> T + Send) -> T {
+    let become_user = || {
+        let user = rustix::process::Uid::from_raw(user);
+        rustix::thread::set_thread_res_uid(None, Some(user), None).unwrap();
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(become_user).join().unwrap())
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_asks_who_comes() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOTE: becoming another user needs root: nothing is tested");
+        return;
+    }
+    let (dir, volume, _socket) = served();
+    let path = volume.control_socket();
+    for at in path.ancestors().skip(1).take_while(|at| at.starts_with(dir.path())) {
+        std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let connect = || super::with_short_path(&path, |path| UnixStream::connect(path));
+    let refused = as_user(65_534, connect).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    // Whoever opens the socket to all has not opened the volume.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let mut stream = as_user(65_534, connect).unwrap();
+    let _ = stream.write_all(b"{\"version\":1,\"verb\":\"status\"}\n");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    let Ok(Answer::Error(failure)) = serde_json::from_str(&line) else { panic!("{line}") };
+    assert_eq!(failure.message, "user 65534 may not control this volume");
+    assert_eq!(Client::connect(&volume).unwrap().ask_one::<u32>(Verb::Status).unwrap(), 42);
+}

@@ -18,6 +18,7 @@ const DIRECT_MAP_BYTES: i32 = 256 << 10;
 
 /// Adjusts this process to be a daemon; called before it opens anything and starts threads.
 pub(super) fn apply() {
+    forbid_core_dumps();
     raise_open_files();
     bound_allocator();
     Umask::private().keep();
@@ -32,9 +33,11 @@ fn raise_open_files() {
     }
 }
 
-/// Memory holds the object store's credentials and other people's data. Afterwards a user's own
-/// daemon may no longer look into its `/proc/self/fd`.
-pub(super) fn forbid_core_dumps() {
+/// Memory and environment hold the object store's credentials and other people's data: no core dump,
+/// and nobody but root traces the process or reads its `/proc/<pid>/environ` and `mem`. A user's own
+/// daemon may not look into its `/proc/self/fd` either. The limit alone would not do, as the kernel
+/// does not heed it where core dumps go to a program.
+fn forbid_core_dumps() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let limited = setrlimit(Resource::Core, none);
     let unseen = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);

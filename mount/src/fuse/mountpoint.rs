@@ -137,11 +137,22 @@ fn attach_directly(
     }
 }
 
+/// The helper, without what else is in this process's environment: it runs as root and needs none of
+/// it, credentials of an object store least of all. Its messages are in English.
+fn helper_command() -> Command {
+    let mut command = Command::new(HELPER);
+    command.env_clear().env("LC_ALL", "C");
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
 /// Has `fusermount3` mount; it passes the connection back over its standard input.
 fn attach_by_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     let helper = |error: io::Error| MountError::Helper(format!("{HELPER}: {error}"));
     let (theirs, ours) = UnixStream::pair().map_err(|e| MountError::io("socketpair", e))?;
-    let child = Command::new(HELPER)
+    let child = helper_command()
         .args(["-o", &helper_options(options), "--"])
         .arg(path)
         .env("_FUSE_COMMFD", "0")
@@ -219,11 +230,10 @@ pub(super) fn abort(path: &Path) -> Result<(), MountError> {
 }
 
 fn detach_by_helper(path: &Path, lazily: bool) -> Result<(), MountError> {
-    let output = Command::new(HELPER)
+    let output = helper_command()
         .arg(if lazily { "-uz" } else { "-u" })
         .arg("--")
         .arg(path)
-        .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
         .map_err(|error| MountError::Helper(format!("{HELPER}: {error}")))?;
