@@ -15,6 +15,7 @@ mod load;
 mod memory;
 mod placement;
 mod power;
+mod privileges;
 mod programs;
 mod roundtrip;
 mod semantics;

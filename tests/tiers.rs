@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::harness::{Volume, now};
 use sampler::Sampler;
-use server::Server;
+pub use server::Server;
 use tree::Tree;
 
 /// What the hot tier may use.
