@@ -8,7 +8,7 @@ use super::pauses::parse_retry_after;
 use crate::segment::SegmentId;
 
 /// A claim, a key in a listing, and the value of a header.
-pub fn answers(data: &[u8]) {
+pub(crate) fn answers(data: &[u8]) {
     if let Ok(claim) = Claim::parse(data) {
         let stored = claim.to_bytes();
         assert!(claim.who().len() <= 1024, "who is told of is told in a line");
