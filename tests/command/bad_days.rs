@@ -150,9 +150,9 @@ fn a_typo_in_the_configuration_is_named_with_its_line() {
 #[test]
 fn a_volume_of_a_newer_format_is_refused() {
     let scene = Scene::new();
-    replace_in_config(&scene, "format = 1", "format = 2");
-    scene.mount().refused(1, &["format version 2, this program knows up to 1"]);
-    scene.firn(&["check", scene.vol()]).refused(1, &["format version 2"]);
+    replace_in_config(&scene, "format = 1", "format = 3");
+    scene.mount().refused(1, &["format version 3, this program knows up to 2"]);
+    scene.firn(&["check", scene.vol()]).refused(1, &["format version 3"]);
 }
 
 #[test]

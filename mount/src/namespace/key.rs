@@ -384,6 +384,16 @@ pub fn awaited_decode(key: &[u8]) -> Result<(Node, Ino), RecordError> {
     Ok((Node(node.0), object))
 }
 
+/// Whether a key among the meta records that no mount needs says what it is about; `None` when it
+/// is not among them.
+pub fn note_names_something(key: &[u8]) -> Option<bool> {
+    match *key.first()? {
+        ORPHANS | DIGESTS | TRUNCATIONS | AWAITED => Some(meta_inode_decode(key).is_ok()),
+        SEALS | SUMS => Some(meta_number_decode(key).is_ok()),
+        _ => None,
+    }
+}
+
 /// Meta key that names a dataset, a line or a node.
 pub fn meta_number(start: u8, number: u32) -> [u8; 5] {
     let mut key = [0; 5];

@@ -17,6 +17,15 @@ impl Check<'_> {
     /// Notes about inodes: whether they can be read, and whether orphans are orphans.
     pub(super) fn notes(&mut self) -> FsResult<()> {
         let namespace = self.namespace;
+        for start in [key::AWAITED, key::SEALS, key::SUMS] {
+            let range = (&[start][..], Some(&[start + 1][..]));
+            namespace.for_each_in(Space::Meta, range, &mut |key, _| {
+                if key::note_names_something(key) == Some(false) {
+                    self.finding(FindingKind::Damaged, Ino(0), "a note about nothing");
+                }
+                Ok(())
+            })?;
+        }
         for start in [key::ORPHANS, key::DIGESTS, key::TRUNCATIONS] {
             let range = (&[start][..], Some(&[start + 1][..]));
             namespace.for_each_in(Space::Meta, range, &mut |key, _| {

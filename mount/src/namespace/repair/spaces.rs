@@ -58,11 +58,7 @@ impl Mender<'_> {
                     }
                     Space::Born => key::born_decode(key).is_err(),
                     Space::Backrefs => Backref::decode(key).is_err(),
-                    Space::Meta => {
-                        let notes = [key::ORPHANS, key::DIGESTS, key::TRUNCATIONS];
-                        key.first().is_some_and(|start| notes.contains(start))
-                            && key::meta_inode_decode(key).is_err()
-                    }
+                    Space::Meta => key::note_names_something(key) == Some(false),
                 };
                 if is_lost {
                     self.edits.delete(space, key);

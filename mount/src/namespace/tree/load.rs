@@ -68,10 +68,10 @@ impl Tree {
             Ok(())
         })?;
         each(store, key::SEALS, &mut |key, value| {
-            let node = Node(key::meta_number_decode(key)?);
-            // Nothing but the verification of a snapshot needs it.
+            // Nothing but the verification of a snapshot needs it; a check tells of the key.
+            let Ok(node) = key::meta_number_decode(key) else { return Ok(()) };
             let seal = SealRecord::decode(value).unwrap_or_else(|_| SealRecord::unreadable());
-            tree.seals.insert(node, Arc::new(seal));
+            tree.seals.insert(Node(node), Arc::new(seal));
             Ok(())
         })?;
         tree.check().map_err(|reason| FsError::from(RecordError::new("version tree", reason)))?;
