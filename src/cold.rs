@@ -14,6 +14,7 @@
 //! owner. Whether a volume is encrypted, the configuration and `volume.json` must say alike; so
 //! neither of them alone can have plaintext stored.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
@@ -22,21 +23,25 @@ use firn_tiering::segment::{DATA_START, SegmentHeader, VolumeId};
 use firn_tiering::throttle::{Priority, Throttle, ThrottleConfig};
 use firn_tiering::tier::owner::{Claimant, NewId};
 use firn_tiering::tier::{
-    self, Access, Handles, IDENTITY_KEY, Opened, Owned, Ownership, Patience, Retry, Throttled, Tier,
+    self, Access, Handles, IDENTITY_KEY, Owned, Ownership, Patience, Retry, Spread, Throttled, Tier,
 };
 use firn_tiering::{Clock, Error, SystemClock};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::config::{ColdDown, ColdUrl, Config, ENCRYPTED_FORMAT, FORMAT};
+use crate::config::{ColdDown, ColdUrls, Config, ENCRYPTED_FORMAT, FORMAT};
 use crate::failure::{Explain, Failure};
 use crate::key::{Seal, sealed};
 use crate::volume_dir::{VolumeDir, instance};
 
 pub mod contact;
 mod moderation;
+mod set;
 mod surroundings;
+
+use set::{Blank, inspect};
+pub use set::{ColdSet, Raw};
 
 /// Longest identity that is believed.
 const MAX_IDENTITY: usize = 4096;
@@ -70,6 +75,10 @@ pub struct Terms {
     pub takes_over: bool,
     /// Users' reads fail at once while the store is known not to answer.
     pub fails_fast: bool,
+    /// Of several stores, blank ones take the place of lost ones.
+    pub refills: bool,
+    /// Where shards lie before they are stored.
+    pub staging: Option<PathBuf>,
     /// Who claims.
     pub claimant: Claimant,
     /// What everything is encrypted with, if it is.
@@ -90,6 +99,8 @@ impl Terms {
             may_be_away: false,
             takes_over: false,
             fails_fast: config.cold_down == ColdDown::Fail,
+            refills: false,
+            staging: Some(config.hot_dir(volume.root()).join("tmp")),
             claimant: claimant(instance),
             seal,
         })
@@ -102,7 +113,7 @@ impl Terms {
         may_claim: bool,
         takes_over: bool,
     ) -> anyhow::Result<Self> {
-        let may_be_away = config.cold.as_ref().is_some_and(|url| instance::has_used(volume, url));
+        let may_be_away = config.cold.as_ref().is_some_and(|urls| instance::has_used(volume, urls));
         Ok(Self { may_be_away, takes_over, ..Self::of(volume, config, may_claim)? })
     }
 }
@@ -124,18 +135,20 @@ pub struct ColdTier {
     handles: Handles,
     throttle: Arc<Throttle>,
     ownership: Arc<Ownership>,
+    /// The tier itself, where it is several stores.
+    spread: Option<Arc<Spread>>,
     /// It did not answer when it was opened.
     is_away: bool,
 }
 
 impl ColdTier {
     /// With all that stands before the store; it is not asked anything.
-    fn before(url: &ColdUrl, terms: &Terms) -> anyhow::Result<Self> {
-        let Opened { tier, pauses } = explain(tier::open_once(url.as_str()), url)?;
+    fn before(set: &ColdSet, terms: &Terms) -> anyhow::Result<Self> {
+        let Raw { tier, pauses, spread } = explain(set.open_once(), set)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let config = ThrottleConfig { fail_fast: terms.fails_fast, ..ThrottleConfig::default() };
         let inputs = surroundings::inputs(Arc::clone(&clock));
-        let throttle = explain(Throttle::new(config, inputs, Arc::clone(&pauses)), url)?;
+        let throttle = explain(Throttle::new(config, inputs, Arc::clone(&pauses)), set)?;
         let throttle = Arc::new(throttle);
         let claimant = terms.claimant.clone();
         let ownership = Arc::new(match terms.may_claim {
@@ -151,7 +164,7 @@ impl ColdTier {
             sealed(Arc::new(patient.heeding(Arc::clone(&pauses))), terms.seal.as_ref())
         })
         .behind(Arc::clone(&throttle));
-        Ok(Self { handles, throttle, ownership, is_away: false })
+        Ok(Self { handles, throttle, ownership, spread, is_away: false })
     }
 
     /// `tier` as it is, for tests of what is above it.
@@ -163,7 +176,7 @@ impl ColdTier {
         let inputs = firn_tiering::throttle::Inputs::of_clock(clock);
         let throttle = Throttle::new(ThrottleConfig::default(), inputs, Arc::default());
         let throttle = Arc::new(throttle.expect("the default settings make sense"));
-        Arc::new(Self { handles: tier.into(), throttle, ownership, is_away: false })
+        Arc::new(Self { handles: tier.into(), throttle, ownership, spread: None, is_away: false })
     }
 
     /// For calls of this priority.
@@ -186,6 +199,11 @@ impl ColdTier {
         &self.ownership
     }
 
+    /// The tier itself, where it is several stores.
+    pub fn spread(&self) -> Option<&Arc<Spread>> {
+        self.spread.as_ref()
+    }
+
     /// It did not answer when it was opened: [`contact`] goes on trying.
     pub fn is_away(&self) -> bool {
         self.is_away
@@ -195,9 +213,15 @@ impl ColdTier {
 /// Opens the cold tier of a volume and asks it something. A place that is not the volume's is
 /// refused: another's, or an empty mountpoint.
 pub fn open(config: &Config, terms: &Terms, runtime: &Runtime) -> anyhow::Result<Option<ColdTier>> {
-    let Some(url) = &config.cold else { return Ok(None) };
-    let mut cold = ColdTier::before(url, terms)?;
-    match make_contact(config, url, terms, &cold.ownership, runtime) {
+    let Some(mut set) = ColdSet::of(config) else { return Ok(None) };
+    if let Some(dir) = &terms.staging {
+        set = set.with_staging(dir.clone());
+    }
+    if terms.refills && config.cold.as_ref().is_some_and(ColdUrls::are_several) {
+        explain(set.prepare(), &set)?;
+    }
+    let mut cold = ColdTier::before(&set, terms)?;
+    match make_contact(config, &set, terms, &cold.ownership, runtime) {
         Ok(()) => {}
         Err(error) if terms.may_be_away && contact::is_absence(&error) => {
             let why = Failure::new(&error).message;
@@ -212,57 +236,65 @@ pub fn open(config: &Config, terms: &Terms, runtime: &Runtime) -> anyhow::Result
 /// Asks a store whose it is, with little patience, and claims it.
 fn make_contact(
     config: &Config,
-    url: &ColdUrl,
+    set: &ColdSet,
     terms: &Terms,
     ownership: &Ownership,
     runtime: &Runtime,
 ) -> anyhow::Result<()> {
-    let tier = explain(tier::open_tier(url.as_str(), Patience::PROBE), url)?;
+    let Raw { tier, spread, .. } = explain(set.open(Patience::PROBE), set)?;
     let tier = sealed(tier, terms.seal.as_ref());
     let tier = tier.as_ref();
+    if let Some(spread) = &spread {
+        let may_begin = terms.may_claim && !terms.is_used;
+        let blank = if may_begin { Blank::First } else { Blank::Absent };
+        explain(runtime.block_on(inspect(spread, blank)), set)?;
+    }
     // Asked first as it is: its error says whether the store is there at all.
     if let Err(error) = runtime.block_on(tier.list("", None, 1)).map_err(contact::Absence::sort) {
-        return Err(error).with_context(|| format!("cold tier {url}")).hint(
+        return Err(error).with_context(|| format!("cold tier {set}")).hint(
             "check that the store runs and can be reached from here (endpoint, network, proxy)",
         );
     }
-    explain(runtime.block_on(tier::probe_tier(tier, Access::Read)), url)?;
-    let found = identity(url, tier, runtime)?;
-    check_agreement(config, found.as_ref(), url)?;
+    explain(runtime.block_on(tier::probe_tier(tier, Access::Read)), set)?;
+    let found = identity(set, tier, runtime)?;
+    check_agreement(config, found.as_ref(), set)?;
     let mut owner = found.map(|identity| identity.uuid);
     if owner.is_none() {
-        owner = holder(url, tier, runtime)?;
+        owner = holder(set, tier, runtime)?;
         if owner.is_none() && terms.is_used {
             return Err(anyhow!("holds no {IDENTITY_KEY}, and backups were made to it"))
-                .with_context(|| format!("cold tier {url}"))
+                .with_context(|| format!("cold tier {set}"))
                 .hint("mount the filesystem that it lies on, or correct `cold` in firn.toml");
         }
         let is_free = match owner {
-            None => is_empty(url, tier, runtime)?,
+            None => is_empty(set, tier, runtime)?,
             Some(owner) => owner == config.uuid,
         };
         if is_free && terms.may_claim {
-            claim(url, tier, config, terms.seal.as_ref(), runtime)?;
+            claim(set, tier, config, terms.seal.as_ref(), runtime)?;
             // Where two ask at the same instant, whoever is named now has it.
-            owner = identity(url, tier, runtime)?.map(|identity| identity.uuid);
+            owner = identity(set, tier, runtime)?.map(|identity| identity.uuid);
         }
     }
     if let Some(owner) = owner.filter(|owner| *owner != config.uuid) {
         return Err(anyhow!("belongs to volume {owner}, not to {}", config.uuid))
-            .with_context(|| format!("cold tier {url}"))
+            .with_context(|| format!("cold tier {set}"))
             .hint("`cold` in firn.toml names another volume's place");
     }
     if terms.may_claim {
-        explain(runtime.block_on(ownership.claim(tier, terms.takes_over)), url)?;
+        explain(runtime.block_on(ownership.claim(tier, terms.takes_over)), set)?;
         if let Some(seal) = &terms.seal {
-            explain(runtime.block_on(seal.publish(tier)), url)?;
+            explain(runtime.block_on(seal.publish(tier)), set)?;
         }
+    }
+    if let Some(spread) = spread.filter(|_| terms.may_claim && terms.refills) {
+        explain(runtime.block_on(inspect(&spread, Blank::Lost)), set)?;
     }
     Ok(())
 }
 
 /// Refuses a place that is encrypted where the volume is not, and the other way round.
-fn check_agreement(config: &Config, found: Option<&Identity>, url: &ColdUrl) -> anyhow::Result<()> {
+fn check_agreement(config: &Config, found: Option<&Identity>, set: &ColdSet) -> anyhow::Result<()> {
     let says = |is_encrypted| if is_encrypted { "is encrypted" } else { "is not encrypted" };
     match found.filter(|identity| identity.uuid == config.uuid).map(Identity::is_encrypted) {
         Some(there) if there != config.is_encrypted() => Err(anyhow!(
@@ -270,7 +302,7 @@ fn check_agreement(config: &Config, found: Option<&Identity>, url: &ColdUrl) -> 
             says(there),
             says(config.is_encrypted())
         ))
-        .with_context(|| format!("cold tier {url}"))
+        .with_context(|| format!("cold tier {set}"))
         .hint(
             "encryption is chosen when a volume is made: correct `format` and `key` in firn.toml",
         ),
@@ -280,12 +312,12 @@ fn check_agreement(config: &Config, found: Option<&Identity>, url: &ColdUrl) -> 
 
 /// Whose the first segment is in a place that nobody has claimed; `None` when there is none that
 /// says so.
-fn holder(url: &ColdUrl, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result<Option<Uuid>> {
-    let first = explain(runtime.block_on(tier.list("segments/", None, 1)), url)?;
+fn holder(set: &ColdSet, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result<Option<Uuid>> {
+    let first = explain(runtime.block_on(tier.list("segments/", None, 1)), set)?;
     let Some(segment) = first.first().filter(|segment| segment.len >= DATA_START) else {
         return Ok(None);
     };
-    let page = explain(runtime.block_on(tier.get_range(&segment.key, 0..DATA_START)), url)?;
+    let page = explain(runtime.block_on(tier.get_range(&segment.key, 0..DATA_START)), set)?;
     let VolumeId(volume) = match SegmentHeader::from_bytes(&page) {
         Ok(header) => header.name.volume,
         Err(_) => return Ok(None),
@@ -294,79 +326,115 @@ fn holder(url: &ColdUrl, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result<O
 }
 
 /// Whether nothing lies there. What does, and says not whose it is, may be this volume's.
-fn is_empty(url: &ColdUrl, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result<bool> {
-    let first = explain(runtime.block_on(tier.list("", None, 1)), url)?;
+fn is_empty(set: &ColdSet, tier: &dyn Tier, runtime: &Runtime) -> anyhow::Result<bool> {
+    let first = explain(runtime.block_on(tier.list("", None, 1)), set)?;
     if let Some(object) = first.first() {
-        tracing::warn!(%url, found = object.key, "the cold tier is in use and says not by whom");
+        tracing::warn!(%set, found = object.key, "the cold tier is in use and says not by whom");
     }
     Ok(first.is_empty())
 }
 
 /// Opens a tier with the patience of work in the background, encrypted where it is.
-pub fn open_patiently(url: &ColdUrl, seal: Option<&Seal>) -> anyhow::Result<Arc<dyn Tier>> {
-    let tier = explain(tier::open_tier(url.as_str(), Patience::BACKGROUND), url)?;
-    Ok(sealed(tier, seal))
+pub fn open_patiently(set: &ColdSet, seal: Option<&Seal>) -> anyhow::Result<Arc<dyn Tier>> {
+    Ok(sealed(explain(set.open(Patience::BACKGROUND), set)?.tier, seal))
 }
 
 /// Makes what can be made before first use, tries the store with a small object, and refuses a
-/// place that is not empty. For [`claim`] alone: nothing is encrypted on this way.
-pub fn prepare(url: &ColdUrl, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>> {
-    explain(tier::prepare_tier(url.as_str()), url)?;
-    let tier = probe(url, Access::Write, runtime)?;
-    let owner = identity(url, tier.as_ref(), runtime)?;
+/// place that is not empty. For [`Prepared::claim`] alone: nothing is encrypted on this way.
+pub fn prepare(set: &ColdSet, runtime: &Runtime) -> anyhow::Result<Prepared> {
+    explain(set.prepare(), set)?;
+    let Raw { tier, spread, .. } = explain(set.open(Patience::PROBE), set)?;
+    if let Some(spread) = &spread {
+        explain(runtime.block_on(inspect(spread, Blank::First)), set)?;
+    }
+    let prepared = try_first(set, &tier, runtime);
+    if let (Err(_), Some(spread)) = (&prepared, &spread) {
+        runtime.block_on(spread.unfound());
+    }
+    prepared.map(|()| Prepared { tier, spread })
+}
+
+/// Tries a place with a small object, and refuses one that is not empty.
+fn try_first(set: &ColdSet, tier: &Arc<dyn Tier>, runtime: &Runtime) -> anyhow::Result<()> {
+    explain(runtime.block_on(tier::probe_tier(tier.as_ref(), Access::Write)), set)?;
+    let owner = identity(set, tier.as_ref(), runtime)?;
     let taken = match owner {
         Some(identity) => Some(format!("belongs to volume {} already", identity.uuid)),
         None => {
-            let first = explain(runtime.block_on(tier.list("", None, 1)), url)?;
+            let first = explain(runtime.block_on(tier.list("", None, 1)), set)?;
             first.first().map(|object| format!("is not empty: it holds {}", object.key))
         }
     };
     match taken {
-        None => Ok(tier),
-        Some(taken) => Err(anyhow!(taken)).with_context(|| format!("cold tier {url}")).hint(
+        None => Ok(()),
+        Some(taken) => Err(anyhow!(taken)).with_context(|| format!("cold tier {set}")).hint(
             "name an empty place, such as a new prefix; `firn recover` makes a volume from an \
              existing cold tier",
         ),
     }
 }
 
+/// A place that is ready to become a volume's.
+#[derive(Debug)]
+pub struct Prepared {
+    tier: Arc<dyn Tier>,
+    spread: Option<Arc<Spread>>,
+}
+
+impl Prepared {
+    /// Writes down whose tier it is.
+    pub fn claim(
+        &self,
+        set: &ColdSet,
+        config: &Config,
+        seal: Option<&Seal>,
+        runtime: &Runtime,
+    ) -> anyhow::Result<()> {
+        claim(set, self.tier.as_ref(), config, seal, runtime)
+    }
+
+    /// Takes back what [`Prepared::claim`] and [`prepare`] wrote.
+    pub fn unclaim(&self, seal: Option<&Seal>, runtime: &Runtime) {
+        if let Err(error) = runtime.block_on(self.tier.delete(IDENTITY_KEY)) {
+            tracing::warn!(%error, "{IDENTITY_KEY} stays in the cold tier");
+        }
+        let withdrawn = seal.map(|seal| runtime.block_on(seal.withdraw(self.tier.as_ref())));
+        if let Some(Err(error)) = withdrawn {
+            tracing::warn!(%error, "a wrapped key stays in the cold tier");
+        }
+        if let Some(spread) = &self.spread {
+            runtime.block_on(spread.unfound());
+        }
+    }
+}
+
 /// Writes down whose tier it is; before that, the wrapped key without which nobody could read it.
-pub fn claim(
-    url: &ColdUrl,
+fn claim(
+    set: &ColdSet,
     tier: &dyn Tier,
     config: &Config,
     seal: Option<&Seal>,
     runtime: &Runtime,
 ) -> anyhow::Result<()> {
     if let Some(seal) = seal {
-        explain(runtime.block_on(seal.publish(tier)), url)?;
+        explain(runtime.block_on(seal.publish(tier)), set)?;
     }
     let text = serde_json::to_vec(&Identity { format: config.format, uuid: config.uuid })?;
-    explain(runtime.block_on(tier.put(IDENTITY_KEY, Bytes::from(text))), url)
-}
-
-/// Takes back what [`claim`] wrote.
-pub fn unclaim(tier: &dyn Tier, seal: Option<&Seal>, runtime: &Runtime) {
-    if let Err(error) = runtime.block_on(tier.delete(IDENTITY_KEY)) {
-        tracing::warn!(%error, "{IDENTITY_KEY} stays in the cold tier");
-    }
-    if let Some(Err(error)) = seal.map(|seal| runtime.block_on(seal.withdraw(tier))) {
-        tracing::warn!(%error, "a wrapped key stays in the cold tier");
-    }
+    explain(runtime.block_on(tier.put(IDENTITY_KEY, Bytes::from(text))), set)
 }
 
 /// Whose tier it is; `None` when nobody has said.
 pub fn identity(
-    url: &ColdUrl,
+    set: &ColdSet,
     tier: &dyn Tier,
     runtime: &Runtime,
 ) -> anyhow::Result<Option<Identity>> {
     let bytes = match runtime.block_on(tier.get(IDENTITY_KEY)) {
         Ok(bytes) => bytes,
         Err(Error::NotFound(_)) => return Ok(None),
-        other => explain(other, url)?,
+        other => explain(other, set)?,
     };
-    let what = || format!("{IDENTITY_KEY} in cold tier {url}");
+    let what = || format!("{IDENTITY_KEY} in cold tier {set}");
     if bytes.len() > MAX_IDENTITY {
         return Err(anyhow!("is no volume's identity")).with_context(what);
     }
@@ -376,21 +444,24 @@ pub fn identity(
             "has format version {}, this program knows up to {FORMAT}",
             identity.format
         ))
-        .with_context(|| format!("cold tier {url}"))
+        .with_context(|| format!("cold tier {set}"))
         .hint("use a newer firn");
     }
     Ok(Some(identity))
 }
 
 /// Opens the store with little patience and tries it. For what is in the clear.
-pub fn probe(url: &ColdUrl, access: Access, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>> {
-    let tier = explain(tier::open_tier(url.as_str(), Patience::PROBE), url)?;
-    explain(runtime.block_on(tier::probe_tier(tier.as_ref(), access)), url)?;
+pub fn probe(set: &ColdSet, access: Access, runtime: &Runtime) -> anyhow::Result<Arc<dyn Tier>> {
+    let Raw { tier, spread, .. } = explain(set.open(Patience::PROBE), set)?;
+    if let Some(spread) = &spread {
+        explain(runtime.block_on(inspect(spread, Blank::Absent)), set)?;
+    }
+    explain(runtime.block_on(tier::probe_tier(tier.as_ref(), access)), set)?;
     Ok(tier)
 }
 
 /// Says which tier failed, and what can be done about it.
-fn explain<T>(result: Result<T, Error>, url: &ColdUrl) -> anyhow::Result<T> {
+fn explain<T>(result: Result<T, Error>, set: &ColdSet) -> anyhow::Result<T> {
     match result {
         Ok(value) => Ok(value),
         Err(error) => {
@@ -401,7 +472,7 @@ fn explain<T>(result: Result<T, Error>, url: &ColdUrl) -> anyhow::Result<T> {
             // The error names the tier itself where it is the tier's.
             let named = matches!(error, Error::Unusable { .. });
             let result = Err::<T, _>(anyhow::Error::new(error)).hint(hint);
-            if named { result } else { result.with_context(|| format!("cold tier {url}")) }
+            if named { result } else { result.with_context(|| format!("cold tier {set}")) }
         }
     }
 }

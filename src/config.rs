@@ -5,17 +5,20 @@
 
 use std::path::{Path, PathBuf};
 
+use firn_tiering::tier::spread::MAX_STORES;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::units::{Period, Size};
 
 pub mod cold_url;
+pub mod cold_urls;
 pub mod key_source;
 pub mod metrics_address;
 mod render;
 
 pub use cold_url::ColdUrl;
+pub use cold_urls::ColdUrls;
 pub use key_source::KeySource;
 pub use metrics_address::MetricsAddress;
 
@@ -74,7 +77,13 @@ pub struct Config {
     pub hot_capacity: Size,
     /// Where blocks go to be kept. Without one the volume is local only, and as safe as its disk.
     #[serde(default)]
-    pub cold: Option<ColdUrl>,
+    pub cold: Option<ColdUrls>,
+    /// Of several stores in `cold`, how many hold parity: the last ones. Any so many may be lost.
+    #[serde(default)]
+    pub cold_parity: Option<u8>,
+    /// Stores that must have a shard of an object before it counts as copied; all when absent.
+    #[serde(default)]
+    pub cold_least_stores: Option<u8>,
     /// Where the key is kept that unlocks what lies in the cold tier; there exactly when that is
     /// encrypted, which is chosen when the volume is made.
     #[serde(default)]
@@ -202,6 +211,8 @@ impl Config {
             hot: default_hot(),
             hot_capacity,
             cold: None,
+            cold_parity: None,
+            cold_least_stores: None,
             key: None,
             cold_capacity: None,
             memory: default_memory(),
@@ -269,6 +280,7 @@ impl Config {
         if let Err(message) = self.check_key() {
             return value("key", message.into());
         }
+        self.check_stores()?;
         let periods = [
             ("backup_interval", self.backup_interval, 1),
             ("recompress_age", self.recompress_age, 0),
@@ -316,6 +328,42 @@ pub fn with_key(text: &str, key: &KeySource) -> Result<String, ConfigError> {
             key: "key",
             message: "is not written on a line of its own: key = { ... }".into(),
         }),
+    }
+}
+
+impl Config {
+    /// Checks how objects are spread over stores.
+    fn check_stores(&self) -> Result<(), ConfigError> {
+        let value = |key, message: String| Err(ConfigError::Value { key, message });
+        let stores = self.cold.as_ref().map_or(0, ColdUrls::count);
+        if stores < 2 {
+            return match (self.cold_parity, self.cold_least_stores) {
+                (None, None) => Ok(()),
+                (Some(_), _) => value("cold_parity", "is for several stores in `cold`".into()),
+                (_, Some(_)) => {
+                    value("cold_least_stores", "is for several stores in `cold`".into())
+                }
+            };
+        }
+        if stores > MAX_STORES {
+            return value("cold", format!("{stores} stores are more than {MAX_STORES}"));
+        }
+        let parity = usize::from(self.cold_parity.unwrap_or(0));
+        if parity == 0 || parity >= stores {
+            let most = stores - 1;
+            return value(
+                "cold_parity",
+                format!("with {stores} stores in `cold` it must be between 1 and {most}"),
+            );
+        }
+        let least = (stores - parity).max(parity + 1);
+        if let Some(given) = self.cold_least_stores.map(usize::from)
+            && !(least..=stores).contains(&given)
+        {
+            let message = format!("{given} is not between {least} and {stores}");
+            return value("cold_least_stores", message);
+        }
+        Ok(())
     }
 }
 

@@ -54,6 +54,11 @@ impl Volume {
         Self::mounted_with(scratch(), init, envs)
     }
 
+    /// [`Volume::with`], in a directory that the arguments may name.
+    pub fn in_scratch(scratch: TempDir, init: &[&str]) -> Self {
+        Self::mounted_with(scratch, init, &[])
+    }
+
     fn mounted_with(scratch: TempDir, init: &[&str], envs: &[(&str, &str)]) -> Self {
         let mut volume = Self {
             daemon: None,

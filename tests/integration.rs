@@ -22,4 +22,5 @@ mod semantics;
 mod slow_link;
 mod snapshots;
 mod steps;
+mod stores;
 mod tiers;

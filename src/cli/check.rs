@@ -17,13 +17,16 @@ use firn_mount::FsError;
 use firn_mount::backup;
 use firn_mount::namespace::{CheckOptions as NamespaceOptions, Namespace, SLOT_LEN};
 use firn_mount::types::Ino;
-use firn_tiering::store::{CheckOptions, CheckReport, DamageReport, Mended, Residence};
+use firn_tiering::store::{
+    CheckOptions, CheckReport, DamageReport, Mended, PieceFinding, Residence,
+};
 use firn_tiering::throttle::Priority;
-use firn_tiering::tier::Tier;
+use firn_tiering::tier::Care;
+use firn_tiering::tier::spread::Belonging;
 use firn_tiering::{BlockId, BlockStore, Budget, Clock, SystemClock, Wait};
 use tokio::runtime::Handle;
 
-use crate::cold::{self, Terms};
+use crate::cold::{self, ColdTier, Terms};
 use crate::control::protocol::Progress;
 use crate::daemon::assemble::{self, OpenNamespace};
 use crate::failure::{EXIT_DAMAGE, EXIT_DONE};
@@ -81,6 +84,9 @@ pub(super) struct CheckVerb {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Stores that do not serve are no news, and may be why the volume was recovered
+    #[arg(skip)]
+    is_recovery: bool,
 }
 
 impl CheckVerb {
@@ -93,6 +99,7 @@ impl CheckVerb {
             rebuild_catalog: true,
             repair: false,
             json: false,
+            is_recovery: true,
         };
         verb.check(volume)
     }
@@ -115,7 +122,7 @@ impl CheckVerb {
         let writes = self.rebuild_catalog || self.repair;
         create::check_hot(&config, volume, !writes)?;
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-        let terms = Terms::of(volume, &config, self.repair)?;
+        let terms = Terms { refills: self.repair, ..Terms::of(volume, &config, self.repair)? };
         let tier = cold::open(&config, &terms, &runtime)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.0, Arc::clone(&clock));
@@ -136,7 +143,7 @@ impl CheckVerb {
         let mut checker = Checker {
             namespace: &namespace,
             store: &store,
-            tier: tier.as_ref().map(|cold| cold.at(Priority::Scrub)),
+            cold: tier.as_ref(),
             runtime: runtime.handle(),
             follower: Follower::new(),
             report: Report {
@@ -150,6 +157,9 @@ impl CheckVerb {
             checker.repair_namespace(&mut aside)?;
             checker.repair(self.data, clock.as_ref())?;
         }
+        if !self.is_recovery {
+            checker.stores();
+        }
         checker.all(self.data, clock.as_ref())?;
         let mut report = checker.report;
         store.close().context("closing the block store")?;
@@ -160,10 +170,21 @@ impl CheckVerb {
     }
 }
 
+/// An object in cold that lacks something.
+fn damage_of_object(object: &PieceFinding) -> Damage {
+    Damage {
+        part: "cold object".to_owned(),
+        place: object.key.clone(),
+        what: object.what.clone(),
+        paths: Vec::new(),
+        repairable: true,
+    }
+}
+
 struct Checker<'a> {
     namespace: &'a Namespace,
     store: &'a BlockStore,
-    tier: Option<&'a Arc<dyn Tier>>,
+    cold: Option<&'a ColdTier>,
     runtime: &'a Handle,
     follower: Follower,
     report: Report,
@@ -197,6 +218,12 @@ impl Checker<'_> {
                 }
             }
         }
+        let care = Care { content: data, repair: true };
+        for object in self.store.mend_objects(care).context("looking for lacking shards")? {
+            if object.renewed {
+                self.report.repaired.push(damage_of_object(&object));
+            }
+        }
         self.doing("copying segments to the cold tier", 0, 0);
         self.store
             .wait_copied(&replaced, Wait::Until(clock.instant() + REBUILD_DEADLINE))
@@ -214,10 +241,36 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether each store of a cold tier that is several serves.
+    fn stores(&mut self) {
+        let Some(spread) = self.cold.and_then(ColdTier::spread) else { return };
+        for (store, belonging) in spread.stores().iter().zip(self.runtime.block_on(spread.survey()))
+        {
+            let what = match belonging {
+                Belonging::Member => continue,
+                Belonging::Blank => {
+                    "is empty: --repair fills it again, if it is the right place".to_owned()
+                }
+                Belonging::Foreign(why) | Belonging::Away(why) => why,
+            };
+            let (part, place) = ("cold store".to_owned(), store.place.clone());
+            self.note(Damage { part, place, what, paths: Vec::new(), repairable: true });
+        }
+    }
+
+    /// Objects in cold that are no segments, and lack something.
+    fn objects(&mut self, data: bool) -> anyhow::Result<()> {
+        let care = Care { content: data, repair: false };
+        let found = self.store.mend_objects(care).context("looking for lacking shards")?;
+        found.iter().for_each(|object| self.note(damage_of_object(object)));
+        Ok(())
+    }
+
     fn all(&mut self, data: bool, clock: &dyn Clock) -> anyhow::Result<()> {
         self.doing("checking the namespace", 0, 0);
         self.namespace_records()?;
         let found = self.segments(data)?;
+        self.objects(data)?;
         self.doing("looking for every block", 0, 0);
         self.references(&found)?;
         if data {
@@ -229,7 +282,8 @@ impl Checker<'_> {
 
     /// Whether the newest backup could be restored.
     fn backup(&mut self) -> anyhow::Result<()> {
-        let Some(tier) = self.tier else { return Ok(()) };
+        let Some(cold) = self.cold else { return Ok(()) };
+        let tier = cold.at(Priority::Scrub);
         self.doing("reading the newest backup of the namespace", 0, 0);
         let damage = |place: String, what: String| Damage {
             part: "backup".to_owned(),
@@ -290,7 +344,7 @@ impl Checker<'_> {
     }
 
     fn segments(&mut self, data: bool) -> anyhow::Result<CheckReport> {
-        let options = CheckOptions { data, cold_data: data && self.tier.is_some() };
+        let options = CheckOptions { data, cold_data: data && self.cold.is_some() };
         let follower = &mut self.follower;
         let found = self
             .store

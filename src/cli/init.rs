@@ -9,8 +9,8 @@ use firn_tiering::crypt::Derivation;
 use uuid::Uuid;
 
 use super::key::KeyArgs;
-use crate::cold;
-use crate::config::{ColdUrl, Config};
+use crate::cold::{self, ColdSet};
+use crate::config::{ColdUrl, ColdUrls, Config};
 use crate::daemon::assemble;
 use crate::failure::{EXIT_DONE, Explain};
 use crate::key::{self, Seal};
@@ -32,9 +32,14 @@ pub(super) struct Init {
     #[arg(long, value_name = "SIZE")]
     hot_capacity: Option<Size>,
     /// Object store that keeps the blocks: file:///dir, s3://bucket/prefix, gs://, az://;
-    /// credentials come from its standard environment variables
+    /// credentials come from its standard environment variables. Given several times, every
+    /// object is spread over the stores, see --cold-parity
     #[arg(long, value_name = "URL")]
-    cold: Option<String>,
+    cold: Vec<String>,
+    /// Of several stores, how many of the last ones hold parity: any so many may be lost without
+    /// losing anything
+    #[arg(long, value_name = "COUNT", requires = "cold")]
+    cold_parity: Option<u8>,
     /// Bytes the volume may use in the cold tier [default: unlimited]
     #[arg(long, value_name = "SIZE", requires = "cold")]
     cold_capacity: Option<Size>,
@@ -55,7 +60,10 @@ impl Init {
         let (hot, capacity) = hot_place(&path, self.hot.as_deref(), self.hot_capacity)?;
         let mut config = Config::new(Uuid::new_v4(), capacity);
         config.hot = hot;
-        config.cold = self.cold.as_deref().map(parse_cold).transpose()?;
+        if !self.cold.is_empty() {
+            config.cold = Some(parse_cold(&self.cold)?);
+        }
+        config.cold_parity = self.cold_parity;
         config.cold_capacity = self.cold_capacity;
         if let Some(source) = self.key.source().context("making a volume")? {
             if !self.encrypt {
@@ -100,8 +108,11 @@ fn make(path: &Path, config: Config, derivation: Derivation) -> anyhow::Result<(
     let create = |source| Seal::create(source, derivation, config.uuid, &hot_dir);
     let seal = config.key.as_ref().map(create).transpose()?;
     let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-    let cold = match &config.cold {
-        Some(url) => Some((url.clone(), cold::prepare(url, &runtime)?)),
+    let cold = match ColdSet::of(&config) {
+        Some(set) => {
+            let prepared = cold::prepare(&set, &runtime)?;
+            Some((set, prepared))
+        }
         None => None,
     };
     let hot = config.hot.clone();
@@ -110,19 +121,24 @@ fn make(path: &Path, config: Config, derivation: Derivation) -> anyhow::Result<(
         if let Some(seal) = &seal {
             seal.keep(aside)?;
         }
-        if let Some((url, tier)) = &cold {
-            cold::claim(url, tier.as_ref(), &config, seal.as_ref(), &runtime)?;
+        if let Some((set, prepared)) = &cold {
+            prepared.claim(set, &config, seal.as_ref(), &runtime)?;
         }
         Ok(config)
     });
-    if let (Err(_), Some((_, tier))) = (&built, &cold) {
-        cold::unclaim(tier.as_ref(), seal.as_ref(), &runtime);
+    if let (Err(_), Some((_, prepared))) = (&built, &cold) {
+        prepared.unclaim(seal.as_ref(), &runtime);
     }
     built.map(|_| ())
 }
 
-/// Parses a cold URL, naming the remedy.
-pub(super) fn parse_cold(text: &str) -> anyhow::Result<ColdUrl> {
+/// Parses the URLs of a cold tier, naming the remedy.
+pub(super) fn parse_cold(texts: &[String]) -> anyhow::Result<ColdUrls> {
+    let urls = texts.iter().map(|text| parse_url(text)).collect::<anyhow::Result<_>>()?;
+    ColdUrls::new(urls).map_err(|message| anyhow!(message)).context("cold URL").wrong_usage()
+}
+
+fn parse_url(text: &str) -> anyhow::Result<ColdUrl> {
     text.parse::<ColdUrl>()
         .map_err(|error| anyhow::Error::new(error).context("cold URL"))
         .hint(

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::check::CheckVerb;
 use super::init::{hot_place, parse_cold};
 use super::key::KeyArgs;
-use crate::cold::{self, Identity};
-use crate::config::{ColdUrl, Config, KeySource};
+use crate::cold::{self, ColdSet, Identity};
+use crate::config::{ColdUrls, Config, KeySource, MIN_HOT_CAPACITY};
 use crate::failure::{self, EXIT_DAMAGE, EXIT_DONE, Explain};
 use crate::key::Seal;
 use crate::report;
@@ -30,10 +30,15 @@ use crate::volume_dir::{self, VolumeDir, create, instance};
 /// status 3 says that there are such.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
-    /// URL of the cold tier
-    cold_url: String,
+    /// URL of the cold tier; of one that is spread over several stores, all of them in the order in
+    /// which the volume was made with them
+    #[arg(required = true)]
+    cold_url: Vec<String>,
     /// Directory of the volume to make
     volume_dir: PathBuf,
+    /// Of several stores, how many of the last ones hold parity
+    #[arg(long, value_name = "COUNT")]
+    cold_parity: Option<u8>,
     /// Directory of the hot tier, on fast local disk [default: <volume-dir>/hot]
     #[arg(long, value_name = "DIR")]
     hot: Option<PathBuf>,
@@ -52,8 +57,8 @@ pub(super) struct Recover {
 
 impl Recover {
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let url = parse_cold(&self.cold_url)?;
-        let recovered = self.recover(&url).with_context(|| format!("recovering from {url}"))?;
+        let urls = parse_cold(&self.cold_url)?;
+        let recovered = self.recover(&urls).with_context(|| format!("recovering from {urls}"))?;
         for skipped in &recovered.skipped {
             report::note(&format!(
                 "firn: warning: backup {} could not be used: {}",
@@ -82,15 +87,18 @@ impl Recover {
         Ok(if report.clean { EXIT_DONE } else { EXIT_DAMAGE })
     }
 
-    fn recover(&self, url: &ColdUrl) -> anyhow::Result<Recovered> {
+    fn recover(&self, urls: &ColdUrls) -> anyhow::Result<Recovered> {
+        // Checked first, so that a wrong number of stores is not taken for lost ones.
+        self.config(Uuid::nil(), Path::new("hot"), MIN_HOT_CAPACITY, urls).check().wrong_usage()?;
+        let set = &ColdSet::unknown(urls.clone(), self.cold_parity.unwrap_or(0));
         let path = create::check_place(&self.volume_dir)?;
         let (hot, capacity) = hot_place(&path, self.hot.as_deref(), self.hot_capacity)?;
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-        let tier = cold::probe(url, Access::Read, &runtime)?;
-        let identity = cold::identity(url, tier.as_ref(), &runtime)?;
+        let tier = cold::probe(set, Access::Read, &runtime)?;
+        let identity = cold::identity(set, tier.as_ref(), &runtime)?;
         let source = self.key.source()?;
         let seal = unlock(source.as_ref(), identity.as_ref(), &tier, &path.join(&hot), &runtime)?;
-        let tier = cold::open_patiently(url, seal.as_ref())?;
+        let tier = cold::open_patiently(set, seal.as_ref())?;
         let mut recovered = None;
         create::build(&path, &hot, |aside| {
             let dir = aside.namespace_dir();
@@ -106,7 +114,7 @@ impl Recover {
                 ));
             }
             recovered = Some(made);
-            let mut config = self.config(uuid, &hot, capacity, url);
+            let mut config = self.config(uuid, &hot, capacity, urls);
             if let (Some(source), Some(seal)) = (&source, &seal) {
                 config = config.encrypted(source.clone());
                 seal.keep(aside)?;
@@ -118,10 +126,11 @@ impl Recover {
         recovered.ok_or_else(|| anyhow!("there is no backup"))
     }
 
-    fn config(&self, uuid: Uuid, hot: &Path, capacity: Size, url: &ColdUrl) -> Config {
+    fn config(&self, uuid: Uuid, hot: &Path, capacity: Size, urls: &ColdUrls) -> Config {
         let mut config = Config::new(uuid, capacity);
         hot.clone_into(&mut config.hot);
-        config.cold = Some(url.clone());
+        config.cold = Some(urls.clone());
+        config.cold_parity = self.cold_parity;
         config.cold_capacity = self.cold_capacity;
         config
     }

@@ -9,7 +9,7 @@ use firn_tiering::tier::is_retriable;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Runtime;
 
-use super::{ColdTier, Terms};
+use super::{ColdSet, ColdTier, Terms};
 use crate::config::Config;
 use crate::failure;
 
@@ -108,9 +108,9 @@ fn sleep(state: &(Mutex<State>, Condvar), pause: Duration) -> bool {
 
 /// On a runtime of its own: nothing of it outlives the attempt.
 fn attempt(config: &Config, terms: &Terms, cold: &ColdTier) -> anyhow::Result<()> {
-    let Some(url) = &config.cold else { return Ok(()) };
+    let Some(set) = ColdSet::of(config) else { return Ok(()) };
     let runtime = Runtime::new()?;
-    let made = super::make_contact(config, url, terms, cold.ownership(), &runtime);
+    let made = super::make_contact(config, &set, terms, cold.ownership(), &runtime);
     runtime.shutdown_background();
     made
 }

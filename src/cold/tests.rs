@@ -16,6 +16,8 @@ fn terms(may_claim: bool) -> Terms {
         may_be_away: false,
         takes_over: false,
         fails_fast: false,
+        refills: false,
+        staging: None,
         claimant: claimant("here".to_owned()),
         seal: None,
     }
@@ -37,9 +39,9 @@ fn an_unused_place_becomes_the_first_volumes_and_stays_its_own() {
     let runtime = Runtime::new().unwrap();
     let (first, second) = (volume(place.path()), volume(place.path()));
     let owner = || {
-        let url = first.cold.as_ref().unwrap();
-        let tier = probe(url, Access::Read, &runtime).unwrap();
-        identity(url, tier.as_ref(), &runtime).unwrap().map(|identity| identity.uuid)
+        let set = ColdSet::of(&first).unwrap();
+        let tier = probe(&set, Access::Read, &runtime).unwrap();
+        identity(&set, tier.as_ref(), &runtime).unwrap().map(|identity| identity.uuid)
     };
     open(&second, &terms(false), &runtime).unwrap();
     assert_eq!(owner(), None, "looking claims nothing");

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Config, KeySource};
+use super::{ColdUrls, Config, KeySource};
 
 /// One field: its explanation, its key, its value in TOML; no value writes it commented out,
 /// with an example.
@@ -85,10 +85,25 @@ fn place_fields(config: &Config) -> Vec<Field> {
         field(
             "Object store that keeps the blocks: file:///dir, s3://bucket/prefix,\n\
              gs://bucket/prefix or az://container/prefix. Without one the volume is local only,\n\
-             and as safe as its disk.",
+             and as safe as its disk. A list of several spreads every object over them, see\n\
+             cold_parity; their order is for ever.",
             "cold",
-            config.cold.as_ref().and_then(quoted),
+            config.cold.as_ref().map(ColdUrls::to_toml),
             "\"s3://bucket/prefix\"",
+        ),
+        field(
+            "Of several stores, how many of the last ones hold parity: any so many may be lost\n\
+             without losing anything. Not for editing.",
+            "cold_parity",
+            config.cold_parity.map(|parity| parity.to_string()),
+            "2",
+        ),
+        field(
+            "Of several stores, how many must have their part of an object before it counts as\n\
+             copied. All when absent: then nothing is copied while a store is away.",
+            "cold_least_stores",
+            config.cold_least_stores.map(|least| least.to_string()),
+            "4",
         ),
         field(
             "Where the key is kept that unlocks what lies in the cold tier: a file, a variable of the\n\

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-use crate::config::Config;
+use crate::config::{ColdUrls, Config};
 use crate::failure::Explain;
 use crate::mounts::{self, MountEntry};
 use crate::volume_dir::VolumeDir;
@@ -83,10 +83,12 @@ fn own_places(volume: &VolumeDir, config: &Config) -> Vec<(&'static str, PathBuf
         ("directory", volume.root().to_owned()),
         ("hot directory", mounts::absolute(&config.hot_dir(volume.root())).unwrap_or_default()),
     ];
-    if let Some(url) = config.cold.as_ref().filter(|cold| cold.url().scheme() == "file")
-        && let Ok(path) = url.url().to_file_path()
-    {
-        places.push(("cold directory", mounts::absolute(&path).unwrap_or(path)));
+    for url in config.cold.iter().flat_map(ColdUrls::iter) {
+        if url.url().scheme() == "file"
+            && let Ok(path) = url.url().to_file_path()
+        {
+            places.push(("cold directory", mounts::absolute(&path).unwrap_or(path)));
+        }
     }
     places.retain(|(_, path)| !path.as_os_str().is_empty());
     places

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use firn_tiering::BlockStore;
 use firn_tiering::segment::SegmentId;
 use firn_tiering::store::{ColdListing, Mended, Scrubbed};
+use firn_tiering::tier::Care;
 use parking_lot::Mutex;
 
 use super::assemble::Parts;
@@ -256,6 +257,7 @@ impl Worker<'_> {
     fn look_at(&mut self, parts: &Parts, id: SegmentId, cold_data: bool) -> anyhow::Result<u64> {
         if self.listing.is_none() {
             self.listing = parts.store.cold_listing()?;
+            self.mend_objects(parts, cold_data)?;
         }
         self.give_way(parts);
         let found = parts.store.scrub_segment(id, self.listing.as_ref(), cold_data)?;
@@ -290,6 +292,19 @@ impl Worker<'_> {
             sample.begin(now_s);
         }
         sample.next(&objects)
+    }
+
+    /// Makes whole what lies in pieces in cold and is no segment.
+    fn mend_objects(&self, parts: &Parts, content: bool) -> anyhow::Result<()> {
+        let found = parts.store.mend_objects(Care { content, repair: true })?;
+        for object in &found {
+            tracing::warn!(key = object.key, renewed = object.renewed, "{}", object.what);
+        }
+        let mut shared = self.scrub.shared.lock();
+        if let Some(pass) = &mut shared.record.pass {
+            pass.repaired += found.iter().filter(|object| object.renewed).count() as u64;
+        }
+        Ok(())
     }
 
     fn sample(&self, parts: &Parts, place: u64, id: SegmentId) -> anyhow::Result<u64> {

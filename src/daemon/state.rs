@@ -10,6 +10,7 @@ use firn_tiering::store::{Health, Usage};
 use super::assemble::Parts;
 use super::tree::naming::Naming;
 use crate::mounts;
+use crate::report::status::SpreadStatus;
 use crate::report::status::{
     AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus,
     InterruptedReceive, MemoryStatus, MountStatus, PlacementStatus, Status,
@@ -82,6 +83,11 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
             segments: usage.cold_segments,
             waiting_segments: health.uploads_waiting,
             throttle: parts.cold.as_ref().map(|cold| cold.throttle().status()),
+            spread: parts
+                .cold
+                .as_ref()
+                .and_then(|cold| cold.spread())
+                .map(|spread| SpreadStatus::of(spread)),
         }),
         data: Some(data(parts, &usage, &health)),
         memory: Some(MemoryStatus {
@@ -242,6 +248,9 @@ fn warnings(
         && throttle.is_down
     {
         warnings.push("the cold tier does not answer; it is asked again by itself".to_owned());
+    }
+    if let Some(spread) = parts.cold.as_ref().and_then(|cold| cold.spread()) {
+        warnings.extend(SpreadStatus::of(spread).warnings());
     }
     warnings.extend(parts.cold_refusal());
     if let Some(error) = &health.last_error {

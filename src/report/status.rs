@@ -5,6 +5,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use firn_tiering::tier::Spread;
+use firn_tiering::tier::spread::StoreStatus;
 use serde::{Deserialize, Serialize};
 
 use super::model::ModelReport;
@@ -187,6 +189,71 @@ pub struct ColdStatus {
     /// What may be asked of it, and what holds that back; absent when not mounted.
     #[serde(default)]
     pub throttle: Option<firn_tiering::throttle::Status>,
+    /// How objects are spread over several stores; absent with one store or when not mounted.
+    #[serde(default)]
+    pub spread: Option<SpreadStatus>,
+}
+
+/// How objects are spread over several stores.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpreadStatus {
+    /// Stores that hold data.
+    pub data: usize,
+    /// Stores that hold parity: so many may be lost.
+    pub parity: usize,
+    /// Bytes on all stores beyond those of the data, as a share of them, headers and checksums
+    /// included: 0.67 is 67 per cent more.
+    pub overhead: f64,
+    /// The stores, in order.
+    pub stores: Vec<StoreState>,
+}
+
+/// One of several stores.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreState {
+    /// Its URL.
+    pub place: String,
+    /// Whether it holds parity.
+    pub is_parity: bool,
+    /// `ok`, `failing`, or `not asked` since the mount.
+    pub state: String,
+    /// Why it fails.
+    pub reason: Option<String>,
+}
+
+/// Length of the object by which overhead is measured: a full segment.
+const MEASURED: u64 = 64 << 20;
+
+impl SpreadStatus {
+    /// As it is now.
+    pub fn of(spread: &Spread) -> Self {
+        let state = |store: StoreStatus| StoreState {
+            place: store.place,
+            is_parity: store.is_parity,
+            state: match (&store.failure, store.was_asked) {
+                (Some(_), _) => "failing",
+                (None, true) => "ok",
+                (None, false) => "not asked",
+            }
+            .to_owned(),
+            reason: store.failure,
+        };
+        Self {
+            data: spread.data(),
+            parity: spread.parity(),
+            overhead: spread.stored_len(MEASURED) as f64 / MEASURED as f64 - 1.0,
+            stores: spread.stores().into_iter().map(state).collect(),
+        }
+    }
+
+    /// What is wrong, store by store.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let failing = self.stores.iter().enumerate().filter(|(_, store)| store.reason.is_some());
+        failing.map(|(at, store)| {
+            let reason = store.reason.as_deref().unwrap_or_default();
+            format!("store {} of the cold tier, {}, does not serve: {reason}", at + 1, store.place)
+        })
+    }
 }
 
 /// Data of all tiers.
@@ -432,6 +499,15 @@ fn cold(cold: &ColdStatus) -> String {
     if let Some(throttle) = cold.throttle.as_ref().filter(|throttle| !throttle.reason.is_empty()) {
         let rate = rounded_bytes(throttle.achieved_bytes_per_s);
         let _ = write!(text, ", {rate}/s, held back by: {}", throttle.reason);
+    }
+    if let Some(spread) = &cold.spread {
+        let (data, parity) = (spread.data, spread.parity);
+        let failing = spread.stores.iter().filter(|store| store.reason.is_some()).count();
+        let _ = write!(
+            text,
+            "; {data}+{parity} stores, {:.1} % more bytes than data, {failing} failing",
+            spread.overhead * 100.0
+        );
     }
     text
 }

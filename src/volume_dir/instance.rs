@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::VolumeDir;
-use crate::config::ColdUrl;
+use crate::config::ColdUrls;
 use crate::mounts;
 
 /// Name of the file.
@@ -117,19 +117,19 @@ fn place_file(volume: &VolumeDir) -> PathBuf {
 }
 
 /// Whether the volume was used with this place before.
-pub fn has_used(volume: &VolumeDir, url: &ColdUrl) -> bool {
+pub fn has_used(volume: &VolumeDir, place: &ColdUrls) -> bool {
     let file = File::open(place_file(volume)).map(|file| file.take(MAX_LEN));
     let mut text = String::new();
     file.is_ok_and(|mut file| file.read_to_string(&mut text).is_ok())
-        && text.strip_suffix('\n') == Some(url.as_str())
+        && text.strip_suffix('\n') == Some(&place.to_string())
 }
 
 /// Notes that the volume was used with this place.
-pub fn note_used(volume: &VolumeDir, url: &ColdUrl) {
-    if has_used(volume, url) {
+pub fn note_used(volume: &VolumeDir, place: &ColdUrls) {
+    if has_used(volume, place) {
         return;
     }
-    let (file, text) = (place_file(volume), format!("{}\n", url.as_str()));
+    let (file, text) = (place_file(volume), format!("{place}\n"));
     let aside = file.with_extension("new");
     let written = fs::write(&aside, text).and_then(|()| fs::rename(&aside, &file));
     if let Err(error) = written {
@@ -177,7 +177,7 @@ mod tests {
     fn the_place_that_was_used_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let volume = VolumeDir::unchecked(dir.path().to_owned());
-        let url = |text: &str| text.parse::<ColdUrl>().unwrap();
+        let url = |text: &str| text.parse::<ColdUrls>().unwrap();
         assert!(!has_used(&volume, &url("s3://bucket/a")));
         note_used(&volume, &url("s3://bucket/a"));
         assert!(has_used(&volume, &url("s3://bucket/a")));

@@ -34,6 +34,7 @@ use std::fmt;
 use crate::block::Epoch;
 
 pub use bytes_at::ReadAt;
+pub(crate) use code::StripeCode;
 pub use entry::{CellLens, CellRead, IndexEntry, MAX_CELLS};
 pub use frame::{
     FRAME_ALIGN, FRAME_MAX_HEADER_LEN, Frame, FrameHeader, UnverifiedFrameHeader, verify_frame,

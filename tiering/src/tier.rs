@@ -1,7 +1,8 @@
 //! Tiers: where immutable objects live. One trait with its contract, the stores that keep it
-//! ([`Memory`], [`Directory`], and every `object_store` URL through [`open_tier`]), and the
-//! decorators that add patience ([`Retry`]), moderation ([`Throttled`]), ownership ([`Owned`]),
-//! encryption ([`Encrypted`]) or trouble ([`Faulty`]). What lies in a local directory
+//! ([`Memory`], [`Directory`], every `object_store` URL through [`open_tier`], and several of them
+//! as one, [`Spread`]), and the decorators that add patience ([`Retry`]), moderation
+//! ([`Throttled`]), ownership ([`Owned`]), encryption ([`Encrypted`]) or trouble ([`Faulty`]). What
+//! lies in a local directory
 //! refuses to work while that directory is away ([`rooted`]).
 //!
 //! What may leak: a process that dies inside `put` leaves a temporary file or an unfinished
@@ -14,14 +15,16 @@ mod failure;
 mod faulty;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod late;
 mod memory;
 mod object;
 pub mod owner;
 mod pauses;
 mod retry;
 mod rooted;
+pub mod spread;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod throttled;
 
 use std::ops::Range;
@@ -38,6 +41,7 @@ pub use directory::Directory;
 pub use encrypted::Encrypted;
 pub use failure::{FailureKind, TierFailure, is_retriable};
 pub use faulty::{Fault, Faulty, Op};
+pub use late::{Late, Opener};
 pub use memory::Memory;
 pub use object::{
     Access, ObjectReader, ObjectWriter, Opened, open_once, open_once_with, open_tier,
@@ -46,6 +50,7 @@ pub use object::{
 pub use owner::{Owned, Ownership};
 pub use pauses::{LONGEST_PAUSE, Pauses};
 pub use retry::{Jitter, Retry};
+pub use spread::Spread;
 pub use throttled::{Handles, Throttled};
 
 /// Key of the object that says whose tier it is. A local tier also knows its directory again by it,
@@ -111,8 +116,36 @@ pub trait Tier: Send + Sync + std::fmt::Debug + 'static {
     /// Removes what uploads of dead processes left behind, as far as the store lets one find it;
     /// returns how many. Objects are never touched.
     async fn clean(&self) -> Result<u64>;
+    /// Looks whether all that an object is made of is there, and makes anew what is not when
+    /// `care` says so. A tier that keeps an object in one piece has nothing to look at.
+    async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
+        let (_, _) = (check_key(key)?, care);
+        Ok(Wholeness::default())
+    }
     /// Where this is, for people; never with a secret.
     fn describe(&self) -> String;
+}
+
+/// How [`Tier::mend`] goes about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Care {
+    /// Reads every byte of every piece; otherwise only whether the pieces are there.
+    pub content: bool,
+    /// Makes anew what is lacking.
+    pub repair: bool,
+}
+
+/// Whether all pieces of an object are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wholeness {
+    /// Pieces that it consists of; 0 where it is not in pieces.
+    pub pieces: usize,
+    /// Where pieces were missing or damaged, for people.
+    pub lacking: Vec<String>,
+    /// Where nobody could tell, for people.
+    pub away: Vec<String>,
+    /// What was lacking was made anew.
+    pub renewed: bool,
 }
 
 /// How patient a tier is.

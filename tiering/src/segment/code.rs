@@ -12,14 +12,14 @@ const PIECE: usize = 4 << 10;
 
 /// The coefficients of a stripe.
 #[derive(Debug)]
-pub(super) struct StripeCode {
+pub(crate) struct StripeCode {
     /// Row per parity shard, coefficient per data shard.
     rows: Vec<Vec<u8>>,
 }
 
 impl StripeCode {
     /// For `data` and `parity` shards, 256 together at most.
-    pub(super) fn new(data: usize, parity: usize) -> Self {
+    pub(crate) fn new(data: usize, parity: usize) -> Self {
         debug_assert!(data + parity <= 256);
         let points = || (0..data).map(|point| point as u8);
         let product = |factors: &mut dyn Iterator<Item = u8>| factors.fold(1, mul);
@@ -35,7 +35,7 @@ impl StripeCode {
     }
 
     /// Adds data shard `index` to the parity shards, which begin as zeros.
-    pub(super) fn add(&self, index: usize, shard: &[u8], parity: &mut [Vec<u8>]) {
+    pub(crate) fn add(&self, index: usize, shard: &[u8], parity: &mut [Vec<u8>]) {
         let mut at = 0;
         for piece in shard.chunks(PIECE) {
             for (row, parity) in self.rows.iter().zip(parity.iter_mut()) {
@@ -49,7 +49,7 @@ impl StripeCode {
     ///
     /// `difference[i]` is the stored parity shard `rows[i]` exclusive-or the parity of the data
     /// shards that are there; there must be as many as lost shards.
-    pub(super) fn solve(
+    pub(crate) fn solve(
         &self,
         lost: &[usize],
         rows: &[usize],

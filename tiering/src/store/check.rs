@@ -163,6 +163,17 @@ impl Inner {
             }
             Err(error) => return report.unread(index, &error),
         }
+        match self.lacking_pieces(id, options.cold_data) {
+            Ok(None) => {}
+            Ok(Some(what)) => report.findings.push(Finding {
+                segment: id,
+                in_cold: true,
+                what,
+                blocks: Vec::new(),
+                repairable: true,
+            }),
+            Err(error) => return report.unread(index, &error),
+        }
         if !options.cold_data {
             return BTreeSet::new();
         }

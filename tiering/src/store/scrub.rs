@@ -137,7 +137,10 @@ impl Inner {
             cold_read,
             ..Scrubbed::default()
         };
-        found.damage = self.look_and_mend(id, Suspect { hot: true, cold: cold_read })?;
+        if in_cold && (listing.is_some() || cold_content) {
+            found.damage.extend(self.mend_pieces(id, cold_read)?);
+        }
+        found.damage.extend(self.look_and_mend(id, Suspect { hot: true, cold: cold_read })?);
         if let Ok(index) = self.load_index(id, CALL_DEADLINE) {
             // What is damaged in hot was told already.
             if found.damage.iter().all(|damage| damage.in_cold) {

@@ -26,7 +26,7 @@ use super::content::{Content, Presence, blocking, compare};
 use super::failure::{FailureKind, TierFailure, is_retriable};
 use super::memory::past_end;
 use super::owner::CLAIMS;
-use super::{IDENTITY_KEY, ObjectMeta, Tier, check_key, check_range};
+use super::{Care, IDENTITY_KEY, ObjectMeta, Tier, Wholeness, check_key, check_range};
 use crate::crypt::{self, CHUNK_LEN, DataKey, Generation, SEALED_CHUNK_LEN};
 use crate::error::{Error, Result};
 
@@ -227,6 +227,10 @@ impl Tier for Encrypted {
 
     async fn clean(&self) -> Result<u64> {
         self.inner.clean().await
+    }
+
+    async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
+        self.inner.mend(key, care).await
     }
 
     fn describe(&self) -> String {

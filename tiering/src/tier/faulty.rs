@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::failure::{FailureKind, TierFailure};
 use super::retry::Jitter;
-use super::{ObjectMeta, Tier};
+use super::{Care, ObjectMeta, Tier, Wholeness};
 use crate::error::{Error, Result};
 
 /// A kind of call.
@@ -251,6 +251,10 @@ impl Tier for Faulty {
 
     async fn clean(&self) -> Result<u64> {
         self.call(Op::Clean, "", spoil_answer, self.inner.clean()).await
+    }
+
+    async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
+        self.inner.mend(key, care).await
     }
 
     fn describe(&self) -> String {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::content::{Content, Presence, compare};
 use super::failure::{FailureKind, TierFailure, is_retriable};
-use super::{ObjectMeta, Patience, Pauses, Tier};
+use super::{Care, ObjectMeta, Patience, Pauses, Tier, Wholeness};
 use crate::error::{Error, Result};
 
 /// First pause between attempts.
@@ -217,6 +217,10 @@ impl Tier for Retry {
 
     async fn clean(&self) -> Result<u64> {
         self.run("cleaning up", self.deadline(), || self.inner.clean()).await
+    }
+
+    async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
+        self.run("making an object whole", self.deadline(), || self.inner.mend(key, care)).await
     }
 
     fn describe(&self) -> String {

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 
 use super::content::blocking;
 use super::failure::{FailureKind, TierFailure};
-use super::{IDENTITY_KEY, ObjectMeta, Tier, check_key};
+use super::{Care, IDENTITY_KEY, ObjectMeta, Tier, Wholeness, check_key};
 use crate::error::{Error, Result};
 
 /// Longest identity that is compared.
@@ -196,6 +196,10 @@ impl Tier for Rooted {
 
     async fn clean(&self) -> Result<u64> {
         self.guard("clean", "", self.inner.clean()).await
+    }
+
+    async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
+        self.guard("mend", key, self.inner.mend(key, care)).await
     }
 
     fn describe(&self) -> String {

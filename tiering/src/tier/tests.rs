@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::*;
 
-fn bytes(len: usize, seed: u64) -> Bytes {
+pub(crate) fn bytes(len: usize, seed: u64) -> Bytes {
     let mut chance = Jitter::seeded(seed);
     let mut data: Vec<u8> =
         (0..len.div_ceil(8)).flat_map(|_| chance.next_u64().to_le_bytes()).collect();
@@ -24,7 +24,7 @@ fn bytes(len: usize, seed: u64) -> Bytes {
     Bytes::from(data)
 }
 
-fn file_of(content: &[u8]) -> tempfile::NamedTempFile {
+pub(crate) fn file_of(content: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content).unwrap();
     file

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::failure::is_retriable;
-use super::{ObjectMeta, Tier};
+use super::{Care, ObjectMeta, Tier, Wholeness};
 use crate::error::{Error, Result};
 use crate::throttle::{Kind, Outcome, Permit, Priority, Throttle};
 
@@ -218,6 +218,10 @@ impl Tier for Throttled {
 
     async fn clean(&self) -> Result<u64> {
         self.pass(Kind::Untimed, 0, self.inner.clean()).await
+    }
+
+    async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
+        self.pass(Kind::Untimed, 0, self.inner.mend(key, care)).await
     }
 
     fn describe(&self) -> String {

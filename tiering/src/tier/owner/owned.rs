@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{DELETE_LEAVE, DELETE_TIME, Ownership, PUT_LEAVE};
 use crate::error::{Error, Result};
-use crate::tier::{ObjectMeta, Tier};
+use crate::tier::{Care, ObjectMeta, Tier, Wholeness};
 
 /// A guarded tier. Reading passes.
 #[derive(Clone, Debug)]
@@ -68,6 +68,13 @@ impl Tier for Owned {
     async fn clean(&self) -> Result<u64> {
         self.ownership.look(&*self.inner, DELETE_LEAVE).await?;
         self.inner.clean().await
+    }
+
+    async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
+        if care.repair {
+            self.ownership.look(&*self.inner, DELETE_LEAVE).await?;
+        }
+        self.inner.mend(key, care).await
     }
 
     fn describe(&self) -> String {

@@ -1,0 +1,114 @@
+//! Objects in cold that lie in pieces on several stores: pieces that are missing or damaged are
+//! found by scrubs and checks and made anew, while the others still make up the object.
+//!
+//! *Crash*: as [`Tier::mend`] leaves it; whoever drives this begins again.
+//!
+//! [`Tier::mend`]: crate::tier::Tier::mend
+
+use crate::error::{Error, Result};
+use crate::segment::SegmentId;
+use crate::throttle::Priority;
+use crate::tier::{Care, TierFailure, Wholeness, is_retriable};
+
+use super::cold::Cold;
+use super::repair::{DamageReport, Mended};
+use super::upload::CALL_DEADLINE;
+use super::urgency::acting_as;
+use super::{BlockStore, Inner};
+
+/// What lacked pieces, or could not be looked at.
+#[derive(Clone, Debug)]
+pub struct PieceFinding {
+    /// The object.
+    pub key: String,
+    /// What is wrong, in words.
+    pub what: String,
+    /// It is whole again.
+    pub renewed: bool,
+}
+
+impl BlockStore {
+    /// Looks at the objects in cold that are no segments: backups, claims, the volume's identity.
+    pub fn mend_objects(&self, care: Care) -> Result<Vec<PieceFinding>> {
+        let _acting = acting_as(Priority::Scrub);
+        let inner = &self.inner;
+        let Some(cold) = &inner.cold else { return Ok(Vec::new()) };
+        let mut keys = Vec::new();
+        cold.list("", inner.config.clock.instant() + CALL_DEADLINE, |object| {
+            if !object.key.starts_with("segments/") {
+                keys.push(object.key.clone());
+            }
+        })?;
+        let mut found = Vec::new();
+        for key in keys {
+            match inner.mend_key(cold, &key, care) {
+                Ok(whole) if whole.pieces == 0 => break,
+                Ok(whole) => found.extend(finding(key, &whole)),
+                // It went meanwhile.
+                Err(Error::NotFound(_)) => {}
+                Err(error) => {
+                    let what = super::read::chain(&error);
+                    found.push(PieceFinding { key, what, renewed: false });
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What is to be told of an object; nothing when all pieces are there.
+fn finding(key: String, whole: &Wholeness) -> Option<PieceFinding> {
+    let what = lacking(whole)?;
+    Some(PieceFinding { key, what, renewed: whole.renewed })
+}
+
+/// Which pieces are lacking, in words.
+fn lacking(whole: &Wholeness) -> Option<String> {
+    let (count, all) = (whole.lacking.len(), whole.pieces);
+    (count > 0).then(|| {
+        format!("{count} of {all} shards are missing or damaged: {}", whole.lacking.join(", "))
+    })
+}
+
+impl Inner {
+    fn mend_key(&self, cold: &Cold, key: &str, care: Care) -> Result<Wholeness> {
+        let deadline = self.config.clock.instant() + CALL_DEADLINE;
+        let key = key.to_owned();
+        cold.call(deadline, "looking for the shards of an object", move |tier| {
+            Box::pin(async move { tier.mend(&key, care).await })
+        })
+    }
+
+    /// Which pieces of a segment's object are lacking, in words.
+    pub(super) fn lacking_pieces(&self, id: SegmentId, content: bool) -> Result<Option<String>> {
+        let care = Care { content, repair: false };
+        Ok(lacking(&self.mend_key(self.cold_tier()?, &id.object_key(), care)?))
+    }
+
+    /// Makes lacking pieces of a segment's object anew; says what it was. An object that is missing,
+    /// or damaged beyond its pieces, is for others to see.
+    pub(super) fn mend_pieces(&self, id: SegmentId, content: bool) -> Result<Option<DamageReport>> {
+        let care = Care { content, repair: true };
+        let whole = match self.mend_key(self.cold_tier()?, &id.object_key(), care) {
+            Ok(whole) => whole,
+            Err(Error::NotFound(_)) => return Ok(None),
+            Err(error) if is_retriable(&error) || TierFailure::of(&error).is_none() => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::warn!(%id, error = super::read::chain(&error), "shards stay as they are");
+                return Ok(None);
+            }
+        };
+        let Some(what) = lacking(&whole).filter(|_| whole.renewed) else { return Ok(None) };
+        let report = DamageReport {
+            segment: id,
+            in_cold: true,
+            what,
+            blocks: Vec::new(),
+            mended: Mended::Whole,
+        };
+        self.note_mended(&report);
+        Ok(Some(report))
+    }
+}

@@ -1,0 +1,187 @@
+//! Listings: those of all stores, merged, and what is left over in them.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
+
+use super::gather::{GRACE, gather};
+use super::layout::Shape;
+use super::look::{Piece, Verdict};
+use super::store::{is_absence, words};
+use super::{PLACE_KEY, Spread};
+use crate::error::{Error, Result};
+use crate::tier::ObjectMeta;
+use crate::tier::owner::CLAIMS;
+
+/// Most keys of one page.
+const PAGE: usize = 1000;
+
+/// Objects of a page that are looked at together.
+const AT_ONCE: usize = 32;
+
+/// One page of all stores: by key, the lengths of its shards.
+struct Page {
+    keys: BTreeMap<String, Vec<Option<u64>>>,
+    /// Where the page ends, if more may follow.
+    end: Option<String>,
+    away: usize,
+}
+
+impl Spread {
+    /// See [`crate::tier::Tier::list`].
+    pub(super) async fn listing(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let mut found = Vec::new();
+        let mut after = after.map(str::to_owned);
+        while found.len() < limit {
+            let page = self.page(prefix, after.as_deref(), limit - found.len()).await?;
+            let looks: Vec<_> = page
+                .keys
+                .iter()
+                .map(|(key, lens)| self.entry(key, lens, page.away).boxed())
+                .collect();
+            let mut entries = stream::iter(looks).buffered(AT_ONCE);
+            while found.len() < limit
+                && let Some(entry) = entries.next().await
+            {
+                found.extend(entry?);
+            }
+            match &page.end {
+                Some(end) => after = Some(end.clone()),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the stores list next. All but as many as there is parity must answer.
+    async fn page(&self, prefix: &str, after: Option<&str>, wanted: usize) -> Result<Page> {
+        // The one more is this layer's own object.
+        let limit = (wanted + 1).min(PAGE);
+        let calls = (0..self.stores.len())
+            .map(|at| self.ask(at, self.stores[at].tier().list(prefix, after, limit)).boxed())
+            .collect();
+        let least = self.stores.len() - self.parity();
+        let answers = gather(calls, (least, GRACE), Result::is_ok, |_| false).await;
+        let mut page = Page { keys: BTreeMap::new(), end: None, away: 0 };
+        let (mut why, mut passes) = (Vec::new(), true);
+        for (at, answer) in answers.into_iter().enumerate() {
+            let objects = match answer {
+                Some(Ok(objects)) => objects,
+                other => {
+                    page.away += 1;
+                    let error = other.and_then(Result::err);
+                    passes &= error.as_ref().is_none_or(is_absence);
+                    let reason = error.as_ref().map_or_else(|| "it is slow".to_owned(), words);
+                    why.push(format!("{}: {reason}", self.name(at)));
+                    continue;
+                }
+            };
+            if objects.len() >= limit
+                && let Some(last) = objects.last()
+                && page.end.as_ref().is_none_or(|end| *end > last.key)
+            {
+                page.end = Some(last.key.clone());
+            }
+            for object in objects {
+                let lens = page.keys.entry(object.key);
+                lens.or_insert_with(|| vec![None; self.stores.len()])[at] = Some(object.len);
+            }
+        }
+        if page.away > self.parity() {
+            why.insert(0, format!("a listing needs {least} of the stores"));
+            return Err(self.too_few("list", prefix, passes, &why));
+        }
+        if let Some(end) = page.end.clone() {
+            page.keys.retain(|key, _| *key <= end);
+        }
+        page.keys.remove(PLACE_KEY);
+        Ok(page)
+    }
+
+    /// An object of a listing, if it is visible or may be.
+    async fn entry(
+        &self,
+        key: &str,
+        lens: &[Option<u64>],
+        away: usize,
+    ) -> Result<Option<ObjectMeta>> {
+        let meta = |len| Some(ObjectMeta { key: key.to_owned(), len });
+        if lens.iter().flatten().count() + away >= self.stores.len()
+            && let Some(len) = self.len_of(lens)
+        {
+            return Ok(meta(len));
+        }
+        let look = self.look_quickly(key).await;
+        match self.verdict(key, &look) {
+            Verdict::Visible(layout) => {
+                self.known.put(key, &layout);
+                Ok(meta(layout.shape.len))
+            }
+            Verdict::Gone => Ok(None),
+            Verdict::Unclear(error) => match look.likeliest() {
+                Some(layout) => Ok(meta(layout.shape.len)),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// The length of an object whose data shards are all there, if all shards have the lengths that
+    /// go with it.
+    fn len_of(&self, lens: &[Option<u64>]) -> Option<u64> {
+        let data: Option<Vec<u64>> = lens[..self.data()].iter().copied().collect();
+        let len = Shape::len_from(&data?, self.data, self.parity)?;
+        let shape = Shape::of(len, self.data, self.parity);
+        let fits =
+            |(at, len): (usize, &Option<u64>)| len.is_none_or(|len| len == shape.shard_len(at));
+        lens.iter().enumerate().all(fits).then_some(len)
+    }
+
+    /// Removes shards that make no object: of a delete that a store missed, of a put that died.
+    /// Only while every store answers, since what one has may be what another lacks.
+    pub(super) async fn clean_strays(&self) -> Result<u64> {
+        let (mut cleaned, mut after) = (0, None);
+        loop {
+            let page = self.page("", after.as_deref(), PAGE).await?;
+            if page.away > 0 {
+                return Ok(cleaned);
+            }
+            for (key, lens) in &page.keys {
+                // Claims are others' too, and may be on their way.
+                if self.len_of(lens).is_some() && lens.iter().all(Option::is_some)
+                    || key.starts_with(CLAIMS)
+                {
+                    continue;
+                }
+                cleaned += self.clean_stray(key).await?;
+            }
+            match page.end {
+                Some(end) => after = Some(end),
+                None => return Ok(cleaned),
+            }
+        }
+    }
+
+    async fn clean_stray(&self, key: &str) -> Result<u64> {
+        let Some(_turn) = self.busy.try_turn(key) else { return Ok(0) };
+        let look = self.look(key, GRACE).await;
+        let is_gone = matches!(self.verdict(key, &look), Verdict::Gone) && look.away() == 0;
+        let mut cleaned = 0;
+        for (at, piece) in look.pieces.iter().enumerate() {
+            let is_stray = is_gone && matches!(piece, Piece::Shard(_) | Piece::Damaged(_));
+            if is_stray {
+                match self.ask(at, self.stores[at].tier().delete(key)).await {
+                    Ok(()) => cleaned += 1,
+                    Err(Error::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(cleaned)
+    }
+}

@@ -1,0 +1,144 @@
+//! Deaths in the middle of a put and of a delete, and stores that missed something.
+
+use super::*;
+
+/// After every number of writes that reached the stores.
+#[tokio::test(start_paused = true)]
+async fn a_put_that_died_anywhere_is_completed_or_replaced() {
+    for (data, parity) in KINDS {
+        let (old, new) = (bytes(300_000, 1), bytes(200_000, 2));
+        for written in 0..=data + parity {
+            for same in [true, false] {
+                let set = Set::new(data, parity).await;
+                set.faulties[written..].iter().for_each(|faulty| faulty.cut_off_after(0));
+                let put = set.spread.put("k", old.clone()).await;
+                assert_eq!(put.is_ok(), written == data + parity);
+                let after = set.reopened();
+                let seen = after.spread.get("k").await;
+                assert_eq!(seen.is_ok(), written >= data, "visible with {written}");
+                if let Ok(seen) = &seen {
+                    assert_eq!(*seen, old);
+                }
+                let listed = after.spread.list("", None, 9).await.unwrap();
+                assert_eq!(listed.len(), usize::from(written >= data));
+                let content = if same { &old } else { &new };
+                let again = after.spread.put("k", content.clone()).await;
+                if same || written < data {
+                    again.unwrap();
+                    assert_eq!(after.spread.get("k").await.unwrap(), *content);
+                    assert_eq!(after.shards("k"), data + parity);
+                    assert_eq!(set.reopened().spread.get("k").await.unwrap(), *content);
+                } else {
+                    assert!(matches!(again, Err(Error::Exists(_))), "{again:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_died_anywhere_leaves_all_or_nothing_and_is_repeated() {
+    for (data, parity) in KINDS {
+        let content = bytes(300_000, 1);
+        for deleted in 0..=data + parity {
+            let set = Set::new(data, parity).await;
+            set.spread.put("k", content.clone()).await.unwrap();
+            set.faulties[deleted..].iter().for_each(|faulty| faulty.cut_off_after(0));
+            let done = set.spread.delete("k").await;
+            assert_eq!(done.is_ok(), deleted > parity, "{data}+{parity}, {deleted}: {done:?}");
+            let after = set.reopened();
+            let is_left = data + parity - deleted >= data;
+            assert_eq!(after.spread.get("k").await.is_ok(), is_left);
+            assert!(done.is_err() || !is_left, "what was deleted does not come back");
+            if is_left {
+                after.spread.delete("k").await.unwrap();
+            } else {
+                let strays = set.shards("k") as u64;
+                assert_eq!(after.spread.clean().await.unwrap(), strays);
+            }
+            assert_eq!(set.shards("k"), 0);
+        }
+    }
+}
+
+/// A store that was away during a delete still has its shard when the key is used again.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_missed_a_delete_is_never_mixed_with_another_write() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("k", bytes(300_000, 1)).await.unwrap();
+    set.faulties[0].cut_off();
+    set.faulties[4].cut_off();
+    set.spread.delete("k").await.unwrap();
+    assert!(matches!(set.spread.get("k").await, Err(Error::NotFound(_))));
+    set.faulties.iter().for_each(|faulty| faulty.reconnect());
+    let after = set.reopened();
+    assert_eq!(after.spread.list("", None, 9).await.unwrap(), []);
+    let content = bytes(300_000, 2);
+    after.spread.put("k", content.clone()).await.unwrap();
+    assert_eq!(after.spread.get("k").await.unwrap(), content);
+    assert_eq!(set.reopened().spread.get("k").await.unwrap(), content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_which_nobody_can_tell_is_listed_and_is_no_missing_one() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    set.memories[0].lose("k");
+    set.faulties[1].cut_off();
+    set.faulties[2].cut_off();
+    let listed = set.spread.list("", None, 9).await.unwrap();
+    assert_eq!(listed, [ObjectMeta { key: "k".to_owned(), len: 1000 }]);
+    let error = set.reopened_with(&set.faulties).get("k").await.unwrap_err();
+    assert!(crate::tier::is_retriable(&error), "{error:?}");
+    set.memories[3].lose("k");
+    set.faulties.iter().for_each(|faulty| faulty.reconnect());
+    assert_eq!(set.spread.get("k").await.unwrap(), bytes(1000, 1));
+}
+
+impl Set {
+    fn reopened_with(&self, faulties: &[Arc<Faulty>]) -> Spread {
+        let stores = faulties.iter().map(|faulty| Arc::clone(faulty) as Arc<dyn Tier>).collect();
+        Spread::new(stores, self.spread.parity(), Some("volume".to_owned())).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_too_few_stores_took_is_an_error_and_is_completed_later() {
+    let set = Set::new(3, 2).await;
+    set.faulties[2].cut_off();
+    let error = set.spread.put("k", bytes(1000, 1)).await.unwrap_err();
+    assert!(crate::tier::is_retriable(&error));
+    assert_eq!(set.shards("k"), 0, "nothing is begun that cannot be ended");
+    // Claims are found by whoever may read at all.
+    set.spread.put("owner/1-a", bytes(300, 1)).await.unwrap();
+    set.faulties[2].reconnect();
+    set.faulties[0].cut_off();
+    set.faulties[1].cut_off();
+    let claims = set.spread.list("owner/", None, 9).await.unwrap();
+    assert_eq!(claims.len(), 1);
+    set.faulties.iter().for_each(|faulty| faulty.reconnect());
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    assert_eq!(set.shards("k"), 5);
+}
+
+#[tokio::test]
+async fn strays_go_and_objects_and_claims_stay() {
+    let set = Set::new(3, 2).await;
+    for key in ["a", "b", "owner/1-x", "z"] {
+        set.spread.put(key, bytes(1000, 1)).await.unwrap();
+    }
+    for at in 0..3 {
+        set.memories[at].lose("b");
+        set.memories[at].lose("owner/1-x");
+    }
+    set.memories[4].lose("a");
+    set.faulties[0].cut_off();
+    assert_eq!(set.spread.clean().await.unwrap(), 0, "not while a store is away");
+    set.faulties[0].reconnect();
+    let after = set.reopened();
+    assert_eq!(after.spread.clean().await.unwrap(), 2);
+    assert_eq!(
+        [set.shards("a"), set.shards("b"), set.shards("owner/1-x"), set.shards("z")],
+        [4, 0, 2, 5]
+    );
+}
