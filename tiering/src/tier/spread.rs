@@ -36,7 +36,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::FutureExt;
 
 use super::content::Content;
 use super::failure::{FailureKind, TierFailure};
@@ -46,6 +46,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use busy::Busy;
+use gather::{PATIENCE, gather};
 use layout::Shape;
 use look::Known;
 use store::{Place, Store};
@@ -140,16 +141,20 @@ impl Spread {
 
     /// Asks every store whether it belongs where it stands.
     pub async fn survey(&self) -> Vec<Belonging> {
-        let places = join_all(self.stores.iter().map(|store| async move {
-            match store.place().await {
-                Ok(place) => Ok(place),
-                Err(error) if store::is_absence(&error) => {
-                    Err(Belonging::Away(store::words(&error)))
+        let calls = self.stores.iter().map(|store| store.place().boxed()).collect();
+        let least = self.stores.len() - self.parity();
+        let places = gather(calls, (least, PATIENCE), Result::is_ok, |_| false).await;
+        let places: Vec<_> = places
+            .into_iter()
+            .map(|place| match place {
+                Some(Ok(place)) => Ok(place),
+                Some(Err(error)) if !store::is_absence(&error) => {
+                    Err(Belonging::Foreign(store::words(&error)))
                 }
-                Err(error) => Err(Belonging::Foreign(store::words(&error))),
-            }
-        }))
-        .await;
+                Some(Err(error)) => Err(Belonging::Away(store::words(&error))),
+                None => Err(Belonging::Away("it has not answered in time".to_owned())),
+            })
+            .collect();
         let set = places.iter().flatten().flatten().map(|place| place.set.clone()).next();
         if let Some(set) = set {
             self.set.get_or_init(|| set);
@@ -297,11 +302,17 @@ impl Tier for Spread {
     }
 
     async fn clean(&self) -> Result<u64> {
+        let calls = (0..self.stores.len())
+            .map(|at| self.ask(at, self.stores[at].tier().clean()).boxed())
+            .collect();
+        let least = self.stores.len() - self.parity();
+        let results = gather(calls, (least, PATIENCE), Result::is_ok, |_| false).await;
         let mut cleaned = 0;
-        for (at, store) in self.stores.iter().enumerate() {
-            match self.ask(at, store.tier().clean()).await {
-                Ok(count) => cleaned += count,
-                Err(error) => tracing::warn!(%error, "{} is not cleaned", self.name(at)),
+        for (at, result) in results.into_iter().enumerate() {
+            match result {
+                Some(Ok(count)) => cleaned += count,
+                Some(Err(error)) => tracing::warn!(%error, "{} is not cleaned", self.name(at)),
+                None => tracing::warn!("{} is not cleaned: it is slow", self.name(at)),
             }
         }
         Ok(cleaned + self.clean_strays().await?)

@@ -8,6 +8,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long the rest is waited for when enough have answered.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// ... by whom every answer is wanted.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Answers in the order of the calls; `None` for those that did not come within `grace` after
 /// `enough` had come that count. `is_settled` ends the waiting at once.

@@ -6,17 +6,14 @@
 //! *Crash*: what was removed was no part of what the object was computed from.
 
 use std::ops::Range;
-use std::time::Duration;
 
+use super::gather::PATIENCE;
 use super::layout::{Layout, Record};
 use super::look::{Piece, Verdict};
 use super::store::is_absence;
 use super::stripe::Cutter;
 use super::{Care, Spread, Wholeness};
 use crate::error::{Error, Result};
-
-/// How long stores are waited for that answer last.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Bytes of a shard that are verified at once.
 const WINDOW: u64 = 4 << 20;

@@ -1,12 +1,10 @@
 //! Storing and removing: what is there is looked at first, then only what is lacking is written.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 
-use super::gather::{GRACE, gather};
+use super::gather::{GRACE, PATIENCE, gather};
 use super::layout::{Layout, Shape, sum};
 use super::look::{Look, Piece, Verdict};
 use super::stripe::{Cutter, Shard};
@@ -15,9 +13,6 @@ use crate::error::{Error, Result};
 use crate::tier::UPLOAD_MEMORY;
 use crate::tier::content::{CHUNK_LEN, Content, blocking};
 use crate::tier::owner::CLAIMS;
-
-/// How long the slowest store may take to say what it has, once enough have.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Spread {
     /// Stores an object.
