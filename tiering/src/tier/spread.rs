@@ -311,7 +311,10 @@ impl Tier for Spread {
         for (at, result) in results.into_iter().enumerate() {
             match result {
                 Some(Ok(count)) => cleaned += count,
-                Some(Err(error)) => tracing::warn!(%error, "{} is not cleaned", self.name(at)),
+                Some(Err(error)) => {
+                    let error = store::words(&error);
+                    tracing::warn!(error, "{} is not cleaned", self.name(at));
+                }
                 None => tracing::warn!("{} is not cleaned: it is slow", self.name(at)),
             }
         }

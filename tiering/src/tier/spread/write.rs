@@ -49,7 +49,12 @@ impl Spread {
             match result {
                 Ok(()) => stored += 1,
                 Err(error) => {
-                    tracing::warn!(key, %error, "{} took no shard", self.name(at));
+                    tracing::warn!(
+                        key,
+                        error = store::words(&error),
+                        "{} took no shard",
+                        self.name(at)
+                    );
                     first = first.or(Some(error));
                 }
             }
@@ -107,7 +112,13 @@ impl Spread {
                 Piece::Missing | Piece::Away(_) => false,
             };
             if is_other && let Err(error) = self.ask(at, self.stores[at].tier().delete(key)).await {
-                tracing::warn!(key, %error, "{} keeps what is no shard of this", self.name(at));
+                let error_text = store::words(&error);
+                tracing::warn!(
+                    key,
+                    error = error_text,
+                    "{} keeps what is no shard of this",
+                    self.name(at)
+                );
                 wanted[at] = false;
                 first = first.or(Some(error));
             }
