@@ -180,3 +180,42 @@ fn stores_in_another_order_are_refused() {
     assert!(said.contains("it is store 3 of 3+2, and stands as store 2 of 3+2"), "{said}");
     assert!(said.contains("hint: name all stores in the order"), "{said}");
 }
+
+#[test]
+fn an_encrypted_volume_is_spread_as_any_other() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().to_owned();
+    let key = root.join("key").display().to_string();
+    fs::write(&key, "5a".repeat(32)).unwrap();
+    let mut init: Vec<String> =
+        urls(&root).into_iter().flat_map(|url| ["--cold".to_owned(), url]).collect();
+    init.extend(["--cold-parity", "2", "--encrypt", "--key-file", &key].map(str::to_owned));
+    let init: Vec<&str> = init.iter().map(String::as_str).collect();
+    let mut volume = Volume::in_scratch(scratch, &init);
+    for (name, content) in contents() {
+        fs::write(volume.path(&name), content).unwrap();
+    }
+    evict(&volume);
+    volume.umount();
+    fs::remove_dir_all(store(&volume, 1)).unwrap();
+    let shard = fs::read_dir(store(&volume, 2).join("segments")).unwrap().next().unwrap();
+    let shard = shard.unwrap().path();
+    let mut bytes = fs::read(&shard).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    // The store that is gone is made again and filled, and the shard is made whole.
+    volume.run(&["check", "--repair", "--data", volume.dir.to_str().unwrap()]);
+    for lost in [0, 4] {
+        fs::remove_dir_all(store(&volume, lost)).unwrap();
+    }
+    let new = volume.scratch.path().join("recovered");
+    let mut recover = volume.firn();
+    recover.arg("recover").args(urls(volume.scratch.path())).arg(&new);
+    succeed(recover.args(["--cold-parity", "2", "--key-file", &key]));
+    hurry(&new);
+    let recovered = Volume::existing(new);
+    for (name, content) in contents() {
+        assert!(fs::read(recovered.path(&name)).unwrap() == content, "recovered: {name}");
+    }
+}

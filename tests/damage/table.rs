@@ -15,7 +15,7 @@ use super::{overwrite, read, scrub};
 use crate::harness::{Volume, noise, shell};
 
 /// Cells at a time: most of their time they wait for daemons and for claims of the cold tier.
-const SIDE_BY_SIDE: usize = 4;
+const SIDE_BY_SIDE: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
