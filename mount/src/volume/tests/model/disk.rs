@@ -73,14 +73,15 @@ impl DiskWorld {
     fn open(&mut self) {
         let path = self.dir.path();
         // A thread of the store before may be about to let go of the volume.
-        let mut tries = (0..1000).map(|_| {
-            let opened = LocalStore::open(&path.join("namespace"), options());
-            if opened.is_err() {
-                std::thread::sleep(Duration::from_millis(10));
+        let mut opened = LocalStore::open(&path.join("namespace"), options());
+        for _ in 0..1000 {
+            if opened.is_ok() {
+                break;
             }
-            opened
-        });
-        let store = Arc::new(tries.find_map(Result::ok).expect("somebody holds the namespace"));
+            std::thread::sleep(Duration::from_millis(10));
+            opened = LocalStore::open(&path.join("namespace"), options());
+        }
+        let store = Arc::new(opened.expect("somebody holds the namespace"));
         let clock = self.clock.clone();
         let budget = Budget::new(256 << 20, clock.clone());
         let names = Namespace::open(store, clock.clone(), NamespaceOptions::default()).unwrap();
