@@ -10,8 +10,8 @@
 //! a clean end wipes the database. The marker also says whether every segment of every tier was
 //! recorded once: until then the cold tier is listed at every open. A clean end syncs the files itself before it says so.
 //! A database that does not open, or panics, is wiped. What a wipe loses is time, and what only
-//! the catalog knew: which ranges of hot files are holes (reads fail verification there and go to
-//! cold) and which cold copies were verified (they are verified again before anything is dropped).
+//! the catalog knew: which ranges of hot files are holes (until cold was listed reads fail verification
+//! there and go to cold; then the disk tells) and which cold copies were verified (they are verified again before anything is dropped).
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

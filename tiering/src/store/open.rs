@@ -24,8 +24,8 @@ use crate::blocks::{Served, Wait};
 use crate::catalog::{BlockRecord, Catalog, ColdCopy, Found, Holes, SegmentHeat, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{
-    DATA_START, FileKind, IndexEntry, IndexFetch, ScannedFrame, SegmentHeader, SegmentId,
-    SegmentIndex, SegmentName, SegmentWriter, scan_frames,
+    DATA_START, FileKind, IndexEntry, IndexFetch, ReadAt, ScannedFrame, SegmentHeader, SegmentId,
+    SegmentIndex, SegmentName, SegmentWriter, scan_frames, verify_frame,
 };
 
 use super::read::{Tried, Want};
@@ -247,8 +247,38 @@ impl Inner {
             was_absent
         });
         if changed == Some(true) {
+            self.learn_holes(id);
             self.record_state(id);
         }
+    }
+
+    /// Which frames of a hot file are holes, as a catalog that is gone knew it: those that the disk
+    /// has not, and that do not verify. Only where cold holds them: elsewhere that is damage.
+    fn learn_holes(&self, id: SegmentId) {
+        let is_whole = |s: &Segment| s.record.hot && s.record.holes.is_empty();
+        let on_disk = match self.table.with(id, is_whole) {
+            Some(true) => self.hot.holes(id),
+            _ => return,
+        };
+        if on_disk.is_empty() {
+            return;
+        }
+        let name = SegmentName { volume: self.config.volume, id };
+        let (Ok(file), Ok(index)) = (self.hot.open_sealed(id), self.hot.read_index(&name)) else {
+            return;
+        };
+        let mut holes = Holes::default();
+        for entry in index.entries() {
+            let frame = entry.frame_range();
+            if on_disk.touches(frame.start, frame.end) && !is_sound(file.as_ref(), &name, entry) {
+                holes.insert(frame.start, frame.end);
+            }
+        }
+        self.table.update(id, |segment| {
+            if is_whole(segment) {
+                segment.record.holes = holes;
+            }
+        });
     }
 
     /// Once everything is recorded the catalog may say so; a later open need not list cold again.
@@ -527,6 +557,13 @@ fn nearest_first(segments: &[SegmentId], block: BlockId) -> Vec<SegmentId> {
     let mut ordered = segments.to_vec();
     ordered.sort_by_key(|id| (id.epoch().0.abs_diff(block.epoch().0), std::cmp::Reverse(*id)));
     ordered
+}
+
+/// Whether the frame is there as it was written.
+fn is_sound(file: &File, name: &SegmentName, entry: &IndexEntry) -> bool {
+    let mut frame = vec![0; entry.frame_len() as usize];
+    ReadAt::read_exact_at(file, &mut frame, entry.offset).is_ok()
+        && verify_frame(name, entry.offset, &frame).is_ok()
 }
 
 fn report_damage(

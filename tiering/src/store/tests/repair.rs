@@ -238,6 +238,29 @@ fn a_file_whose_name_is_gone_while_it_is_open_gets_its_name_back() {
     world.expect_clean();
 }
 
+/// A power cut takes the catalog, which alone recorded what was released.
+#[test]
+fn what_was_released_is_no_damage_after_the_catalog_was_lost() {
+    let mut world = World::dual();
+    world.release(&world.ids()[..2]);
+    world.volume.close();
+    world.volume.delete_catalog();
+    world.volume.open();
+    world.volume.store().wait_caught_up(soon()).unwrap();
+    eventually("the holes are known", || {
+        let residence = world.volume.store().residence(&world.ids()[..3]);
+        // The copy in cold is verified again before it counts.
+        residence == [Residence::Cold, Residence::Cold, Residence::Hot]
+    });
+    let listing = world.volume.store().cold_listing().unwrap();
+    for id in world.volume.store().segments_after(None) {
+        let found = world.volume.store().scrub_segment(id, listing.as_ref(), true).unwrap();
+        assert!(found.unwrap().damage.is_empty());
+    }
+    world.expect_clean();
+    assert_eq!(world.volume.store().health().repaired_segments, 0);
+}
+
 #[test]
 fn a_file_that_is_gone_holds_up_no_release() {
     let world = World::dual();
