@@ -93,7 +93,6 @@ fn chosen(name: &str, otherwise: u64) -> u64 {
 }
 
 #[test]
-#[ignore = "a check after a cut calls segments damaged that were being released"]
 fn acknowledged_writes_survive_power_loss() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOTE: making disks needs root: nothing is tested");
