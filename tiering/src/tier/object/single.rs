@@ -45,8 +45,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// First and longest pause between attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long giving up may take.
+/// How long giving up may take ...
 const ABORT_DEADLINE: Duration = Duration::from_secs(10);
+/// ... of which a part that is under way has this long to arrive.
+const LAST_PARTS: Duration = Duration::from_secs(2);
 
 /// An object and the store that it is in.
 pub(super) struct Located {
@@ -221,10 +223,14 @@ impl Drop for ObjectWriter {
         if let Some(mut upload) = self.upload.take() {
             let sending = std::mem::take(&mut self.sending);
             let give_up = async {
-                // A part that arrives behind the end of its upload would stay.
-                for part in sending {
-                    part.abort();
-                    let _ = part.await;
+                // A part that arrives behind the end of its upload would stay, and one whose
+                // request is cut off may arrive at any time: wait for it first.
+                let cut_off = tokio::time::Instant::now() + LAST_PARTS;
+                for mut part in sending {
+                    if tokio::time::timeout_at(cut_off, &mut part).await.is_err() {
+                        part.abort();
+                        let _ = part.await;
+                    }
                 }
                 upload.abort().await
             };
