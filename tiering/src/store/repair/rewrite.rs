@@ -142,7 +142,7 @@ impl Inner {
             Ok(()) => return Ok(None),
             Err(error @ (Error::Damaged { .. } | Error::NotFound(_))) => chain(&error),
             Err(error) if is_stranger(&error) => {
-                return self.report_displaced(record, chain(&error));
+                return self.report_displaced(record, error);
             }
             Err(error) => return Err(error),
         };
@@ -168,10 +168,14 @@ impl Inner {
     fn report_displaced(
         &self,
         record: &SegmentRecord,
-        what: String,
+        error: Error,
     ) -> Result<Option<DamageReport>> {
-        let id = record.id;
-        let index = self.load_index(id, CALL_DEADLINE)?;
+        let (id, what) = (record.id, chain(&error));
+        // Without an index here nobody can tell whose the object is: it may be ours.
+        let Ok(index) = self.hot.read_index(&self.name(id)) else { return Err(error) };
+        if record.hot && !self.bad_frames(record, &index)?.is_empty() {
+            return self.make_anew(record, what, true).map(Some);
+        }
         let is_here = |entry: &&IndexEntry| {
             let frame = entry.frame_range();
             record.hot && !record.holes.touches(frame.start, frame.end)
