@@ -219,7 +219,7 @@ impl Checker<'_> {
             }
         }
         let care = Care { content: data, repair: true };
-        for object in self.store.mend_objects(care).context("looking for lacking shards")? {
+        for object in self.store.mend_objects(care).context("looking for lacking shards")?.found {
             if object.renewed {
                 self.report.repaired.push(damage_of_object(&object));
             }
@@ -262,7 +262,7 @@ impl Checker<'_> {
     fn objects(&mut self, data: bool) -> anyhow::Result<()> {
         let care = Care { content: data, repair: false };
         let found = self.store.mend_objects(care).context("looking for lacking shards")?;
-        found.iter().for_each(|object| self.note(damage_of_object(object)));
+        found.found.iter().for_each(|object| self.note(damage_of_object(object)));
         Ok(())
     }
 

@@ -297,12 +297,14 @@ impl Worker<'_> {
     /// Makes whole what lies in pieces in cold and is no segment.
     fn mend_objects(&self, parts: &Parts, content: bool) -> anyhow::Result<()> {
         let found = parts.store.mend_objects(Care { content, repair: true })?;
-        for object in &found {
+        for object in &found.found {
             tracing::warn!(key = object.key, renewed = object.renewed, "{}", object.what);
         }
         let mut shared = self.scrub.shared.lock();
         if let Some(pass) = &mut shared.record.pass {
-            pass.repaired += found.iter().filter(|object| object.renewed).count() as u64;
+            let renewed = found.found.iter().filter(|object| object.renewed).count();
+            pass.repaired += renewed as u64;
+            pass.incomplete += found.out_of_reach + (found.found.len() - renewed) as u64;
         }
         Ok(())
     }
@@ -346,6 +348,7 @@ impl Pass {
         self.hot_bytes += found.hot_bytes;
         self.cold_bytes += found.cold_bytes;
         self.recorded_blocks += found.recorded_blocks;
+        self.incomplete += u64::from(found.is_incomplete);
         for damage in &found.damage {
             match damage.mended {
                 Mended::Sound => {}

@@ -50,6 +50,9 @@ pub struct ScrubPass {
     pub recorded_blocks: u64,
     /// Segments in hot whose object in cold is another's: they are copied there once it is gone.
     pub displaced: u64,
+    /// Objects in cold with pieces on stores that are away, or that took none made anew.
+    #[serde(default)]
+    pub incomplete: u64,
     /// What came of restoring the newest backup of the namespace at the end of the pass.
     pub backup: Option<BackupTest>,
 }
@@ -103,6 +106,7 @@ impl ScrubPass {
         for (count, what) in [
             (*skipped, "left for the next pass"),
             (self.displaced, "with another's object in cold"),
+            (self.incomplete, "objects in cold with shards out of reach or not to be made anew"),
             (self.recorded_blocks, "blocks recorded anew"),
             (*left, "to go"),
         ] {

@@ -102,7 +102,7 @@ pub use config::{DiskProbe, DiskSpace, OtherBytes, StoreConfig};
 pub use gates::{BackupGate, BackupProof, DamageLog, Liveness, Steward, Temper};
 pub use job::{Cancel, Job, JobProgress};
 pub use marks::Watermarks;
-pub use pieces::PieceFinding;
+pub use pieces::{MendedObjects, PieceFinding};
 pub use recode::Recompressed;
 pub use repair::{DamageReport, Mended};
 pub use residence::{Archived, BlockInfo, Moved, PINNED, Residence, Stored};

@@ -122,6 +122,12 @@ pub trait Tier: Send + Sync + std::fmt::Debug + 'static {
         let (_, _) = (check_key(key)?, care);
         Ok(Wholeness::default())
     }
+    /// Stores an object in place of whatever the key has, in one step: a reader and a crash find the
+    /// old one or the new one. For a layer that mends its own pieces; nobody else replaces anything.
+    async fn replace(&self, key: &str, _: &Content) -> Result<()> {
+        let message = "objects of this tier are not replaced";
+        Err(TierFailure::error(FailureKind::Rejected, "replace", key, message))
+    }
     /// Where this is, for people; never with a secret.
     fn describe(&self) -> String;
 }
@@ -135,6 +141,11 @@ pub struct Care {
     pub repair: bool,
 }
 
+impl Care {
+    /// Has missing pieces made anew, without reading those that are there.
+    pub const COMPLETE: Self = Self { content: false, repair: true };
+}
+
 /// Whether all pieces of an object are there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wholeness {
@@ -144,8 +155,19 @@ pub struct Wholeness {
     pub lacking: Vec<String>,
     /// Where nobody could tell, for people.
     pub away: Vec<String>,
-    /// What was lacking was made anew.
+    /// What was lacking was made anew, all of it.
     pub renewed: bool,
+    /// Where what was made anew was not taken, and why, in words.
+    pub failed: Vec<String>,
+    /// As many pieces are there now as a put must have stored.
+    pub is_enough: bool,
+}
+
+impl Wholeness {
+    /// Whether the object is as durable as one that was just put.
+    pub fn counts_as_stored(&self) -> bool {
+        self.pieces == 0 || self.is_enough
+    }
 }
 
 /// How patient a tier is.

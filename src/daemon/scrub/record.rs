@@ -47,6 +47,8 @@ pub(super) struct Pass {
     pub(super) recorded_blocks: u64,
     #[serde(default)]
     pub(super) displaced: u64,
+    #[serde(default)]
+    pub(super) incomplete: u64,
     /// The newest backup was restored, or could not be.
     #[serde(default)]
     pub(super) backup: Option<BackupTest>,
@@ -95,6 +97,7 @@ impl Pass {
             lost: self.lost,
             recorded_blocks: self.recorded_blocks,
             displaced: self.displaced,
+            incomplete: self.incomplete,
             backup: self.backup.clone(),
         }
     }

@@ -16,6 +16,26 @@ use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
 use super::{BlockStore, Inner};
 
+/// What was seen of the objects in cold that are no segments.
+#[derive(Clone, Debug, Default)]
+pub struct MendedObjects {
+    /// Those that lacked pieces, or could not be looked at.
+    pub found: Vec<PieceFinding>,
+    /// Those with pieces on stores that are away.
+    pub out_of_reach: u64,
+}
+
+/// What became of the pieces of a segment's object.
+#[derive(Debug, Default)]
+pub(super) struct MendedPieces {
+    /// Some were made anew.
+    pub(super) report: Option<DamageReport>,
+    /// Some are lacking still, or out of reach.
+    pub(super) are_incomplete: bool,
+    /// Fewer are left than make the object.
+    pub(super) are_too_few: bool,
+}
+
 /// What lacked pieces, or could not be looked at.
 #[derive(Clone, Debug)]
 pub struct PieceFinding {
@@ -29,30 +49,33 @@ pub struct PieceFinding {
 
 impl BlockStore {
     /// Looks at the objects in cold that are no segments: backups, claims, the volume's identity.
-    pub fn mend_objects(&self, care: Care) -> Result<Vec<PieceFinding>> {
+    pub fn mend_objects(&self, care: Care) -> Result<MendedObjects> {
         let _acting = acting_as(Priority::Scrub);
         let inner = &self.inner;
-        let Some(cold) = &inner.cold else { return Ok(Vec::new()) };
+        let Some(cold) = &inner.cold else { return Ok(MendedObjects::default()) };
         let mut keys = Vec::new();
         cold.list("", inner.config.clock.instant() + CALL_DEADLINE, |object| {
             if !object.key.starts_with("segments/") {
                 keys.push(object.key.clone());
             }
         })?;
-        let mut found = Vec::new();
+        let mut seen = MendedObjects::default();
         for key in keys {
             match inner.mend_key(cold, &key, care) {
                 Ok(whole) if whole.pieces == 0 => break,
-                Ok(whole) => found.extend(finding(key, &whole)),
+                Ok(whole) => {
+                    seen.out_of_reach += u64::from(!whole.away.is_empty());
+                    seen.found.extend(finding(key, &whole));
+                }
                 // It went meanwhile.
                 Err(Error::NotFound(_)) => {}
                 Err(error) => {
                     let what = super::read::chain(&error);
-                    found.push(PieceFinding { key, what, renewed: false });
+                    seen.found.push(PieceFinding { key, what, renewed: false });
                 }
             }
         }
-        Ok(found)
+        Ok(seen)
     }
 }
 
@@ -65,9 +88,13 @@ fn finding(key: String, whole: &Wholeness) -> Option<PieceFinding> {
 /// Which pieces are lacking, in words.
 fn lacking(whole: &Wholeness) -> Option<String> {
     let (count, all) = (whole.lacking.len(), whole.pieces);
-    (count > 0).then(|| {
-        format!("{count} of {all} shards are missing or damaged: {}", whole.lacking.join(", "))
-    })
+    let which = whole.lacking.join(", ");
+    let mut what = format!("{count} of {all} shards are missing or damaged: {which}");
+    if !whole.failed.is_empty() {
+        let why = whole.failed.join("; ");
+        what = format!("{what}; made anew, and not taken: {why}");
+    }
+    (count > 0).then_some(what)
 }
 
 impl Inner {
@@ -85,30 +112,37 @@ impl Inner {
         Ok(lacking(&self.mend_key(self.cold_tier()?, &id.object_key(), care)?))
     }
 
-    /// Makes lacking pieces of a segment's object anew; says what it was. An object that is missing,
-    /// or damaged beyond its pieces, is for others to see.
-    pub(super) fn mend_pieces(&self, id: SegmentId, content: bool) -> Result<Option<DamageReport>> {
+    /// Makes lacking pieces of a segment's object anew. One that is missing is for others to see.
+    pub(super) fn mend_pieces(&self, id: SegmentId, content: bool) -> Result<MendedPieces> {
         let care = Care { content, repair: true };
         let whole = match self.mend_key(self.cold_tier()?, &id.object_key(), care) {
             Ok(whole) => whole,
-            Err(Error::NotFound(_)) => return Ok(None),
+            Err(Error::NotFound(_)) => return Ok(MendedPieces::default()),
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!(%id, error = super::read::chain(&error), "too few shards are sound");
+                return Ok(MendedPieces { are_too_few: true, ..MendedPieces::default() });
+            }
             Err(error) if is_retriable(&error) || TierFailure::of(&error).is_none() => {
                 return Err(error);
             }
             Err(error) => {
                 tracing::warn!(%id, error = super::read::chain(&error), "shards stay as they are");
-                return Ok(None);
+                return Ok(MendedPieces { are_incomplete: true, ..MendedPieces::default() });
             }
         };
-        let Some(what) = lacking(&whole).filter(|_| whole.renewed) else { return Ok(None) };
-        let report = DamageReport {
-            segment: id,
-            in_cold: true,
-            what,
-            blocks: Vec::new(),
-            mended: Mended::Whole,
+        let mut mended = MendedPieces {
+            are_incomplete: !whole.away.is_empty() || !whole.failed.is_empty(),
+            ..MendedPieces::default()
         };
-        self.note_mended(&report);
-        Ok(Some(report))
+        let Some(what) = lacking(&whole) else { return Ok(mended) };
+        if whole.renewed {
+            let (blocks, in_cold) = (Vec::new(), true);
+            let report = DamageReport { segment: id, in_cold, what, blocks, mended: Mended::Whole };
+            self.note_mended(&report);
+            mended.report = Some(report);
+        } else {
+            tracing::warn!(%id, what, "an object in cold lacks shards");
+        }
+        Ok(mended)
     }
 }

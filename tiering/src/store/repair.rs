@@ -298,7 +298,12 @@ impl Inner {
     /// The object in cold, if there is one and it is the copy of this segment.
     fn object_of(&self, id: SegmentId, deadline: Instant) -> Result<Option<ColdObject<'_>>> {
         let Some(cold) = &self.cold else { return Ok(None) };
-        let found = self.cold_len_by(cold, id, deadline).and_then(|len| {
+        let len = match self.cold_len_by(cold, id, deadline) {
+            // Nothing of it can be read.
+            Err(Error::Damaged { .. }) => return Ok(None),
+            len => len,
+        };
+        let found = len.and_then(|len| {
             let object = ColdObject::until(self, cold, id, len, deadline);
             self.check_ours(&object, id).map(|()| object)
         });

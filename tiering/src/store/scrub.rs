@@ -43,6 +43,8 @@ pub struct Scrubbed {
     pub damage: Vec<DamageReport>,
     /// Blocks that the catalog did not know, or knew wrongly, and knows now.
     pub recorded_blocks: u64,
+    /// Its object in cold has pieces on stores that are away, or lacks some still.
+    pub is_incomplete: bool,
 }
 
 impl BlockStore {
@@ -127,19 +129,20 @@ impl Inner {
             && listed.is_some_and(|len| len != Some(&record.len))
             && match self.cold_tier().and_then(|cold| self.cold_len(cold, id)) {
                 Ok(len) => len != record.len,
-                Err(Error::NotFound(_)) => true,
+                Err(Error::NotFound(_) | Error::Damaged { .. }) => true,
                 Err(_) => false,
             };
-        let cold_read = in_cold && (cold_content || is_wrong);
-        let mut found = Scrubbed {
-            hot_bytes: if record.hot { record.len } else { 0 },
-            cold_bytes: if cold_read { record.len } else { 0 },
-            cold_read,
-            ..Scrubbed::default()
-        };
+        let mut cold_read = in_cold && (cold_content || is_wrong);
+        let mut found =
+            Scrubbed { hot_bytes: if record.hot { record.len } else { 0 }, ..Scrubbed::default() };
         if in_cold && (listing.is_some() || cold_content) {
-            found.damage.extend(self.mend_pieces(id, cold_read)?);
+            let pieces = self.mend_pieces(id, cold_read)?;
+            found.damage.extend(pieces.report);
+            found.is_incomplete = pieces.are_incomplete;
+            cold_read |= pieces.are_too_few;
         }
+        found.cold_read = cold_read;
+        found.cold_bytes = if cold_read { record.len } else { 0 };
         found.damage.extend(self.look_and_mend(id, Suspect { hot: true, cold: cold_read })?);
         if let Ok(index) = self.load_index(id, CALL_DEADLINE) {
             // What is damaged in hot was told already.

@@ -78,25 +78,27 @@ impl Directory {
     async fn store(&self, key: &str, content: Content) -> Result<()> {
         let path = self.path(key)?;
         let (this, key) = (self.clone(), key.to_owned());
-        blocking(move || this.store_blocking(&key, &path, &content)).await
+        blocking(move || match is_file(&path) {
+            true => this.settle(&key, &path, &content),
+            false => this.write(&key, &path, &content, false),
+        })
+        .await
     }
 
-    fn store_blocking(&self, key: &str, path: &Path, content: &Content) -> Result<()> {
+    /// Makes the object of that path, in place of another if `replaces`.
+    fn write(&self, key: &str, path: &Path, content: &Content, replaces: bool) -> Result<()> {
         let failed = |error: io::Error| write_failed(key, &error);
-        if is_file(path) {
-            return self.settle(key, path, content);
-        }
         let parent = path.parent().unwrap_or(&self.root);
         make_dirs(&self.root, parent).map_err(failed)?;
         let (tmp, mut file) = self.temporary().map_err(failed)?;
-        let result =
-            fill(&mut file, key, content).and_then(|()| match move_into_place(&tmp, path) {
-                Ok(()) => sync_dir(parent).map_err(failed),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    self.settle(key, path, content)
-                }
-                Err(error) => Err(failed(error)),
-            });
+        let moved = || if replaces { fs::rename(&tmp, path) } else { move_into_place(&tmp, path) };
+        let result = fill(&mut file, key, content).and_then(|()| match moved() {
+            Ok(()) => sync_dir(parent).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.settle(key, path, content)
+            }
+            Err(error) => Err(failed(error)),
+        });
         // Gone already when the move succeeded; otherwise the next clean would find it.
         let _ = fs::remove_file(&tmp);
         result
@@ -286,6 +288,12 @@ impl Tier for Directory {
     async fn clean(&self) -> Result<u64> {
         let this = self.clone();
         blocking(move || this.clean_blocking()).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        let (this, path, content) = (self.clone(), self.path(key)?, content.clone());
+        let key = key.to_owned();
+        blocking(move || this.write(&key, &path, &content, true)).await
     }
 
     fn describe(&self) -> String {

@@ -108,7 +108,15 @@ impl Encrypted {
     /// What it means that an object is there already, which never has the same ciphertext.
     async fn settle(&self, key: &str, content: &Content) -> Result<()> {
         match compare(self, key, content).await {
-            Ok(Presence::Same) => Ok(()),
+            Ok(Presence::Same)
+                if self.inner.mend(key, Care::COMPLETE).await?.counts_as_stored() =>
+            {
+                Ok(())
+            }
+            Ok(Presence::Same) => {
+                let message = "it is there, and too few stores have a part of it";
+                Err(TierFailure::error(FailureKind::Unavailable, "store", key, message))
+            }
             Ok(Presence::Different) | Err(Error::Damaged { .. }) => {
                 Err(Error::Exists(key.to_owned()))
             }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::failure::{FailureKind, TierFailure};
 use super::retry::Jitter;
-use super::{Care, ObjectMeta, Tier, Wholeness};
+use super::{Care, Content, ObjectMeta, Tier, Wholeness};
 use crate::error::{Error, Result};
 
 /// A kind of call.
@@ -36,12 +36,14 @@ pub enum Op {
     Delete,
     /// [`Tier::clean`]
     Clean,
+    /// [`Tier::replace`]
+    Replace,
 }
 
 impl Op {
     /// Whether the call changes what is stored.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Put | Self::PutFile | Self::Delete | Self::Clean)
+        matches!(self, Self::Put | Self::PutFile | Self::Delete | Self::Clean | Self::Replace)
     }
 }
 
@@ -255,6 +257,10 @@ impl Tier for Faulty {
 
     async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
         self.inner.mend(key, care).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        self.call(Op::Replace, key, spoil_answer, self.inner.replace(key, content)).await
     }
 
     fn describe(&self) -> String {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::content::blocking;
 use super::failure::{FailureKind, TierFailure};
-use super::{Care, ObjectMeta, Tier, Wholeness};
+use super::{Care, Content, ObjectMeta, Tier, Wholeness};
 use crate::error::Result;
 
 /// How it is opened.
@@ -89,6 +89,10 @@ impl Tier for Late {
 
     async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
         self.tier().await?.mend(key, care).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        self.tier().await?.replace(key, content).await
     }
 
     fn describe(&self) -> String {

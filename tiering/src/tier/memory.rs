@@ -127,6 +127,13 @@ impl Tier for Memory {
         Ok(0)
     }
 
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        check_key(key)?;
+        let bytes = content.read(0..content.len()).await?;
+        self.objects.lock().insert(key.to_owned(), bytes);
+        Ok(())
+    }
+
     fn describe(&self) -> String {
         "memory".to_owned()
     }

@@ -142,15 +142,23 @@ impl ObjectTier {
                 Err(error) => return Err(self.fail("store", key, &error)),
             }
         }
-        let put = self.store.put(&path, PutPayload::from_bytes(bytes)).await;
+        self.overwrite_whole(key, bytes).await
+    }
+
+    async fn overwrite_whole(&self, key: &str, bytes: Bytes) -> Result<()> {
+        let put = self.store.put(&self.path(key)?, PutPayload::from_bytes(bytes)).await;
         put.map(drop).map_err(|error| self.fail("store", key, &error))
     }
 
     async fn put_in_parts(&self, key: &str, content: &Content) -> Result<()> {
-        let path = self.path(key)?;
-        if let Some(answer) = self.settled(key, content).await? {
-            return answer;
+        match self.settled(key, content).await? {
+            Some(answer) => answer,
+            None => self.overwrite_in_parts(key, content).await,
         }
+    }
+
+    async fn overwrite_in_parts(&self, key: &str, content: &Content) -> Result<()> {
+        let path = self.path(key)?;
         let upload = self.store.put_multipart(&path).await;
         let mut upload = AbortOnDrop(Some(upload.map_err(|e| self.fail("store", key, &e))?));
         self.send_parts(key, content, upload.get()).await?;
@@ -305,6 +313,13 @@ impl Tier for ObjectTier {
 
     async fn clean(&self) -> Result<u64> {
         self.leftovers.abort(&self.root, LEFTOVER_AGE, &self.secrets).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        if content.len() > PART_LEN {
+            return self.overwrite_in_parts(key, content).await;
+        }
+        self.overwrite_whole(key, content.read(0..content.len()).await?).await
     }
 
     fn describe(&self) -> String {

@@ -141,7 +141,8 @@ impl Retry {
         Instant::now() + self.patience.deadline * 3 / 4
     }
 
-    /// Decides an ambiguous write by looking.
+    /// Decides an ambiguous write by looking. What can be read is stored only when all of it is
+    /// where a write would have put it.
     async fn settle(
         &self,
         written: Result<()>,
@@ -154,7 +155,13 @@ impl Retry {
             settled => return settled,
         };
         match tokio::time::timeout_at(deadline, compare(&*self.inner, key, &content)).await {
-            Ok(Ok(Presence::Same)) => Ok(()),
+            Ok(Ok(Presence::Same)) => {
+                let completed = self.inner.mend(key, Care::COMPLETE);
+                match tokio::time::timeout_at(deadline, completed).await {
+                    Ok(Ok(whole)) if whole.counts_as_stored() => Ok(()),
+                    _ => Err(error),
+                }
+            }
             Ok(Ok(Presence::Different)) => Err(Error::Exists(key.to_owned())),
             Ok(Ok(Presence::Missing)) | Ok(Err(_)) | Err(_) => Err(error),
         }
@@ -221,6 +228,11 @@ impl Tier for Retry {
 
     async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
         self.run("making an object whole", self.deadline(), || self.inner.mend(key, care)).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        let replace = || self.inner.replace(key, content);
+        self.run("replacing an object", self.deadline(), replace).await
     }
 
     fn describe(&self) -> String {

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 
 use super::content::blocking;
 use super::failure::{FailureKind, TierFailure};
-use super::{Care, IDENTITY_KEY, ObjectMeta, Tier, Wholeness, check_key};
+use super::{Care, Content, IDENTITY_KEY, ObjectMeta, Tier, Wholeness, check_key};
 use crate::error::{Error, Result};
 
 /// Longest identity that is compared.
@@ -200,6 +200,10 @@ impl Tier for Rooted {
 
     async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
         self.guard("mend", key, self.inner.mend(key, care)).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        self.guard("replace", key, self.inner.replace(key, content)).await
     }
 
     fn describe(&self) -> String {

@@ -10,6 +10,7 @@
 //! what is left elsewhere is fewer than `k` shards, so invisible, and [`Tier::clean`] removes it.
 //! *Crash*: in a put, some shards: the object is visible or not, and a later put of the same bytes
 //! completes it, one of others replaces it if it was not visible. In a delete likewise.
+//! *Mend* replaces a missing or damaged shard in one step, so nothing that still helps is removed first.
 //! *Absent stores*: up to `m` may be away, wrong or slow. Then reads compute what they hold, from
 //! verified chunks, and verify the result. A listing needs all but `m` stores; an object of which
 //! too few shards answer to tell whether it is visible is listed, and reading it is an error that
@@ -188,7 +189,7 @@ impl Spread {
                 Belonging::Away(_) if is_begun => {}
                 Belonging::Blank => {
                     let place = self.place(at).ok_or_else(unnamed)?;
-                    store.found(&place).await?;
+                    store.found(&Place { filling: is_begun, ..place }).await?;
                     founded += 1;
                 }
                 Belonging::Foreign(why) => {

@@ -1,4 +1,9 @@
 //! Listings: those of all stores, merged, and what is left over in them.
+//!
+//! *Lengths* are what those of the shards say: where the last data shard was cut short, a listing
+//! says less than `head`, which reads a header.
+//! *Refilling*: a store that took the place of a lost one lacks what was written before: it counts as one that
+//! does not answer, until a cleaning sees that it has a shard of every object.
 
 use std::collections::BTreeMap;
 
@@ -67,9 +72,10 @@ impl Spread {
             .map(|at| self.ask(at, self.stores[at].tier().list(prefix, after, limit)).boxed())
             .collect();
         let least = self.stores.len() - self.parity();
-        let answers = gather(calls, (least, GRACE), Result::is_ok, |_| false).await;
+        let enough = self.stores.len().min(least + self.filling());
+        let answers = gather(calls, (enough, GRACE), Result::is_ok, |_| false).await;
         let mut page = Page { keys: BTreeMap::new(), end: None, away: 0 };
-        let (mut why, mut passes) = (Vec::new(), true);
+        let (mut why, mut passes, mut filling) = (Vec::new(), true, 0);
         for (at, answer) in answers.into_iter().enumerate() {
             let objects = match answer {
                 Some(Ok(objects)) => objects,
@@ -82,6 +88,10 @@ impl Spread {
                     continue;
                 }
             };
+            if self.stores[at].is_filling() {
+                filling += 1;
+                why.push(format!("{}: it is being filled again", self.name(at)));
+            }
             if objects.len() >= limit
                 && let Some(last) = objects.last()
                 && page.end.as_ref().is_none_or(|end| *end > last.key)
@@ -93,7 +103,7 @@ impl Spread {
                 lens.or_insert_with(|| vec![None; self.stores.len()])[at] = Some(object.len);
             }
         }
-        if page.away > self.parity() {
+        if page.away + filling > self.parity() {
             why.insert(0, format!("a listing needs {least} of the stores"));
             return Err(self.too_few("list", prefix, passes, &why));
         }
@@ -102,6 +112,11 @@ impl Spread {
         }
         page.keys.remove(PLACE_KEY);
         Ok(page)
+    }
+
+    /// Stores that took the place of lost ones and lack shards yet.
+    fn filling(&self) -> usize {
+        self.stores.iter().filter(|store| store.is_filling()).count()
     }
 
     /// An object of a listing, if it is visible or may be.
@@ -126,6 +141,8 @@ impl Spread {
             Verdict::Gone => Ok(None),
             Verdict::Unclear(error) => match look.likeliest() {
                 Some(layout) => Ok(meta(layout.shape.len)),
+                // It is there, and nobody can tell how long it was.
+                None if matches!(error, Error::Damaged { .. }) => Ok(meta(0)),
                 None => Err(error),
             },
         }
@@ -146,6 +163,7 @@ impl Spread {
     /// Only while every store answers, since what one has may be what another lacks.
     pub(super) async fn clean_strays(&self) -> Result<u64> {
         let (mut cleaned, mut after) = (0, None);
+        let mut is_full = vec![true; self.stores.len()];
         loop {
             let page = self.page("", after.as_deref(), PAGE).await?;
             if page.away > 0 {
@@ -158,23 +176,33 @@ impl Spread {
                 {
                     continue;
                 }
-                cleaned += self.clean_stray(key).await?;
+                cleaned += self.clean_stray(key, &mut is_full).await?;
             }
             match page.end {
                 Some(end) => after = Some(end),
-                None => return Ok(cleaned),
+                None => break,
             }
         }
+        for (store, _) in self.stores.iter().zip(is_full).filter(|(_, is_full)| *is_full) {
+            store.filled().await?;
+        }
+        Ok(cleaned)
     }
 
-    async fn clean_stray(&self, key: &str) -> Result<u64> {
-        let Some(_turn) = self.busy.try_turn(key) else { return Ok(0) };
+    /// Removes the shards of what is no object; of one that is, notes which stores have no shard.
+    async fn clean_stray(&self, key: &str, is_full: &mut [bool]) -> Result<u64> {
+        let turn = self.busy.try_turn(key);
         let look = self.look(key, GRACE).await;
         let is_gone = matches!(self.verdict(key, &look), Verdict::Gone) && look.away() == 0;
+        if !is_gone || turn.is_none() {
+            for (is_full, piece) in is_full.iter_mut().zip(&look.pieces) {
+                *is_full &= matches!(piece, Piece::Shard(_));
+            }
+            return Ok(0);
+        }
         let mut cleaned = 0;
         for (at, piece) in look.pieces.iter().enumerate() {
-            let is_stray = is_gone && matches!(piece, Piece::Shard(_) | Piece::Damaged(_));
-            if is_stray {
+            if matches!(piece, Piece::Shard(_) | Piece::Damaged(_)) {
                 match self.ask(at, self.stores[at].tier().delete(key)).await {
                     Ok(()) => cleaned += 1,
                     Err(Error::NotFound(_)) => {}

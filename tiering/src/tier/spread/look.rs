@@ -197,7 +197,10 @@ impl Spread {
                 Piece::Shard(_) | Piece::Missing => {}
             }
         }
-        Verdict::Unclear(self.too_few("read", key, away > 0, &why))
+        Verdict::Unclear(match most + away >= self.data() {
+            true => self.too_few("read", key, true, &why),
+            false => Error::Damaged { what: "object", reason: why.join("; ") },
+        })
     }
 
     /// How a visible object was cut.

@@ -1,19 +1,22 @@
 //! Making an object whole again: shards that are missing or damaged are computed from the others
 //! and written anew.
 //!
-//! *Order*: the new shards are made aside, from other shards alone, and the whole object is compared
-//! with its digest; only then a damaged one is removed and the new one stored, and read back.
-//! *Crash*: what was removed was no part of what the object was computed from.
+//! *Order*: the new shards are made aside, from every sound chunk, those of damaged shards too, and
+//! the whole object is compared with its digest; only then each takes the place of the damaged one,
+//! in one step, and is read back.
+//! *Crash*: a store has the damaged shard or the new one, so the object is as readable as it was.
 
 use std::ops::Range;
 
 use super::gather::PATIENCE;
 use super::layout::{Layout, Record};
 use super::look::{Piece, Verdict};
-use super::store::is_absence;
-use super::stripe::Cutter;
+use super::store::{is_absence, words};
+use super::stripe::{Cutter, Shard};
 use super::{Care, Spread, Wholeness};
 use crate::error::{Error, Result};
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
 
 /// Bytes of a shard that are verified at once.
 const WINDOW: u64 = 4 << 20;
@@ -57,12 +60,15 @@ impl Spread {
             pieces: states.len(),
             lacking: names(&lacking),
             away: names(&of(&[State::Away])),
-            renewed: false,
+            ..Wholeness::default()
         };
+        let mut sound = of(&[State::Sound]).len();
         if care.repair && !lacking.is_empty() {
-            self.renew(key, &layout, &lacking, &of(&[State::Damaged])).await?;
-            found.renewed = true;
+            found.failed = self.renew(key, &layout, &lacking).await?;
+            found.renewed = found.failed.is_empty();
+            sound += lacking.len() - found.failed.len();
         }
+        found.is_enough = sound >= self.least_for(key);
         Ok(found)
     }
 
@@ -100,20 +106,14 @@ impl Spread {
         Ok(true)
     }
 
-    /// Makes the shards `lacking` anew, of which `damaged` are there.
-    async fn renew(
-        &self,
-        key: &str,
-        layout: &Layout,
-        lacking: &[usize],
-        damaged: &[usize],
-    ) -> Result<()> {
+    /// Makes the shards `lacking` anew; says which stores did not take theirs, and why.
+    async fn renew(&self, key: &str, layout: &Layout, lacking: &[usize]) -> Result<Vec<String>> {
         let wanted: Vec<bool> = (0..self.stores.len()).map(|at| lacking.contains(&at)).collect();
         let mut cutter = Cutter::new(layout, &wanted, &self.staging)?;
         let window = (WINDOW / layout.shape.stripe_len()).max(1);
         for stripes in windows(layout.shape.stripes(), window) {
             let range = layout.shape.bytes_of(&stripes);
-            let bytes = self.bytes(key, layout, range, lacking).await?;
+            let bytes = self.bytes(key, layout, range).await?;
             let mut rest = &bytes[..];
             for _ in stripes {
                 let (stripe, behind) = rest.split_at(cutter.next_len());
@@ -121,22 +121,35 @@ impl Spread {
                 rest = behind;
             }
         }
-        let shards = cutter.finish()?;
-        for at in damaged {
-            self.ask(*at, self.stores[*at].tier().delete(key)).await?;
+        let shards = cutter.finish()?.into_iter().enumerate();
+        let replacements = shards.filter_map(|(at, shard)| {
+            let replaced = self.replace(at, key, layout, shard?);
+            Some(async move { replaced.await.err().map(|error| (at, error)) }.boxed())
+        });
+        let failures: Vec<_> = stream::iter(replacements.collect::<Vec<_>>())
+            .buffer_unordered(self.uploads_at_once(layout))
+            .filter_map(async |failure| failure)
+            .collect()
+            .await;
+        tracing::warn!(
+            key,
+            shards = lacking.len(),
+            failed = failures.len(),
+            "shards of an object were made anew"
+        );
+        let told = |(at, error): &(usize, Error)| format!("{}: {}", self.name(*at), words(error));
+        Ok(failures.iter().map(told).collect())
+    }
+
+    /// Stores a shard in place of what is damaged or missing, and reads it back.
+    async fn replace(&self, at: usize, key: &str, layout: &Layout, shard: Shard) -> Result<()> {
+        let content = shard.into_content()?;
+        self.ask(at, self.stores[at].patient().replace(key, &content)).await?;
+        if self.is_sound(at, key, layout).await? {
+            return Ok(());
         }
-        for (_, result) in self.upload(key, layout, shards).await {
-            result?;
-        }
-        for at in lacking {
-            if !self.is_sound(*at, key, layout).await? {
-                let reason =
-                    format!("{} did not keep the shard that was made anew", self.name(*at));
-                return Err(Error::Damaged { what: "shard", reason });
-            }
-        }
-        tracing::warn!(key, shards = lacking.len(), "shards of an object were made anew");
-        Ok(())
+        let reason = "what was stored reads back damaged".to_owned();
+        Err(Error::Damaged { what: "shard", reason })
     }
 }
 

@@ -52,7 +52,8 @@ struct Window<'a> {
     /// By shard: stripes that were damaged in it.
     bad: Vec<Vec<u64>>,
     in_flight: Vec<Option<Range<u64>>>,
-    is_away: bool,
+    /// By shard: its store may serve again.
+    away: Vec<bool>,
     is_missing: usize,
 }
 
@@ -87,26 +88,25 @@ impl Spread {
                 let message = format!("{len} bytes are too many to be read at once");
                 return Err(TierFailure::error(FailureKind::Rejected, "read", key, message));
             }
-            let bytes = self.bytes(key, layout, 0..len, &[]).await?;
+            let bytes = self.bytes(key, layout, 0..len).await?;
             if blake3::hash(&bytes).as_bytes() == &layout.digest {
                 return Ok(bytes);
             }
-            let message = "its chunks verify, and the whole does not";
-            return Err(TierFailure::error(FailureKind::Rejected, "read", key, message));
+            let reason = "its chunks verify, and the whole does not".to_owned();
+            return Err(Error::Damaged { what: "object", reason });
         };
         if range.end > len {
             return Err(past_end("read", key, &range, len));
         }
-        self.bytes(key, layout, range, &[]).await
+        self.bytes(key, layout, range).await
     }
 
-    /// A range that lies inside, without the help of the shards `never`.
+    /// A range that lies inside.
     pub(super) async fn bytes(
         &self,
         key: &str,
         layout: &Layout,
         range: Range<u64>,
-        never: &[usize],
     ) -> Result<Bytes> {
         let shape = layout.shape;
         let code = StripeCode::new(self.data(), self.parity());
@@ -116,7 +116,7 @@ impl Spread {
             let stripe = start / shape.stripe_len();
             let most = (WINDOW / shape.stripe_len()).max(1);
             let end = range.end.min((stripe + most) * shape.stripe_len());
-            let mut window = Window::new(self, key, layout, &(start..end), never);
+            let mut window = Window::new(self, key, layout, &(start..end));
             window.fill().await?;
             let pieces = window.take(&code, &(start..end))?;
             if pieces.len() == 1 && end - start == range.end - range.start {
@@ -149,13 +149,7 @@ impl Spread {
 }
 
 impl<'a> Window<'a> {
-    fn new(
-        spread: &'a Spread,
-        key: &'a str,
-        layout: &Layout,
-        range: &Range<u64>,
-        never: &[usize],
-    ) -> Self {
+    fn new(spread: &'a Spread, key: &'a str, layout: &Layout, range: &Range<u64>) -> Self {
         let shape = layout.shape;
         let chunk_len = u64::from(shape.chunk_len);
         let mut wanted: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
@@ -166,9 +160,6 @@ impl<'a> Window<'a> {
         let first = wanted.keys().next().copied().unwrap_or(0);
         let end = wanted.keys().next_back().map_or(0, |last| last + 1);
         let have = (first..end).map(|stripe| (stripe, vec![None; shape.shards()])).collect();
-        let out = (0..shape.shards())
-            .map(|at| never.contains(&at).then(|| "it is to be replaced".to_owned()))
-            .collect();
         Self {
             spread,
             key,
@@ -177,10 +168,10 @@ impl<'a> Window<'a> {
             stripes: first..end,
             wanted,
             have,
-            out,
+            out: vec![None; shape.shards()],
             bad: vec![Vec::new(); shape.shards()],
             in_flight: vec![None; shape.shards()],
-            is_away: false,
+            away: vec![false; shape.shards()],
             is_missing: 0,
         }
     }
@@ -311,7 +302,7 @@ impl<'a> Window<'a> {
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
-                self.is_away |= is_absence(&error);
+                self.away[at] = is_absence(&error);
                 self.is_missing += usize::from(matches!(error, Error::NotFound(_)));
                 self.out[at] = Some(words(&error));
                 return;
@@ -353,7 +344,20 @@ impl<'a> Window<'a> {
                 why.push(format!("{}: {count} chunks are damaged", self.spread.name(at)));
             }
         }
-        self.spread.too_few("read", self.key, self.is_away, &why)
+        match self.may_pass() {
+            true => self.spread.too_few("read", self.key, true, &why),
+            false => Error::Damaged { what: "object", reason: why.join("; ") },
+        }
+    }
+
+    /// Whether every stripe could be had if the stores that are away served again.
+    fn may_pass(&self) -> bool {
+        let data = usize::from(self.shape.data);
+        self.wanted.iter().all(|(stripe, shards)| {
+            let may_serve = |at: &usize| self.away[*at] && !self.is_served(*stripe, *at);
+            let hoped_for = (0..self.shape.shards()).filter(may_serve).count();
+            self.is_done(*stripe, shards) || self.verified(*stripe) + hoped_for >= data
+        })
     }
 
     /// The bytes of `range`, in pieces.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::layout::Layout;
 use crate::error::{Error, Result};
 use crate::tier::failure::{FailureKind, TierFailure};
-use crate::tier::{Patience, Retry, Tier};
+use crate::tier::{Content, Patience, Retry, Tier};
 
 /// Key of the object that says which store of which set it is.
 pub const PLACE_KEY: &str = "store.json";
@@ -40,11 +40,20 @@ pub(super) struct Place {
     pub(super) place: u8,
     pub(super) data: u8,
     pub(super) parity: u8,
+    /// It took the place of a lost one, and may lack shards of what was written before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) filling: bool,
 }
 
 impl Place {
     pub(super) fn new(set: &str, place: usize, data: u8, parity: u8) -> Self {
-        Self { format: FORMAT, set: set.to_owned(), place: place as u8 + 1, data, parity }
+        let (set, place) = (set.to_owned(), place as u8 + 1);
+        Self { format: FORMAT, set, place, data, parity, filling: false }
+    }
+
+    fn text(&self) -> Result<Bytes> {
+        let text = serde_json::to_vec(self);
+        text.map(Bytes::from).map_err(|error| Error::Config(format!("{PLACE_KEY}: {error}")))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -88,7 +97,8 @@ pub struct StoreStatus {
 
 #[derive(Debug, Default)]
 struct State {
-    is_member: bool,
+    /// What it says of itself, where that was right.
+    place: Option<Place>,
     was_asked: bool,
     failure: Option<String>,
     suspect_until: Option<Instant>,
@@ -156,24 +166,27 @@ impl Store {
 
     /// Makes sure that it is the store that belongs here.
     pub(super) async fn join(&self, expected: &Place) -> Result<()> {
-        if self.state.lock().is_member {
+        if self.state.lock().place.is_some() {
             return Ok(());
         }
         let error = |reason: String| {
             TierFailure::error(FailureKind::Unavailable, "use", &self.describe(), reason)
         };
         let belonging = match self.place().await {
-            Ok(Some(place)) => belonging(&place, expected),
+            Ok(Some(place)) => match belonging(&place, expected) {
+                Belonging::Member => {
+                    self.state.lock().place = Some(place);
+                    return Ok(());
+                }
+                other => other,
+            },
             Ok(None) => Belonging::Blank,
             Err(failed) if is_absence(&failed) => return self.note(Err(failed)),
             // What says nonsense is no member either.
             Err(failed) => Belonging::Foreign(words(&failed)),
         };
         match belonging {
-            Belonging::Member => {
-                self.state.lock().is_member = true;
-                Ok(())
-            }
+            Belonging::Member => Ok(()),
             Belonging::Foreign(why) | Belonging::Away(why) => self.note(Err(error(why))),
             Belonging::Blank => self.note(Err(error(format!(
                 "it holds no {PLACE_KEY}: mount its filesystem, or, when it was lost, put an empty \
@@ -213,17 +226,32 @@ impl Store {
                 });
             }
         }
-        let text = serde_json::to_vec(place)
-            .map_err(|error| Error::Config(format!("{PLACE_KEY}: {error}")))?;
-        self.note(self.tier.put(PLACE_KEY, Bytes::from(text)).await)?;
+        self.note(self.tier.put(PLACE_KEY, place.text()?).await)?;
         self.join(place).await
+    }
+
+    /// Whether it took the place of a lost store and may lack shards.
+    pub(super) fn is_filling(&self) -> bool {
+        self.state.lock().place.as_ref().is_some_and(|place| place.filling)
+    }
+
+    /// Notes that it lacks nothing any more.
+    pub(super) async fn filled(&self) -> Result<()> {
+        let place = self.state.lock().place.clone();
+        let Some(place) = place.filter(|place| place.filling) else { return Ok(()) };
+        let place = Place { filling: false, ..place };
+        let text = Content::Bytes(place.text()?);
+        self.note(self.tier.replace(PLACE_KEY, &text).await)?;
+        tracing::info!("{} has a shard of every object again", self.describe());
+        self.state.lock().place = Some(place);
+        Ok(())
     }
 }
 
 /// What a store is that says `found`, where `expected` belongs.
 pub(super) fn belonging(found: &Place, expected: &Place) -> Belonging {
     let named = |place: &Place| format!("store {} of {}+{}", place.place, place.data, place.parity);
-    if found == expected {
+    if (Place { filling: expected.filling, ..found.clone() }) == *expected {
         Belonging::Member
     } else if found.set != expected.set {
         Belonging::Foreign(format!("it belongs to volume {}, not to {}", found.set, expected.set))

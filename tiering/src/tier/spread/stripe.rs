@@ -5,14 +5,16 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FallocateFlags, MemfdFlags, Mode, OFlags, fallocate, memfd_create, openat};
+use rustix::io::Errno;
 
 use super::layout::{Layout, Record, Shape, Sum, sum, trailer};
 use crate::error::{Error, Result};
 use crate::segment::StripeCode;
-use crate::tier::Tier;
+use crate::tier::{Content, Tier};
 
 /// Shards of objects up to this length stay in memory.
 pub(super) const IN_MEMORY: u64 = 4 << 20;
@@ -96,7 +98,7 @@ impl Cutter {
             }
             let mut shard = match shape.len <= IN_MEMORY {
                 true => Shard::Memory(Vec::with_capacity(shape.shard_len(index) as usize)),
-                false => Shard::File(nameless(staging)?),
+                false => Shard::File(nameless(staging, shape.shard_len(index))?),
             };
             shard.append(&layout.header(index))?;
             Ok(Some(shard))
@@ -164,6 +166,17 @@ impl Shard {
         }
     }
 
+    /// Its bytes, for what is stored in place of another.
+    pub(super) fn into_content(self) -> Result<Content> {
+        Ok(match self {
+            Self::Memory(shard) => Content::Bytes(Bytes::from(shard)),
+            Self::File(file) => {
+                let len = file.metadata().map_err(Error::io("look at a shard aside"))?.len();
+                Content::File { path: PathBuf::from("a shard"), file: Arc::new(file), len }
+            }
+        })
+    }
+
     /// Stores it.
     pub(super) async fn store(self, tier: &dyn Tier, key: &str) -> Result<()> {
         match self {
@@ -176,8 +189,22 @@ impl Shard {
     }
 }
 
-/// A file in `dir` that has no name, so that nothing is left of it after a crash.
-fn nameless(dir: &Path) -> Result<File> {
+/// A file of no name with room for `len` bytes, so that nothing is left of it after a crash: in
+/// `dir`, or in memory where that is full, since what makes room there is that objects are stored.
+fn nameless(dir: &Path, len: u64) -> Result<File> {
+    let file = unlinked(dir)?;
+    match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len) {
+        Err(Errno::NOSPC | Errno::DQUOT) => {
+            let made = memfd_create("firn-shard", MemfdFlags::CLOEXEC);
+            made.map(File::from).map_err(|error| Error::io("make a shard in memory")(error.into()))
+        }
+        // Where room cannot be reserved, it shows when it is filled.
+        _ => Ok(file),
+    }
+}
+
+/// A file in `dir` that has no name.
+fn unlinked(dir: &Path) -> Result<File> {
     let failed = || Error::io(format!("make a file for shards in {}", dir.display()));
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let made: Result<OwnedFd, _> =
@@ -185,7 +212,7 @@ fn nameless(dir: &Path) -> Result<File> {
     match made {
         Ok(file) => Ok(File::from(file)),
         // Some filesystems have no such files: the name goes as soon as it is open.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
             let name = crate::tier::Jitter::from_process().next_u64();
             let path = dir.join(format!("shard-{name:016x}"));
             let flags = flags | OFlags::CREATE | OFlags::EXCL;

@@ -33,7 +33,7 @@ impl Spread {
         let there: Vec<bool> = look.pieces.iter().map(is_there).collect();
         let mut wanted: Vec<bool> =
             look.pieces.iter().map(|p| !is_there(p) && !matches!(p, Piece::Away(_))).collect();
-        let least = if key.starts_with(CLAIMS) { self.quorum() } else { self.least };
+        let least = self.least_for(key);
         let reachable = self.stores.len() - look.away();
         if reachable < least {
             return Err(self.too_few_stores(key, &look, reachable, least));
@@ -64,6 +64,11 @@ impl Spread {
             return Ok(());
         }
         Err(first.unwrap_or_else(|| self.too_few_stores(key, &look, reachable, least)))
+    }
+
+    /// Shards with which an object of this key counts as stored.
+    pub(super) fn least_for(&self, key: &str) -> usize {
+        if key.starts_with(CLAIMS) { self.quorum() } else { self.least }
     }
 
     fn too_few_stores(&self, key: &str, look: &Look, reachable: usize, least: usize) -> Error {
@@ -148,14 +153,12 @@ impl Spread {
     }
 
     /// Stores shards, as many at a time as memory allows.
-    pub(super) async fn upload(
+    async fn upload(
         &self,
         key: &str,
         layout: &Layout,
         shards: Vec<Option<Shard>>,
     ) -> Vec<(usize, Result<()>)> {
-        let longest = layout.shape.shard_len(0).clamp(1, UPLOAD_MEMORY);
-        let at_once = (UPLOAD_MEMORY / longest).clamp(1, self.stores.len() as u64) as usize;
         let mut calls = Vec::new();
         for (at, shard) in shards.into_iter().enumerate() {
             let Some(shard) = shard else { continue };
@@ -164,7 +167,13 @@ impl Spread {
             };
             calls.push(call.boxed());
         }
-        stream::iter(calls).buffer_unordered(at_once).collect().await
+        stream::iter(calls).buffer_unordered(self.uploads_at_once(layout)).collect().await
+    }
+
+    /// Shards that are stored at the same time.
+    pub(super) fn uploads_at_once(&self, layout: &Layout) -> usize {
+        let longest = layout.shape.shard_len(0).clamp(1, UPLOAD_MEMORY);
+        (UPLOAD_MEMORY / longest).clamp(1, self.stores.len() as u64) as usize
     }
 
     /// Removes an object.

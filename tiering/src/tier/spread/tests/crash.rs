@@ -1,6 +1,8 @@
 //! Deaths in the middle of a put and of a delete, and stores that missed something.
 
 use super::*;
+use crate::crypt::DataKey;
+use crate::tier::{Encrypted, Patience, Retry};
 
 /// After every number of writes that reached the stores.
 #[tokio::test(start_paused = true)]
@@ -141,4 +143,46 @@ async fn strays_go_and_objects_and_claims_stay() {
         [set.shards("a"), set.shards("b"), set.shards("owner/1-x"), set.shards("z")],
         [4, 0, 2, 5]
     );
+}
+
+/// What can be read is not yet as durable as it should be.
+#[tokio::test(start_paused = true)]
+async fn patience_calls_nothing_stored_that_too_few_stores_took() {
+    for heals in [false, true] {
+        let set = Set::new(2, 1).await;
+        set.faulties[2].cut_off_after(0);
+        let retry = Retry::new(
+            Arc::new(set.reopened_with(&set.faulties)),
+            Patience { attempts: 2, deadline: Duration::from_secs(60) },
+        );
+        let put = tokio::join!(retry.put("k", bytes(1000, 1)), async {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            if heals {
+                set.faulties[2].reconnect();
+            }
+        });
+        assert_eq!(put.0.is_ok(), set.shards("k") == 3, "{:?}", put.0);
+        assert_eq!(set.reopened().spread.get("k").await.unwrap(), bytes(1000, 1));
+    }
+}
+
+/// Ciphertexts of the same are never the same, so nothing is stored again: the one is completed.
+#[tokio::test(start_paused = true)]
+async fn an_encrypted_put_that_died_is_completed() {
+    let key = Arc::new(DataKey::random().unwrap());
+    let over =
+        |spread: Spread| Encrypted::new(Arc::new(spread), Arc::clone(&key), std::env::temp_dir());
+    for written in 3..5 {
+        let set = Set::new(3, 2).await;
+        set.faulties[written..].iter().for_each(|faulty| faulty.cut_off_after(0));
+        let dying = over(set.reopened_with(&set.faulties));
+        assert!(dying.put("k", bytes(300_000, 1)).await.is_err());
+        assert_eq!(set.shards("k"), written);
+        let still = dying.put("k", bytes(300_000, 1)).await;
+        assert!(still.is_err(), "{still:?}");
+        let after = over(set.reopened().spread);
+        after.put("k", bytes(300_000, 1)).await.unwrap();
+        assert_eq!(set.shards("k"), 5);
+        assert_eq!(after.get("k").await.unwrap(), bytes(300_000, 1));
+    }
 }

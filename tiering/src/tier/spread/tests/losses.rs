@@ -94,12 +94,17 @@ proptest! {
             }
             match set.spread.get("k").await {
                 Ok(whole) => prop_assert!(whole == content),
-                Err(Error::NotFound(_) | Error::Cold { .. }) => prop_assert!(count > parity),
+                Err(Error::NotFound(_) | Error::Cold { .. } | Error::Damaged { .. }) => {
+                    prop_assert!(count > parity);
+                }
                 Err(other) => prop_assert!(false, "{other:?}"),
             }
             if count <= parity {
                 let listed = set.spread.list("", None, 10).await.unwrap();
-                prop_assert_eq!(listed, [ObjectMeta { key: "k".to_owned(), len: len as u64 }]);
+                let is_cut = losses.iter().any(|loss| matches!(loss, Loss::Truncated(_)));
+                prop_assert_eq!(listed.len(), 1);
+                prop_assert!(listed[0].len == len as u64 || is_cut && listed[0].len < len as u64);
+                prop_assert_eq!(set.spread.head("k").await.unwrap().len, len as u64);
                 set.faulties.iter().for_each(|faulty| faulty.reconnect());
                 let care = Care { content: true, repair: true };
                 let found = set.spread.mend("k", care).await.unwrap();
@@ -116,24 +121,109 @@ proptest! {
     }
 }
 
-#[tokio::test]
-async fn damage_all_over_is_read_around_stripe_by_stripe() {
+/// Damages the chunks of these stripes in one shard of `k`.
+fn damage(memory: &Memory, stripes: &[usize]) {
+    let mut shard = memory.peek("k").unwrap().to_vec();
+    stripes.iter().for_each(|stripe| shard[200 + stripe * (65_536 + 96)] ^= 1);
+    memory.overwrite("k", shard);
+}
+
+const ALL: Care = Care { content: true, repair: true };
+
+/// Two damaged chunks on every store, and as many in each stripe as there is parity.
+async fn damaged_all_over() -> (Set, Bytes) {
     let set = Set::new(3, 2).await;
     let content = bytes(5 << 20, 1);
     set.spread.put("k", content.clone()).await.unwrap();
-    // Every store has two damaged chunks, no stripe more than two.
     for (at, memory) in set.memories.iter().enumerate() {
+        damage(memory, &[at, (at + 1) % 5]);
+    }
+    (set, content)
+}
+
+#[tokio::test]
+async fn damage_all_over_is_read_around_and_mended_stripe_by_stripe() {
+    let (set, content) = damaged_all_over().await;
+    assert_eq!(set.spread.get("k").await.unwrap(), content);
+    let found = set.spread.mend("k", ALL).await.unwrap();
+    assert_eq!((found.lacking.len(), found.renewed), (5, true), "{found:?}");
+    let fresh = set.reopened();
+    fresh.faulties[1..3].iter().for_each(|faulty| faulty.cut_off());
+    assert_eq!(fresh.spread.get("k").await.unwrap(), content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mend_that_dies_anywhere_leaves_what_it_was_made_of() {
+    for writes in 0..5 {
+        let (set, content) = damaged_all_over().await;
+        // One replacement on each store.
+        set.faulties[writes..].iter().for_each(|faulty| faulty.cut_off_after(0));
+        let found = set.spread.mend("k", ALL).await.unwrap();
+        assert_eq!((found.failed.len(), found.renewed), (5 - writes, false), "{found:?}");
+        let after = set.reopened();
+        assert_eq!(after.spread.get("k").await.unwrap(), content);
+        assert!(after.spread.mend("k", ALL).await.unwrap().renewed);
+        assert_eq!(set.reopened().spread.mend("k", ALL).await.unwrap().lacking.len(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_damage_than_parity_bears_is_damage_unless_a_store_that_is_away_may_help() {
+    let set = Set::new(3, 2).await;
+    let content = bytes(5 << 20, 1);
+    set.spread.put("k", content.clone()).await.unwrap();
+    set.memories[..3].iter().for_each(|memory| damage(memory, &[2]));
+    for read in [set.spread.get("k").await, set.spread.get_range("k", 400_000..600_000).await] {
+        assert!(matches!(read, Err(Error::Damaged { .. })), "{read:?}");
+    }
+    assert!(matches!(set.spread.mend("k", ALL).await, Err(Error::Damaged { .. })));
+    // The stripes before it are sound.
+    assert_eq!(set.spread.get_range("k", 0..1000).await.unwrap(), content.slice(..1000));
+    set.faulties[4].cut_off();
+    let read = set.spread.get("k").await.unwrap_err();
+    assert!(matches!(read, Error::Damaged { .. }), "nothing that comes back helps: {read:?}");
+    let healed = Set::over(set.memories.clone(), 2);
+    damage(&healed.memories[0], &[2]);
+    healed.spread.get("k").await.unwrap();
+    healed.faulties[4].cut_off();
+    let read = healed.spread.get("k").await.unwrap_err();
+    assert!(crate::tier::is_retriable(&read), "{read:?}");
+}
+
+#[tokio::test]
+async fn headers_that_are_all_damaged_are_damage_and_stay_listed() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    for memory in &set.memories {
         let mut shard = memory.peek("k").unwrap().to_vec();
-        for stripe in [at * 2, at * 2 + 1] {
-            shard[200 + stripe * (65_536 + 96)] ^= 1;
-        }
+        shard[8] ^= 1;
         memory.overwrite("k", shard);
     }
-    assert_eq!(set.spread.get("k").await.unwrap(), content);
-    let care = Care { content: true, repair: true };
-    let refused = set.spread.mend("k", care).await.unwrap_err();
-    assert!(matches!(refused, Error::Cold { .. }), "{refused:?}");
-    assert_eq!(set.spread.get("k").await.unwrap(), content, "nothing was thrown away");
+    let after = set.reopened();
+    for error in [
+        after.spread.get("k").await.map(drop).unwrap_err(),
+        after.spread.head("k").await.map(drop).unwrap_err(),
+        after.spread.mend("k", ALL).await.map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
+    }
+    assert_eq!(after.spread.list("", None, 9).await.unwrap().len(), 1);
+    after.spread.put("k", bytes(1000, 1)).await.unwrap();
+    assert_eq!(set.reopened().spread.get("k").await.unwrap(), bytes(1000, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_nothing_is_told_and_the_others_are_mended() {
+    let set = Set::new(3, 2).await.frugal();
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    set.memories[1].lose("k");
+    set.memories[3].lose("k");
+    set.faulties[1].fail_next(Some(crate::tier::Op::Replace), "k", Fault::Error(FailureKind::Full));
+    let found = set.spread.mend("k", ALL).await.unwrap();
+    assert_eq!((found.lacking.len(), found.failed.len(), found.renewed), (2, 1, false));
+    assert!(found.failed[0].contains("store 2"), "{found:?}");
+    assert!(found.is_enough, "four of the three that are wanted");
+    assert_eq!(set.shards("k"), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,6 +63,9 @@ async fn an_empty_store_counts_as_absent_until_it_is_founded_and_is_filled_again
     let failure = after.spread.stores()[1].failure.clone().unwrap();
     assert!(failure.contains("firn check --repair"), "{failure}");
     assert_eq!(after.spread.found().await.unwrap(), 2);
+    assert_eq!(after.spread.clean().await.unwrap(), 0);
+    let place = |at: usize| String::from_utf8(after.memories[at].peek(PLACE_KEY).unwrap().to_vec());
+    assert!(place(1).unwrap().contains("filling"), "it lacks shards");
     for (at, content) in contents.iter().enumerate() {
         let key = format!("k{at}");
         let found = after.spread.mend(&key, Care { content: false, repair: false }).await.unwrap();
@@ -72,8 +75,11 @@ async fn an_empty_store_counts_as_absent_until_it_is_founded_and_is_filled_again
         assert_eq!(after.spread.get(&key).await.unwrap(), *content);
         assert_eq!(after.memories[1].peek(&key), set.memories[1].peek(&key), "the same shard");
     }
+    after.spread.clean().await.unwrap();
+    assert!(!place(1).unwrap().contains("filling") && !place(3).unwrap().contains("filling"));
     after.faulties[0].cut_off();
     after.faulties[2].cut_off();
+    assert_eq!(after.spread.list("", None, 9).await.unwrap().len(), 4);
     for (at, content) in contents.iter().enumerate() {
         assert_eq!(after.spread.get(&format!("k{at}")).await.unwrap(), *content);
     }
@@ -90,4 +96,22 @@ async fn a_store_that_holds_something_else_is_not_founded() {
     set.memories[0].overwrite("a", bytes(1000, 1));
     let refused = set.reopened().spread.found().await.unwrap_err();
     assert!(matches!(refused, Error::Unusable { .. }), "{refused:?}");
+}
+
+/// With no more data than parity, an empty store and the absence of the others would hide all.
+#[tokio::test(start_paused = true)]
+async fn a_listing_does_not_believe_a_store_that_is_being_filled() {
+    let set = Set::new(1, 2).await;
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    let mut memories = set.memories.clone();
+    memories[2] = Arc::new(Memory::new());
+    let begun = Set::over(memories.clone(), 2);
+    assert_eq!(begun.spread.found().await.unwrap(), 1);
+    for after in [begun, Set::over(memories, 2)] {
+        assert_eq!(after.spread.list("", None, 9).await.unwrap().len(), 1);
+        after.faulties[..2].iter().for_each(|faulty| faulty.cut_off());
+        let error = after.spread.list("", None, 9).await.unwrap_err();
+        assert!(crate::tier::is_retriable(&error), "{error:?}");
+        assert!(TierFailure::of(&error).unwrap().message.contains("filled"), "{error:?}");
+    }
 }
