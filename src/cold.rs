@@ -88,7 +88,10 @@ pub struct Terms {
 impl Terms {
     /// The terms of `volume`, for one that may change the place or only reads. Its key is unlocked.
     pub fn of(volume: &VolumeDir, config: &Config, may_claim: bool) -> anyhow::Result<Self> {
-        let seal = Seal::open(volume, config)?;
+        let seal = Seal::open(volume, config, || {
+            let set = ColdSet::of(config).context("there is no cold tier")?;
+            Ok(explain(set.open(Patience::PROBE), &set)?.tier)
+        })?;
         let instance = match may_claim {
             true => instance::id_of(volume)?,
             false => "reader".to_owned(),

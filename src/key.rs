@@ -16,7 +16,7 @@ use anyhow::{Context, anyhow};
 use firn_tiering::Error;
 use firn_tiering::crypt::{DataKey, Derivation, Generation, MAX_WRAPPED_LEN, Secret, WrappedKey};
 use firn_tiering::tier::{Encrypted, Tier};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::config::{Config, KeySource};
@@ -86,20 +86,24 @@ impl Seal {
         Self { key: Arc::new(key), wrapped, staging: hot.join("tmp"), file_name }
     }
 
-    /// The key of a volume; `None` where nothing is encrypted.
-    pub fn open(volume: &VolumeDir, config: &Config) -> anyhow::Result<Option<Self>> {
+    /// The key of a volume; `None` where nothing is encrypted. Where the volume directory has lost
+    /// the wrapped key, the one in the cold tier, which `cold` opens, takes its place.
+    pub fn open(
+        volume: &VolumeDir,
+        config: &Config,
+        cold: impl FnOnce() -> anyhow::Result<Arc<dyn Tier>>,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(source) = &config.key else { return Ok(None) };
         let source = source.below(volume.root());
-        let stored: Vec<_> = [FILE_NAME, NEXT_NAME]
-            .into_iter()
-            .filter_map(|name| read(&volume.root().join(name), name).transpose())
-            .collect::<anyhow::Result<_>>()?;
-        if stored.is_empty() {
-            let path = volume.root().join(FILE_NAME);
-            return Err(anyhow!("{} is missing", mounts::shown(&path)))
-                .hint("the cold tier has a copy: `firn recover` makes a volume from there");
+        let (mut stored, mut damage) = (Vec::new(), None);
+        for name in [FILE_NAME, NEXT_NAME] {
+            match read(&volume.root().join(name), name) {
+                Ok(found) => stored.extend(found),
+                Err(error) => damage = Some(error),
+            }
         }
         let secret = secret::read(&source, &[])?;
+        let is_lost = stored.is_empty() || damage.is_some();
         for (name, wrapped) in stored {
             check_volume(&wrapped, config.uuid)?;
             if let Some(key) = unlock(&wrapped, &secret, &source)? {
@@ -107,8 +111,37 @@ impl Seal {
                 return Ok(Some(Self::of(key, wrapped, &hot, name)));
             }
         }
+        if is_lost {
+            let lost = damage.unwrap_or_else(|| {
+                anyhow!("{} is missing", mounts::shown(&volume.root().join(FILE_NAME)))
+            });
+            return Self::replaced(volume, config, &source, &lost, cold).map(Some);
+        }
         Err(wrong(&source))
             .hint("`key` in firn.toml says where the key is kept; nothing was changed")
+    }
+
+    /// Puts the wrapped key of the cold tier in the place of the one that was lost.
+    fn replaced(
+        volume: &VolumeDir,
+        config: &Config,
+        source: &KeySource,
+        lost: &anyhow::Error,
+        cold: impl FnOnce() -> anyhow::Result<Arc<dyn Tier>>,
+    ) -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("starting a runtime")?;
+        let hot = config.hot_dir(volume.root());
+        let fetched = cold().and_then(|tier| {
+            Self::from_cold(source, tier.as_ref(), Some(config.uuid), &hot, &runtime)
+        });
+        let seal = fetched.with_context(|| format!("{lost:#}; the copy in the cold tier"))?;
+        match seal.keep(volume) {
+            Ok(()) => tracing::warn!("{lost:#}: it was replaced by its copy in the cold tier"),
+            // The next mount fetches it again.
+            Err(error) => tracing::warn!("{lost:#}, and cannot be replaced: {error:#}"),
+        }
+        Ok(seal)
     }
 
     /// The key of a volume that is made from its cold tier.
@@ -198,9 +231,7 @@ fn read(path: &Path, name: &'static str) -> anyhow::Result<Option<(&'static str,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read.with_context(shown)?,
     };
-    let wrapped = WrappedKey::from_bytes(&bytes)
-        .with_context(shown)
-        .hint("the cold tier has a copy of it (keys/...), which `firn recover` uses")?;
+    let wrapped = WrappedKey::from_bytes(&bytes).with_context(shown)?;
     Ok(Some((name, wrapped)))
 }
 

@@ -3,14 +3,18 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use firn_tiering::tier::spread::Belonging;
-use firn_tiering::tier::{self, Late, Opened, Patience, Pauses, Retry, Spread, Tier};
+use firn_tiering::tier::{self, Late, Opened, Opener, Patience, Pauses, Retry, Spread, Tier};
 use firn_tiering::{Error, Result};
 use uuid::Uuid;
 
 use crate::config::{ColdUrls, Config};
+
+/// How long the stores of several are waited for when they are opened.
+const OPENS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The stores of a cold tier, and how objects are spread over them.
 #[derive(Clone, Debug)]
@@ -52,21 +56,21 @@ impl ColdSet {
         Self { staging: Some(dir), ..self }
     }
 
-    /// Opens them without patience; nothing is asked of them. Of several, as many may fail to open
-    /// as there is parity: they are tried again whenever they are needed.
+    /// Opens them without patience; nothing is asked of them. Of several, as many may fail to open,
+    /// or hang, as there is parity: they are tried again whenever they are needed.
     pub fn open_once(&self) -> Result<Raw> {
         if !self.urls.are_several() {
             let Opened { tier, pauses } = tier::open_once(self.urls.first().as_str())?;
             return Ok(Raw { tier, pauses, spread: None });
         }
+        let openers: Vec<_> = self.urls.iter().map(|url| opener(url.as_str().to_owned())).collect();
+        let attempts: Vec<_> = openers.iter().map(attempt).collect();
+        let until = Instant::now() + OPENS_WITHIN;
         let (mut stores, mut failures) = (Vec::new(), Vec::new());
-        for url in self.urls.iter() {
-            let url = url.as_str().to_owned();
-            let opener: tier::Opener = Arc::new(move || {
-                // Its pauses are heeded by the patience of each store.
-                tier::open_once(&url).map(|opened| opened.tier)
-            });
-            match opener() {
+        for (opener, attempt) in openers.into_iter().zip(attempts) {
+            let left = until.saturating_duration_since(Instant::now());
+            let hangs = |_| Err(Error::TimedOut("opening a store of the cold tier"));
+            match attempt.recv_timeout(left).unwrap_or_else(hangs) {
                 Ok(store) => stores.push(store),
                 Err(error) => {
                     let place = stores.len() + 1;
@@ -106,6 +110,21 @@ impl ColdSet {
     pub fn prepare(&self) -> Result<()> {
         self.urls.iter().try_for_each(|url| tier::prepare_tier(url.as_str()))
     }
+}
+
+/// Opens a store; its pauses are heeded by its own patience.
+fn opener(url: String) -> Opener {
+    Arc::new(move || tier::open_once(&url).map(|opened| opened.tier))
+}
+
+/// Opens a store on a thread, which a filesystem that hangs keeps.
+fn attempt(opener: &Opener) -> mpsc::Receiver<Result<Arc<dyn Tier>>> {
+    let (opener, (told, attempt)) = (Arc::clone(opener), mpsc::sync_channel(1));
+    std::thread::spawn(move || {
+        // Nobody may listen any more.
+        let _ = told.send(opener());
+    });
+    attempt
 }
 
 impl fmt::Display for ColdSet {

@@ -49,7 +49,8 @@ impl Scene {
 
     /// Opens the volume directory by what its configuration names, and reads the object.
     fn open(&self) -> anyhow::Result<Seal> {
-        let seal = Seal::open(&self.volume(), &self.volume().config()?)?.unwrap();
+        let seal =
+            Seal::open(&self.volume(), &self.volume().config()?, || Ok(self.tier()))?.unwrap();
         let tier = sealed(self.tier(), Some(&seal));
         assert_eq!(self.runtime.block_on(tier.get("segments/x")).unwrap(), "snow");
         Ok(seal)
@@ -119,10 +120,16 @@ fn what_cannot_open_is_one_clear_error() {
     let key = scene.dir.path().join(FILE_NAME);
     let mut bytes = fs::read(&key).unwrap();
     bytes[40] ^= 1;
-    fs::write(&key, bytes).unwrap();
+    let object = Generation(1).object_key();
+    let wrapped = scene.memory.lose(&object).unwrap();
+    fs::write(&key, &bytes).unwrap();
     says(scene.open(), "damaged wrapped key");
     fs::remove_file(&key).unwrap();
     says(scene.open(), "is missing");
+    scene.memory.overwrite(&object, bytes);
+    says(scene.open(), "is missing; the copy in the cold tier");
+    scene.memory.overwrite(&object, wrapped);
+    scene.open().unwrap();
 
     let other = Scene::new();
     let key = other.volume();
@@ -157,4 +164,25 @@ fn a_source_that_tells_another_key_each_time_locks_nobody_out() {
     says(done, "tells another key each time");
     scene.open().unwrap();
     assert_eq!(scene.memory.keys(), ["keys/0000000000000001", "segments/x"]);
+}
+
+/// Either copy of the wrapped key is enough, together with what the owner keeps.
+#[test]
+fn a_key_file_that_is_lost_or_damaged_is_replaced_by_the_one_in_the_cold_tier() {
+    let scene = Scene::new();
+    let key = scene.dir.path().join(FILE_NAME);
+    let whole = fs::read(&key).unwrap();
+    for damaged in [None, Some(&whole[..10]), Some(&[0; 4000][..])] {
+        match damaged {
+            None => fs::remove_file(&key).unwrap(),
+            Some(bytes) => fs::write(&key, bytes).unwrap(),
+        }
+        scene.open().unwrap();
+        assert_eq!(fs::read(&key).unwrap(), whole);
+    }
+    // Nothing is fetched that the owner's key does not open.
+    fs::remove_file(&key).unwrap();
+    fs::copy(scene.dir.path().join("b"), scene.dir.path().join("a")).unwrap();
+    says(scene.open(), "the key does not open this volume");
+    assert!(!key.exists());
 }

@@ -1,5 +1,8 @@
 //! A store that could not be opened when it was first wanted: tried again whenever something is
 //! asked of it, and until then one that does not answer. For stores that others can do without.
+//!
+//! *Bounds*: one attempt to open it at a time, however many ask meanwhile, since one that hangs
+//! keeps its thread.
 
 use std::ops::Range;
 use std::path::Path;
@@ -21,7 +24,15 @@ pub type Opener = Arc<dyn Fn() -> Result<Arc<dyn Tier>> + Send + Sync>;
 pub struct Late {
     place: String,
     opener: Opener,
-    tier: Mutex<Option<Arc<dyn Tier>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Closed,
+    Opening,
+    Open(Arc<dyn Tier>),
 }
 
 impl std::fmt::Debug for Late {
@@ -33,18 +44,31 @@ impl std::fmt::Debug for Late {
 impl Late {
     /// The store at `place`, in words, as soon as `opener` succeeds.
     pub fn new(place: impl Into<String>, opener: Opener) -> Self {
-        Self { place: place.into(), opener, tier: Mutex::default() }
+        Self { place: place.into(), opener, state: Arc::default() }
     }
 
     async fn tier(&self) -> Result<Arc<dyn Tier>> {
-        if let Some(tier) = &*self.tier.lock() {
-            return Ok(Arc::clone(tier));
+        let unavailable =
+            |why: String| TierFailure::error(FailureKind::Unavailable, "open", &self.place, why);
+        {
+            let mut state = self.state.lock();
+            match &*state {
+                State::Open(tier) => return Ok(Arc::clone(tier)),
+                State::Opening => return Err(unavailable("it is being opened".to_owned())),
+                State::Closed => *state = State::Opening,
+            }
         }
-        let opener = Arc::clone(&self.opener);
-        let opened = blocking(move || opener()).await.map_err(|error| {
-            TierFailure::error(FailureKind::Unavailable, "open", &self.place, error.to_string())
-        })?;
-        Ok(Arc::clone(self.tier.lock().get_or_insert(opened)))
+        // Runs to its end, also when nobody waits for it any more.
+        let (opener, state) = (Arc::clone(&self.opener), Arc::clone(&self.state));
+        let opened = blocking(move || {
+            let opened = opener();
+            *state.lock() = match &opened {
+                Ok(tier) => State::Open(Arc::clone(tier)),
+                Err(_) => State::Closed,
+            };
+            opened
+        });
+        opened.await.map_err(|error| unavailable(error.to_string()))
     }
 }
 

@@ -4,7 +4,9 @@
 //!
 //! Rule: before and after each call the path must lead to the directory that it led to when the
 //! tier was opened, told by device and inode. Another one is taken for it only when it holds the
-//! same [`IDENTITY_KEY`] object: the disk is back, perhaps under another device number. Until then
+//! same [`IDENTITY_KEY`] object: the disk is back, perhaps under another device number; or when it
+//! holds one and the first held none: it was mounted later, and whose it is, is for the layers above
+//! to ask. Until then
 //! every call fails as [`FailureKind::Unavailable`], so that it is tried again, and success or
 //! "not found" of a call during which the directory went away is not believed. A symbolic link in it
 //! that leads out of it is refused ([`FailureKind::Rejected`]): whoever can write to the cold tier
@@ -110,9 +112,12 @@ impl Root {
             }
             return Ok(());
         }
-        if known.identity.is_some() && identity_in(&self.path) == known.identity {
-            known.directory = found;
-            tracing::info!("the directory {path} is back");
+        let there = identity_in(&self.path);
+        // What was nobody's held nothing that could be missed: the mountpoint of what has come now.
+        let may_be_it = known.identity.is_none() || there == known.identity;
+        if may_be_it && there.is_some() {
+            (known.directory, known.identity) = (found, there);
+            tracing::info!("the directory {path} is there now");
             return Ok(());
         }
         Err(format!("{path} is not the directory that it was: mount its filesystem again"))

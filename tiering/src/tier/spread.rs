@@ -34,10 +34,12 @@ mod write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
+use tokio::time::timeout;
 
 use super::content::Content;
 use super::failure::{FailureKind, TierFailure};
@@ -54,6 +56,9 @@ use store::{Place, Store};
 
 pub use layout::MAX_STORES;
 pub use store::{Belonging, PLACE_KEY, StoreStatus};
+
+/// How long a store is waited for that is asked whose it is.
+const SURVEY: Duration = Duration::from_secs(30);
 
 /// Several stores as one tier.
 #[derive(Debug)]
@@ -142,7 +147,11 @@ impl Spread {
 
     /// Asks every store whether it belongs where it stands.
     pub async fn survey(&self) -> Vec<Belonging> {
-        let calls = self.stores.iter().map(|store| store.place().boxed()).collect();
+        let ask = |store| {
+            let late = |_| Err(Error::TimedOut("asking a store whose it is"));
+            timeout(SURVEY, Store::place(store)).map(move |place| place.unwrap_or_else(late))
+        };
+        let calls = self.stores.iter().map(|store| ask(store).boxed()).collect();
         let least = self.stores.len() - self.parity();
         let places = gather(calls, (least, PATIENCE), Result::is_ok, |_| false).await;
         let places: Vec<_> = places

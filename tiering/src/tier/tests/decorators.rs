@@ -1,5 +1,7 @@
 //! Retry and Faulty: that they forward everything, and what they add.
 
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -167,4 +169,31 @@ async fn a_short_body_is_asked_for_again() {
     inner.fail_next(Some(Op::GetRange), "", Fault::Truncate);
     assert_eq!(retry(&inner, 3, 60).get_range("k", 10..900).await.unwrap(), body.slice(10..900));
     assert_eq!(inner.calls(Op::GetRange), 2);
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_while_it_is_opened_keeps_one_thread() {
+    let (opens, asked) = (Arc::new(AtomicU32::new(0)), Arc::new(Barrier::new(2)));
+    let (counted, released) = (Arc::clone(&opens), Arc::clone(&asked));
+    let late = Late::new(
+        "elsewhere",
+        Arc::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            released.wait();
+            Ok(Arc::new(Memory::new()) as Arc<dyn Tier>)
+        }),
+    );
+    let hung = tokio::time::timeout(Duration::from_millis(50), late.head("a")).await;
+    assert!(hung.is_err(), "nobody waits for ever");
+    for _ in 0..3 {
+        let error = late.head("a").await.unwrap_err();
+        assert!(is_retriable(&error), "{error:?}");
+    }
+    assert_eq!(opens.load(Ordering::SeqCst), 1);
+    asked.wait();
+    while late.put("a", bytes(10, 1)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(late.get("a").await.unwrap(), bytes(10, 1), "what came of it is used");
+    assert_eq!(opens.load(Ordering::SeqCst), 1);
 }

@@ -123,3 +123,27 @@ async fn a_directory_that_is_claimed_after_it_was_opened_is_known_again() {
     tier.put("k", bytes(10, 1)).await.unwrap();
     assert!(root.join("k").exists());
 }
+
+/// The store lies on a filesystem that was not mounted yet when its path was opened.
+#[tokio::test]
+async fn what_is_mounted_over_an_empty_directory_later_is_taken_with_an_identity_only() {
+    for has_identity in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("cold");
+        std::fs::create_dir(&root).unwrap();
+        let url = format!("file://{}", root.display());
+        let patience = Patience { attempts: 1, deadline: Duration::from_secs(10) };
+        let tier = open_tier(&url, patience).unwrap();
+        assert_eq!(tier.list("", None, 1).await.unwrap(), []);
+        std::fs::rename(&root, dir.path().join("mountpoint")).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        if has_identity {
+            std::fs::write(root.join(IDENTITY_KEY), b"whose").unwrap();
+        }
+        assert_eq!(tier.put("k", bytes(10, 1)).await.is_ok(), has_identity);
+        // From now on it is that one and no other.
+        std::fs::rename(&root, dir.path().join("away")).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        assert!(tier.list("", None, 1).await.is_err());
+    }
+}
