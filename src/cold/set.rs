@@ -4,11 +4,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use firn_tiering::tier::spread::Belonging;
 use firn_tiering::tier::{self, Late, Opened, Opener, Patience, Pauses, Retry, Spread, Tier};
-use firn_tiering::{Error, Result};
+use firn_tiering::{Clock, Error, Result, SystemClock};
 use uuid::Uuid;
 
 use crate::config::{ColdUrls, Config};
@@ -65,10 +65,10 @@ impl ColdSet {
         }
         let openers: Vec<_> = self.urls.iter().map(|url| opener(url.as_str().to_owned())).collect();
         let attempts: Vec<_> = openers.iter().map(attempt).collect();
-        let until = Instant::now() + OPENS_WITHIN;
+        let until = SystemClock.instant() + OPENS_WITHIN;
         let (mut stores, mut failures) = (Vec::new(), Vec::new());
         for (opener, attempt) in openers.into_iter().zip(attempts) {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(SystemClock.instant());
             let hangs = |_| Err(Error::TimedOut("opening a store of the cold tier"));
             match attempt.recv_timeout(left).unwrap_or_else(hangs) {
                 Ok(store) => stores.push(store),
