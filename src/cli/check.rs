@@ -227,7 +227,9 @@ impl Checker<'_> {
         self.doing("copying segments to the cold tier", 0, 0);
         self.store
             .wait_copied(&replaced, Wait::Until(clock.instant() + REBUILD_DEADLINE))
-            .context("replacing damaged objects in the cold tier")
+            .context("replacing damaged objects in the cold tier")?;
+        self.store.clean_cold();
+        Ok(())
     }
 
     fn damage_of(&self, found: &DamageReport) -> Damage {

@@ -38,6 +38,8 @@ impl Worker<'_> {
     /// counts against the rate.
     pub(super) fn look_at_backup(&self, parts: &Parts) -> anyhow::Result<u64> {
         self.give_way(parts);
+        // Every object was seen to by now.
+        parts.store.clean_cold();
         let (Some(backup), Some(cold)) = (&parts.backup, &parts.cold) else { return Ok(0) };
         let test = self.test(parts, backup, cold.at(Priority::Scrub))?;
         if let Some(failure) = &test.failure {

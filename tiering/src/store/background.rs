@@ -63,8 +63,9 @@ impl Inner {
         }
     }
 
-    /// Removes what uploads of dead processes left in the cold tier.
-    fn clean_cold(&self) {
+    /// Removes what uploads of dead processes left in the cold tier, and has it see which of its
+    /// stores lack nothing any more.
+    pub(super) fn clean_cold(&self) {
         let Some(cold) = &self.cold else { return };
         let deadline = self.config.clock.instant() + self.config.cold_read_deadline;
         let cleaned = cold.call(deadline, "cleaning the cold tier", |tier| {

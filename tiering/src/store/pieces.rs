@@ -48,6 +48,13 @@ pub struct PieceFinding {
 }
 
 impl BlockStore {
+    /// Has the cold tier removed what belongs to no object; where it is several stores, it sees which
+    /// of them lack nothing any more.
+    pub fn clean_cold(&self) {
+        let _acting = acting_as(Priority::Scrub);
+        self.inner.clean_cold();
+    }
+
     /// Looks at the objects in cold that are no segments: backups, claims, the volume's identity.
     pub fn mend_objects(&self, care: Care) -> Result<MendedObjects> {
         let _acting = acting_as(Priority::Scrub);
