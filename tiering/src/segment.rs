@@ -46,7 +46,7 @@ pub use index::SegmentIndex;
 pub use locate::IndexFetch;
 pub use parity::Geometry;
 pub use patched::Patched;
-pub use repair::{Damage, Part, Patch, Repair, check_frames, repair};
+pub use repair::{Damage, Part, Patch, Repair, check_frame, check_frames, repair};
 pub use scan::{Scan, ScannedFrame, scan_frames};
 pub use unprotected::leave_unprotected;
 pub use verified::{TAG_LEN, Verified, open_cells};

@@ -12,6 +12,7 @@ use crate::block::BlockId;
 use crate::error::{Error, Result};
 
 use super::bytes_at::ReadAt;
+use super::entry::IndexEntry;
 use super::frame::verify_frame;
 use super::header::{DATA_START, HEAD_TRAILER, HEADER_LEN, SegmentHeader, TRAILER_LEN, Trailer};
 use super::index::SegmentIndex;
@@ -87,20 +88,26 @@ impl Repair {
 /// Verifies every frame of the index: the blocks of which not every byte is right, and why. Frames
 /// that cannot be read are among them.
 pub fn check_frames<R: ReadAt + ?Sized>(bytes: &R, index: &SegmentIndex) -> Vec<(BlockId, Error)> {
-    let mut failures = Vec::new();
-    for entry in index.entries() {
-        let mut frame = vec![0; entry.frame_len() as usize];
-        let header = bytes
-            .read_exact_at(&mut frame, entry.offset)
-            .map_err(Error::io(format!("read block {}", entry.id)))
-            .and_then(|()| verify_frame(&index.name(), entry.offset, &frame));
-        match header {
-            Ok(header) if header.entry.block_ref() == entry.block_ref() => {}
-            Ok(_) => failures.push((entry.id, damaged("frame", "it contradicts the index"))),
-            Err(error) => failures.push((entry.id, error)),
-        }
+    let checked = index.entries().iter().map(|entry| (entry.id, entry));
+    let checked = checked.map(|(id, entry)| (id, check_frame(bytes, &index.name(), entry)));
+    checked.filter_map(|(id, checked)| Some((id, checked.err()?))).collect()
+}
+
+/// Verifies the frame of one block in the segment `name`.
+pub fn check_frame<R: ReadAt + ?Sized>(
+    bytes: &R,
+    name: &SegmentName,
+    entry: &IndexEntry,
+) -> Result<()> {
+    let mut frame = vec![0; entry.frame_len() as usize];
+    bytes
+        .read_exact_at(&mut frame, entry.offset)
+        .map_err(Error::io(format!("read block {}", entry.id)))?;
+    let header = verify_frame(name, entry.offset, &frame)?;
+    if header.entry.block_ref() == entry.block_ref() {
+        return Ok(());
     }
-    failures
+    Err(damaged("frame", "it contradicts the index"))
 }
 
 /// Checks every part of the sealed segment `name` and rebuilds what is damaged.

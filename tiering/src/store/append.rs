@@ -493,6 +493,14 @@ impl Inner {
         Some((file, *segment, entry.clone()))
     }
 
+    /// The file of an unsealed segment and what it holds.
+    pub(super) fn unsealed_entries(&self, id: SegmentId) -> Option<(Arc<File>, Vec<IndexEntry>)> {
+        let unsealed = self.unsealed.read();
+        let file = Arc::clone(&unsealed.files.get(&id)?.file);
+        let held = unsealed.blocks.values().filter(|(segment, _)| *segment == id);
+        Some((file, held.map(|(_, entry)| entry.clone()).collect()))
+    }
+
     /// Notes that a block of an unsealed segment was freed; `false` when it is in none.
     pub(super) fn free_unsealed(&self, block: BlockId) -> bool {
         let mut unsealed = self.unsealed.write();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::block::BlockId;
 use crate::catalog::ColdCopy;
 use crate::error::{Error, Result};
-use crate::segment::{Damage, Repair, SegmentId, SegmentIndex, check_frames, repair};
+use crate::segment::{Damage, Repair, SegmentId, SegmentIndex, check_frame, check_frames, repair};
 
 use super::Inner;
 use super::object::ColdObject;
@@ -65,8 +65,43 @@ impl Inner {
             progress(done, ids.len());
             self.check_one(*id, options, &mut report);
         }
+        for id in self.unsealed_ids() {
+            self.check_unsealed(id, options, &mut report)?;
+        }
         progress(ids.len(), ids.len());
         Ok(report)
+    }
+
+    /// Looks at the frames of a segment that is not sealed yet: nothing but their own checksums tells
+    /// of them, and only hot has them.
+    fn check_unsealed(
+        &self,
+        id: SegmentId,
+        options: CheckOptions,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let Some((file, entries)) = self.unsealed_entries(id) else { return Ok(()) };
+        report.segments += 1;
+        report.blocks += entries.len() as u64;
+        if !options.data {
+            return Ok(());
+        }
+        let name = self.name(id);
+        for entry in &entries {
+            report.bytes += entry.frame_len();
+            let Err(error) = check_frame(file.as_ref(), &name, entry) else { continue };
+            report.findings.push(Finding {
+                segment: id,
+                in_cold: false,
+                what: format!("block {}, not sealed yet: {}", entry.id, chain(&error)),
+                blocks: vec![entry.id],
+                repairable: false,
+            });
+            if self.with_catalog(|catalog| catalog.lookup(entry.id))?.is_none() {
+                report.lost.insert(entry.id);
+            }
+        }
+        Ok(())
     }
 
     fn check_one(&self, id: SegmentId, options: CheckOptions, report: &mut CheckReport) {

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::segment::{
     FileKind, Frame, SegmentId, SegmentName, SegmentWriter, VolumeId, hash_block,
 };
-use crate::store::BlockStore;
 use crate::store::testing::{Volume, damage, eventually, noise, soon, text};
+use crate::store::{BlockStore, CheckOptions};
 
 fn sample_blocks(volume: &Volume, count: u64) -> Vec<(BlockRef, Vec<u8>)> {
     (0..count)
@@ -355,4 +355,28 @@ fn what_others_use_counts_from_the_start() {
         config.other_bytes = Some(Arc::new(|| 12_345));
     });
     assert_eq!(volume.store().usage().other_bytes, 12_345);
+}
+
+/// After a crash the newest blocks lie in segments without an index and parity.
+#[test]
+fn a_check_reads_what_is_not_sealed_yet() {
+    let mut volume = Volume::new();
+    let blocks: Vec<_> = (0..4).map(|seed| volume.append(&noise(seed, 100_000))).collect();
+    volume.store().sync().unwrap();
+    volume.crash();
+    volume.config.read_only = true;
+    volume.open();
+    let check = |volume: &Volume, data| {
+        let options = CheckOptions { data, cold_data: false };
+        volume.store().check(options, &mut |_, _| ()).unwrap()
+    };
+    let sound = check(&volume, true);
+    assert!(sound.is_clean() && sound.blocks == 4 && sound.bytes > 400_000, "{sound:?}");
+    let (id, path) = &volume.files(FileKind::Open)[0];
+    damage(path, 512 + 50_000, 1);
+    let report = check(&volume, true);
+    assert_eq!((report.findings.len(), report.findings[0].segment), (1, *id), "{report:?}");
+    let unreadable = blocks.iter().filter(|block| volume.read(block).is_err());
+    assert!(unreadable.map(|block| block.id).eq(report.lost.iter().copied()), "{report:?}");
+    assert!(check(&volume, false).is_clean(), "without data nothing is read");
 }
