@@ -272,6 +272,23 @@ fn golden_bytes() {
     assert_eq!([hex(&sealed), wrapped[0].clone(), wrapped[1].clone()], GOLDEN);
 }
 
+/// A stream of today is opened for ever.
+#[test]
+fn a_golden_stream_is_opened() {
+    let stream: Vec<u8> = (0..GOLDEN_STREAM.len() / 2)
+        .map(|at| u8::from_str_radix(&GOLDEN_STREAM[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    assert_eq!(read_stream(&stream, "5").unwrap().unwrap(), b"snow");
+}
+
+/// `snow`, under the secret of 64 times `5`.
+const GOLDEN_STREAM: &str = "f15365616c640d0a01000000ba0000004649524e776b65790100010000000000980000000000000028b52ffd\
+    2098cd0300240701003ed4f7714ba4c667c5b4adabcddc7ed69db495d9055fef82dc2546d65233691f27e7cb\
+    6624fe7ed38fadfd60fb007d6813443198e4ff9abb75362d8a84ad069ab4104afc605008c9e2369cd32b4d75\
+    71f8555ed49bddb462ed60602832648c7ff3a362c4f1548ab97f7ab3c4acbde4fb01001f8005d6cc8326f4f2\
+    3054e42ff33d8e03d3af56730cd4e21413b9d2265ada5536dace010100008350e714e055f2819e7f39190105\
+    6e99fa0da9800107b2c95403f4d788b224ccdb7b4455be993d3e8eedaa543dd556b1";
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
