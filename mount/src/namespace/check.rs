@@ -21,6 +21,8 @@ pub(super) use report::Suspects;
 pub(super) use spaces::decodes;
 pub(super) use walk::past_damage;
 
+use walk::if_there;
+
 use super::key::{self, Backref, HeadKey, Kind, Line};
 use super::names::cookie_of;
 use super::record::{
@@ -345,7 +347,7 @@ impl<'a> Check<'a> {
             return Ok(());
         };
         self.finish_content(&object, inode);
-        self.finish_links(&object, inode);
+        self.finish_links(&object, inode)?;
         if inode.is_dir() {
             self.finish_directory(&object, inode)?;
         } else if object.entries > 0 {
@@ -406,10 +408,10 @@ impl<'a> Check<'a> {
             self.finding(FindingKind::EntryCount, ino, detail);
         }
         if ino != self.view.root() && inode.nlink != 0 {
-            let named = self.namespace.name_in_parent(inode);
-            if !matches!(named, Ok(Some(_))) {
+            let named = if_there(self.namespace.name_in_parent(inode))?.flatten();
+            if named.is_none() {
                 self.finding(FindingKind::Unreachable, ino, "its parent does not hold it");
-            } else if !matches!(self.namespace.is_within(ino, self.view.root()), Ok(true)) {
+            } else if if_there(self.namespace.is_within(ino, self.view.root()))? != Some(true) {
                 self.finding(FindingKind::Unreachable, ino, "not below the root");
             }
         }

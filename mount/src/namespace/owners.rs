@@ -7,10 +7,10 @@ use firn_tiering::BlockId;
 use super::Namespace;
 use super::key::{self, Backref, Kind, Node};
 use super::names::{bucket_of_cookie, position_of_cookie};
-use super::record::{Bucket, Inode};
+use super::record::{Bucket, Inode, RecordError};
 use super::store::{Space, prefix_end};
 use super::tree::View;
-use crate::error::{FsError, FsResult};
+use crate::error::FsResult;
 use crate::types::Ino;
 
 /// Deepest path that is resolved; a longer one is taken for a loop.
@@ -228,6 +228,6 @@ impl Namespace {
             }
             at = self.inode(at)?.parent;
         }
-        Err(FsError::io("namespace", "damaged inodes: directories form a loop"))
+        Err(RecordError::new("inodes", "directories form a loop").into())
     }
 }

@@ -57,6 +57,13 @@ impl From<RecordError> for FsError {
     }
 }
 
+impl FsError {
+    /// Whether stored bytes make no sense, rather than that they could not be read now.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.is::<RecordError>())
+    }
+}
+
 /// Takes stored bytes apart; never reads past their end.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {

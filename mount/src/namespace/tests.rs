@@ -5,6 +5,7 @@ mod counting;
 mod damage;
 mod datasets;
 mod diff;
+mod failing;
 mod files;
 mod links;
 mod listing;

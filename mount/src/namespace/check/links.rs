@@ -1,5 +1,6 @@
 //! How many names inodes have, and link records against the entries that they stand for.
 
+use super::walk::if_there;
 use super::{Check, FindingKind, Object};
 use crate::error::FsResult;
 use crate::namespace::key::{self, HeadKey, Kind, LinkAt};
@@ -55,7 +56,7 @@ impl Check<'_> {
     }
 
     /// The link records of an object against its inode.
-    pub(super) fn finish_links(&mut self, object: &Object, inode: &Inode) {
+    pub(super) fn finish_links(&mut self, object: &Object, inode: &Inode) -> FsResult<()> {
         let ino = object.ino;
         let has_links = inode.flags.has(InodeFlags::LINKS);
         let expected = if has_links { u64::from(inode.nlink) } else { 0 };
@@ -64,15 +65,16 @@ impl Check<'_> {
             self.finding(FindingKind::LinkRecord, ino, detail);
         }
         if !has_links {
-            return;
+            return Ok(());
         }
         if inode.is_dir() || inode.nlink < 2 {
             let detail = format!("link records where the inode says {} names", inode.nlink);
             self.finding(FindingKind::LinkRecord, ino, detail);
-        } else if !matches!(self.namespace.name_in_parent(inode), Ok(Some(_))) {
+        } else if if_there(self.namespace.name_in_parent(inode))?.flatten().is_none() {
             let detail = "it has link records, but remembers a name that it has not";
             self.finding(FindingKind::LinkRecord, ino, detail);
         }
+        Ok(())
     }
 
     /// Names of the inodes from number `base` on; returns the first number behind the window.

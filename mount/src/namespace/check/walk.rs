@@ -6,7 +6,7 @@ use super::{PAGE, Visit};
 use crate::error::{FsError, FsResult};
 use crate::namespace::Namespace;
 use crate::namespace::key::{self, Kind, Line, Node};
-use crate::namespace::record::{Inode, RecordError, Version};
+use crate::namespace::record::{Inode, Version};
 use crate::namespace::store::{Page, Space, prefix_end};
 use crate::namespace::tree::View;
 use crate::namespace::view::behind;
@@ -134,7 +134,15 @@ impl Namespace {
 pub(in crate::namespace) fn past_damage<T>(result: FsResult<T>) -> FsResult<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
-        Err(FsError::Io { source, .. }) if source.is::<RecordError>() => Ok(None),
+        Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// [`past_damage`], where what is not there is no error of the store either.
+pub(super) fn if_there<T>(result: FsResult<T>) -> FsResult<Option<T>> {
+    match result {
+        Err(FsError::Stale | FsError::NotFound) => Ok(None),
+        other => past_damage(other),
     }
 }

@@ -318,3 +318,30 @@ fn blocks_of_snapshots_are_passed_as_well() {
     world.ns.for_each_block(&mut visit).unwrap();
     assert_eq!(found, [(file, 2, block(2).id), (file, 2, block(1).id)]);
 }
+
+/// The key of the names in the root that have the hash of one.
+fn bucket_key(world: &World, name: &[u8]) -> Vec<u8> {
+    let number = world.ns.names.bucket(name);
+    key::head_numbered(Dataset::ROOT, Ino::ROOT, Kind::Dentry, number).to_vec()
+}
+
+#[test]
+fn a_disk_that_does_not_read_ends_the_check_and_is_no_finding() {
+    let world = World::new();
+    world.dir(Ino::ROOT, "dir");
+    let file = world.file(Ino::ROOT, "one");
+    world.ns.link(file, Ino::ROOT, b"two").unwrap();
+    world.assert_sound();
+    // The first read of the names is for a link record, the second for the name that its inode has.
+    for (name, skipped) in [(b"dir", 0), (b"one", 0), (b"one", 1)] {
+        let key = bucket_key(&world, name);
+        let left = std::sync::atomic::AtomicUsize::new(skipped);
+        let ns = failing::Failing::open(&world, move |space, of| {
+            use std::sync::atomic::Ordering::Relaxed;
+            let is_it = space == Space::Head && of == key;
+            is_it && left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err()
+        });
+        let error = ns.check(CheckOptions::default()).expect_err("it cannot be read");
+        assert!(!error.is_damage(), "{error:?}");
+    }
+}
