@@ -163,7 +163,7 @@ pub struct Namespace {
     cache: InodeCache,
     locks: Locks,
     ids: Arc<Ids>,
-    sweeping: Mutex<Option<sweep::Cursor>>,
+    sweeping: Mutex<sweep::Sweeping>,
     /// What only some snapshots hold, as it was found.
     known_used: Mutex<HashMap<Node, usage::KnownUsed>>,
     /// Held while a directory moves to another parent, so that the tree stays a tree.
@@ -250,7 +250,7 @@ impl Namespace {
             cache: InodeCache::new(options.cached_inodes),
             locks: Locks::new(),
             ids,
-            sweeping: Mutex::new(None),
+            sweeping: Mutex::default(),
             known_used: Mutex::default(),
             moving: Mutex::new(()),
             digests: digests::Digests::default(),

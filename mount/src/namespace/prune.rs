@@ -16,11 +16,11 @@ use firn_tiering::BlockId;
 use super::Namespace;
 use super::key::{self, Backref, HeadKey, Kind, Line, Node};
 use super::ledger::Entries;
-use super::record::{Origin, SlotRecord, Version, pieces_of};
+use super::record::{Origin, RecordError, SlotRecord, Version, pieces_of};
 use super::store::{Batch, Durability, Space, prefix_end};
 use super::txn::block_ids;
 use super::view::behind;
-use crate::error::{FsError, FsResult};
+use crate::error::FsResult;
 use crate::types::Ino;
 
 /// Versions looked at together.
@@ -80,6 +80,12 @@ impl<'a> Pruner<'a> {
         Ok(self.unreferenced)
     }
 
+    /// Leaves what is not committed to another time, for which all that it is about is kept; returns
+    /// the blocks to which nothing refers any more.
+    pub(super) fn give_up(self) -> Vec<BlockId> {
+        self.unreferenced
+    }
+
     /// Whether anybody is older than a node, so that what it wrote counts as changed for them.
     pub(super) fn has_older_reader(&self, node: Node) -> bool {
         self.origin.is_some() || self.readers.first().is_some_and(|&reader| reader < node)
@@ -116,7 +122,7 @@ impl<'a> Pruner<'a> {
     pub(super) fn prune(&mut self, head_key: &[u8]) -> FsResult<()> {
         let store = Arc::clone(self.namespace.gate.store());
         let head = store.get(Space::Head, head_key)?;
-        let head = head.ok_or_else(|| FsError::io("namespace", "older versions without a head"))?;
+        let head = head.ok_or(RecordError::new("history", "older versions without a head"))?;
         let head = Stored {
             key: Bytes::copy_from_slice(head_key),
             version: Version::split(&head)?.0,

@@ -3,8 +3,11 @@
 //! Destroying one commits, in one batch, that it is gone and that its line is to be swept. The
 //! sweep walks the born index of the nodes from the snapshot to the next reader: whatever that
 //! reader sees differently was written there. *Crash*: the sweep begins again; what it has done
-//! already costs a look. It is bounded in memory, holds few locks, and only briefly.
+//! already costs a look. It is bounded in memory, holds few locks, and only briefly. *Damage* holds
+//! up the sweeps of its own line, whose versions and their blocks are all kept, and nobody else's;
+//! they are tried again when the namespace is opened again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use firn_tiering::BlockId;
@@ -31,9 +34,17 @@ pub struct Swept {
     pub more: bool,
 }
 
+/// What is known of the sweeps.
+#[derive(Debug, Default)]
+pub(super) struct Sweeping {
+    at: Option<Cursor>,
+    /// Lines with damage in the way.
+    held_up: BTreeSet<Line>,
+}
+
 /// Where a sweep is.
 #[derive(Debug)]
-pub(super) struct Cursor {
+struct Cursor {
     job: (Line, Node),
     from: Vec<u8>,
 }
@@ -82,41 +93,66 @@ impl Namespace {
 
     /// Sweeps about `limit` changed objects. Takes locks itself, briefly.
     pub fn sweep_some(&self, limit: usize) -> TreeResult<Swept> {
-        let mut at = self.sweeping.lock();
+        let mut sweeping = self.sweeping.lock();
+        let Sweeping { at, held_up } = &mut *sweeping;
         let mut swept = Swept::default();
         let mut left = limit.max(1);
         while left > 0 {
-            let Some((job, record)) = self.next_sweep() else {
+            let Some((job, record)) = self.next_sweep(held_up) else {
                 *at = None;
                 return Ok(swept);
             };
-            if at.as_ref().is_none_or(|cursor| cursor.job != job) {
-                *at = Some(Cursor { job, from: Vec::new() });
-            }
-            let Some(cursor) = at.as_mut() else { return Ok(swept) };
-            let lost = &mut swept.unreferenced;
-            let is_done = match record.whole {
-                true => self.sweep_line(cursor, &mut left, lost)?,
-                false => self.sweep_born(cursor, record, &mut left, lost)?,
+            let cursor = match at.take() {
+                Some(cursor) if cursor.job == job => at.insert(cursor),
+                _ => at.insert(Cursor { job, from: Vec::new() }),
             };
-            if is_done {
-                let (alone, mut change) = self.change_tree()?;
-                if record.whole {
-                    change.remove_line(job.0);
+            match self.sweep_job(cursor, record, &mut left, &mut swept.unreferenced) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let (alone, mut change) = self.change_tree()?;
+                    if record.whole {
+                        change.remove_line(job.0);
+                    }
+                    change.remove_sweep(job);
+                    self.commit_tree(&alone, change)?;
                 }
-                change.remove_sweep(job);
-                self.commit_tree(&alone, change)?;
+                Err(error) if error.is_damage() => {
+                    let reason = crate::file::chain(&error);
+                    tracing::warn!(line = job.0.0, reason, "space of destroyed snapshots is kept");
+                    held_up.insert(job.0);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        swept.more = self.next_sweep().is_some();
+        swept.more = self.next_sweep(held_up).is_some();
         Ok(swept)
     }
 
-    fn next_sweep(&self) -> Option<((Line, Node), SweepRecord)> {
+    /// Lines that are not swept any more before the namespace is opened again, since damage is in
+    /// the way; all that they hold is kept.
+    pub fn held_up(&self) -> Vec<Line> {
+        self.sweeping.lock().held_up.iter().copied().collect()
+    }
+
+    fn next_sweep(&self, held_up: &BTreeSet<Line>) -> Option<((Line, Node), SweepRecord)> {
         let tree = self.tree.read();
-        let mut jobs =
-            tree.sweeps.iter().filter(|((line, _), _)| !tree.rollbacks.contains_key(line));
+        let is_held_up = |line: &Line| held_up.contains(line) || tree.rollbacks.contains_key(line);
+        let mut jobs = tree.sweeps.iter().filter(|((line, _), _)| !is_held_up(line));
         jobs.next().map(|(job, record)| (*job, *record))
+    }
+
+    /// Goes on with a job; `true` at its end.
+    fn sweep_job(
+        &self,
+        cursor: &mut Cursor,
+        record: SweepRecord,
+        left: &mut usize,
+        unreferenced: &mut Vec<BlockId>,
+    ) -> FsResult<bool> {
+        match record.whole {
+            true => self.sweep_line(cursor, left, unreferenced),
+            false => self.sweep_born(cursor, record, left, unreferenced),
+        }
     }
 
     /// Goes through the born index of a job's nodes; `true` at the end.
@@ -139,7 +175,7 @@ impl Namespace {
                 let store = Arc::clone(self.gate.store());
                 let page = store.page(Space::Born, &cursor.from, Some(&end), GROUP)?;
                 let keys: Vec<_> = page.items.iter().map(|(key, _)| &key[..]).collect();
-                unreferenced.extend(self.sweep_group(line, snapshot, &keys)?);
+                self.sweep_group(line, snapshot, &keys, unreferenced)?;
                 *left = left.saturating_sub(keys.len().max(1));
                 cursor.from = match keys.last().filter(|_| page.more) {
                     Some(last) => behind(last),
@@ -173,8 +209,8 @@ impl Namespace {
             }
             let guard = self.lock(&objects);
             let mut pruner = Pruner::new(self, line);
-            keys.iter().try_for_each(|key| pruner.prune(key))?;
-            unreferenced.extend(pruner.finish()?);
+            let pruned = keys.iter().try_for_each(|key| pruner.prune(key));
+            conclude(pruner, pruned, unreferenced)?;
             drop(guard);
             *left = left.saturating_sub(keys.len());
             cursor.from = match keys.last().filter(|_| page.more) {
@@ -194,7 +230,13 @@ impl Namespace {
         tree.nodes_of(line, after, next)
     }
 
-    fn sweep_group(&self, line: Line, snapshot: Node, keys: &[&[u8]]) -> FsResult<Vec<BlockId>> {
+    fn sweep_group(
+        &self,
+        line: Line,
+        snapshot: Node,
+        keys: &[&[u8]],
+        unreferenced: &mut Vec<BlockId>,
+    ) -> FsResult<()> {
         let mut entries = Vec::with_capacity(keys.len());
         for key in keys {
             entries.push(key::born_decode(key)?);
@@ -202,16 +244,30 @@ impl Namespace {
         let objects: Vec<Ino> = entries.iter().map(|(_, object, _)| *object).collect();
         let _guard = self.lock(&objects);
         let mut pruner = Pruner::new(self, line);
-        for (key, (node, object, kind)) in keys.iter().zip(entries) {
+        let pruned = keys.iter().zip(entries).try_for_each(|(key, (node, object, kind))| {
             if node > snapshot {
                 pruner.prune_kind(object, kind)?;
             }
             if !pruner.has_older_reader(node) {
                 pruner.drop_born(key);
             }
-        }
-        pruner.finish()
+            Ok(())
+        });
+        conclude(pruner, pruned, unreferenced)
     }
+}
+
+/// Commits what was pruned, or leaves the rest of it where something was in the way.
+fn conclude(
+    pruner: Pruner<'_>,
+    pruned: FsResult<()>,
+    unreferenced: &mut Vec<BlockId>,
+) -> FsResult<()> {
+    match &pruned {
+        Ok(()) => unreferenced.extend(pruner.finish()?),
+        Err(_) => unreferenced.extend(pruner.give_up()),
+    }
+    pruned
 }
 
 impl Change {

@@ -16,6 +16,7 @@ mod repair;
 mod rollback;
 mod seals;
 mod snapshots;
+mod sweeps;
 mod usage;
 
 use std::sync::Arc;
