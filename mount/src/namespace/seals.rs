@@ -304,9 +304,14 @@ impl Namespace {
 
     /// Stores the digest of a file's content in the snapshot that shows it; nothing happens when
     /// the snapshot is gone.
-    pub fn give_digest(&self, ino: Ino, digest: Hash) -> FsResult<bool> {
+    pub fn give_digest(&self, node: Node, ino: Ino, digest: Hash) -> FsResult<bool> {
         let _guard = self.lock(&[ino]);
-        let Ok(view) = self.view(ino) else { return Ok(false) };
+        // The inode number may be that of another state by now; a node never is another snapshot's,
+        // so what was read is what this one shows.
+        let view = self.tree.read().snapshot_view(node);
+        let Some(view) = view.filter(|view| view.index == ino.view_index()) else {
+            return Ok(false);
+        };
         let object = Ino(ino.object());
         let Some(inode) = self.stored_in(&view, object)? else { return Ok(false) };
         self.store_digest(&view, &inode, digest)

@@ -12,8 +12,8 @@
 //! knows which files wait; a file that was being read is read again from its beginning.
 
 mod seals;
+mod unreadable;
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ use crate::file::flusher::Bell;
 use crate::file::{Files, chain};
 use crate::namespace::{ContentSource, Inode, Namespace, Node};
 use crate::types::Ino;
+
+use unreadable::Unreadable;
 
 /// Files looked up together.
 const PAGE: usize = 256;
@@ -56,10 +58,6 @@ const PAUSE_SHARE: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// Files remembered that could not be read; they are tried again when there are more, or after the
-/// next mount.
-const MOST_UNREADABLE: usize = 4096;
-
 /// What a pass needs of a volume.
 #[derive(Clone)]
 pub(super) struct Reader {
@@ -79,9 +77,9 @@ pub(super) struct Digester {
 struct Work {
     reader: Reader,
     bell: Bell,
-    unreadable: Mutex<HashSet<Ino>>,
-    /// Snapshots with a record that cannot be read; they are tried again after the next mount.
-    unsealable: Mutex<HashSet<Node>>,
+    unreadable: Mutex<Unreadable<Ino>>,
+    /// Snapshots with a record that cannot be read.
+    unsealable: Mutex<Unreadable<Node>>,
 }
 
 impl Digester {
@@ -206,7 +204,7 @@ impl Work {
         let names = &self.reader.names;
         let Some(inode) = names.begin_digest(ino)? else { return Ok(false) };
         let since = self.reader.clock.instant();
-        let mut content = Content { work: self, since, is_live: true };
+        let mut content = Content { work: self, since, is_live: true, is_missing: false };
         match names.digest_content(&inode, &mut content) {
             Ok(Some(digest)) => names.end_digest(ino, digest),
             // Whatever else ended it is over by the next pass.
@@ -225,7 +223,7 @@ impl Work {
     /// Whether a file is worth a closer look; one that needs no digest any more is.
     fn is_due(&self, ino: Ino, quiet: Duration) -> FsResult<bool> {
         let Reader { names, table, storage, .. } = &self.reader;
-        if self.unreadable.lock().contains(&ino) {
+        if self.is_given_up(ino) {
             return Ok(false);
         }
         let inode = match names.inode(ino) {
@@ -255,11 +253,11 @@ impl Work {
         if let Some(error) = error {
             tracing::warn!(inode = ino.0, error = chain(error), "computing the digest of a file");
         }
-        let mut unreadable = self.unreadable.lock();
-        if unreadable.len() >= MOST_UNREADABLE {
-            unreadable.clear();
-        }
-        unreadable.insert(ino);
+        self.unreadable.lock().add(ino, self.reader.clock.instant());
+    }
+
+    fn is_given_up(&self, ino: Ino) -> bool {
+        self.unreadable.lock().holds(ino, self.reader.clock.instant())
     }
 }
 
@@ -270,11 +268,15 @@ struct Content<'a> {
     since: Instant,
     /// The content may change meanwhile.
     is_live: bool,
+    /// Some of it was not at hand.
+    is_missing: bool,
 }
 
 impl ContentSource for Content<'_> {
     fn bytes(&mut self, block: &BlockRef, range: Range<u32>) -> FsResult<Option<Bytes>> {
-        Ok(self.work.reader.files.bytes_at_hand(block, range))
+        let bytes = self.work.reader.files.bytes_at_hand(block, range);
+        self.is_missing |= bytes.is_none();
+        Ok(bytes)
     }
 
     fn goes_on(&mut self) -> bool {

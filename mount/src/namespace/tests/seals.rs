@@ -43,7 +43,7 @@ impl World {
                 for ino in self.ns.settle_awaited(node, Ino(0)).unwrap().inodes {
                     let inode = self.ns.inode(ino).unwrap();
                     let digest = self.ns.digest_content(&inode, &mut Pattern).unwrap().unwrap();
-                    assert!(self.ns.give_digest(ino, digest).unwrap());
+                    assert!(self.ns.give_digest(node, ino, digest).unwrap());
                 }
                 self.ns.settle_awaited(node, Ino(0)).unwrap();
                 assert_eq!(self.ns.seal(node).unwrap(), Sealing::Done);

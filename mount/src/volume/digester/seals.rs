@@ -3,7 +3,8 @@
 //!
 //! A snapshot's file is read as soon as its snapshot asks for it, since it never changes; otherwise as
 //! any other: only what lies hot, with rests. One that cannot be read now keeps its snapshot, and
-//! those behind it, waiting until it can. *Crash*: goes on behind the last page.
+//! those behind it, waiting until it can; what is damaged is tried again after some hours, or after the
+//! next mount, and a verification says which file it is. *Crash*: goes on behind the last page.
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ impl Work {
         files.health.check()?;
         let mut done = 0;
         for node in names.unsealed()? {
-            if !self.bell.rest(Duration::ZERO) || self.unsealable.lock().contains(&node) {
+            let now = self.reader.clock.instant();
+            if !self.bell.rest(Duration::ZERO) || self.unsealable.lock().holds(node, now) {
                 continue;
             }
             match self.seal_snapshot(node) {
@@ -29,7 +31,7 @@ impl Work {
                 Err(error) => {
                     // Whoever verifies it is told what is wrong with it.
                     tracing::warn!(node = node.0, error = chain(&error), "digest of a snapshot");
-                    self.unsealable.lock().insert(node);
+                    self.unsealable.lock().add(node, now);
                 }
             }
         }
@@ -53,7 +55,7 @@ impl Work {
         }
         let mut is_found = false;
         self.each_awaited(node, &mut |ino| {
-            is_found |= self.give_shown(ino)?;
+            is_found |= self.give_shown(node, ino)?;
             Ok(())
         })?;
         if is_found {
@@ -87,12 +89,12 @@ impl Work {
     }
 
     /// Finds the digest of a file that a snapshot shows; says whether it has one now.
-    fn give_shown(&self, ino: Ino) -> FsResult<bool> {
+    fn give_shown(&self, node: Node, ino: Ino) -> FsResult<bool> {
         self.reader.files.health.check()?;
-        if self.unreadable.lock().contains(&ino) {
+        if self.is_given_up(ino) {
             return Ok(false);
         }
-        match self.digest_shown(ino) {
+        match self.digest_shown(node, ino) {
             Ok(found) => Ok(found),
             Err(FsError::Stale) => Ok(false),
             Err(error) if self.is_refused() => Err(error),
@@ -103,19 +105,25 @@ impl Work {
         }
     }
 
-    fn digest_shown(&self, ino: Ino) -> FsResult<bool> {
+    fn digest_shown(&self, node: Node, ino: Ino) -> FsResult<bool> {
         let Reader { names, storage, clock, .. } = &self.reader;
         if let Some(digest) = names.digest_of_later(ino)? {
-            return names.give_digest(ino, digest);
+            return names.give_digest(node, ino, digest);
         }
         let inode = names.inode(ino)?;
         let is_sparse = inode.size.saturating_sub(inode.allocated) > MOST_HOLES;
         if is_sparse || !is_resident(names, &**storage, ino)? {
             return Ok(false);
         }
-        let mut content = Content { work: self, since: clock.instant(), is_live: false };
-        match names.digest_content(&inode, &mut content)? {
-            Some(digest) => names.give_digest(ino, digest),
+        let since = clock.instant();
+        let mut content = Content { work: self, since, is_live: false, is_missing: false };
+        let found = names.digest_content(&inode, &mut content)?;
+        // What went to cold meanwhile is no damage.
+        if found.is_none() && content.is_missing && is_resident(names, &**storage, ino)? {
+            self.give_up(ino, None);
+        }
+        match found {
+            Some(digest) => names.give_digest(node, ino, digest),
             None => Ok(false),
         }
     }

@@ -478,3 +478,32 @@ fn a_snapshot_gets_its_digest_behind_the_scenes() {
     world.assert_right("b");
     assert_eq!(world.waiting(), 2);
 }
+
+#[test]
+fn a_damaged_file_of_a_snapshot_is_not_read_again_and_again() {
+    let world = World::new();
+    world.put("a", &content(70_000));
+    let volume = world.volume();
+    drop(volume.snapshot(&[Dataset::ROOT], "s", "").unwrap());
+    let file = world.open_file("a");
+    world.write(file, 0, b"x");
+    volume.release(file.0, file.1);
+    volume.files.flush_all().unwrap();
+    world.blocks.damage_all();
+    for _ in 0..5 {
+        volume.digester.seal_snapshots().unwrap();
+    }
+    assert_eq!(world.blocks.damaged_reads(), 1);
+    let proof = volume.names().prove((Dataset::ROOT, "s"), None, &mut |_| true).unwrap();
+    assert!(matches!(proof.pending, Some(crate::namespace::Pending::Files(1, _))), "{proof:?}");
+    // It may have been mended since.
+    world.clock.advance(Duration::from_secs(7 * 3600));
+    for _ in 0..5 {
+        volume.digester.seal_snapshots().unwrap();
+    }
+    assert_eq!(world.blocks.damaged_reads(), 2);
+    world.blocks.mend_all();
+    world.clock.advance(Duration::from_secs(7 * 3600));
+    volume.digester.seal_snapshots().unwrap();
+    world.assert_verified(Dataset::ROOT, "s");
+}

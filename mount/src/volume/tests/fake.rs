@@ -35,6 +35,8 @@ struct State {
     /// What readers said they would read next.
     told: Vec<BlockId>,
     damaged: Vec<BlockId>,
+    /// Reads of damaged blocks.
+    damaged_reads: u64,
     syncs: u64,
     append_lens: Vec<usize>,
     asked: Vec<Compression>,
@@ -68,6 +70,16 @@ impl MemoryBlocks {
     pub(super) fn damage_all(&self) {
         let mut state = self.state.lock();
         state.damaged = state.blocks.keys().copied().collect();
+    }
+
+    /// Makes every damaged block what it was.
+    pub(super) fn mend_all(&self) {
+        self.state.lock().damaged.clear();
+    }
+
+    /// How often a damaged block was read.
+    pub(super) fn damaged_reads(&self) -> u64 {
+        self.state.lock().damaged_reads
     }
 
     pub(super) fn len(&self) -> usize {
@@ -115,9 +127,10 @@ impl Blocks for MemoryBlocks {
     }
 
     fn read(&self, block: &BlockRef, range: Range<u32>, wait: Wait) -> Result<Bytes> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let lost = |reason: &str| Error::Lost { id: block.id, reason: reason.into() };
         if state.damaged.contains(&block.id) {
+            state.damaged_reads += 1;
             return Err(lost("injected damage"));
         }
         if state.cold && matches!(wait, Wait::No) {
