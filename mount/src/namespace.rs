@@ -102,7 +102,9 @@ pub use remove::Removed;
 pub use rename::Renamed;
 pub use repair::{Fate, Keeper, Repair, Repaired};
 pub use rollback::RolledBack;
-pub use seals::{Awaited, Content as ProofContent, Flaw, FlawKind, Pending, Proof, Sealing};
+pub use seals::{
+    Awaited, Content as ProofContent, Flaw, FlawKind, Pending, Proof, Sealing, Unread,
+};
 pub(crate) use send::{SLOT_RANGES_MAX, SendSource, SlotRange, Step};
 pub use snapshots::Snapshot;
 pub use store::{

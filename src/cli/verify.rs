@@ -26,7 +26,10 @@ use compare::Comparison;
 /// elsewhere, and nobody can change this snapshot or one before it unseen. The root is the same for
 /// every copy of a snapshot that was sent, and for two snapshots that show the same. With --json, one
 /// object with the fields snapshot, verified, pending, root, sealed_root, digest, inodes, files,
-/// unread, chain, destroyed, chain_is_cut, found and flaws; each of these has what, path and detail.
+/// unread, unreadable, chain, destroyed, chain_is_cut, found and flaws; each of these has what, path and
+/// detail, and each of unreadable path and detail. A file that cannot be read is not proven, which says
+/// nothing of whether it was altered; a cold tier that does not answer several times in a row is not
+/// waited for any more.
 ///
 /// With --against, looks at every name on both sides, in order: type, size, target of a symbolic link, device, and
 /// every byte of files of the same size. Owners, modes, times and attributes are not compared. A

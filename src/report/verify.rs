@@ -117,6 +117,15 @@ pub struct Flaw {
     pub detail: String,
 }
 
+/// A file of a snapshot whose bytes could not be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Below the snapshot.
+    pub path: String,
+    /// Why not.
+    pub detail: String,
+}
+
 /// What comparing a snapshot with its digest found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -136,8 +145,11 @@ pub struct Snapshot {
     pub inodes: u64,
     /// Files whose bytes were compared with their BLAKE3.
     pub files: u64,
-    /// Files whose bytes could not be had.
+    /// Files whose bytes could not be had; `unreadable` names at most 1,000.
     pub unread: u64,
+    /// Which these are.
+    #[serde(default)]
+    pub unreadable: Vec<Unread>,
     /// Snapshots of the chain, it included.
     pub chain: u64,
     /// Destroyed snapshots between them that the chain leads through.
@@ -158,13 +170,21 @@ impl Snapshot {
             let path = if flaw.path.is_empty() { "." } else { &flaw.path };
             lines.push(format!("{}: {}: {}", flaw.what, escaped(path), escaped(&flaw.detail)));
         }
-        let outcome = match (self.verified, self.found) {
+        for unread in &self.unreadable {
+            let (path, detail) = (escaped(&unread.path), escaped(&unread.detail));
+            lines.push(format!("not read: {path}: {detail}"));
+        }
+        let mut outcome = match (self.verified, self.found) {
             (true, _) => "verified".to_owned(),
             (false, 0) if self.pending.is_some() => "has no digest yet".to_owned(),
-            (false, 0) => "nothing wrong in what could be read".to_owned(),
+            (false, 0) => "not proven".to_owned(),
             (false, 1) => "1 flaw".to_owned(),
             (false, found) => format!("{found} flaws"),
         };
+        if self.unread > 0 {
+            let files = if self.unread == 1 { "1 file" } else { &format!("{} files", self.unread) };
+            outcome += &format!(", {files} could not be read");
+        }
         let (chain, destroyed) = (self.chain, self.destroyed);
         let through =
             if destroyed > 0 { format!(", {destroyed} destroyed") } else { String::new() };
@@ -210,6 +230,12 @@ mod tests {
             wrong.text()
         );
         let pending = Some("it is being computed".to_owned());
+        let unread = Unread { path: "c\nd".to_owned(), detail: "no answer".to_owned() };
+        let silent =
+            Snapshot { verified: false, unread: 1, unreadable: vec![unread], ..sound.clone() };
+        let expected =
+            "not read: c\\0012d: no answer\n/m@s: not proven, 1 file could not be read: ";
+        assert!(silent.text().starts_with(expected), "{}", silent.text());
         let waits = Snapshot { verified: false, pending, digest: None, ..sound };
         assert!(waits.text().starts_with("/m@s: has no digest yet: "), "{}", waits.text());
     }

@@ -12,6 +12,13 @@ impl From<StoreError> for FsError {
     }
 }
 
+impl FsError {
+    /// Whether the store itself failed, of which a record or a block says nothing.
+    pub(super) fn is_of_store(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.is::<StoreError>())
+    }
+}
+
 /// A store that refuses changes after the first failure.
 #[derive(Debug)]
 pub(super) struct Gate {

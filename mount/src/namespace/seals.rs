@@ -32,7 +32,7 @@ use super::view::Item;
 use crate::error::FsResult;
 use crate::types::Ino;
 
-pub use prove::{Content, Flaw, FlawKind, Pending, Proof};
+pub use prove::{Content, Flaw, FlawKind, Pending, Proof, Unread};
 
 use walk::Changes;
 

@@ -26,7 +26,10 @@ pub(super) fn verify(path: &Path, data: bool, json: bool) -> anyhow::Result<u8> 
     match (&found.pending, found.found, found.unread) {
         (_, 1.., _) => Ok(EXIT_DAMAGE),
         (_, 0, unread @ 1..) => {
-            Err(anyhow!("{unread} files could not be read")).with_context(what)
+            let files = if unread == 1 { "1 file" } else { &format!("{unread} files") };
+            Err(anyhow!("not proven: {files} could not be read"))
+                .with_context(what)
+                .hint("nothing was found to be altered; verify again when all tiers answer")
         }
         (Some(why), ..) => Err(anyhow!("it has no digest yet: {why}"))
             .with_context(what)

@@ -5,7 +5,7 @@ use blake3::Hash;
 
 use super::walk::{Changes, Shown};
 use super::{ContentSource, Namespace, items};
-use crate::error::{FsError, FsResult};
+use crate::error::FsResult;
 use crate::namespace::key::{Dataset, Node};
 use crate::namespace::record::{Inode, Seal};
 use crate::namespace::tree::chain::root_of;
@@ -55,6 +55,15 @@ pub enum Pending {
     Behind(Dataset, String),
 }
 
+/// A file whose bytes could not be had, which says nothing of what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// As the snapshot shows it.
+    pub ino: Ino,
+    /// Why not, for people.
+    pub reason: String,
+}
+
 /// What a verification found.
 #[derive(Clone, Debug, Default)]
 pub struct Proof {
@@ -71,6 +80,8 @@ pub struct Proof {
     pub files: u64,
     /// Files whose bytes could not be had.
     pub unread: u64,
+    /// Which these are; of very many not all are told.
+    pub unreadable: Vec<Unread>,
     /// Snapshots whose digests were computed anew: this one and those before it.
     pub chain: u64,
     /// Destroyed snapshots in between that the chain leads through.
@@ -90,6 +101,13 @@ impl Proof {
         self.found += 1;
         if self.flaws.len() < MOST_FLAWS {
             self.flaws.push(Flaw { kind, ino, detail });
+        }
+    }
+
+    fn unread(&mut self, ino: Ino, reason: String) {
+        self.unread += 1;
+        if self.unreadable.len() < MOST_FLAWS {
+            self.unreadable.push(Unread { ino, reason });
         }
     }
 }
@@ -115,8 +133,8 @@ impl Namespace {
         }
         match self.add_up(&view, &mut content, goes_on, &mut proof) {
             Ok(root) => proof.root = root,
-            // A record that does not decode is one that was changed.
-            Err(error @ FsError::Io { .. }) => {
+            // A record that does not decode is one that was changed; one that cannot be read is not.
+            Err(error) if error.is_damage() => {
                 proof.flaw(FlawKind::Tree, None, crate::file::chain(&error));
             }
             Err(error) => return Err(error.into()),
@@ -187,8 +205,8 @@ impl Namespace {
             return Ok(());
         };
         let ino = view.lift(inode.ino);
-        match self.digest_content(&Inode { ino, ..inode.clone() }, content)? {
-            Some(found) => {
+        match self.digest_content(&Inode { ino, ..inode.clone() }, content) {
+            Ok(Some(found)) => {
                 proof.files += 1;
                 if found != stored {
                     let detail =
@@ -196,7 +214,12 @@ impl Namespace {
                     proof.flaw(FlawKind::Content, Some(ino), detail);
                 }
             }
-            None => proof.unread += 1,
+            Ok(None) => proof.unread(ino, "its bytes are lost or damaged".to_owned()),
+            Err(error) if error.is_damage() => {
+                proof.flaw(FlawKind::Content, Some(ino), crate::file::chain(&error));
+            }
+            Err(error) if error.is_of_store() => return Err(error),
+            Err(error) => proof.unread(ino, crate::file::chain(&error)),
         }
         Ok(())
     }

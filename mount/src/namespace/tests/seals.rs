@@ -517,3 +517,74 @@ fn a_snapshot_is_not_destroyed_while_it_is_verified() {
     let proof = world.ns.prove((Dataset::ROOT, "b"), None, &mut |_| false).unwrap();
     assert!(proof.is_stopped && proof.root.is_none());
 }
+
+/// A tier that does not answer for one block.
+struct Silent(BlockId);
+
+impl ContentSource for Silent {
+    fn bytes(&mut self, block: &BlockRef, range: Range<u32>) -> FsResult<Option<Bytes>> {
+        match block.id == self.0 {
+            true => Err(firn_tiering::Error::TimedOut("reading from the cold tier").into()),
+            false => Pattern.bytes(block, range),
+        }
+    }
+
+    fn goes_on(&mut self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_cannot_be_read_now_is_neither_proven_nor_altered() {
+    let world = planted();
+    let mut silent = Silent(block(1).id);
+    let proof = world.ns.prove((Dataset::ROOT, "b"), Some(&mut silent), &mut |_| true).unwrap();
+    assert_eq!((&proof.flaws[..], proof.found), (&[][..], 0));
+    assert_eq!((proof.files, proof.unread, proof.unreadable.len()), (1, 1, 1));
+    assert_eq!(world.ns.path(proof.unreadable[0].ino), b"/dir/file");
+    assert!(proof.unreadable[0].reason.contains("deadline"), "{:?}", proof.unreadable);
+    assert_eq!(proof.root, proof.seal.map(|seal| seal.root), "everything else was looked at");
+}
+
+#[test]
+fn a_disk_that_does_not_read_ends_the_verification() {
+    let world = planted();
+    world.file(Ino::ROOT, "later");
+    let snapshot = world.take("c");
+    world.seal_all(9);
+    assert_eq!(world.flaws("c"), []);
+    let dir = world.ns.lookup(snapshot.root, b"dir").unwrap().ino;
+    let dir = Ino(dir.object());
+    world.ns.setattr(&ROOT_CALLER, dir, &crate::types::SetAttr::default()).unwrap();
+    world.file(dir, "last");
+    let key = key::head(Dataset::ROOT, dir, Kind::Inode);
+    let ns = failing::Failing::open(&world, move |space, of| space == Space::Head && of == key);
+    let error = ns.prove((Dataset::ROOT, "c"), None, &mut |_| true).unwrap_err();
+    assert!(matches!(&error, TreeError::Fs(error) if error.is_of_store()), "{error:?}");
+}
+
+#[test]
+fn no_other_snapshot_gets_a_digest_by_a_number_that_came_round() {
+    let world = World::new();
+    let file = world.file(Ino::ROOT, "f");
+    world.write(file, 0, &[piece(0, 10, 1)]);
+    let a = world.take("a");
+    let shown = world.ns.lookup(a.root, b"f").unwrap().ino;
+    let inode = world.ns.inode(shown).unwrap();
+    let digest = world.ns.digest_content(&inode, &mut Pattern).unwrap().unwrap();
+    world.write(file, 0, &[piece(0, 10, 2)]);
+    world.ns.destroy_snapshots(&[(Dataset::ROOT, "a")], false).unwrap();
+    // As after 65,534 others.
+    let world = world.alter(|batch, store| {
+        let stored = store.get(Space::Meta, key::COUNTERS).unwrap().unwrap();
+        let counters = record::Counters::decode(&stored).unwrap();
+        let counters = record::Counters { view: u32::from(shown.view_index()), ..counters };
+        batch.put(Space::Meta, key::COUNTERS, counters.encode());
+    });
+    let b = world.take("b");
+    assert_eq!(world.ns.lookup(b.root, b"f").unwrap().ino, shown, "the number came round");
+    assert!(!world.ns.give_digest(a.node, shown, digest).unwrap());
+    assert_eq!(world.ns.inode(shown).unwrap().digest, None);
+    world.seal_all(9);
+    assert_eq!(world.flaws("b"), []);
+}
