@@ -154,7 +154,8 @@ pub struct Snapshot {
     pub chain: u64,
     /// Destroyed snapshots between them that the chain leads through.
     pub destroyed: u64,
-    /// So many were destroyed before those that only the last one's digest is known.
+    /// So many were destroyed before those, or a repair found one of which nothing was left, that
+    /// only the last one's digest is known.
     pub chain_is_cut: bool,
     /// How many flaws there are; `flaws` names at most 1,000.
     pub found: u64,

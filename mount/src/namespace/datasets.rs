@@ -389,10 +389,9 @@ impl Change {
             let names = found.into_iter().map(|(_, record)| record.name.clone());
             return Err(TreeError::InTheWay(names.collect()));
         }
-        for (node, _) in &found {
-            self.check_unused(*node)?;
-        }
-        Ok(found.into_iter().map(|(node, _)| node).collect())
+        let going: Vec<_> = found.into_iter().map(|(node, _)| node).collect();
+        going.iter().try_for_each(|&node| self.check_unused(node, &going))?;
+        Ok(going)
     }
 
     pub(super) fn put_line(&mut self, line: Line, record: LineRecord) {

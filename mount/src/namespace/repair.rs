@@ -20,6 +20,9 @@
 //! | older versions without a newest | it is removed; a snapshot that may have seen it has an error there |
 //! | keys that do not decode or name nothing that ever was | go |
 //! | counters of space | counted anew |
+//! | a digest of a snapshot that cannot be read | is restored if one behind it follows from it; else it goes, and so do those that follow from it |
+//! | the sum that a digest was made from | is made anew, if it adds up to that |
+//! | a digest of a snapshot that is another one | remains: it tells that something was changed |
 //! | what a snapshot shows does not decode, records of no dataset, content that may be missing among more holes than can be marked | remains |
 //!
 //! *Snapshots* never change: a mended record is a new version, and what a snapshot shows of the old
@@ -35,6 +38,7 @@ mod edits;
 mod entries;
 mod places;
 mod records;
+mod seals;
 mod spaces;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,6 +116,9 @@ impl Namespace {
             if report.found == 0 || !mender.round(std::mem::take(&mut report.suspects))? {
                 break;
             }
+            report = self.check(options)?;
+        }
+        if mender.done.found.contains_key(&FindingKind::SnapshotDigest) && mender.mend_seals()? {
             report = self.check(options)?;
         }
         if mender.count_space()? {

@@ -146,12 +146,9 @@ impl Change {
         if !newer.is_empty() && !destroy {
             return Err(TreeError::InTheWay(newer.into_iter().map(|newer| newer.1).collect()));
         }
-        for (other, _) in &newer {
-            self.check_unused(*other)?;
-        }
-        for (other, _) in newer {
-            self.remove_snapshot(other);
-        }
+        let going: Vec<_> = newer.into_iter().map(|(other, _)| other).collect();
+        going.iter().try_for_each(|&other| self.check_unused(other, &going))?;
+        going.into_iter().for_each(|other| self.remove_snapshot(other));
         Ok(())
     }
 

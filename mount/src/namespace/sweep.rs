@@ -59,9 +59,15 @@ impl Namespace {
         deferred: bool,
     ) -> TreeResult<()> {
         let (alone, mut change) = self.change_tree()?;
-        for (dataset, name) in snapshots {
-            let (node, mut record) = change.snapshot(*dataset, name)?;
-            match change.check_unused(node) {
+        let mut found = Vec::with_capacity(snapshots.len());
+        for &(dataset, name) in snapshots {
+            found.push((change.snapshot(dataset, name)?.0, dataset, name));
+        }
+        // The youngest first, so that none leaves a link to one that goes as well.
+        found.sort_unstable_by_key(|(node, ..)| std::cmp::Reverse(*node));
+        for (_, dataset, name) in found {
+            let (node, mut record) = change.snapshot(dataset, name)?;
+            match change.check_unused(node, &[]) {
                 Ok(()) => change.remove_snapshot(node),
                 Err(TreeError::Held(_) | TreeError::Cloned(_)) if deferred => {
                     record.deferred = true;
@@ -271,8 +277,9 @@ fn conclude(
 }
 
 impl Change {
-    /// Fails while holds, clones, sends, receives or rollbacks need a snapshot.
-    pub(super) fn check_unused(&self, node: Node) -> TreeResult<()> {
+    /// Fails while holds, clones, sends, receives, rollbacks or digests need a snapshot; those of
+    /// snapshots that go with it do not.
+    pub(super) fn check_unused(&self, node: Node, going: &[Node]) -> TreeResult<()> {
         let holds = self.tree.snapshots.get(&node).map(|record| &record.holds[..]);
         let holds = holds.unwrap_or_default();
         if !holds.is_empty() {
@@ -293,7 +300,7 @@ impl Change {
             let name = self.tree.snapshots.get(&node).map(|record| record.name.clone());
             return Err(TreeError::Sending(name.unwrap_or_default()));
         }
-        Ok(())
+        self.check_digests(node, going)
     }
 
     /// Ends a snapshot, and begins to sweep its line.
@@ -308,7 +315,7 @@ impl Change {
     /// Ends a snapshot whose end was deferred, if nothing needs it any more.
     pub(super) fn end_deferred(&mut self, node: Node) {
         let is_deferred = self.tree.snapshots.get(&node).is_some_and(|record| record.deferred);
-        if is_deferred && self.check_unused(node).is_ok() {
+        if is_deferred && self.check_unused(node, &[]).is_ok() {
             self.remove_snapshot(node);
         }
     }

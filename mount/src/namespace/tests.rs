@@ -17,6 +17,7 @@ mod rollback;
 mod seals;
 mod snapshots;
 mod sweeps;
+mod unreadable_seals;
 mod usage;
 
 use std::sync::Arc;

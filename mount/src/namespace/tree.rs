@@ -110,6 +110,8 @@ pub(super) struct Tree {
     pub(super) receives: BTreeMap<Dataset, Arc<ReceiveRecord>>,
     /// Digests of snapshots.
     pub(super) seals: BTreeMap<Node, Arc<SealRecord>>,
+    /// Snapshots with one that does not decode, which stays as it is stored until a repair.
+    pub(super) unreadable_seals: BTreeSet<Node>,
     /// Snapshots that are being sent, each with how often. Nobody else's copy of the tree has
     /// another, and nothing of it is stored.
     pub(super) sending: Arc<Mutex<HashMap<Node, usize>>>,
@@ -145,6 +147,7 @@ impl Tree {
             settings: BTreeMap::new(),
             receives: BTreeMap::new(),
             seals: BTreeMap::new(),
+            unreadable_seals: BTreeSet::new(),
             sending: Arc::default(),
             views: HashMap::new(),
             readers: HashMap::new(),

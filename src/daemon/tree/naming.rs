@@ -329,6 +329,9 @@ fn advice(error: &TreeError) -> Option<&'static str> {
         TreeError::Fs(FsError::Receiving) => {
             "wait for its end; one that was interrupted must be continued or abandoned"
         }
+        TreeError::UnreadableDigest(_) => {
+            "unmount the volume, and mend it with `firn check --repair`"
+        }
         TreeError::TooMany => "destroy snapshots that nobody needs",
         TreeError::Fs(FsError::Busy) => "end what uses it, and try again",
         TreeError::Fs(FsError::CrossesDatasets) => {

@@ -56,13 +56,6 @@ const STARTS: u8 = 1;
 const SEALED: u8 = 1 << 1;
 
 impl SealRecord {
-    /// Stands for a record that does not decode: a digest that no snapshot has, so that the
-    /// snapshot fails to verify and gets no other one.
-    pub fn unreadable() -> Self {
-        let zeros = Hash::from_bytes([0; 32]);
-        Self { link: Link::default(), seal: Some(Seal { root: zeros, digest: zeros }) }
-    }
-
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];

@@ -128,7 +128,7 @@ impl Namespace {
         let node = held.snapshot.node;
         let view = self.view(held.snapshot.root)?;
         let mut proof = Proof { seal: self.seal_of(node), ..Proof::default() };
-        if proof.seal.is_none() {
+        if proof.seal.is_none() && !self.tree.read().unreadable_seals.contains(&node) {
             proof.pending = Some(self.pending(node, &view)?);
         }
         match self.add_up(&view, &mut content, goes_on, &mut proof) {
@@ -228,13 +228,19 @@ impl Namespace {
     fn prove_chain(&self, node: Node, proof: &mut Proof) {
         let tree = self.tree.read().clone();
         for (node, record) in tree.chain_of(node) {
-            let Some(record) = record else { continue };
+            let name = tree.snapshots.get(&node).map_or("", |record| &record.name);
+            if tree.unreadable_seals.contains(&node) {
+                let detail = format!("the digest of @{name} cannot be read: it is not proven");
+                proof.flaw(FlawKind::Chain, None, detail);
+            }
+            let Some(record) = record.filter(|_| !tree.is_behind_unreadable(node)) else {
+                continue;
+            };
             proof.destroyed += record.link.bodies.len() as u64;
             proof.is_cut |= record.link.start.is_some();
             let Some(seal) = record.seal else { continue };
             proof.chain += 1;
             if tree.sealed_as(node, seal.root) != Some(seal) {
-                let name = tree.snapshots.get(&node).map_or("", |record| &record.name);
                 let detail = format!("the digest of @{name} does not follow from those before it");
                 proof.flaw(FlawKind::Chain, None, detail);
             }

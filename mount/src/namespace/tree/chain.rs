@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use blake3::{Hash, Hasher};
 
-use super::{Change, Tree};
+use super::{Change, Tree, TreeError, TreeResult};
 use crate::namespace::key::{self, Line, Node};
 use crate::namespace::record::{BODIES_MAX, Lanes, Link, Seal, SealRecord, SnapshotRecord};
 use crate::namespace::store::Space;
@@ -87,6 +87,22 @@ impl Tree {
         }
     }
 
+    /// [`Tree::snapshots_behind`] a snapshot.
+    pub(in crate::namespace) fn behind(&self, node: Node) -> Vec<Node> {
+        let mut behind = Vec::new();
+        if let Some(record) = self.snapshots.get(&node) {
+            self.snapshots_behind(record.line, node, &mut behind);
+        }
+        behind
+    }
+
+    /// Whether a snapshot's digest follows from one that cannot be read, so that nobody can tell.
+    pub(in crate::namespace) fn is_behind_unreadable(&self, node: Node) -> bool {
+        let has_start = self.seals.get(&node).is_some_and(|seal| seal.link.start.is_some());
+        let before = self.snapshot_before(node);
+        !has_start && before.is_some_and(|before| self.unreadable_seals.contains(&before))
+    }
+
     /// A snapshot's digest.
     pub(in crate::namespace) fn seal(&self, node: Node) -> Option<Seal> {
         self.seals.get(&node)?.seal
@@ -116,14 +132,19 @@ impl Tree {
     /// none.
     pub(in crate::namespace) fn sealed_as(&self, node: Node, root: Hash) -> Option<Seal> {
         let record = self.snapshots.get(&node)?;
-        let before = self.digest_before(node)?;
-        let end = self.seals.get(&node).map_or(before, |seal| seal.link.end(before));
+        let end = match self.seals.get(&node).map(|seal| &seal.link) {
+            Some(link) if link.start.is_some() => link.end(NOTHING),
+            Some(link) => link.end(self.digest_before(node)?),
+            None => self.digest_before(node)?,
+        };
         Some(Seal { root, digest: chained(end, self.body(node, record, root)) })
     }
 
     /// Snapshots without a digest, each behind those that it came from.
     pub(in crate::namespace) fn unsealed(&self) -> Vec<Node> {
-        self.snapshots.keys().copied().filter(|node| self.seal(*node).is_none()).collect()
+        let is_unsealed =
+            |node: &Node| self.seal(*node).is_none() && !self.unreadable_seals.contains(node);
+        self.snapshots.keys().copied().filter(is_unsealed).collect()
     }
 
     /// A snapshot with all before it, the youngest first, and what is stored of their digests.
@@ -149,11 +170,29 @@ impl Change {
         self.relinked.insert(node);
     }
 
+    /// Fails while the end of a snapshot would have to be written into a digest that cannot be read,
+    /// or with one: what is lost then, no repair brings back. Those of `going` need no link.
+    pub(in crate::namespace) fn check_digests(&self, node: Node, going: &[Node]) -> TreeResult<()> {
+        if self.tree.unreadable_seals.is_empty() {
+            return Ok(());
+        }
+        let mut behind = self.tree.behind(node);
+        behind.retain(|next| !going.contains(next));
+        if !behind.is_empty() {
+            behind.push(node);
+        }
+        let unreadable = behind.iter().find(|node| self.tree.unreadable_seals.contains(node));
+        match unreadable.and_then(|node| self.tree.snapshots.get(node)) {
+            Some(record) => Err(TreeError::UnreadableDigest(format!("@{}", record.name))),
+            None => Ok(()),
+        }
+    }
+
     /// Lets those behind a snapshot that goes remember it.
     pub(in crate::namespace) fn pass_digest_on(&mut self, node: Node) {
         let Some(record) = self.tree.snapshots.get(&node).cloned() else { return };
-        let mut behind = Vec::new();
-        self.tree.snapshots_behind(record.line, node, &mut behind);
+        let behind = self.tree.behind(node);
+        self.tree.unreadable_seals.remove(&node);
         let before = self.tree.digest_before(node);
         let own = self.tree.seals.remove(&node).unwrap_or_default();
         let body = own.seal.map(|seal| self.tree.body(node, &record, seal.root));

@@ -63,6 +63,12 @@ pub enum TreeError {
     /// The snapshot is being sent or verified, or is the base of what is.
     #[error("being sent or verified: {0}")]
     Sending(String),
+    /// The digest of this snapshot cannot be read, and a link to what is destroyed would have to be
+    /// written there, or taken from there.
+    #[error(
+        "the digest of {0} cannot be read, and nothing beside it is destroyed before it is mended"
+    )]
+    UnreadableDigest(String),
     /// No number is left for another dataset, snapshot or node.
     #[error("too many datasets and snapshots")]
     TooMany,

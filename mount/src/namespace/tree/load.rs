@@ -67,16 +67,25 @@ impl Tree {
             tree.receives.insert(dataset, Arc::new(ReceiveRecord::decode(value)?));
             Ok(())
         })?;
-        each(store, key::SEALS, &mut |key, value| {
-            // Nothing but the verification of a snapshot needs it; a check tells of the key.
-            let Ok(node) = key::meta_number_decode(key) else { return Ok(()) };
-            let seal = SealRecord::decode(value).unwrap_or_else(|_| SealRecord::unreadable());
-            tree.seals.insert(Node(node), Arc::new(seal));
-            Ok(())
-        })?;
+        tree.load_seals(store)?;
         tree.check().map_err(|reason| FsError::from(RecordError::new("version tree", reason)))?;
         tree.derive();
         Ok(tree)
+    }
+
+    /// Reads the digests of snapshots.
+    pub(in crate::namespace) fn load_seals(&mut self, store: &dyn NamespaceReader) -> FsResult<()> {
+        self.seals.clear();
+        self.unreadable_seals.clear();
+        each(store, key::SEALS, &mut |key, value| {
+            // Nothing but the verification of a snapshot needs it; a check tells of the key.
+            let Ok(node) = key::meta_number_decode(key).map(Node) else { return Ok(()) };
+            match SealRecord::decode(value) {
+                Ok(seal) => drop(self.seals.insert(node, Arc::new(seal))),
+                Err(_) => drop(self.unreadable_seals.insert(node)),
+            }
+            Ok(())
+        })
     }
 
     /// Whether the records fit together, so that nobody has to ask again.
