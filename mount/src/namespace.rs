@@ -221,7 +221,7 @@ impl Namespace {
         clock: Arc<dyn Clock>,
         options: NamespaceOptions,
     ) -> FsResult<Self> {
-        let namespace = Self::open_to_repair(store, clock, options)?;
+        let namespace = Self::open_unfinished(store, clock, options)?;
         if !options.read_only {
             namespace.finish_truncations()?;
         }
@@ -229,8 +229,20 @@ impl Namespace {
     }
 
     /// [`Namespace::open`] with truncations left to [`Namespace::repair`], since damage may be in
-    /// their way. Only for a repair: bytes behind an old end may still be there.
+    /// their way, and records of nodes made anew that the version tree is not loaded without. Only
+    /// for a repair: bytes behind an old end may still be there.
     pub fn open_to_repair(
+        store: Arc<dyn NamespaceStore>,
+        clock: Arc<dyn Clock>,
+        options: NamespaceOptions,
+    ) -> FsResult<Self> {
+        if !options.read_only {
+            repair::restore_nodes(&*store)?;
+        }
+        Self::open_unfinished(store, clock, options)
+    }
+
+    fn open_unfinished(
         store: Arc<dyn NamespaceStore>,
         clock: Arc<dyn Clock>,
         options: NamespaceOptions,

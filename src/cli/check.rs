@@ -130,7 +130,7 @@ impl CheckVerb {
             true => assemble::open_namespace_to_repair(volume, &budget, &clock)?,
             false => assemble::open_namespace(volume, &budget, &clock, !writes)?,
         };
-        let mut aside = Aside::new(volume, clock.as_ref());
+        let mut aside = Aside::new(volume, clock.as_ref())?;
         let mut settings = assemble::store_config(volume, &config, &namespace, &budget, &clock);
         settings.cold = tier.as_ref().map(|cold| Arc::clone(cold.at(Priority::Scrub)));
         settings.copy_ahead = false;

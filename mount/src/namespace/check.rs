@@ -9,6 +9,7 @@ mod links;
 mod report;
 mod seals;
 mod spaces;
+mod tree;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use firn_tiering::BlockRef;
 
 pub use report::{CheckOptions, Finding, FindingKind, Report};
 
-pub(super) use report::Suspects;
+pub(super) use report::{MAX_SUSPECTS, Suspects};
 pub(super) use spaces::decodes;
 pub(super) use walk::past_damage;
 
@@ -51,6 +52,7 @@ impl Namespace {
         }
         let Some(&view) = views.first() else { return Ok(report) };
         let mut check = Check::new(self, options, view, report);
+        check.tree();
         check.notes()?;
         check.lines()?;
         check.history()?;

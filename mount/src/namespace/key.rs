@@ -265,6 +265,16 @@ pub struct Backref {
 }
 
 impl Backref {
+    /// What holds a block for the records that a repair kept aside: the back-reference of nobody.
+    pub(super) fn hold(block: BlockId) -> Self {
+        Self { block, ino: Ino(0), slot: 0, node: Node(0) }
+    }
+
+    /// Whether it holds its block for nobody.
+    pub(super) fn is_hold(&self) -> bool {
+        *self == Self::hold(self.block)
+    }
+
     /// The stored key.
     pub fn encode(&self) -> [u8; BACKREF_LEN] {
         let mut key = [0; BACKREF_LEN];

@@ -67,9 +67,12 @@ impl Namespace {
 
     /// The first `limit` files that hold bytes of a block.
     pub fn owners(&self, block: BlockId, limit: usize) -> FsResult<Vec<Owner>> {
-        let found = self.backrefs(block, None, limit)?;
+        // A hold, which comes first, is nobody's.
+        let found = self.backrefs(block, None, limit.saturating_add(1))?;
         let owners: BTreeSet<_> = found
             .into_iter()
+            .filter(|found| !found.is_hold())
+            .take(limit)
             .map(|found| Owner { ino: self.shown(found.node, found.ino), slot: found.slot })
             .collect();
         Ok(owners.into_iter().collect())

@@ -8,34 +8,41 @@
 //! |---|---|
 //! | a record that does not decode | goes, but for content; see below |
 //! | content (an extent) that does not decode, or is gone by what the inode and back-references say | its bytes become those of a block that no volume has: `EIO`, never zeros |
-//! | records without an inode | a directory is made anew where it is; a file or link is, in `lost+found` |
-//! | names of nothing, a second name of a directory | go |
+//! | records or names without an inode | one is made anew under its names, or in `lost+found`; content of which nothing is known is an error |
+//! | a second name of a directory, names of a number that was never lent | go |
 //! | a name with the wrong type, or in the wrong place of its directory | is put right |
 //! | inodes without a name, directories on a loop | `lost+found/#<inode>` of their dataset, with all below |
 //! | an orphan without a record, or with names | the record is written, or removed |
 //! | link counts, counts of entries, sizes of content, attributes and ACLs, link records | counted anew; a name that only its link record has comes back |
 //! | the access ACL is lost | the group loses its rights, which were the ACL's bound |
 //! | a symbolic link without its target | goes with its names |
-//! | back-references, the born index | made anew, or removed |
+//! | back-references, the born index | made anew, or removed; the blocks of those that go are held |
 //! | older versions without a newest | it is removed; a snapshot that may have seen it has an error there |
+//! | a newest version that says to be older than others | it is the live one; they stay |
+//! | a node without a record | is on the line of what it wrote; where that cannot be told, that stays as it is |
 //! | keys that do not decode or name nothing that ever was | go |
 //! | counters of space | counted anew |
 //! | a digest of a snapshot that cannot be read | is restored if one behind it follows from it; else it goes, and so do those that follow from it |
 //! | the sum that a digest was made from | is made anew, if it adds up to that |
 //! | a digest of a snapshot that is another one | remains: it tells that something was changed |
-//! | what a snapshot shows does not decode, records of no dataset, content that may be missing among more holes than can be marked | remains |
+//! | more allocated bytes than there are, and no slot that must have held them | counted anew, and told |
+//! | what a snapshot shows does not decode, records of no dataset | remains |
+//! | a version tree that lacks more than nodes | nothing at all is changed |
 //!
 //! *Snapshots* never change: a mended record is a new version, and what a snapshot shows of the old
 //! one stays as it is, damage included. Where nobody can say what it showed, it gets a version that
-//! cannot be read.
+//! cannot be read; where a block tells that its content is lost, it has an error in its place.
+//! *Blocks*: a repair gives up none. Whoever removes what was kept aside lets the next repair do so.
 //! *Crash*: each batch is atomic and leaves a namespace that opens; the next repair goes on. The
 //! first removes the counters of space, which whoever opens the namespace then counts anew. Whatever
 //! a batch overwrites or removes is kept and durable before it is committed; see [`Keeper`].
 //! *Memory*: bounded by the suspects and findings of a check.
 
+mod content;
 mod counts;
 mod edits;
 mod entries;
+mod nodes;
 mod places;
 mod records;
 mod seals;
@@ -43,11 +50,13 @@ mod spaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::check::{CheckOptions, FindingKind, Report, Suspects, past_damage};
+use super::check::{CheckOptions, FindingKind, MAX_SUSPECTS, Report, Suspects, past_damage};
 use super::tree::View;
 use super::{Namespace, Space};
 use crate::error::FsResult;
 use crate::types::Ino;
+
+pub(super) use nodes::restore_nodes;
 
 use edits::Edits;
 
@@ -64,6 +73,10 @@ pub trait Keeper {
 
     /// Makes durable what was kept.
     fn sync(&mut self) -> FsResult<()>;
+
+    /// Whether anything that earlier repairs kept is still there: as long as it is, the blocks that
+    /// it may need are held.
+    fn has_kept(&self) -> bool;
 }
 
 /// What became of something damaged.
@@ -109,9 +122,16 @@ impl Namespace {
     /// Checks and repairs until nothing is left that can be repaired. Nobody else uses the
     /// namespace meanwhile.
     pub fn repair(&self, options: CheckOptions, keeper: &mut dyn Keeper) -> FsResult<Repaired> {
+        if !keeper.has_kept() {
+            self.release_holds()?;
+        }
         let mut mender = Mender::new(self, keeper);
         let mut report = self.check(options)?;
         mender.done.found = report.kinds.clone();
+        if report.kinds.contains_key(&FindingKind::VersionTree) {
+            // What views show is not what they showed, so nothing can be judged by it.
+            return Ok(Repaired { remaining: report, ..mender.done });
+        }
         for _ in 0..MAX_ROUNDS {
             if report.found == 0 || !mender.round(std::mem::take(&mut report.suspects))? {
                 break;
@@ -143,11 +163,12 @@ struct Mender<'a> {
     done: Repaired,
     /// Objects that a round changed.
     touched: BTreeSet<Ino>,
-    /// Files that were made anew, whose names were those of something else.
-    made: BTreeSet<Ino>,
     /// Files of which every missing byte is accounted for.
     accounted: BTreeSet<Ino>,
-    lost_slots: BTreeSet<(Ino, u64)>,
+    /// Where the content ends of files without an inode, by what back-references tell.
+    told_ends: BTreeMap<Ino, u64>,
+    /// The round does not see all that is damaged.
+    is_partial: bool,
     changed: bool,
 }
 
@@ -158,9 +179,9 @@ impl<'a> Mender<'a> {
             edits: Edits::new(ns, keeper),
             done: Repaired::default(),
             touched: BTreeSet::new(),
-            made: BTreeSet::new(),
             accounted: BTreeSet::new(),
-            lost_slots: BTreeSet::new(),
+            told_ends: BTreeMap::new(),
+            is_partial: false,
             changed: false,
         }
     }
@@ -169,15 +190,20 @@ impl<'a> Mender<'a> {
     fn round(&mut self, suspects: Suspects) -> FsResult<bool> {
         self.changed = false;
         self.touched.clear();
-        self.made.clear();
         self.accounted.clear();
-        self.lost_slots = suspects.slots;
+        self.told_ends.clear();
+        self.is_partial = suspects.inodes.len() >= MAX_SUSPECTS;
         self.mend_nodes()?;
         self.mend_keys()?;
+        // What is missing is judged by what older versions and the lines below show.
+        self.mend_told()?;
+        self.mend_older_versions()?;
         let mut inodes = suspects.inodes;
+        inodes.extend(self.touched.iter().copied());
         self.each(&inodes, Self::mend_records)?;
         self.each(&inodes, Self::restore_names)?;
         self.each(&inodes, Self::mend_entries)?;
+        self.each(&inodes, Self::drop_without_inode)?;
         inodes.append(&mut self.touched);
         for (view, inodes) in self.by_view(&inodes) {
             let mut names = self.names(&view, &inodes)?;
@@ -192,12 +218,13 @@ impl<'a> Mender<'a> {
                 self.step(|mender| mender.count(&view, ino, &names))?;
             }
         }
-        self.mend_versions()?;
+        self.mend_born_index()?;
         self.mend_backrefs()?;
         Ok(self.changed)
     }
 
-    /// Suspects in live states, which are the only ones that change.
+    /// Suspects in live states, which are the only ones that change; a line comes before those that
+    /// began at it, and shows them what it was mended to.
     fn by_view(&self, inodes: &BTreeSet<Ino>) -> Vec<(View, Vec<Ino>)> {
         let mut views: BTreeMap<u32, (View, Vec<Ino>)> = BTreeMap::new();
         for &ino in inodes {

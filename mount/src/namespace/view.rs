@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Namespace;
 use super::key::{self, Line, Node};
-use super::record::{Bucket, Inode, Origin, Version};
+use super::record::{Bucket, Inode, Origin, RecordError, Version};
 use super::store::Space;
 use super::tree::View;
 use crate::error::{FsError, FsResult};
@@ -129,8 +129,12 @@ impl Namespace {
 
     /// The newest version in the history that is on the line and not younger than its reader.
     pub(super) fn older(&self, layer: Origin, key: &[u8]) -> FsResult<Option<(Version, Bytes)>> {
-        let found = self.older_stored(layer, key)?;
-        found.map(|(_, value)| Ok((Version::split(&value)?.0, value))).transpose()
+        let Some((node, value)) = self.older_stored(layer, key)? else { return Ok(None) };
+        let (version, _) = Version::split(&value)?;
+        match version.node == node {
+            true => Ok(Some((version, value))),
+            false => Err(RecordError::new("version", "of another node than its key says").into()),
+        }
     }
 
     /// [`Namespace::older`] by its node, whether it decodes or not.

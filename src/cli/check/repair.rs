@@ -14,10 +14,14 @@ use firn_mount::{FsError, FsResult};
 use firn_tiering::Clock;
 
 use super::{Checker, Damage};
+use crate::mounts;
 use crate::report::check::{Kind, Report};
 use crate::report::names;
 use crate::volume_dir::VolumeDir;
 use crate::volume_dir::private::Umask;
+
+/// How the names of such directories begin.
+const PREFIX: &str = "lost+found-";
 
 /// Directories of one second that are tried.
 const ATTEMPTS: u32 = 100;
@@ -27,13 +31,21 @@ pub(super) struct Aside {
     volume: PathBuf,
     name: String,
     open: Option<(PathBuf, BufWriter<File>)>,
+    /// An earlier repair's is still there.
+    has_older: bool,
 }
 
 impl Aside {
-    pub(super) fn new(volume: &VolumeDir, clock: &dyn Clock) -> Self {
+    pub(super) fn new(volume: &VolumeDir, clock: &dyn Clock) -> anyhow::Result<Self> {
         let since = clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let name = format!("lost+found-{}", since.as_secs());
-        Self { volume: volume.root().to_owned(), name, open: None }
+        let name = format!("{PREFIX}{}", since.as_secs());
+        let mut has_older = false;
+        let what = || format!("listing {}", mounts::shown(volume.root()));
+        for entry in fs::read_dir(volume.root()).with_context(what)? {
+            let entry = entry.with_context(what)?;
+            has_older |= entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        }
+        Ok(Self { volume: volume.root().to_owned(), name, open: None, has_older })
     }
 
     fn file(&mut self) -> std::io::Result<&mut BufWriter<File>> {
@@ -108,6 +120,10 @@ impl Keeper for Aside {
         let synced = file.flush().and_then(|()| file.get_ref().sync_data());
         synced.map_err(|error| self.failed(error))
     }
+
+    fn has_kept(&self) -> bool {
+        self.has_older || self.open.is_some()
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -126,7 +142,7 @@ impl Checker<'_> {
             .namespace
             .repair(NamespaceOptions::default(), aside)
             .context("repairing the namespace")?;
-        self.report.kept = aside.dir().map(crate::mounts::shown);
+        self.report.kept = aside.dir().map(mounts::shown);
         tell(&mut self.report, &done);
         Ok(())
     }

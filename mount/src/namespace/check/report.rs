@@ -44,6 +44,8 @@ pub enum FindingKind {
     NoDataset,
     /// A counter of space is not what its records add up to.
     Usage,
+    /// The version tree lacks a record, so that views may show what they never did.
+    VersionTree,
 }
 
 impl FindingKind {
@@ -68,6 +70,7 @@ impl FindingKind {
             Self::NoDataset => "no_dataset",
             Self::SnapshotDigest => "snapshot_digest",
             Self::Usage => "usage",
+            Self::VersionTree => "version_tree",
         }
     }
 }
@@ -124,28 +127,20 @@ pub struct Report {
     pub(in crate::namespace) suspects: Suspects,
 }
 
-/// Inodes and slots that findings are about, as many as memory allows; a repair finds the rest when
-/// it checks again.
+/// Inodes that findings are about, as many as memory allows; a repair finds the rest when it checks
+/// again.
 #[derive(Clone, Debug, Default)]
 pub(in crate::namespace) struct Suspects {
     pub(in crate::namespace) inodes: BTreeSet<Ino>,
-    /// Slots of which blocks say that something was there.
-    pub(in crate::namespace) slots: BTreeSet<(Ino, u64)>,
 }
 
 /// Most suspects of one check.
-const MAX_SUSPECTS: usize = 64 << 10;
+pub(in crate::namespace) const MAX_SUSPECTS: usize = 64 << 10;
 
 impl Suspects {
     pub(in crate::namespace) fn add(&mut self, ino: Ino) {
         if self.inodes.len() < MAX_SUSPECTS {
             self.inodes.insert(ino);
-        }
-    }
-
-    pub(in crate::namespace) fn add_slot(&mut self, ino: Ino, slot: u64) {
-        if self.slots.len() < MAX_SUSPECTS {
-            self.slots.insert((ino, slot));
         }
     }
 }

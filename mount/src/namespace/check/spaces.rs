@@ -75,11 +75,13 @@ impl Check<'_> {
     pub(super) fn history(&mut self) -> FsResult<()> {
         let namespace = self.namespace;
         namespace.for_each(Space::History, &mut |key, value| {
-            let line = key
-                .last_chunk()
-                .and_then(|node| namespace.tree.read().line_of(Node(u32::from_be_bytes(*node))));
+            let node = key.last_chunk().map(|node| Node(u32::from_be_bytes(*node)));
+            let line = node.and_then(|node| namespace.tree.read().line_of(node));
             let Some(line) = line else {
-                self.finding(FindingKind::Damaged, Ino(0), "an older version of no line");
+                let is_lost = node.is_some_and(|node| namespace.is_lost_node(node))
+                    && key::history_decode(Dataset::ROOT, key).is_ok();
+                let kind = if is_lost { FindingKind::NoDataset } else { FindingKind::Damaged };
+                self.finding(kind, Ino(0), "an older version of no line");
                 return Ok(());
             };
             match key::history_decode(line, key) {
@@ -159,10 +161,9 @@ impl Check<'_> {
                     return Ok(());
                 }
             };
-            if !namespace.uses(&backref)? {
+            if !backref.is_hold() && !namespace.uses(&backref)? {
                 let detail = format!("block {} in slot {}", backref.block, backref.slot);
                 let ino = namespace.shown(backref.node, backref.ino);
-                self.report.suspects.add_slot(ino, backref.slot);
                 self.finding(FindingKind::StaleBackref, ino, detail);
             }
             Ok(())
@@ -194,8 +195,9 @@ impl Namespace {
     pub(in crate::namespace) fn uses(&self, backref: &Backref) -> FsResult<bool> {
         let Backref { block, ino, slot, node } = *backref;
         let store = self.gate.store();
-        let Some(line) = self.tree.read().line_of(node) else { return Ok(false) };
-        let key = key::head_numbered(line, ino, Kind::Extent, slot);
+        let line = self.tree.read().line_of(node);
+        // The key of an older version has no line in it.
+        let key = key::head_numbered(line.unwrap_or(Line::ROOT), ino, Kind::Extent, slot);
         let refers =
             |value: &[u8], node: Node, block: BlockId| match SlotRecord::decode_value(value) {
                 Ok(record) if record.version.node == node => {
@@ -205,13 +207,19 @@ impl Namespace {
                 // Damage is reported where it stands.
                 Err(_) => Some(true),
             };
-        if let Some(value) = store.get(Space::Head, &key)?
+        if line.is_some()
+            && let Some(value) = store.get(Space::Head, &key)?
             && let Some(answer) = refers(&value, node, block)
         {
             return Ok(answer);
         }
         let older = store.get(Space::History, &key::history(&key, node))?;
         Ok(older.and_then(|value| refers(&value, node, block)).unwrap_or(false))
+    }
+
+    /// Whether a node was given away once and is on no line now.
+    pub(in crate::namespace) fn is_lost_node(&self, node: Node) -> bool {
+        self.tree.read().is_lost(node)
     }
 
     /// Whether the born index has what it must have for a version that `node` wrote on a line; an
@@ -252,6 +260,11 @@ pub(in crate::namespace) fn decodes(
 }
 
 impl Tree {
+    /// [`Namespace::is_lost_node`].
+    pub(in crate::namespace) fn is_lost(&self, node: Node) -> bool {
+        (1..self.counters.node).contains(&node.0) && self.line_of(node).is_none()
+    }
+
     /// Whether anything knows of a line.
     fn knows(&self, line: Line) -> bool {
         self.datasets.contains_key(&line)

@@ -84,20 +84,22 @@ impl Mender<'_> {
     ) -> FsResult<Verdict> {
         let ns = self.ns;
         let path = self.entry_path(dir, &entry.name);
-        let Some(inode) = ns.stored_inode(entry.ino)? else {
+        let at = LinkAt { dir: dir.object(), cookie: cookie_of(number, entry.position) };
+        let known = match ns.stored_inode(entry.ino)? {
+            Some(inode) => Some(inode),
+            None => self.remake(view, at, entry)?,
+        };
+        let Some(inode) = known else {
             let detail = format!("the name of inode {}, which is gone", entry.ino.0);
             self.note_at(FindingKind::DanglingEntry, entry.ino, path, Fate::Dropped, detail);
             return Ok(Verdict::Goes);
         };
-        if self.made.contains(&entry.ino) {
-            return Ok(Verdict::Goes);
-        }
         if ns.names.bucket(&entry.name) != number {
             let detail = "a name in the wrong place of its directory";
             self.note_at(FindingKind::MisplacedEntry, entry.ino, path, Fate::Mended, detail);
             return Ok(Verdict::Moves);
         }
-        if inode.is_dir() && !self.is_place_of(view, &inode, (dir, number), entry)? {
+        if inode.is_dir() && !self.is_place_of(view, &inode, at, dir)? {
             let detail = "a second name of a directory";
             self.note_at(FindingKind::Unreachable, entry.ino, path, Fate::Mended, detail);
             return Ok(Verdict::Goes);
@@ -111,14 +113,7 @@ impl Mender<'_> {
     }
 
     /// Whether a directory lies where an entry says; one that lies nowhere does from now on.
-    fn is_place_of(
-        &mut self,
-        view: &View,
-        inode: &Inode,
-        (dir, number): (Ino, u64),
-        entry: &Entry,
-    ) -> FsResult<bool> {
-        let at = LinkAt { dir: dir.object(), cookie: cookie_of(number, entry.position) };
+    fn is_place_of(&mut self, view: &View, inode: &Inode, at: LinkAt, dir: Ino) -> FsResult<bool> {
         if inode.ino == view.root() || inode.ino == dir {
             return Ok(false);
         }
@@ -159,7 +154,7 @@ impl Mender<'_> {
     pub(super) fn restore_names(&mut self, view: &View, ino: Ino) -> FsResult<()> {
         let ns = self.ns;
         let inode = ns.stored_inode(ino)?.filter(|inode| !inode.is_dir());
-        let Some(inode) = inode.filter(|_| !self.made.contains(&ino)) else { return Ok(()) };
+        let Some(inode) = inode else { return Ok(()) };
         ns.for_each_of(view, ino, Some(Kind::Link), &mut |key, value| {
             let Ok((version, record)) = Version::split(value) else { return Ok(()) };
             let at = LinkAt::decode(HeadKey::decode(key)?.sub);

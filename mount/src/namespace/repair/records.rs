@@ -1,28 +1,20 @@
 //! The records of one object: what does not decode goes, what has no inode gets one, and content
 //! that is gone is an error to read.
 
-use firn_tiering::{BlockDigest, BlockId, BlockRef};
-
 use super::{Fate, Mender};
 use crate::error::FsResult;
-use crate::namespace::check::{FindingKind, decodes, past_damage};
-use crate::namespace::key::{self, HeadKey, Kind};
+use crate::namespace::check::{FindingKind, decodes};
+use crate::namespace::key::{self, HeadKey, Kind, LinkAt};
 use crate::namespace::record::{
-    Content, Inode, InodeFlags, Piece, SLOT_LEN, SlotRecord, Version, allocated,
+    Entry, Inode, InodeFlags, Piece, SLOT_LEN, SlotRecord, Version, allocated,
 };
 use crate::namespace::store::Space;
 use crate::namespace::tree::View;
 use crate::types::{FileKind, Ino};
 
-/// Most slots that are marked as lost in one file, each of which may have been a hole.
-const MAX_LOST_SLOTS: u64 = 4096;
-
 /// Numbers up to here behind the last known one are taken for lent ones; what is further away is
 /// damage.
 const NEAR_NUMBERS: u64 = 1 << 40;
-
-/// The block of content that is lost: of an epoch that no volume has, so that none holds it.
-const LOST: BlockId = BlockId::from_raw((1 << 48) - 1);
 
 /// What an object has.
 #[derive(Default)]
@@ -96,7 +88,7 @@ impl Mender<'_> {
         self.commit()?;
         match inode {
             _ if is_wild => Ok(()),
-            Some(inode) => self.mend_content(view, &inode, &found),
+            Some(inode) => self.mend_content(view, &inode),
             None => self.make_inode(view, ino, &found),
         }
     }
@@ -122,94 +114,9 @@ impl Mender<'_> {
         }
     }
 
-    fn lose_slot(&mut self, view: &View, object: Ino, slot: u64, size: u64) -> FsResult<()> {
-        let key = key::head_numbered(view.line, object, Kind::Extent, slot);
-        let left = size.saturating_sub(slot.saturating_mul(u64::from(SLOT_LEN)));
-        let len = left.min(u64::from(SLOT_LEN)) as u32;
-        if len == 0 {
-            return self.edits.write(view, &key, None);
-        }
-        let block = BlockRef { id: LOST, digest: BlockDigest([0; 16]), len: SLOT_LEN };
-        let piece = Piece { start: 0, len, content: Content::Block { block, offset: 0 } };
-        self.edits.write(
-            view,
-            &key,
-            Some(&|version| Ok(SlotRecord::encode(version, std::slice::from_ref(&piece))?)),
-        )
-    }
-
-    /// Content that is not there: what blocks refer back from, and what the inode counts beyond
-    /// what there is, which is in one of the slots without a record.
-    fn mend_content(&mut self, view: &View, inode: &Inode, found: &Found) -> FsResult<()> {
-        if inode.kind != FileKind::File {
-            return Ok(());
-        }
-        let ino = inode.ino;
-        let mut lost = self.told_slots(view, ino)?;
-        let missing = inode.allocated.saturating_sub(found.allocated);
-        if missing > 0 {
-            let is_explained = missing <= found.lost_slots * u64::from(SLOT_LEN);
-            if !lost.is_empty() || !is_explained {
-                match self.absent_slots(view, inode)? {
-                    Some(absent) => lost = absent,
-                    None => return self.lose_slots(view, inode, &lost),
-                }
-            }
-            self.accounted.insert(ino);
-        }
-        self.lose_slots(view, inode, &lost)
-    }
-
-    fn lose_slots(&mut self, view: &View, inode: &Inode, slots: &[u64]) -> FsResult<()> {
-        for &slot in slots {
-            self.lose_slot(view, inode.ino, slot, inode.size)?;
-            let detail = format!("the content of MiB {slot} is gone, or may be");
-            self.note(FindingKind::Content, inode.ino, Fate::Dropped, detail);
-            self.commit_some()?;
-        }
-        Ok(())
-    }
-
-    /// Slots from which blocks were referred to and that have no record, not even of a removal.
-    fn told_slots(&self, view: &View, ino: Ino) -> FsResult<Vec<u64>> {
-        let mut told = Vec::new();
-        for &(_, slot) in self.lost_slots.range((ino, 0)..=(ino, u64::MAX)) {
-            let key = key::head_numbered(view.line, ino, Kind::Extent, slot);
-            if matches!(past_damage(self.ns.read(view, &key))?, Some(None)) {
-                told.push(slot);
-            }
-        }
-        Ok(told)
-    }
-
-    /// The slots of a file without a record; `None` if there are too many.
-    fn absent_slots(&self, view: &View, inode: &Inode) -> FsResult<Option<Vec<u64>>> {
-        let end = inode.size.div_ceil(u64::from(SLOT_LEN));
-        let (mut next, mut absent) = (0, Vec::new());
-        let mut is_too_many = false;
-        let mut skip_to = |slot: u64, next: &mut u64| {
-            let gap = *next..slot.min(end);
-            is_too_many |= gap.end.saturating_sub(gap.start) + absent.len() as u64 > MAX_LOST_SLOTS;
-            if !is_too_many {
-                absent.extend(gap);
-            }
-            *next = slot.saturating_add(1);
-        };
-        self.ns.for_each_of(view, inode.ino, Some(Kind::Extent), &mut |key, value| {
-            let is_gone = Version::split(value).is_ok_and(|(version, _)| version.whiteout);
-            if let (false, Ok(slot)) = (is_gone, HeadKey::decode(key)?.number()) {
-                skip_to(slot, &mut next);
-            }
-            Ok(())
-        })?;
-        skip_to(end, &mut next);
-        Ok((!is_too_many).then_some(absent))
-    }
-
     /// An inode for records that have none.
     fn make_inode(&mut self, view: &View, ino: Ino, found: &Found) -> FsResult<()> {
-        let ns = self.ns;
-        let is_junction = ns.tree.read().junction(view, ino.object()).is_some();
+        let is_junction = self.ns.tree.read().junction(view, ino.object()).is_some();
         let is_root = ino == view.root();
         let kind = if is_root || is_junction || found.has(Kind::Dentry) {
             FileKind::Directory
@@ -218,36 +125,81 @@ impl Mender<'_> {
         } else if found.has(Kind::Extent) || found.lost_slots > 0 {
             FileKind::File
         } else {
-            return self.drop_rest(view, ino);
+            // A name may tell what it was.
+            return Ok(());
         };
-        let told = self.told_slots(view, ino)?;
-        let told_end = told.last().map_or(0, |slot| (slot + 1).saturating_mul(u64::from(SLOT_LEN)));
-        let owner = ns.stored_inode(view.root())?;
-        let is_dir = kind == FileKind::Directory;
         let inode = Inode {
+            size: found.end.max(self.told_ends.get(&ino).copied().unwrap_or(0)),
+            allocated: found.allocated,
+            parent: if is_root { ino } else { view.root() },
+            ..self.blank(view, ino, kind)?
+        };
+        self.edits.write_inode(view, &inode)?;
+        self.tell_made(&inode)
+    }
+
+    /// An inode for a name, which is all that is left of it beside what back-references tell.
+    pub(super) fn remake(
+        &mut self,
+        view: &View,
+        at: LinkAt,
+        entry: &Entry,
+    ) -> FsResult<Option<Inode>> {
+        let ino = entry.ino;
+        let was_lent = (1..self.ns.ids.inodes_end()).contains(&ino.object());
+        if !was_lent || entry.kind == FileKind::Symlink || ino == view.root() {
+            return Ok(None);
+        }
+        self.mend_records(view, ino)?;
+        if let Some(inode) = self.ns.stored_inode(ino)? {
+            return Ok(Some(inode));
+        }
+        let told = self.told_ends.get(&ino).copied();
+        let is_file = entry.kind == FileKind::File;
+        let inode = Inode {
+            // Nobody knows that it was empty.
+            size: if is_file { told.unwrap_or(1) } else { 0 },
+            parent: view.lift(Ino(at.dir)),
+            cookie: at.cookie,
+            ..self.blank(view, ino, entry.kind)?
+        };
+        self.edits.write_inode(view, &inode)?;
+        if is_file && told.is_none() {
+            self.lose_slot(view, ino, 0, inode.size)?;
+        }
+        self.tell_made(&inode)?;
+        Ok(Some(inode))
+    }
+
+    fn blank(&self, view: &View, ino: Ino, kind: FileKind) -> FsResult<Inode> {
+        let owner = self.ns.stored_inode(view.root())?;
+        let is_dir = kind == FileKind::Directory;
+        Ok(Inode {
             kind,
             perm: if is_dir { 0o700 } else { 0o600 },
             nlink: if is_dir { 2 } else { 1 },
             uid: owner.as_ref().map_or(0, |owner| owner.uid),
             gid: owner.as_ref().map_or(0, |owner| owner.gid),
-            size: found.end.max(told_end),
-            allocated: found.allocated,
-            parent: if is_root { ino } else { view.root() },
-            ..Inode::new(ino, Version::first(view.node), ns.now())
-        };
-        self.edits.write_inode(view, &inode)?;
-        if kind == FileKind::File {
-            self.lose_slots(view, &inode, &told)?;
-        }
+            ..Inode::new(ino, Version::first(view.node), self.ns.now())
+        })
+    }
+
+    fn tell_made(&mut self, inode: &Inode) -> FsResult<()> {
         self.commit()?;
-        self.touched.insert(ino);
-        self.accounted.insert(ino);
-        if !is_dir {
-            self.made.insert(ino);
-        }
+        self.touched.insert(inode.ino);
+        self.accounted.insert(inode.ino);
+        let kind = inode.kind;
         let detail = format!("{kind:?} without an inode: made anew, with another owner and mode");
-        self.note(FindingKind::NoInode, ino, Fate::Mended, detail);
+        self.note(FindingKind::NoInode, inode.ino, Fate::Mended, detail);
         Ok(())
+    }
+
+    /// Removes what is left of an object that has neither an inode nor a name.
+    pub(super) fn drop_without_inode(&mut self, view: &View, ino: Ino) -> FsResult<()> {
+        match self.ns.stored_inode(ino)? {
+            Some(_) => Ok(()),
+            None => self.drop_rest(view, ino),
+        }
     }
 
     /// Removes what is of no use without an inode.

@@ -1,53 +1,28 @@
 //! What follows from the head space and what lies beside it: older versions, the born index,
-//! back-references, notes, nodes, counters.
-
-use std::collections::BTreeMap;
+//! back-references, notes, counters.
 
 use bytes::Bytes;
+use firn_tiering::BlockId;
 
 use super::{Fate, Mender};
 use crate::error::FsResult;
 use crate::namespace::check::FindingKind;
-use crate::namespace::key::{self, Backref, Dataset, HeadKey, Kind, Line, Node};
+use crate::namespace::key::{self, Backref, Dataset, HeadKey, Kind, Node};
 use crate::namespace::record::{SlotRecord, Version};
 use crate::namespace::store::Space;
-use crate::namespace::tree::node_record;
+use crate::namespace::tree::View;
 use crate::namespace::txn::block_ids;
 use crate::types::Ino;
 
 impl Mender<'_> {
-    /// Nodes that are on a line by the records that they wrote there.
-    pub(super) fn mend_nodes(&mut self) -> FsResult<()> {
-        let ns = self.ns;
-        let mut unknown: BTreeMap<Node, Line> = BTreeMap::new();
-        ns.for_each(Space::Head, &mut |key, value| {
-            let (Ok(head), Ok((version, _))) = (HeadKey::decode(key), Version::split(value)) else {
-                return Ok(());
-            };
-            let tree = ns.tree.read();
-            let Some(view) = tree.writable_view(head.line) else { return Ok(()) };
-            let is_between = view.first <= version.node && version.node < view.node;
-            if is_between && tree.line_of(version.node).is_none() {
-                unknown.insert(version.node, head.line);
-            }
-            Ok(())
-        })?;
-        for (node, line) in unknown {
-            self.edits.put(Space::Meta, &key::meta_number(key::NODES, node.0), node_record(line));
-            self.commit()?;
-            ns.tree.write().nodes.insert(node, line);
-            let detail = format!("node {} is on line {}", node.0, line.0);
-            self.note_at(FindingKind::Damaged, Ino(0), Vec::new(), Fate::Mended, detail);
-        }
-        Ok(())
-    }
-
-    /// Keys that cannot be read, or that nobody reads.
+    /// Keys that cannot be read, or that nobody ever read.
     pub(super) fn mend_keys(&mut self) -> FsResult<()> {
         let ns = self.ns;
         let of_no_line = |key: &[u8]| {
             let node = key.last_chunk().map(|node| Node(u32::from_be_bytes(*node)));
-            node.is_none_or(|node| ns.tree.read().line_of(node).is_none())
+            let tree = ns.tree.read();
+            // What a lost node wrote may be what a snapshot shows.
+            node.is_none_or(|node| tree.line_of(node).is_none() && !tree.is_lost(node))
         };
         for space in Space::ALL {
             ns.for_each(space, &mut |key, _| {
@@ -62,6 +37,9 @@ impl Mender<'_> {
                 };
                 if is_lost {
                     self.edits.delete(space, key);
+                    if let (Space::Backrefs, Some(block)) = (space, key.first_chunk()) {
+                        self.hold(BlockId::from_raw(u64::from_be_bytes(*block)));
+                    }
                     let detail = format!("a {} key that means nothing", space.name());
                     self.note_at(FindingKind::Damaged, Ino(0), Vec::new(), Fate::Dropped, detail);
                 }
@@ -71,8 +49,21 @@ impl Mender<'_> {
         self.commit()
     }
 
-    /// Every older version with a newest one, and every version in the born index.
-    pub(super) fn mend_versions(&mut self) -> FsResult<()> {
+    /// Every older version with a newest one.
+    pub(super) fn mend_older_versions(&mut self) -> FsResult<()> {
+        let ns = self.ns;
+        ns.for_each(Space::History, &mut |key, value| {
+            let node = key.last_chunk().map(|node| Node(u32::from_be_bytes(*node)));
+            let line = node.and_then(|node| ns.tree.read().line_of(node));
+            let Some(line) = line else { return Ok(()) };
+            let Ok((head_key, node)) = key::history_decode(line, key) else { return Ok(()) };
+            let head = HeadKey::decode(&head_key)?;
+            self.step(|mender| mender.mend_older(&head_key, &head, (key, value), node))
+        })
+    }
+
+    /// Every version in the born index.
+    pub(super) fn mend_born_index(&mut self) -> FsResult<()> {
         let ns = self.ns;
         ns.for_each(Space::Head, &mut |key, value| {
             if let (Ok(head), Ok((version, _))) = (HeadKey::decode(key), Version::split(value)) {
@@ -87,7 +78,7 @@ impl Mender<'_> {
             let Ok((head_key, node)) = key::history_decode(line, key) else { return Ok(()) };
             let head = HeadKey::decode(&head_key)?;
             self.mend_born(&head, node)?;
-            self.mend_older(&head_key, &head, key, node)
+            self.commit_some()
         })?;
         self.commit()
     }
@@ -107,7 +98,7 @@ impl Mender<'_> {
         &mut self,
         head_key: &[u8],
         head: &HeadKey<'_>,
-        key: &[u8],
+        (key, value): (&[u8], &[u8]),
         node: Node,
     ) -> FsResult<()> {
         let stored = self.ns.gate.store().get(Space::Head, head_key)?;
@@ -122,8 +113,16 @@ impl Mender<'_> {
                 self.edits.put(Space::Head, head_key, value);
                 "a newest version that knew nothing of older ones"
             }
+            // It says what it is, so the newest one does not: that is what the live state shows.
+            (Some((newest, record)), Some(view))
+                if Version::split(value).is_ok_and(|(older, _)| older.node == node) =>
+            {
+                self.renew(&view, head_key, newest, record)?;
+                "a newest version that said to be older than others"
+            }
+            (Some(_), None) => return Ok(()),
             // Whoever is not older sees the newest one before it.
-            (Some(_), _) => {
+            (Some(_), Some(_)) => {
                 self.edits.delete(Space::History, key);
                 "an older version that nobody sees"
             }
@@ -135,42 +134,66 @@ impl Mender<'_> {
         };
         self.commit()?;
         let ino = self.ns.shown(node, head.object);
+        self.touched.insert(ino);
         self.note(FindingKind::Versions, ino, Fate::Mended, detail);
         Ok(())
+    }
+
+    /// Writes what is the newest version as one of now.
+    fn renew(
+        &mut self,
+        view: &View,
+        head_key: &[u8],
+        newest: Version,
+        record: &[u8],
+    ) -> FsResult<()> {
+        if newest.whiteout {
+            return self.edits.write(view, head_key, None);
+        }
+        let make = |version: Version| {
+            let mut value = Vec::with_capacity(record.len() + 5);
+            version.put(&mut value);
+            value.extend_from_slice(record);
+            Ok(value)
+        };
+        self.edits.write(view, head_key, Some(&make))
     }
 
     /// Back-references of all extents, and no others.
     pub(super) fn mend_backrefs(&mut self) -> FsResult<()> {
         let ns = self.ns;
+        // A version that says to be another than it can be is nobody's.
         ns.for_each(Space::Head, &mut |key, value| match HeadKey::decode(key) {
-            Ok(head) if head.kind == Kind::Extent => self.mend_references(&head, value),
+            Ok(head) if head.kind == Kind::Extent => {
+                let line_of = |node| ns.tree.read().line_of(node);
+                self.mend_references(&head, value, |node| line_of(node) == Some(head.line))
+            }
             _ => Ok(()),
         })?;
         ns.for_each(Space::History, &mut |key, value| {
-            let Ok((head, _)) = key::history_decode(Dataset::ROOT, key) else { return Ok(()) };
+            let Ok((head, of)) = key::history_decode(Dataset::ROOT, key) else { return Ok(()) };
             match HeadKey::decode(&head) {
-                Ok(head) if head.kind == Kind::Extent => self.mend_references(&head, value),
+                Ok(head) if head.kind == Kind::Extent => {
+                    self.mend_references(&head, value, |node| node == of)
+                }
                 _ => Ok(()),
             }
         })?;
         self.commit()?;
-        ns.for_each(Space::Backrefs, &mut |key, _| {
-            if let Ok(backref) = Backref::decode(key)
-                && !ns.uses(&backref)?
-            {
-                self.edits.delete(Space::Backrefs, key);
-                let ino = ns.shown(backref.node, backref.ino);
-                let detail = format!("block {} in slot {}", backref.block, backref.slot);
-                self.note(FindingKind::StaleBackref, ino, Fate::Mended, detail);
-            }
-            self.commit_some()
-        })?;
-        self.commit()
+        self.mend_stale_backrefs()
     }
 
-    fn mend_references(&mut self, head: &HeadKey<'_>, value: &[u8]) -> FsResult<()> {
+    fn mend_references(
+        &mut self,
+        head: &HeadKey<'_>,
+        value: &[u8],
+        can_be_of: impl Fn(Node) -> bool,
+    ) -> FsResult<()> {
         let Ok(record) = SlotRecord::decode_value(value) else { return Ok(()) };
         let (slot, node) = (head.number()?, record.version.node);
+        if !can_be_of(node) {
+            return Ok(());
+        }
         for block in block_ids(&record.pieces) {
             let key = Backref { block, ino: head.object, slot, node }.encode();
             if self.ns.gate.store().get(Space::Backrefs, &key)?.is_none() {

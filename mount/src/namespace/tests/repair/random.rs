@@ -1,7 +1,10 @@
-//! Random damage: no panic, nothing left that can be repaired, and what was not hit is as it was.
+//! Random damage: no panic, nothing left that can be repaired, and what was not hit is as it was. What
+//! was hit has the bytes that it had or an error, wherever it shows, or is told of; and no block is
+//! given up.
 
 use proptest::prelude::*;
 
+use super::views::{blocks_held, is_lost, reopened_to_repair};
 use super::*;
 use crate::types::FileKind;
 
@@ -56,17 +59,70 @@ fn about(space: Space, key: &[u8], value: &[u8], hit: &mut BTreeSet<u64>) {
     }
 }
 
-/// Records that a repair may be asked to repair: not the version tree and not the leases.
+/// Records of the version tree, which are not made anew but for nodes.
+const TREE: [u8; 5] = [key::DATASETS, key::LINES, key::NODES, key::SNAPSHOTS, b'c'];
+
+/// Other meta records that damage may hit: all but the volume's own and the leases.
+const NOTES: [u8; 5] = [key::ORPHANS, key::DIGESTS, key::USAGE, key::SEALS, key::SUMS];
+
+fn is_of_tree(space: Space, key: &[u8]) -> bool {
+    space == Space::Meta && TREE.contains(&key[0])
+}
+
+/// Records that damage may hit.
 fn records(world: &World) -> Vec<(Space, Vec<u8>, Vec<u8>)> {
     let mut found = Vec::new();
     for space in Space::ALL {
         for (key, value) in everything(world, space) {
-            if space != Space::Meta || [key::ORPHANS, key::DIGESTS, key::USAGE].contains(&key[0]) {
+            if space != Space::Meta || TREE.contains(&key[0]) || NOTES.contains(&key[0]) {
                 found.push((space, key, value));
             }
         }
     }
     found
+}
+
+/// [`sample`], with content of the clone's own, two more snapshots, one of them destroyed, digests
+/// of snapshots, and changes between all of them.
+fn rich() -> Sample {
+    let sample = sample();
+    let world = &sample.world;
+    let clone = world.ns.lookup(Ino::ROOT, b"clone").unwrap().ino;
+    let in_clone = |name: &str| {
+        let dir = world.ns.lookup(clone, b"d").unwrap().ino;
+        world.ns.lookup(dir, name.as_bytes()).unwrap().ino
+    };
+    world.write(in_clone("f"), 2, &[piece(0, 900, 6)]);
+    world.write(world.file(clone, "own"), 0, &[piece(0, SLOT_LEN, 7)]);
+    for (name, slot, number) in [("t", 0, 8), ("u", 1, 9)] {
+        world.write(sample.file, slot, &[piece(0, SLOT_LEN, number)]);
+        world.write(sample.twice, slot, &[piece(0, 300, number + 10)]);
+        world.ns.snapshot(&[Dataset::ROOT], name, "").unwrap();
+    }
+    world.write(sample.file, 0, &[piece(0, SLOT_LEN, 30)]);
+    let bytes = Bytes::from_static(b"longer inline");
+    world.write(sample.young, 0, &[Piece { start: 0, len: 13, content: Content::Inline(bytes) }]);
+    world.ns.destroy_snapshots(&[(Dataset::ROOT, "t")], false).unwrap();
+    while world.ns.sweep_some(64).unwrap().more {}
+    world.assert_sound();
+    sample
+}
+
+/// What each file of each state reads as, by its number: its slots.
+fn slots(world: &World) -> BTreeMap<u64, Vec<Option<Vec<Piece>>>> {
+    let mut found = BTreeMap::new();
+    for (ino, _) in files(world) {
+        let slots = (0..4).map(|slot| world.ns.slot(Ino(ino), slot).ok()).collect();
+        found.insert(ino, slots);
+    }
+    found
+}
+
+/// Whether a slot shows what it showed, or an error as far as that reached.
+fn is_right(before: &[Piece], after: Option<&[Piece]>) -> bool {
+    let Some(after) = after else { return true };
+    let end = before.last().map_or(0, Piece::end);
+    before == after || is_lost(after) && after.last().map_or(0, Piece::end) >= end
 }
 
 /// Each file of each state, by its number: attributes, names of attributes, content.
@@ -100,29 +156,51 @@ fn files(world: &World) -> BTreeMap<u64, (u64, String)> {
     found
 }
 
-/// Does harm; returns the objects that it may have hit, and files of which a slot went.
-fn damage(
-    world: &World,
-    harms: &[(prop::sample::Index, Harm)],
-) -> (BTreeSet<u64>, Vec<(u64, u64)>) {
-    let mut hit = BTreeSet::new();
-    let mut lost = Vec::new();
+/// What damage hit.
+#[derive(Default)]
+struct Hit {
+    /// Objects that it may be about.
+    objects: BTreeSet<u64>,
+    /// Slots of which a record says something else, which nobody can tell.
+    forged: BTreeSet<(u64, u64)>,
+    /// Records of the version tree are gone.
+    tree: bool,
+}
+
+impl Hit {
+    fn forge(&mut self, space: Space, key: &[u8]) {
+        let head = match space {
+            Space::Head => key.to_vec(),
+            Space::History => match key::history_decode(Dataset::ROOT, key) {
+                Ok((head, _)) => head,
+                Err(_) => return,
+            },
+            _ => return,
+        };
+        if let Ok(head) = key::HeadKey::decode(&head)
+            && head.kind == Kind::Extent
+        {
+            self.forged.insert((head.object.0, head.number().unwrap()));
+        }
+    }
+}
+
+fn damage(world: &World, harms: &[(prop::sample::Index, Harm)]) -> Hit {
+    let mut hit = Hit::default();
     for (which, harm) in harms {
         let records = records(world);
         let (space, key, value) = which.get(&records);
-        about(*space, key, value, &mut hit);
+        about(*space, key, value, &mut hit.objects);
         let mut batch = Batch::new();
         let mut new_key = key.clone();
         let mut new = value.clone();
         match harm {
-            Harm::Drop => {
+            // Whose fields are others is another tree.
+            _ if is_of_tree(*space, key) => {
+                hit.tree = true;
                 batch.delete(*space, key);
-                if let (Space::Head, Ok(head)) = (space, key::HeadKey::decode(key))
-                    && (head.kind, head.line) == (Kind::Extent, Dataset::ROOT)
-                {
-                    lost.push((head.object.0, head.number().unwrap()));
-                }
             }
+            Harm::Drop => batch.delete(*space, key),
             Harm::Flip(at, by) if !value.is_empty() => new[at.index(value.len())] ^= by,
             Harm::Cut(at) if !value.is_empty() => new.truncate(at.index(value.len())),
             Harm::Repeat(at, by) => new_key[at.index(key.len())] ^= by,
@@ -130,24 +208,32 @@ fn damage(
         }
         if batch.is_empty() {
             let old = world.store.get(*space, &new_key).unwrap().unwrap_or_default();
-            about(*space, &new_key, &old, &mut hit);
-            about(*space, &new_key, &new, &mut hit);
+            about(*space, &new_key, &old, &mut hit.objects);
+            about(*space, &new_key, &new, &mut hit.objects);
+            hit.forge(*space, &new_key);
             batch.put(*space, &new_key, new);
         }
         world.store.commit(batch, Durability::Buffered).unwrap();
     }
-    (hit, lost)
+    hit
 }
 
-fn reopened_to_repair(world: World) -> World {
-    let store = Arc::new(world.store.reopened());
-    let ns = Namespace::open_to_repair(
-        Arc::clone(&store) as Arc<dyn NamespaceStore>,
-        Arc::clone(&world.clock) as Arc<dyn Clock>,
-        NamespaceOptions { cached_inodes: 64, read_only: false },
-    )
-    .unwrap();
-    World { clock: world.clock, store, ns }
+/// Everything but the notes about counters, leases and the volume.
+fn stored(world: &World) -> Vec<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut all: Vec<_> = Space::ALL.map(|space| everything(world, space)).into();
+    let is_own = |key: &[u8]| [b'i', b'v', key::USAGE].contains(&key[0]);
+    all.iter_mut().for_each(|records| records.retain(|key, _| !is_own(key)));
+    all
+}
+
+/// Objects of which content is told to be lost, by the repair or by a check of all states.
+fn told(world: &World, done: &Repaired) -> BTreeSet<u64> {
+    let options = CheckOptions { snapshots: true, max_findings: 10_000, ..OPTIONS };
+    let found = world.ns.check(options).unwrap().findings;
+    let found = found.into_iter().map(|finding| (finding.kind, finding.ino));
+    let repairs = done.repairs.iter().map(|repair| (repair.kind, repair.ino));
+    let about = found.chain(repairs).filter(|(kind, _)| *kind == FindingKind::Content);
+    about.map(|(_, ino)| ino.object()).collect()
 }
 
 proptest! {
@@ -162,37 +248,56 @@ proptest! {
     fn random_damage_is_repaired_or_told(
         harms in prop::collection::vec((any::<prop::sample::Index>(), harm()), 1..6),
     ) {
-        let sample = sample();
-        let before = files(&sample.world);
-        let (hit, lost) = damage(&sample.world, &harms);
-        let world = reopened_to_repair(sample.world);
+        let sample = rich();
+        let (before, shown) = (files(&sample.world), slots(&sample.world));
+        let hit = damage(&sample.world, &harms);
+        let (damaged, held) = (stored(&sample.world), blocks_held(&sample.world));
+        let Some(world) = reopened_to_repair(sample.world) else {
+            prop_assert!(hit.tree, "nothing else keeps a namespace from being opened");
+            return Ok(());
+        };
         let done = world.ns.repair(OPTIONS, &mut Kept::default()).unwrap();
         let left: Vec<_> = done.remaining.kinds.keys().copied().collect();
-        // What no repair can mend: content that may be missing, what only snapshots show.
-        let hopeless = [FindingKind::DamagedOlder, FindingKind::Content, FindingKind::NoDataset];
+        if left.contains(&FindingKind::VersionTree) {
+            prop_assert!(hit.tree);
+            let nodes = |key: &Vec<u8>| key[0] == key::NODES;
+            for (damaged, now) in damaged.iter().zip(stored(&world)) {
+                let now = now.into_iter().filter(|(key, _)| damaged.contains_key(key) || !nodes(key));
+                prop_assert!(now.collect::<BTreeMap<_, _>>() == *damaged, "nothing is touched");
+            }
+            return Ok(());
+        }
+        // What no repair can mend: what only snapshots show, and what may be of a lost dataset.
+        let hopeless = [FindingKind::DamagedOlder, FindingKind::NoDataset];
         prop_assert!(
             left.iter().all(|kind| hopeless.contains(kind)),
             "{:?}\n{:?}", done.remaining.findings, done.repairs
         );
+        prop_assert!(blocks_held(&world).is_superset(&held), "given up: {:?}", done.repairs);
         let again = world.ns.repair(OPTIONS, &mut Kept::default()).unwrap();
         prop_assert_eq!(&again.repairs, &[]);
+        let told = told(&world, &done);
         let world = world.crash();
-        let after = files(&world);
-        for (ino, (object, text)) in &before {
-            if !hit.contains(object) {
+        let (after, shows) = (files(&world), slots(&world));
+        // States whose dataset or snapshot went with its record show nothing, which is told.
+        let is_state = |ino: u64| !hit.tree || world.ns.view(Ino(ino)).is_ok();
+        for (ino, (object, text)) in before.iter().filter(|(ino, _)| is_state(**ino)) {
+            if !hit.objects.contains(object) {
                 let now = after.get(ino).map(|(_, text)| text);
                 prop_assert_eq!(now, Some(text), "inode {} of {:?}", object, done.repairs);
             }
         }
-        for (object, slot) in lost {
-            let Ok(view) = world.ns.live_view(Dataset::ROOT) else { continue };
-            let ino = view.lift(Ino(object));
-            let is_alive = world.ns.stored_inode(ino).unwrap().is_some_and(|inode| {
-                inode.nlink > 0 && inode.size > slot * u64::from(SLOT_LEN)
-            });
-            let is_told = left.contains(&FindingKind::Content);
-            if is_alive && !is_told {
-                prop_assert_ne!(world.ns.slot(ino, slot).ok(), Some(vec![]), "zeros in {}", object);
+        for (ino, then) in shown.iter().filter(|(ino, _)| is_state(**ino)) {
+            let object = Ino(*ino).object();
+            // One that is not there has no bytes.
+            let Some(now) = shows.get(ino).filter(|_| !told.contains(&object)) else { continue };
+            for (slot, (then, now)) in (0..).zip(then.iter().zip(now)) {
+                let is_forged = hit.forged.contains(&(object, slot));
+                let is_right = is_right(then.as_deref().unwrap(), now.as_deref());
+                prop_assert!(
+                    is_forged || is_right,
+                    "MiB {} of inode {}: {:?}, not {:?}\n{:?}", slot, ino, now, then, done.repairs
+                );
             }
         }
         // It is a filesystem: names come, and names go.
