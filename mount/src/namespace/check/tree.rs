@@ -5,7 +5,7 @@ use crate::namespace::tree::Tree;
 use crate::types::Ino;
 
 impl Check<'_> {
-    /// Records of the version tree that are gone.
+    /// Records of the version tree that are gone. Of a snapshot that is, its digest tells.
     pub(super) fn tree(&mut self) {
         let flaws = self.namespace.tree.read().flaws();
         for flaw in flaws {

@@ -425,3 +425,21 @@ fn a_version_tree_that_lacks_more_than_nodes_is_left_alone() {
         }
     }
 }
+
+#[test]
+fn a_snapshot_whose_record_is_lost_is_told_of_and_keeps_its_blocks() {
+    let seen = Seen::new([&[(0, 1)], &[(0, 2)], &[(0, 3)], &[(0, 4)]]);
+    seen.world.seal_all(100);
+    let node = seen.world.ns.find_snapshot(Dataset::ROOT, "c").unwrap().node;
+    edit(&seen.world, |batch| {
+        batch.delete(Space::Meta, &key::meta_number(key::SNAPSHOTS, node.0));
+        // And something to be repaired beside.
+        batch.delete(Space::Head, &seen.key(0));
+    });
+    let held = blocks_held(&seen.world);
+    let world = reopened_to_repair(seen.world).unwrap();
+    let done = world.ns.repair(OPTIONS, &mut Kept::default()).unwrap();
+    let left: Vec<_> = done.remaining.kinds.into_keys().collect();
+    assert_eq!(left, [FindingKind::SnapshotDigest], "{:?}", done.remaining.findings);
+    assert!(blocks_held(&world).is_superset(&held));
+}
