@@ -61,7 +61,8 @@ const MAX_RANGES: usize = 16;
 /// backup of the namespace is whole. Exit status 3 says that something is damaged.
 /// With --repair, records of the namespace are counted, derived or put where they belong anew; what
 /// has no name is in lost+found in the root of its dataset; content that is lost reads as an error, never as
-/// zeros; and every record that goes is kept in the volume directory, in lost+found-<time>.
+/// zeros; and every record that goes is kept in the volume directory, in lost+found-<time>. No block is
+/// given up before that is removed and --repair runs again.
 /// With --json, one object with the fields volume, clean, segments, blocks, read_bytes, inodes,
 /// entries, block_references, digests, catalog_rebuilt, kinds, repaired, lost_found, dropped, kept and
 /// damage; each damage has part, place, what, paths and repairable; kinds has for each kind of damage

@@ -85,6 +85,34 @@ fn a_damaged_namespace_is_repaired_and_mounted() {
 }
 
 #[test]
+fn blocks_of_lost_content_are_held_until_what_was_kept_is_removed() {
+    let scene = Scene::mounted();
+    let file = scene.mountpoint.join("large");
+    fs::write(&file, [b'c'; 300 << 10]).unwrap();
+    let ino = Ino(fs::metadata(&file).unwrap().ino());
+    scene.umount_done();
+    assert_eq!(scene.lose_records(|head, _| (head.object, head.kind) == (ino, Kind::Extent)), 1);
+    let has_hold = || {
+        let path = scene.volume.join("namespace");
+        let store = LocalStore::open(&path, StoreOptions::default()).unwrap();
+        let found = store.page(Space::Backrefs, &[], None, usize::MAX).unwrap().items;
+        store.rest().unwrap();
+        found.iter().any(|(key, _)| key[8..].iter().all(|byte| *byte == 0))
+    };
+    let (_, report) = scene.report(&["--repair"]);
+    let kept = std::path::Path::new(report["kept"].as_str().unwrap()).to_owned();
+    assert!(has_hold(), "{report}");
+    scene.report(&["--repair"]);
+    assert!(has_hold(), "what was kept is still there");
+    fs::remove_dir_all(kept).unwrap();
+    scene.report(&[]);
+    assert!(has_hold(), "a check gives nothing up");
+    let (code, report) = scene.report(&["--repair"]);
+    assert_eq!((code, has_hold()), (3, false), "{report}");
+    assert_eq!(report["kept"], Value::Null);
+}
+
+#[test]
 fn a_namespace_without_its_database_is_named_with_what_to_do() {
     let scene = Scene::mounted();
     fs::write(scene.mountpoint.join("file"), "content").unwrap();

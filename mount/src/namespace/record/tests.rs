@@ -151,6 +151,9 @@ fn golden_keys() {
         Backref { block: BlockId::new(Epoch(1), 2).unwrap(), ino: Ino(3), slot: 4, node: Node(5) };
     assert_eq!(hex(&backref.encode()), "00010000000000020000000000000003000000000000000400000005");
     assert_eq!(Backref::decode(&backref.encode()).unwrap(), backref);
+    let hold = Backref::hold(backref.block);
+    assert_eq!(hex(&hold.encode()), "00010000000000020000000000000000000000000000000000000000");
+    assert!(hold.is_hold() && !backref.is_hold());
     assert_eq!(hex(&key::meta_inode(key::ORPHANS, root, Ino(9))), "6f000000010000000000000009");
     assert_eq!(
         key::meta_inode_decode(&key::meta_inode(b't', root, Ino(9))).unwrap(),
