@@ -263,7 +263,7 @@ fn warnings(
         let Fuller { sequence, records, newest_records } = fuller;
         warnings.push(format!(
             "backup {sequence} of the namespace has {records} records and the newest only \
-             {newest_records}: it is kept for 7 days, should something be missing"
+             {newest_records}: it is kept for 7 days from when that began, should something be missing"
         ));
     }
     let used = usage.hot_bytes.saturating_add(usage.other_bytes);

@@ -289,61 +289,68 @@ fn a_check_names_what_is_damaged_in_the_newest_backup() {
     assert_eq!(verify_newest(&tier, empty.runtime.handle()).unwrap(), None);
 }
 
-#[test]
-fn the_fullest_backup_stays_for_a_week_when_the_newest_holds_far_less() {
-    use super::super::collect::{FEW_RECORDS, FULLEST_STAYS};
-    let bench = Bench::new();
-    let entries = 2 * FEW_RECORDS;
-    fill_directory(&bench, 7, entries);
+/// A directory of `entries`, backed up; then all but `left` of them are gone.
+fn mostly_emptied(bench: &Bench, entries: u64, left: u64) -> BackupReport {
+    fill_directory(bench, 7, entries);
     let full = bench.backup.run().unwrap();
     let mut batch = Batch::new();
-    for sub in 0..entries {
+    for sub in left..entries {
         batch.delete(Space::Head, &head_key(7, sub));
     }
     bench.store.commit(batch, Durability::Buffered).unwrap();
-    let change = |round: u8| {
-        bench.put(Space::Head, &head_key(7, 1), &[round; 100]);
-        bench.backup.run().unwrap();
-    };
+    full
+}
+
+/// A small change, backed up.
+fn change(bench: &Bench, round: u8) {
+    bench.put(Space::Head, &head_key(9000, 1), &[round; 100]);
+    bench.backup.run().unwrap();
+}
+
+#[test]
+fn an_overtaken_backup_stays_for_a_week_however_long_the_volume_was_idle_before() {
+    use super::super::collect::{FEW_RECORDS, OVERTAKEN_STAYS};
+    let bench = Bench::new();
+    let entries = 2 * FEW_RECORDS;
+    let full = mostly_emptied(&bench, entries, 0);
+    bench.clock.advance(10 * OVERTAKEN_STAYS);
     for round in 0..6 {
-        bench.clock.advance(FULLEST_STAYS / 10);
-        change(round);
+        change(&bench, round);
+        bench.clock.advance(OVERTAKEN_STAYS / 7);
     }
-    // The newest few, and that one; everything that it names is there still.
+    // The newest few, that one, and the one that overtook it; all that they name is there.
     let manifests = bench.keys(manifest::PREFIX);
-    assert_eq!(manifests.len(), SMALL.keep_manifests + 1);
-    assert_eq!(manifests[0], manifest::key(full.sequence));
+    assert_eq!(manifests.len(), SMALL.keep_manifests + 2);
+    let first = [full.sequence, full.sequence + 1].map(manifest::key);
+    assert_eq!(manifests[..2], first);
     let status = bench.backup.status();
     let fuller = status.fuller.unwrap();
     assert_eq!((fuller.sequence, fuller.records), (full.sequence, entries + 1));
     // It counts as retained: what it names may not leave the cold tier.
     assert!(status.oldest_mark.unwrap() < bench.store.mark());
-    for key in bench.keys(manifest::PREFIX).split_off(1) {
-        bench.memory.lose(&key);
-    }
+    let all: Vec<_> = manifests.iter().map(|key| (key, bench.memory.lose(key).unwrap())).collect();
+    bench.memory.overwrite(all[0].0, all[0].1.clone());
     let (found, recovered) = bench.recovered().unwrap();
     assert_eq!((recovered.backup.sequence, found.len() as u64), (full.sequence, entries));
+    for (key, bytes) in all {
+        bench.memory.overwrite(key, bytes);
+    }
+    // After the week both go, and their pieces with them.
+    bench.clock.advance(OVERTAKEN_STAYS / 7);
+    change(&bench, 99);
+    assert_eq!(bench.keys(manifest::PREFIX).len(), SMALL.keep_manifests);
+    assert_eq!(bench.keys(piece::PREFIX).len(), SMALL.keep_manifests + 1);
+    assert_eq!(bench.backup.status().fuller, None);
 }
 
 #[test]
-fn the_fullest_backup_goes_after_a_week_and_a_little_less_is_no_reason() {
-    use super::super::collect::{FEW_RECORDS, FULLEST_STAYS};
-    for (left, days) in [(FEW_RECORDS / 2, FULLEST_STAYS), (FEW_RECORDS, Duration::ZERO)] {
-        let bench = Bench::new();
-        let entries = 2 * FEW_RECORDS;
-        fill_directory(&bench, 7, entries - 1);
-        bench.backup.run().unwrap();
-        let mut batch = Batch::new();
-        for sub in left..entries {
-            batch.delete(Space::Head, &head_key(7, sub));
-        }
-        bench.store.commit(batch, Durability::Buffered).unwrap();
-        bench.clock.advance(days);
-        for round in 0..SMALL.keep_manifests as u8 {
-            bench.put(Space::Head, &head_key(9000, 1), &[round; 100]);
-            bench.backup.run().unwrap();
-        }
-        assert_eq!(bench.keys(manifest::PREFIX).len(), SMALL.keep_manifests, "{left}");
-        assert_eq!(bench.backup.status().fuller, None);
+fn a_little_less_is_no_reason_to_keep_a_backup() {
+    use super::super::collect::FEW_RECORDS;
+    let bench = Bench::new();
+    mostly_emptied(&bench, 2 * FEW_RECORDS - 1, FEW_RECORDS);
+    for round in 0..SMALL.keep_manifests as u8 {
+        change(&bench, round);
     }
+    assert_eq!(bench.keys(manifest::PREFIX).len(), SMALL.keep_manifests);
+    assert_eq!(bench.backup.status().fuller, None);
 }
