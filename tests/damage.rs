@@ -1,6 +1,7 @@
 //! Storage that rots under a mounted volume: every read ends in the right bytes or in an error that
 //! names the file, and what can be repaired is, by readers and by scrubs.
 
+mod part;
 mod table;
 
 use std::fs;

@@ -23,6 +23,8 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod manifest;
+mod missing;
+mod partial;
 mod piece;
 mod recover;
 mod rehearsal;
@@ -54,6 +56,8 @@ use upload::Uploads;
 pub use collect::Fuller;
 pub use error::BackupError;
 pub use manifest::ManifestInfo;
+pub use missing::Missing;
+pub use partial::Gap;
 pub use piece::PieceLimits;
 pub use recover::{RecoverOptions, Recovered, Skipped, recover, restore_into};
 pub use rehearsal::Rehearsed;

@@ -3,7 +3,7 @@
 //! and here both are brought together, so that damage gets the names of files.
 
 mod digests;
-mod repair;
+pub(super) mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -328,15 +328,7 @@ impl Checker<'_> {
         self.report.inodes = found.inodes;
         self.report.entries = found.entries;
         self.report.block_references = found.block_references;
-        for finding in &found.findings {
-            self.note(Damage {
-                part: "namespace".to_owned(),
-                place: format!("inode {}", finding.ino.0),
-                what: format!("{}: {}", finding.kind.name(), finding.detail),
-                paths: vec![names::text(&finding.path)],
-                repairable: false,
-            });
-        }
+        found.findings.iter().for_each(|finding| self.note(repair::damage_of(finding)));
         self.report.found += found.found.saturating_sub(found.findings.len() as u64);
         for (kind, count) in &found.kinds {
             let kind = self.report.kind(kind.name());

@@ -1,6 +1,8 @@
 //! Buckets: runs of neighbouring keys that are marked and copied together. In most spaces a
 //! bucket is 1024 consecutive objects (or blocks); the meta space is one.
 
+use std::ops::RangeInclusive;
+
 use crate::namespace::Space;
 
 /// log2 of the objects in a bucket.
@@ -58,6 +60,17 @@ impl Bucket {
         let next = self.number + (1 << OBJECTS_BITS);
         let fits = width > 0 && next >> (8 * width) == 0;
         (bytes(self.number), fits.then(|| bytes(next)))
+    }
+
+    /// What stands in front of the object's number in its keys: a line, or a node.
+    pub(super) fn group(self) -> u32 {
+        (self.number >> 64) as u32
+    }
+
+    /// The numbers of the objects (or blocks) that lie in it.
+    pub(super) fn objects(self) -> RangeInclusive<u64> {
+        let first = self.number as u64;
+        first..=first | ((1 << OBJECTS_BITS) - 1)
     }
 
     /// The stored form.

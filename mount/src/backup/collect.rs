@@ -96,6 +96,17 @@ async fn list(tier: &dyn Tier, prefix: &str) -> BackupResult<BTreeMap<String, u6
     }
 }
 
+/// How many objects there are below a prefix.
+pub(super) async fn count(tier: &dyn Tier, prefix: &str) -> BackupResult<u64> {
+    let (mut count, mut after) = (0, None::<String>);
+    loop {
+        let page = tier.list(prefix, after.as_deref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(count) };
+        count += page.len() as u64;
+        after = Some(last.key.clone());
+    }
+}
+
 /// Fails when the newest readable manifest is another volume's.
 pub(super) async fn refuse_foreign(
     tier: &dyn Tier,

@@ -1,5 +1,6 @@
 //! Why a backup or a recovery failed.
 
+use super::missing::Missing;
 use crate::error::FsError;
 use crate::namespace::record::RecordError;
 use crate::namespace::store::StoreError;
@@ -29,13 +30,23 @@ pub enum BackupError {
     #[error("the tier holds backups of another volume")]
     OtherVolume,
     /// There is nothing to recover.
-    #[error("no backup was found")]
-    NoBackup,
-    /// There are backups, and none is whole.
-    #[error("none of {count} backups is whole; the newest: {reason}")]
+    #[error("no backup of the namespace was found{}", what_is_there(*segments, *pieces))]
+    NoBackup {
+        /// Segments that are there nevertheless.
+        segments: u64,
+        /// Pieces of backups that are there nevertheless.
+        pieces: u64,
+    },
+    /// A backup is not whole.
+    #[error("{0}")]
+    Incomplete(Missing),
+    /// There are backups, and none can be used.
+    #[error("none of {count} backups can be used; the newest: {reason}")]
     NoWholeBackup {
         /// How many were tried.
         count: usize,
+        /// How many of them have a table of contents that can be read.
+        readable: usize,
         /// What is wrong with the newest.
         reason: String,
     },
@@ -50,6 +61,17 @@ pub enum BackupError {
     },
 }
 
+/// What a tier without a backup has, if anything.
+fn what_is_there(segments: u64, pieces: u64) -> String {
+    match (segments, pieces) {
+        (0, 0) => String::new(),
+        _ => format!(
+            ": {segments} segments and {pieces} pieces of backups are there, and no manifest that \
+             says what they are of"
+        ),
+    }
+}
+
 impl BackupError {
     pub(super) fn damaged(what: &'static str, reason: impl Into<String>) -> Self {
         Self::Damaged { what, reason: reason.into() }
@@ -60,7 +82,7 @@ impl BackupError {
     pub fn is_damage(&self) -> bool {
         use firn_tiering::Error as Tiering;
         match self {
-            Self::Damaged { .. } => true,
+            Self::Damaged { .. } | Self::Incomplete(_) => true,
             Self::Tier(error) => {
                 matches!(error, Tiering::Damaged { .. } | Tiering::NotFound(_))
             }

@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use firn_tiering::tier::Tier;
 use tokio::runtime::Handle;
@@ -17,8 +18,10 @@ use super::bucket::Bucket;
 use super::calls::Calls;
 use super::collect::View;
 use super::manifest::{self, Manifest, ManifestInfo};
+use super::missing::Lost;
+use super::partial::Gap;
 use super::piece::{self, PieceRef};
-use super::{BackupError, BackupResult};
+use super::{BackupError, BackupResult, collect};
 use crate::namespace::record::Leases;
 use crate::namespace::{
     Batch, Durability, LocalStore, NamespaceReader, NamespaceStore, Space, StoreOptions, key,
@@ -40,6 +43,9 @@ pub struct RecoverOptions {
     pub store: StoreOptions,
     /// Pieces fetched at a time; 0 stands for 8.
     pub downloads: usize,
+    /// Whether a newer backup of which parts are gone is better than an older one that is whole. What
+    /// is recovered of it must be repaired before it is used, if there are [`Recovered::gaps`].
+    pub partial: bool,
 }
 
 /// A backup that could not be used.
@@ -47,6 +53,8 @@ pub struct RecoverOptions {
 pub struct Skipped {
     /// Its number.
     pub sequence: u64,
+    /// The state it holds is the one of this time, if that can be read.
+    pub time: Option<SystemTime>,
     /// Why.
     pub reason: String,
 }
@@ -58,6 +66,8 @@ pub struct Recovered {
     pub backup: ManifestInfo,
     /// Newer ones that could not be: everything between is lost.
     pub skipped: Vec<Skipped>,
+    /// Parts that are not of that backup.
+    pub gaps: Vec<Gap>,
     /// Records restored.
     pub records: u64,
     /// The highest epoch in use; the namespace opens under a higher one.
@@ -93,7 +103,7 @@ pub fn recover(
         _ => Ok(()),
     };
     let calls = Calls::on(runtime.clone());
-    let made = from_newest(tier, &calls, options.downloads, || {
+    let made = from_newest(tier, &calls, options, || {
         clear()?;
         Ok(Box::new(LocalStore::open(&aside, options.store)?))
     });
@@ -124,42 +134,59 @@ pub fn restore_into(
     runtime: &Handle,
     store: &Arc<dyn NamespaceStore>,
 ) -> BackupResult<Recovered> {
-    from_newest(tier, &Calls::on(runtime.clone()), 0, || Ok(Box::new(Arc::clone(store))))
+    let options = RecoverOptions::default();
+    from_newest(tier, &Calls::on(runtime.clone()), options, || Ok(Box::new(Arc::clone(store))))
 }
 
 /// Tries the backups from the newest, each in a new store.
-fn from_newest<S: AsStore>(
+pub(super) fn from_newest<S: AsStore>(
     tier: &Arc<dyn Tier>,
     calls: &Calls,
-    downloads: usize,
+    options: RecoverOptions,
     mut new_store: impl FnMut() -> BackupResult<Box<S>>,
 ) -> BackupResult<Recovered> {
     let view = calls.wait(View::of(&**tier))?;
-    let mut skipped = Vec::new();
+    let downloads = if options.downloads == 0 { DOWNLOADS } else { options.downloads };
+    let mut skipped: Vec<Skipped> = Vec::new();
     for &sequence in view.manifests.iter().rev() {
+        let mut info = None;
         let attempt = calls.wait(Manifest::fetch(&**tier, sequence)).and_then(|(manifest, _)| {
+            info = Some(manifest.info);
             let store = new_store()?;
-            let downloads = if downloads == 0 { DOWNLOADS } else { downloads };
             let fill = Fill { tier, calls, downloads, store: store.as_store() };
-            fill.run(&manifest, &|| true).map(|done| (manifest, done))
+            let filled = match options.partial {
+                true => {
+                    let older = view.manifests.range(..sequence).rev().copied();
+                    fill.run_in_part(&manifest, older)
+                }
+                false => fill.run(&manifest, &|| true),
+            };
+            filled.map(|filled| filled.of(manifest.info))
         });
         match attempt {
-            Ok((manifest, (records, epoch))) => {
-                return Ok(Recovered { backup: manifest.info, skipped, records, epoch });
-            }
+            Ok(recovered) => return Ok(Recovered { skipped, ..recovered }),
             Err(error) if error.is_damage() => {
                 tracing::warn!(sequence, %error, "a backup is not whole, trying an older one");
-                skipped.push(Skipped { sequence, reason: error.to_string() });
+                let time = info.map(|info| info.time);
+                skipped.push(Skipped { sequence, time, reason: error.to_string() });
             }
             Err(error) => return Err(error),
         }
     }
     match skipped.first() {
-        None => Err(BackupError::NoBackup),
-        Some(newest) => {
-            Err(BackupError::NoWholeBackup { count: skipped.len(), reason: newest.reason.clone() })
-        }
+        None => Err(no_backup(tier, calls, &view)?),
+        Some(newest) => Err(BackupError::NoWholeBackup {
+            count: skipped.len(),
+            readable: skipped.iter().filter(|skipped| skipped.time.is_some()).count(),
+            reason: newest.reason.clone(),
+        }),
     }
+}
+
+/// Says what is there in place of a backup.
+fn no_backup(tier: &Arc<dyn Tier>, calls: &Calls, view: &View) -> BackupResult<BackupError> {
+    let segments = calls.wait(collect::count(&**tier, SEGMENTS))?;
+    Ok(BackupError::NoBackup { segments, pieces: view.pieces.len() as u64 })
 }
 
 /// Writes the newest backup into an empty store, as a recovery would that cannot fall back to an
@@ -171,15 +198,14 @@ pub(super) fn restore_newest(
     goes_on: &dyn Fn() -> bool,
 ) -> BackupResult<Recovered> {
     let view = calls.wait(View::of(&**tier))?;
-    let sequence = *view.manifests.last().ok_or(BackupError::NoBackup)?;
+    let Some(&sequence) = view.manifests.last() else { return Err(no_backup(tier, calls, &view)?) };
     let (manifest, _) = calls.wait(Manifest::fetch(&**tier, sequence))?;
     let fill = Fill { tier, calls, downloads: DOWNLOADS, store };
-    let (records, epoch) = fill.run(&manifest, goes_on)?;
-    Ok(Recovered { backup: manifest.info, skipped: Vec::new(), records, epoch })
+    Ok(fill.run(&manifest, goes_on)?.of(manifest.info))
 }
 
 /// Something that is a store.
-trait AsStore {
+pub(super) trait AsStore {
     fn as_store(&self) -> &dyn NamespaceStore;
 }
 
@@ -195,43 +221,107 @@ impl AsStore for Arc<dyn NamespaceStore> {
     }
 }
 
-struct Fill<'a> {
-    tier: &'a Arc<dyn Tier>,
-    calls: &'a Calls,
-    downloads: usize,
-    store: &'a dyn NamespaceStore,
+/// What was written of a backup.
+pub(super) struct Filled {
+    pub(super) records: u64,
+    /// The highest epoch in use.
+    pub(super) epoch: u16,
+    pub(super) gaps: Vec<Gap>,
+}
+
+impl Filled {
+    fn of(self, backup: ManifestInfo) -> Recovered {
+        let Self { records, epoch, gaps } = self;
+        Recovered { backup, skipped: Vec::new(), gaps, records, epoch }
+    }
+}
+
+/// Writes backups into an empty store.
+pub(super) struct Fill<'a> {
+    pub(super) tier: &'a Arc<dyn Tier>,
+    pub(super) calls: &'a Calls,
+    pub(super) downloads: usize,
+    pub(super) store: &'a dyn NamespaceStore,
 }
 
 impl Fill<'_> {
-    /// Writes everything a manifest names and makes it durable, unless it is not to go on; returns
-    /// the records and the highest epoch in use.
-    fn run(&self, manifest: &Manifest, goes_on: &dyn Fn() -> bool) -> BackupResult<(u64, u16)> {
-        let all: Vec<(Bucket, PieceRef)> = manifest
-            .table
-            .iter()
+    /// Writes everything a manifest names and makes it durable, unless it is not to go on.
+    fn run(&self, manifest: &Manifest, goes_on: &dyn Fn() -> bool) -> BackupResult<Filled> {
+        let pieces = manifest.table.iter();
+        let pieces: Vec<(Bucket, PieceRef)> = pieces
             .flat_map(|(bucket, pieces)| pieces.iter().map(|piece| (*bucket, *piece)))
             .collect();
+        let records = self.all_of(&pieces, goes_on)?;
+        let epoch = self.known_epoch(manifest.info.epoch)?;
+        self.finish(epoch)?;
+        Ok(Filled { records, epoch, gaps: Vec::new() })
+    }
+
+    /// Writes pieces and counts their records; when some are missing or damaged, the error tells
+    /// which of all.
+    pub(super) fn all_of(
+        &self,
+        pieces: &[(Bucket, PieceRef)],
+        goes_on: &dyn Fn() -> bool,
+    ) -> BackupResult<u64> {
+        let mut lost = Lost::default();
+        let records = self.pieces(pieces, goes_on, &mut lost)?;
+        match lost.missing.count {
+            0 => Ok(records),
+            _ => Err(BackupError::incomplete(lost, pieces.len() as u64)),
+        }
+    }
+
+    /// Writes those pieces that can be read, in the order of their keys, and notes the others as
+    /// `lost`; returns the records that were written.
+    pub(super) fn pieces(
+        &self,
+        pieces: &[(Bucket, PieceRef)],
+        goes_on: &dyn Fn() -> bool,
+        lost: &mut Lost,
+    ) -> BackupResult<u64> {
         let mut records = 0;
         let mut last: Option<(Bucket, Vec<u8>)> = None;
-        for some in all.chunks(self.downloads) {
+        for some in pieces.chunks(self.downloads) {
             if !goes_on() {
                 return Err(firn_tiering::Error::Cancelled.into());
             }
             let fetched = self.calls.wait(fetch(self.tier, some))?;
-            for ((bucket, _), opened) in some.iter().zip(fetched) {
-                let before = last.as_ref().filter(|(b, _)| b == bucket).map(|(_, key)| key);
-                if before.zip(opened.first()).is_some_and(|(before, (key, _))| before >= key) {
-                    return Err(BackupError::damaged("backup", "its pieces are out of order"));
+            for (&(bucket, piece), opened) in some.iter().zip(fetched) {
+                let before = last.as_ref().filter(|(b, _)| *b == bucket).map(|(_, key)| key);
+                let opened = opened.and_then(|opened| match before.zip(opened.first()) {
+                    Some((before, (key, _))) if before >= key => {
+                        Err(BackupError::damaged("backup", "its pieces are out of order"))
+                    }
+                    _ => Ok(opened),
+                });
+                match opened {
+                    Ok(opened) => {
+                        records += opened.len() as u64;
+                        last = opened.last().map(|(key, _)| (bucket, key.to_vec()));
+                        self.write(bucket, opened)?;
+                    }
+                    Err(error) if error.is_damage() => {
+                        lost.note(bucket, piece.key(), error.to_string());
+                    }
+                    Err(error) => return Err(error),
                 }
-                records += opened.len() as u64;
-                last = opened.last().map(|(key, _)| (*bucket, key.to_vec()));
-                self.write(*bucket, opened)?;
             }
         }
-        let epoch = self.take_epoch(manifest.info.epoch)?;
+        Ok(records)
+    }
+
+    /// Leaves the leases as a crash would and makes everything durable.
+    pub(super) fn finish(&self, epoch: u16) -> BackupResult<()> {
+        let mut leases = self.leases()?;
+        leases.epoch = epoch;
+        leases.clean = false;
+        let mut batch = Batch::new();
+        batch.put(Space::Meta, key::LEASES, leases.encode());
+        self.store.commit(batch, Durability::Durable)?;
         self.store.sync()?;
         self.store.rest()?;
-        Ok((records, epoch))
+        Ok(())
     }
 
     fn write(&self, bucket: Bucket, records: Vec<piece::Record>) -> BackupResult<()> {
@@ -248,19 +338,16 @@ impl Fill<'_> {
         Ok(())
     }
 
-    /// Leaves the leases as a crash would, with the highest epoch that is in use anywhere: the
-    /// next open begins the one after it.
-    fn take_epoch(&self, of_manifest: u16) -> BackupResult<u16> {
+    fn leases(&self) -> BackupResult<Leases> {
         let value = self.store.get(Space::Meta, key::LEASES)?;
         let value = value.ok_or_else(|| BackupError::damaged("backup", "it has no id leases"))?;
-        let mut leases = Leases::decode(&value)?;
-        let known = leases.epoch.max(of_manifest);
-        leases.epoch = self.calls.wait(newest_epoch(&**self.tier, known))?;
-        leases.clean = false;
-        let mut batch = Batch::new();
-        batch.put(Space::Meta, key::LEASES, leases.encode());
-        self.store.commit(batch, Durability::Durable)?;
-        Ok(leases.epoch)
+        Ok(Leases::decode(&value)?)
+    }
+
+    /// The highest epoch that is in use anywhere: the next open begins the one after it.
+    pub(super) fn known_epoch(&self, of_manifest: u16) -> BackupResult<u16> {
+        let known = self.leases()?.epoch.max(of_manifest);
+        self.calls.wait(newest_epoch(&**self.tier, known))
     }
 }
 
@@ -268,7 +355,7 @@ impl Fill<'_> {
 async fn fetch(
     tier: &Arc<dyn Tier>,
     pieces: &[(Bucket, PieceRef)],
-) -> BackupResult<Vec<Vec<piece::Record>>> {
+) -> BackupResult<Vec<BackupResult<Vec<piece::Record>>>> {
     let mut running = JoinSet::new();
     for (index, &(bucket, name)) in pieces.iter().enumerate() {
         let tier = Arc::clone(tier);
@@ -277,10 +364,10 @@ async fn fetch(
             (index, manifest::fetch_checked(&*tier, &name.key(), check).await)
         });
     }
-    let mut opened = vec![Vec::new(); pieces.len()];
+    let mut opened: Vec<_> = pieces.iter().map(|_| Ok(Vec::new())).collect();
     while let Some(done) = running.join_next().await {
         match done {
-            Ok((index, got)) => opened[index] = got?,
+            Ok((index, got)) => opened[index] = got,
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Err(_) => return Err(firn_tiering::Error::TimedOut("shutting down").into()),
         }

@@ -4,6 +4,7 @@
 
 mod damage;
 mod format;
+mod partial;
 mod rehearsal;
 
 use std::collections::BTreeMap;

@@ -54,6 +54,7 @@ pub(super) async fn verify(tier: &dyn Tier) -> BackupResult<Option<Verified>> {
         None => Ok(None),
         Some(oldest) => Err(super::BackupError::NoWholeBackup {
             count: damaged.len() + 1,
+            readable: 0,
             reason: damaged.first().unwrap_or(&oldest).reason.clone(),
         }),
     }

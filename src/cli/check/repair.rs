@@ -9,7 +9,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use firn_mount::namespace::{CheckOptions as NamespaceOptions, Fate, Keeper, Repaired, Space};
+use firn_mount::namespace::{
+    CheckOptions as NamespaceOptions, Fate, Finding, Keeper, Repaired, Space,
+};
 use firn_mount::{FsError, FsResult};
 use firn_tiering::Clock;
 
@@ -27,7 +29,7 @@ const PREFIX: &str = "lost+found-";
 const ATTEMPTS: u32 = 100;
 
 /// Where a repair puts what it takes away; made when there is something.
-pub(super) struct Aside {
+pub(in crate::cli) struct Aside {
     volume: PathBuf,
     name: String,
     open: Option<(PathBuf, BufWriter<File>)>,
@@ -36,7 +38,7 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    pub(super) fn new(volume: &VolumeDir, clock: &dyn Clock) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn new(volume: &VolumeDir, clock: &dyn Clock) -> anyhow::Result<Self> {
         let since = clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let name = format!("{PREFIX}{}", since.as_secs());
         let mut has_older = false;
@@ -87,7 +89,7 @@ impl Aside {
     }
 
     /// The directory, with the report in it, if anything was kept.
-    pub(super) fn finish(self, report: &Report) -> anyhow::Result<()> {
+    pub(in crate::cli) fn finish(self, report: &Report) -> anyhow::Result<()> {
         let Some((dir, _)) = self.open else { return Ok(()) };
         let text = serde_json::to_vec_pretty(report).context("writing the report")?;
         let _private = Umask::private();
@@ -100,7 +102,7 @@ impl Aside {
         write().with_context(|| format!("writing the report into {}", dir.display()))
     }
 
-    pub(super) fn dir(&self) -> Option<&Path> {
+    pub(in crate::cli) fn dir(&self) -> Option<&Path> {
         self.open.as_ref().map(|(dir, _)| &**dir)
     }
 
@@ -148,7 +150,19 @@ impl Checker<'_> {
     }
 }
 
-fn tell(report: &mut Report, done: &Repaired) {
+/// Damage to the namespace that is still there.
+pub(in crate::cli) fn damage_of(finding: &Finding) -> Damage {
+    Damage {
+        part: "namespace".to_owned(),
+        place: format!("inode {}", finding.ino.0),
+        what: format!("{}: {}", finding.kind.name(), finding.detail),
+        paths: vec![names::text(&finding.path)],
+        repairable: false,
+    }
+}
+
+/// Adds what a repair did.
+pub(in crate::cli) fn tell(report: &mut Report, done: &Repaired) {
     for (kind, found) in &done.found {
         report.kind(kind.name()).found += found;
     }

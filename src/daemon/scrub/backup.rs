@@ -65,12 +65,14 @@ impl Worker<'_> {
             true => backup.rehearse(tier, &place(parts), &goes_on).map(BackupTest::from),
             false => backup
                 .verify(tier)
-                .and_then(|verified| verified.ok_or(BackupError::NoBackup))
+                .and_then(|verified| {
+                    verified.ok_or(BackupError::NoBackup { segments: 0, pieces: 0 })
+                })
                 .map(BackupTest::from),
         };
         match tested {
             Ok(test) => Ok(test),
-            Err(error @ BackupError::NoBackup) => Ok(failed(None, &error)),
+            Err(error @ BackupError::NoBackup { .. }) => Ok(failed(None, &error)),
             Err(error) if error.is_damage() => {
                 let sequence = backup.status().last.map(|last| last.sequence);
                 Ok(failed(sequence, &error))

@@ -105,7 +105,7 @@ fn a_piece_that_vanished_or_shrank_is_uploaded_again() {
 #[test]
 fn an_empty_tier_says_so() {
     let bench = Bench::new();
-    assert!(matches!(bench.recovered(), Err(BackupError::NoBackup)));
+    assert!(matches!(bench.recovered(), Err(BackupError::NoBackup { segments: 0, pieces: 0 })));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Reading past damage: all records that a view shows, whatever they hold.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 
 use super::{PAGE, Visit};
 use crate::error::{FsError, FsResult};
 use crate::namespace::Namespace;
-use crate::namespace::key::{self, Kind, Line, Node};
-use crate::namespace::record::{Inode, Version};
+use crate::namespace::key::{self, HeadKey, Kind, Line, Node};
+use crate::namespace::record::{Inode, RecordError, Version};
 use crate::namespace::store::{Page, Space, prefix_end};
 use crate::namespace::tree::View;
 use crate::namespace::view::behind;
@@ -41,6 +43,38 @@ impl Namespace {
             None => &first[..key::SUB_AT - 1],
         };
         self.for_each_shown_in(view, from, prefix_end(from).as_deref(), visit)
+    }
+
+    /// Passes the inodes that have one of these objects, as far as they can be read: as datasets show
+    /// them now that may show what `line` holds, or, without one, everywhere, snapshots included.
+    pub fn for_each_object(
+        &self,
+        line: Option<u32>,
+        objects: RangeInclusive<u64>,
+        visit: &mut dyn FnMut(Ino) -> FsResult<()>,
+    ) -> FsResult<()> {
+        let (live, snapshots) = {
+            let tree = self.tree.read();
+            (tree.live_views(), tree.snapshot_views())
+        };
+        let shows = |view: &&View| line.is_none_or(|line| view.line.0 == line || view.has_origin);
+        let snapshots = snapshots.iter().filter(|_| line.is_none());
+        for view in live.iter().filter(shows).chain(snapshots) {
+            let from = [&key::line(view.line)[..], &objects.start().to_be_bytes()].concat();
+            let to = match objects.end().checked_add(1) {
+                Some(next) => [&key::line(view.line)[..], &next.to_be_bytes()].concat(),
+                None => key::line_end(view.line).to_vec(),
+            };
+            self.for_each_shown_in(view, &from, Some(&to), &mut |key, value| {
+                let Ok(head) = HeadKey::decode(key) else { return Ok(()) };
+                let is_there = Version::split(value).is_ok_and(|(version, _)| !version.whiteout);
+                match head.kind == Kind::Inode && is_there {
+                    true => visit(view.lift(head.object)),
+                    false => Ok(()),
+                }
+            })?;
+        }
+        Ok(())
     }
 
     fn for_each_shown_in(
