@@ -26,8 +26,11 @@ use crate::volume_dir::VolumeDir;
 
 pub mod rotation;
 mod secret;
+mod shown;
 #[cfg(test)]
 mod tests;
+
+pub use shown::shown;
 
 /// Name of the wrapped key in the volume directory, and of the one that is about to take its place.
 const FILE_NAME: &str = "key";

@@ -185,6 +185,41 @@ fn a_wrong_key_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn the_status_says_with_which_key_and_never_the_key() {
+    let status = |scene: &Scene, place: &Path| -> serde_json::Value {
+        let place = place.to_str().unwrap();
+        let text = scene.volume.run(&["status", place]);
+        let json = scene.volume.run(&["status", "--json", place]);
+        assert!(!text.contains(KEY) && !json.contains(KEY), "{text}{json}");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(text.contains("encrypted"), json["cold"]["encryption"].is_object(), "{text}");
+        json["cold"]["encryption"].clone()
+    };
+    let open = Scene::new(&[]);
+    assert!(status(&open, &open.volume.mountpoint).is_null());
+
+    let mut scene = Scene::new(&["--encrypt"]);
+    let mounted = status(&scene, &scene.volume.mountpoint);
+    scene.volume.umount();
+    // Whoever sees the store can tell it from another, and no more.
+    let stored = &scene.objects()["keys/0000000000000001"];
+    let fingerprint = blake3::hash(stored).to_hex()[..16].to_owned();
+    let expected = serde_json::json!({"generation": 1, "fingerprint": fingerprint});
+    assert_eq!(mounted, expected);
+    assert_eq!(status(&scene, &scene.volume.dir), expected, "nor is the key needed for it");
+    let volume = scene.volume.dir.display().to_string();
+    let new = scene.path("new");
+    std::fs::write(&new, KEY.replace('8', "9")).unwrap();
+    scene.volume.run(&["key", "rotate", &volume, "--new-key-file", &new]);
+    let rotated = status(&scene, &scene.volume.dir);
+    assert_eq!(rotated["generation"], 2, "{rotated}");
+    assert_ne!(rotated["fingerprint"], expected["fingerprint"]);
+    std::fs::remove_file(scene.volume.dir.join("key")).unwrap();
+    let lost = serde_json::json!({"generation": null, "fingerprint": null});
+    assert_eq!(status(&scene, &scene.volume.dir), lost);
+}
+
+#[test]
 fn a_rotated_key_opens_and_the_old_one_does_not_and_no_data_is_written() {
     let mut scene = Scene::new(&["--encrypt"]);
     scene.write();

@@ -15,6 +15,7 @@ use crate::control::client::Client;
 use crate::control::protocol::Verb;
 use crate::daemon::storage::disk_bytes;
 use crate::failure::{self, EXIT_DONE};
+use crate::key;
 use crate::mounts;
 use crate::report;
 use crate::report::status::rates::Rates;
@@ -213,6 +214,7 @@ fn unmounted(volume: &VolumeDir, owner: Option<&lock::Owner>) -> anyhow::Result<
         cold: config.cold.as_ref().map(|url| ColdStatus {
             place: url.to_string(),
             capacity_bytes: config.cold_capacity.map(|capacity| capacity.0),
+            encryption: key::shown(volume, &config),
             ..ColdStatus::default()
         }),
         jobs: owner

@@ -9,6 +9,7 @@ use firn_tiering::store::{Health, Usage};
 
 use super::assemble::Parts;
 use super::tree::naming::Naming;
+use crate::key;
 use crate::mounts;
 use crate::report::status::SpreadStatus;
 use crate::report::status::{
@@ -88,6 +89,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
                 .as_ref()
                 .and_then(|cold| cold.spread())
                 .map(|spread| SpreadStatus::of(spread)),
+            encryption: key::shown(&parts.dir, &parts.config),
         }),
         data: Some(data(parts, &usage, &health)),
         memory: Some(MemoryStatus {

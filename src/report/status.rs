@@ -192,6 +192,20 @@ pub struct ColdStatus {
     /// How objects are spread over several stores; absent with one store or when not mounted.
     #[serde(default)]
     pub spread: Option<SpreadStatus>,
+    /// How it is encrypted; absent when it is not.
+    #[serde(default)]
+    pub encryption: Option<EncryptionStatus>,
+}
+
+/// How a cold tier is encrypted, never with what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptionStatus {
+    /// Which wrapping of the key it is: each `firn key rotate` makes the next. Absent when it cannot
+    /// be read.
+    pub generation: Option<u64>,
+    /// The first 16 hexadecimal digits of the BLAKE3 of the wrapped key as it is stored, in the volume
+    /// directory and under `keys/` in the cold tier. Absent when it cannot be read.
+    pub fingerprint: Option<String>,
 }
 
 /// How objects are spread over several stores.
@@ -493,6 +507,14 @@ fn of(used: u64, capacity: Option<u64>) -> String {
 fn cold(cold: &ColdStatus) -> String {
     let bar = cold.capacity_bytes.map_or_else(String::new, |bytes| bar(cold.used_bytes, bytes));
     let mut text = format!("{bar}{}, {}", of(cold.used_bytes, cold.capacity_bytes), cold.place);
+    if let Some(encryption) = &cold.encryption {
+        let _ = match (encryption.generation, &encryption.fingerprint) {
+            (Some(generation), Some(fingerprint)) => {
+                write!(text, ", encrypted (key {generation}, {fingerprint})")
+            }
+            _ => write!(text, ", encrypted (the wrapped key cannot be read)"),
+        };
+    }
     if cold.waiting_segments > 0 {
         let _ = write!(text, ", {} segments to be copied", cold.waiting_segments);
     }

@@ -49,6 +49,20 @@ fn people_see_what_matters() {
 }
 
 #[test]
+fn an_encrypted_cold_tier_is_told_with_which_key() {
+    let mut status = sample();
+    assert!(!status.text().contains("encrypted"));
+    let cold = status.cold.as_mut().unwrap();
+    cold.encryption = Some(EncryptionStatus {
+        generation: Some(2),
+        fingerprint: Some("0123456789abcdef".to_owned()),
+    });
+    assert!(status.text().contains("s3://b/p, encrypted (key 2, 0123456789abcdef), 3 segments"));
+    status.cold.as_mut().unwrap().encryption = Some(EncryptionStatus::default());
+    assert!(status.text().contains("encrypted (the wrapped key cannot be read)"));
+}
+
+#[test]
 fn rates_come_from_two_looks() {
     let mut later = sample();
     let counters = later.counters.as_mut().unwrap();
