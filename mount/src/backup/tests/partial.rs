@@ -94,6 +94,10 @@ fn state(namespace: &Namespace) -> Shown {
 
 impl History {
     fn new(with_snapshot: bool) -> Self {
+        Self::with_pieces(with_snapshot, PieceLimits::default())
+    }
+
+    fn with_pieces(with_snapshot: bool, pieces: PieceLimits) -> Self {
         let bench = Bench::new();
         let inner: Arc<dyn NamespaceStore> = Arc::new(MemoryStore::new());
         let root = NewRoot { uid: 0, gid: 0, perm: 0o755 };
@@ -105,7 +109,7 @@ impl History {
         let namespace = Namespace::open(store, Arc::clone(&clock), options).unwrap();
         let tier = Arc::clone(&bench.memory) as Arc<dyn Tier>;
         let handle = bench.runtime.handle().clone();
-        let options = BackupOptions::default();
+        let options = BackupOptions { pieces, ..BackupOptions::default() };
         let backup = Backup::new(tracked, tier, handle, clock, VOLUME, options).unwrap();
         let mut number = 0;
         let mut next = || {
@@ -169,14 +173,20 @@ impl History {
         }
     }
 
-    /// Recovers in part and repairs.
-    fn recover(&self) -> BackupResult<Mended> {
+    /// Recovers in part, without a repair.
+    fn restore(&self) -> BackupResult<(Arc<dyn NamespaceStore>, Recovered)> {
         let store: Arc<dyn NamespaceStore> = Arc::new(MemoryStore::new());
         let tier = Arc::clone(&self.bench.memory) as Arc<dyn Tier>;
         let options = RecoverOptions { partial: true, ..RecoverOptions::default() };
         let calls = Calls::on(self.bench.runtime.handle().clone());
         let new_store = || Ok(Box::new(Arc::clone(&store)));
         let recovered = recover::from_newest(&tier, &calls, options, new_store)?;
+        Ok((store, recovered))
+    }
+
+    /// Recovers in part and repairs.
+    fn recover(&self) -> BackupResult<Mended> {
+        let (store, recovered) = self.restore()?;
         let clock = Arc::clone(&self.bench.clock) as Arc<dyn Clock>;
         let options = NamespaceOptions::default();
         let open = Namespace::open_to_repair(Arc::clone(&store), Arc::clone(&clock), options);
@@ -282,6 +292,44 @@ fn whatever_is_lost_each_file_is_right_or_named() {
         });
     }
     assert!(recovered > 4, "{recovered}");
+}
+
+/// Where a bucket has many pieces, those before the lost one were written when it is missed.
+#[test]
+fn a_bucket_is_all_of_one_backup_or_not_there() {
+    let pieces = PieceLimits { min_len: 4 << 10, max_len: 16 << 10, keys_per_cut: 8 };
+    let history = History::with_pieces(false, pieces);
+    let records = |manifest: &Manifest, bucket: &Bucket| {
+        let pieces = manifest.table.get(bucket);
+        pieces.map_or(0, |pieces| pieces.iter().map(|piece| u64::from(piece.records)).sum())
+    };
+    let [older, newest] = &history.manifests;
+    let (mut changed, mut same) = (0, 0);
+    for (bucket, pieces) in newest.table.iter().filter(|(bucket, _)| bucket.space() == Space::Head)
+    {
+        assert!(pieces.len() > 1, "{bucket:?}");
+        let at = pieces.iter().rposition(|piece| {
+            let is_old = older.pieces().any(|other| other == piece);
+            !is_old || older.table.get(bucket) == Some(pieces)
+        });
+        let lost = pieces[at.unwrap()].key();
+        history.without(&[&lost], || {
+            let (store, recovered) = history.restore().unwrap();
+            let is_same = older.table.get(bucket) == Some(pieces);
+            let from_older = Some(older.info).filter(|_| !is_same);
+            assert_eq!(recovered.gaps.len(), 1);
+            assert_eq!(recovered.gaps[0].older(), from_older, "{bucket:?}");
+            (changed, same) = (changed + u32::from(!is_same), same + u32::from(is_same));
+            let (from, to) = bucket.range();
+            let page = store.page(bucket.space(), &from, to.as_deref(), usize::MAX).unwrap();
+            assert!(!page.more);
+            let expected = if is_same { 0 } else { records(older, bucket) };
+            assert_eq!(page.items.len() as u64, expected, "{bucket:?}");
+            let others: u64 = newest.table.keys().map(|b| records(newest, b)).sum();
+            assert_eq!(recovered.records, others - records(newest, bucket) + expected);
+        });
+    }
+    assert!(changed >= 2 && same >= 1, "{changed} {same}");
 }
 
 #[test]
