@@ -259,7 +259,10 @@ fn whichever_piece_is_lost_each_file_is_right_or_named() {
                     assert_eq!(gaps, &[], "{key}");
                     assert_eq!(&state(&mended.namespace), right, "{key}");
                 }
-                for gap in gaps.iter().filter(|gap| !gap.is_derived()) {
+                let (derived, own): (Vec<_>, Vec<_>) =
+                    gaps.iter().partition(|gap| gap.is_derived());
+                assert!(derived.iter().all(|gap| gap.older().is_none()), "{key}: it is made anew");
+                for gap in own {
                     older += u32::from(gap.older().is_some());
                     lost += u32::from(gap.older().is_none());
                 }
