@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 
 use super::bucket::Bucket;
 use super::manifest::{Manifest, ManifestInfo};
-use super::missing::Lost;
+use super::missing::{Lost, Missing};
 use super::piece::PieceRef;
 use super::recover::{Fill, Filled};
 use super::{BackupError, BackupResult};
@@ -96,14 +96,21 @@ impl Fill<'_> {
         older: impl Iterator<Item = u64>,
     ) -> BackupResult<Filled> {
         // First, since nothing is of use without it.
-        let mut records = self.all_of(&pieces_of(manifest, true), &|| true)?;
+        let all = manifest.pieces().count() as u64;
+        let meta = self.all_of(&pieces_of(manifest, true), &|| true);
+        let mut records = meta.map_err(|error| match error {
+            BackupError::Incomplete(missing) => {
+                BackupError::Incomplete(Missing { pieces: all, ..missing })
+            }
+            other => other,
+        })?;
         let epoch = self.known_epoch(manifest.info.epoch)?;
         let mut lost = Lost::default();
         records += self.pieces(&pieces_of(manifest, false), &|| true, &mut lost)?;
         for &bucket in &lost.buckets {
             records -= self.clear(bucket)?;
         }
-        lost.missing.pieces = manifest.pieces().count() as u64;
+        lost.missing.pieces = all;
         if lost.missing.count > 0 {
             let missing = &lost.missing;
             tracing::warn!(manifest.info.sequence, %missing, "a backup is recovered in part");
@@ -179,6 +186,6 @@ impl Fill<'_> {
 impl BackupError {
     /// What is missing of a backup that is not whole.
     pub(super) fn incomplete(lost: Lost, pieces: u64) -> Self {
-        Self::Incomplete(super::Missing { pieces, ..lost.missing })
+        Self::Incomplete(Missing { pieces, ..lost.missing })
     }
 }

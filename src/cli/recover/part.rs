@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use firn_mount::backup::{Gap, Recovered};
-use firn_mount::namespace::{CheckOptions, Namespace};
+use firn_mount::namespace::{CheckOptions, Fate, FindingKind, Namespace};
 use firn_tiering::{Budget, Clock, SystemClock};
 
 use super::ago;
@@ -33,13 +33,15 @@ pub(super) fn mend(
     let OpenNamespace { namespace, .. } =
         assemble::open_namespace_to_repair(aside, &budget, &clock)?;
     let mut kept = Aside::new(aside, clock.as_ref())?;
-    let done = namespace
+    let mut done = namespace
         .repair(CheckOptions::default(), &mut kept)
         .context("repairing what was recovered in part")?;
     let mut report = Report { volume: mounts::shown(place), ..Report::default() };
     report.inodes = done.remaining.inodes;
     report.entries = done.remaining.entries;
     report.block_references = done.remaining.block_references;
+    // Counted, and no news of any file.
+    done.repairs.retain(|repair| repair.fate != Fate::Mended || !is_derived(repair.kind));
     repair::tell(&mut report, &done);
     tell_gaps(&mut report, &namespace, made)?;
     report.found += done.remaining.found;
@@ -49,6 +51,17 @@ pub(super) fn mend(
     report.finish();
     kept.finish(&report)?;
     Ok(report)
+}
+
+/// Whether what was made anew follows from records that are as they were.
+fn is_derived(kind: FindingKind) -> bool {
+    matches!(
+        kind,
+        FindingKind::MissingBackref
+            | FindingKind::StaleBackref
+            | FindingKind::MissingBorn
+            | FindingKind::Usage
+    )
 }
 
 fn tell_gaps(report: &mut Report, namespace: &Namespace, made: &Recovered) -> anyhow::Result<()> {
