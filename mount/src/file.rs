@@ -26,6 +26,7 @@ pub(crate) mod pending;
 pub(crate) mod piece;
 pub(crate) mod pins;
 pub(crate) mod read;
+pub(crate) mod references;
 pub(crate) mod seek;
 pub(crate) mod settle;
 pub(crate) mod share;
@@ -52,6 +53,7 @@ use memory::WriteMemory;
 use node::{FileNode, FileState, WriteFailure};
 use pending::Pending;
 use pins::Pins;
+use references::References;
 use settle::SettleQueue;
 
 /// Bytes in a slot, the piece of a file whose extents form one record.
@@ -97,6 +99,7 @@ pub(crate) struct Files {
     /// What is not in the namespace yet.
     pub(crate) pending: Pending,
     pins: Arc<Pins>,
+    pub(crate) references: Arc<References>,
     durability: Arc<Durability>,
     encoders: Encoders,
     /// What encoders know about packs of small files, which share how they are compressed.
@@ -124,6 +127,9 @@ impl Files {
         settings: FileSettings,
     ) -> std::io::Result<Self> {
         let pins = Arc::new(Pins::default());
+        let health = Arc::<Health>::default();
+        let (held, told) = (Arc::clone(&pins), Arc::clone(&health));
+        let references = Arc::new(References::new(Arc::clone(&names), held, told));
         let durability = Arc::new(Durability::default());
         let context = EncoderContext {
             blocks: Arc::clone(&blocks),
@@ -138,10 +144,11 @@ impl Files {
             clock,
             pending: Pending::default(),
             pins,
+            references,
             durability,
             encoders: Encoders::start(settings.encoders.max(1), context)?,
             pack_memory: Mutex::default(),
-            health: Arc::default(),
+            health,
             gate: Gate::default(),
             dirty: Mutex::default(),
             written: AtomicU64::new(0),

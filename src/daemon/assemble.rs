@@ -281,7 +281,7 @@ pub fn open(
     let volume = open_volume(&config, &namespace, blocks, storage, observer, &budget, &clock)?;
     if !read_only {
         let first = store.next_block_id().context("opening the block store")?;
-        liveness.bind(Arc::downgrade(&volume), first);
+        liveness.bind(&volume, first);
     }
     Ok(Parts {
         config,

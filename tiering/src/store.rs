@@ -301,7 +301,7 @@ impl BlockStore {
         self.inner.seal_changed.notify_all();
         let own = std::thread::current().id();
         for thread in std::mem::take(&mut *self.threads.lock()) {
-            // Who held the volume for a moment may be the last to let go of it.
+            // One that calls who was given to the store may be the last to let go of it there.
             if thread.thread().id() != own && thread.join().is_err() {
                 tracing::error!("a background thread of the block store panicked");
             }

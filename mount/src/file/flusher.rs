@@ -28,9 +28,6 @@ const GROUP_BYTES: u64 = 64 << 20;
 /// Blocks looked up at once.
 const FREE_BATCH: usize = 4096;
 
-/// Looks at a block while others share blocks, before it counts as used.
-const LOOKS: usize = 8;
-
 /// Rest after a failed round, however loudly the bell rings.
 const REST: Duration = Duration::from_secs(1);
 
@@ -246,7 +243,7 @@ impl Files {
             let mut dead = Vec::new();
             let mut unstable = Vec::new();
             for &block in &candidates {
-                match self.use_of(block, None) {
+                match self.references.of(block, None) {
                     Ok(Some(true)) => {}
                     Ok(Some(false)) => dead.push(block),
                     Ok(None) => unstable.push(block),
@@ -268,38 +265,9 @@ impl Files {
         }
     }
 
-    /// Whether a committed extent or an overlay refers to a block; `None` when references moved
-    /// from one file to another each time it was looked for. `first` is the first block of this
-    /// session if blocks on their way from an encoder count as used.
-    fn use_of(
-        &self,
-        block: firn_tiering::BlockId,
-        first: Option<firn_tiering::BlockId>,
-    ) -> FsResult<Option<bool>> {
-        for _ in 0..LOOKS {
-            let shares = self.pins.shares();
-            // Before the namespace is asked: a block that is committed meanwhile leaves the
-            // overlay.
-            let used = self.pins.is_held(block, first) || self.names.is_referenced(block)?;
-            if used || self.pins.shares() == shares {
-                return Ok(Some(used));
-            }
-        }
-        Ok(None)
-    }
-
     /// Notes blocks that lost a committed reference elsewhere.
     pub(crate) fn report_unreferenced(&self, blocks: Vec<firn_tiering::BlockId>) {
         self.pins.report(blocks);
-    }
-
-    /// Whether anything refers to a block, or may; `first` is the first block of this session.
-    pub(crate) fn is_block_used(
-        &self,
-        block: firn_tiering::BlockId,
-        first: firn_tiering::BlockId,
-    ) -> FsResult<bool> {
-        Ok(self.use_of(block, Some(first))?.unwrap_or(true))
     }
 
     /// Bytes that write buffers hold.

@@ -3,51 +3,36 @@
 //! The store is opened before the volume that answers; until the volume is bound, and for blocks
 //! younger than the youngest that this process knows, the answer is "referenced".
 
-use std::sync::{OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use firn_tiering::{BlockId, Error as TieringError};
 
 use super::Volume;
-use crate::error::FsResult;
 use crate::file::chain;
+use crate::file::references::References;
 
-/// Answers for a volume that may come into being later.
+/// Answers for a volume that may come into being later. Nobody who asks holds that volume.
 #[derive(Debug, Default)]
 pub struct LateLiveness {
-    volume: OnceLock<(Weak<Volume>, BlockId)>,
+    bound: OnceLock<(Weak<References>, BlockId)>,
 }
 
 impl LateLiveness {
-    /// Answers for `volume` from now on. `first` is higher than the ids of all blocks appended
-    /// before the volume was opened.
-    pub fn bind(&self, volume: Weak<Volume>, first: BlockId) {
+    /// Answers for `volume` from now on, until it is dropped. `first` is higher than the ids of all
+    /// blocks appended before the volume was opened.
+    pub fn bind(&self, volume: &Volume, first: BlockId) {
         // Only the first volume counts; a second would be a mistake that changes nothing.
-        let _ = self.volume.set((volume, first));
+        let _ = self.bound.set((Arc::downgrade(&volume.files.references), first));
     }
 
     fn ask(&self, blocks: &[BlockId]) -> firn_tiering::Result<Vec<bool>> {
-        let bound = self.volume.get().and_then(|(volume, first)| Some((volume.upgrade()?, *first)));
+        let bound = self.bound.get().and_then(|(known, first)| Some((known.upgrade()?, *first)));
         match bound {
-            Some((volume, first)) => volume.references(blocks, first).map_err(|error| {
+            Some((references, first)) => references.among(blocks, first).map_err(|error| {
                 TieringError::Catalog(format!("asking the namespace: {}", chain(&error)))
             }),
             None => Ok(vec![true; blocks.len()]),
         }
-    }
-}
-
-impl Volume {
-    /// Which blocks are referenced; `first` is as in [`LateLiveness::bind`]. That the others are
-    /// not survives power loss: whoever asked may destroy them.
-    pub(super) fn references(&self, blocks: &[BlockId], first: BlockId) -> FsResult<Vec<bool>> {
-        let answers = blocks
-            .iter()
-            .map(|block| self.files.is_block_used(*block, first))
-            .collect::<FsResult<Vec<bool>>>()?;
-        if answers.contains(&false) {
-            self.changed(self.names.sync())?;
-        }
-        Ok(answers)
     }
 }
 

@@ -7,6 +7,7 @@ mod digests;
 mod durability;
 mod fake;
 mod faults;
+mod liveness;
 mod model;
 mod observer;
 mod properties;

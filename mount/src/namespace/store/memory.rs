@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     Batch, Durability, NamespaceReader, NamespaceStore, PAGE_BYTES, Page, Space, StoreError,
@@ -53,11 +53,20 @@ impl MemoryStore {
         self.state.lock().commits_until_failure = Some(commits);
     }
 
+    /// Has every call wait until this is dropped.
+    pub fn still(&self) -> Still<'_> {
+        Still(self.state.lock())
+    }
+
     fn holding(maps: Maps) -> Self {
         let state = State { current: maps.clone(), durable: maps, ..State::default() };
         Self { state: Mutex::new(state) }
     }
 }
+
+/// A [`MemoryStore`] that answers nobody.
+#[derive(Debug)]
+pub struct Still<'a>(#[expect(dead_code, reason = "held, not used")] MutexGuard<'a, State>);
 
 impl State {
     fn check(&mut self) -> StoreResult<()> {

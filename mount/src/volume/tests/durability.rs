@@ -112,7 +112,9 @@ fn a_block_called_dead_stays_dead_after_power_loss() {
     world.write(a, 0, &[5; 300_000]);
     world.volume().sync().unwrap();
     let block = world.volume().names.slot(a.0, 0).unwrap()[0].block().unwrap().id;
-    let ask = |world: &World| world.volume().references(&[block], BlockId::from_raw(0)).unwrap();
+    let ask = |world: &World| {
+        world.volume().files.references.among(&[block], BlockId::from_raw(0)).unwrap()
+    };
     assert_eq!(ask(&world), [true]);
     world.write(a, 0, &[6; 300_000]);
     world.volume().files.flush_all().unwrap();

@@ -285,6 +285,11 @@ impl World {
         self.crash();
     }
 
+    /// Lets go of the volume, as it is.
+    pub(super) fn drop_volume(&mut self) {
+        self.volume = None;
+    }
+
     /// As after `kill -9` and another mount.
     pub(super) fn crash(&mut self) {
         self.volume = None;

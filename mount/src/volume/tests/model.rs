@@ -52,6 +52,24 @@ fn run_seed(seed: u64) {
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let ops = rough_sequences().new_tree(&mut runner).expect("it rejects nothing").current();
     run(&mut DiskWorld::new(), &ops);
+    wait_for_threads();
+}
+
+/// Every thread of a volume ends soon after it. Only for a test that has its process to itself.
+#[allow(clippy::disallowed_methods, reason = "real threads take real time")]
+fn wait_for_threads() {
+    let is_ours = |name: &String| name.starts_with("firn-") || name.starts_with("fjall:");
+    let mut left = Vec::new();
+    for _ in 0..500 {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).ok();
+        left = tasks.flatten().filter_map(name).filter(is_ours).collect();
+        if left.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("threads stay when their volume is gone: {left:?}");
 }
 
 #[test]

@@ -72,16 +72,8 @@ impl DiskWorld {
 
     fn open(&mut self) {
         let path = self.dir.path();
-        // A thread of the store before may be about to let go of the volume.
-        let mut opened = LocalStore::open(&path.join("namespace"), options());
-        for _ in 0..1000 {
-            if opened.is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-            opened = LocalStore::open(&path.join("namespace"), options());
-        }
-        let store = Arc::new(opened.expect("somebody holds the namespace"));
+        // Whoever was there before has let go of everything when it is dropped.
+        let store = Arc::new(LocalStore::open(&path.join("namespace"), options()).unwrap());
         let clock = self.clock.clone();
         let budget = Budget::new(256 << 20, clock.clone());
         let names = Namespace::open(store, clock.clone(), NamespaceOptions::default()).unwrap();
@@ -99,7 +91,7 @@ impl DiskWorld {
         let first = blocks.next_block_id().unwrap();
         let on_blocks = blocks.clone() as Arc<dyn Blocks>;
         let volume = Arc::new(open_parts(names, on_blocks, clock, budget, quiet()));
-        liveness.bind(Arc::downgrade(&volume), first);
+        liveness.bind(&volume, first);
         self.open = Some(Open { volume, blocks });
     }
 
