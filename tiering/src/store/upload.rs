@@ -484,6 +484,15 @@ impl Inner {
         Ok(self.health().uploads_waiting)
     }
 
+    /// Whether a segment is in cold, or will not be copied since all of it is dead: it has left hot,
+    /// and what cold has of it is kept for others.
+    fn is_settled(segment: &Segment) -> bool {
+        let record = &segment.record;
+        let is_dead = segment.recorded && record.dead_bytes >= record.data_bytes;
+        record.cold == ColdCopy::Verified
+            || record.cold == ColdCopy::Listed && !record.hot && is_dead
+    }
+
     /// Why a segment will not get to cold by itself, if that is so.
     fn is_beyond_copying(segment: &Segment) -> Option<Error> {
         let record = &segment.record;
@@ -513,9 +522,8 @@ impl Inner {
         let all_before = get(&self.counters.upload_failures);
         loop {
             // Gone from the table means collected: nothing is left to copy.
-            let state = |id: &SegmentId| {
-                self.table.with(*id, |s| (s.record.cold == ColdCopy::Verified, s.record.len))
-            };
+            let state =
+                |id: &SegmentId| self.table.with(*id, |s| (Self::is_settled(s), s.record.len));
             let states = segments.iter().map(|id| state(id).unwrap_or((true, 0)));
             let (copied, bytes) = states
                 .filter(|(verified, _)| *verified)

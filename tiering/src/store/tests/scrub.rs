@@ -1,9 +1,12 @@
 //! Looking for damage that no reader has met.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::block::BlockRef;
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, Wait};
+use crate::catalog::ColdCopy;
 use crate::segment::{FileKind, SegmentId};
 use crate::store::testing::{Volume, damage, eventually, noise, soon};
 use crate::store::{BackupProof, Mended, Residence, Scrubbed};
@@ -205,4 +208,26 @@ fn an_object_that_is_another_segments_is_told_and_left_alone() {
     assert_eq!(volume.store().residence(&ids), [Residence::Hot, Residence::Cold]);
     assert!(memory.peek(&keys[0]).unwrap() == objects[1]);
     assert!(memory.peek(&keys[1]).unwrap() == objects[0]);
+}
+
+#[test]
+fn nobody_waits_for_the_copy_of_a_segment_that_died_meanwhile() {
+    let mut volume = Volume::with_cold(Arc::new(Memory::new()));
+    let block = volume.append(&noise(1, 30_000));
+    volume.store().archive(&[block.id], soon(), &mut |_, _| ()).unwrap();
+    // Without its catalog it takes the word of the cold tier for the copy.
+    volume.crash();
+    volume.delete_catalog();
+    volume.open();
+    let id = volume.store().segments_after(None)[0];
+    let record = || volume.store().inner.table.record(id).unwrap();
+    eventually("the cold tier was listed", || record().cold == ColdCopy::Listed);
+    volume.store().wait_caught_up(soon()).unwrap();
+    // Nobody reads it any more, and a backup keeps the object.
+    volume.namespace.keeps_cold.store(true, Ordering::SeqCst);
+    volume.namespace.dead.lock().insert(block.id);
+    volume.store().sweep().unwrap();
+    assert_eq!((record().hot, record().cold), (false, ColdCopy::Listed));
+    let at_once = Wait::Until(volume.config.clock.instant() + Duration::from_secs(3));
+    volume.store().wait_copied(&[id], at_once).unwrap();
 }
