@@ -14,7 +14,8 @@ use crate::report;
 use crate::report::scrub::ScrubReport;
 use crate::volume_dir;
 
-/// How often the command looks at how far it is.
+/// How soon the command looks at how far it is, and how often at least: later looks are rarer.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Look for damage in both tiers, and repair it, while the volume is in use
@@ -72,8 +73,10 @@ impl Scrub {
         };
         let what = || format!("scrubbing {}", mounts::shown(&on.volume));
         let mut found = ask(&on.volume, act).with_context(what)?;
+        let mut pause = FIRST_LOOK;
         while waits && found.state == "running" {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LOOK);
             found = ask(&on.volume, ScrubAct::Status).with_context(what)?;
         }
         if on.json {

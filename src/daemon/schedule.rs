@@ -23,29 +23,41 @@ pub(super) struct Schedule {
 /// Ends the sleep of a thread that works from time to time.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
-    stopping: Mutex<bool>,
-    stopped: Condvar,
+    state: Mutex<StopState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct StopState {
+    is_stopping: bool,
+    is_woken: bool,
 }
 
 impl Stop {
     /// Has whoever sleeps wake up and stop.
     pub(super) fn stop(&self) {
-        *self.stopping.lock() = true;
-        self.stopped.notify_all();
+        self.state.lock().is_stopping = true;
+        self.changed.notify_all();
+    }
+
+    /// Has the one who sleeps, or is about to, go on at once.
+    pub(super) fn wake(&self) {
+        self.state.lock().is_woken = true;
+        self.changed.notify_all();
     }
 
     /// Whether it is time to stop.
     pub(super) fn is_stopping(&self) -> bool {
-        *self.stopping.lock()
+        self.state.lock().is_stopping
     }
 
     /// Sleeps; `false` when it is time to stop.
     pub(super) fn sleep(&self, pause: Duration) -> bool {
-        let mut stopping = self.stopping.lock();
-        if !*stopping {
-            self.stopped.wait_while_for(&mut stopping, |stopping| !*stopping, pause);
-        }
-        !*stopping
+        let mut state = self.state.lock();
+        let goes_on = |state: &mut StopState| !state.is_stopping && !state.is_woken;
+        self.changed.wait_while_for(&mut state, goes_on, pause);
+        state.is_woken = false;
+        !state.is_stopping
     }
 }
 

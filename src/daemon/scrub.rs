@@ -11,10 +11,10 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use firn_tiering::BlockStore;
 use firn_tiering::segment::SegmentId;
 use firn_tiering::store::{ColdListing, Mended, Scrubbed};
 use firn_tiering::tier::Care;
+use firn_tiering::{BlockStore, Error};
 use parking_lot::Mutex;
 
 use super::assemble::Parts;
@@ -140,6 +140,7 @@ impl Scrub {
         record.is_running = true;
         shared.failure = None;
         self.file.store(&shared.record);
+        self.stop.wake();
         false
     }
 
@@ -260,7 +261,14 @@ impl Worker<'_> {
             self.mend_objects(parts, cold_data)?;
         }
         self.give_way(parts);
-        let found = parts.store.scrub_segment(id, self.listing.as_ref(), cold_data)?;
+        let found = match parts.store.scrub_segment(id, self.listing.as_ref(), cold_data) {
+            // One that cannot be judged must not hold up all that follow.
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::error!(%id, %error, "a segment could not be looked over");
+                None
+            }
+            found => found?,
+        };
         let mut shared = self.scrub.shared.lock();
         let Some(pass) = &mut shared.record.pass else { return Ok(0) };
         pass.cursor = Some(id.raw());

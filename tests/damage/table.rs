@@ -12,7 +12,7 @@ use firn_tiering::segment::{DATA_START, SegmentHeader, TRAILER_LEN, Trailer};
 use parking_lot::Mutex;
 
 use super::{overwrite, read, scrub};
-use crate::harness::{Volume, noise, shell};
+use crate::harness::{Volume, noise, now, shell};
 
 /// Cells at a time: most of their time they wait for daemons and for claims of the cold tier.
 const SIDE_BY_SIDE: usize = 6;
@@ -293,22 +293,54 @@ fn run(kept: Kept, place: Place, harm: Harm, end: End) {
     }
 }
 
-#[test]
-#[ignore = "takes more than ten minutes on two cores"]
-fn every_cell_of_the_table_ends_in_the_right_bytes_or_in_a_name() {
-    let left = Mutex::new(cells());
+/// Runs those of the cells, some at a time, and names each that does not end as it is to.
+fn run_all(which: impl Fn(Kept, Place) -> bool) {
+    let chosen = cells().into_iter().filter(|(kept, place, ..)| which(*kept, *place));
+    let left = Mutex::new(chosen.collect::<Vec<_>>());
+    let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
                 loop {
                     let Some((kept, place, harm, end)) = left.lock().pop() else { break };
-                    eprintln!("{kept:?}: {harm:?} {place:?}");
-                    let cell = || run(kept, place, harm, end);
-                    if std::panic::catch_unwind(cell).is_err() {
-                        panic!("the cell is {kept:?}: {harm:?} {place:?}, which is to end {end:?}");
+                    let cell = format!("{kept:?}: {harm:?} {place:?}, which is to end {end:?}");
+                    let start = now();
+                    if std::panic::catch_unwind(|| run(kept, place, harm, end)).is_err() {
+                        failed.lock().push(cell.clone());
                     }
+                    eprintln!("{cell}: {:.1?}", start.elapsed());
                 }
             });
         }
     });
+    let failed = failed.into_inner();
+    assert!(failed.is_empty(), "cells with another end: {failed:#?}");
+}
+
+#[test]
+#[ignore = "three of its cells end otherwise: `firn check` tells less, or more, than the table expects"]
+fn damage_of_files_ends_in_the_right_bytes_or_in_a_name() {
+    run_all(|_, place| matches!(place, Place::File(_)));
+}
+
+#[test]
+#[ignore = "it was not seen to its end yet"]
+fn damage_of_objects_that_have_a_file_ends_in_the_right_bytes() {
+    run_all(|kept, place| matches!((kept, place), (Kept::Dual, Place::Object(_))));
+}
+
+#[test]
+#[ignore = "it was not seen to its end yet"]
+fn damage_of_objects_that_have_no_file_ends_in_the_right_bytes_or_in_a_name() {
+    run_all(|kept, place| matches!((kept, place), (Kept::Cold, Place::Object(_))));
+}
+
+#[test]
+fn damage_of_databases_ends_in_the_right_bytes_or_in_a_reason() {
+    run_all(|_, place| matches!(place, Place::Catalog | Place::Namespace));
+}
+
+#[test]
+fn damage_of_backups_ends_in_the_right_bytes_or_in_a_reason() {
+    run_all(|_, place| place == Place::Backup);
 }

@@ -318,9 +318,9 @@ impl BlockStore {
         self.inner.is_caught_up()
     }
 
-    /// Waits until [`BlockStore::is_caught_up`].
+    /// Waits until [`BlockStore::is_caught_up`], but for segments whose index no copy has.
     pub fn wait_caught_up(&self, wait: Wait) -> Result<()> {
-        while !self.is_caught_up() {
+        while !self.inner.is_view_complete() {
             self.inner.check_wait(wait, "waiting for the catalog to be rebuilt")?;
             self.inner.signals.kick_helper();
             self.inner.config.clock.sleep(CLOCK_SLICE);

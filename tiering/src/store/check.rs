@@ -110,8 +110,12 @@ impl Inner {
         let index = match self.load_index(id, CALL_DEADLINE) {
             Ok(index) => index,
             Err(error) => {
-                let what = format!("its index cannot be read: {}", chain(&error));
-                let blocks = Vec::new();
+                let mut what = format!("its index cannot be read: {}", chain(&error));
+                let blocks = self.needed_without_index(&record).unwrap_or_else(|error| {
+                    what = format!("{what}; what it held is not known: {}", chain(&error));
+                    Vec::new()
+                });
+                report.lost.extend(&blocks);
                 report.findings.push(Finding {
                     segment: id,
                     in_cold: !record.hot,

@@ -439,7 +439,7 @@ impl Inner {
 
     /// Whether everything that can be known of segments is: cold was listed, and every index that
     /// can be read is recorded.
-    fn is_view_complete(&self) -> bool {
+    pub(super) fn is_view_complete(&self) -> bool {
         !self.cold_unlisted.load(Ordering::Relaxed)
             && self.table.fold(true, |all, segment| all && (segment.recorded || segment.unreadable))
     }

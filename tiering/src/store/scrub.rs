@@ -144,6 +144,10 @@ impl Inner {
         found.cold_read = cold_read;
         found.cold_bytes = if cold_read { record.len } else { 0 };
         found.damage.extend(self.look_and_mend(id, Suspect { hot: true, cold: cold_read })?);
+        if let Some(report) = self.look_for_lost(&record)? {
+            self.note_mended(&report);
+            found.damage.push(report);
+        }
         if let Ok(index) = self.load_index(id, CALL_DEADLINE) {
             // What is damaged in hot was told already.
             if found.damage.iter().all(|damage| damage.in_cold) {

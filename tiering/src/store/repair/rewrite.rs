@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::block::BlockId;
@@ -217,7 +218,7 @@ impl Inner {
         let deadline = self.config.clock.instant() + CALL_DEADLINE;
         let charge = self.capacity.charge_reserve(record.len)?;
         let mut best: Option<Repair> = None;
-        let made = self.for_each_remainder(id, deadline, &mut |left| {
+        let looked = self.for_each_remainder(id, deadline, &mut |left| {
             if left.found.lost.is_empty() {
                 return Some(self.build(id, &left));
             }
@@ -226,11 +227,19 @@ impl Inner {
                 best = Some(left.found);
             }
             None
-        })?;
+        });
+        let made = match looked {
+            // Of no copy that there is anything can be made.
+            Err(Error::Damaged { .. }) => None,
+            looked => looked?,
+        };
         let Some(built) = made else {
-            let lost = best.unwrap_or_default();
-            self.save_the_rest(record, deadline)?;
-            return self.report_lost(record, what, in_cold, &lost);
+            // That something is lost is to be told in any case.
+            if let Err(error) = self.save_the_rest(record, deadline) {
+                let error = chain(&error);
+                tracing::warn!(%id, error, "what is left of a segment stays as it is");
+            }
+            return self.report_lost(record, what, in_cold, &best.unwrap_or_default());
         };
         let found = built?;
         self.install(id)?;
@@ -258,6 +267,21 @@ impl Inner {
         self.install(record.id)
     }
 
+    /// The end of a segment of which there is no copy, if somebody needs it.
+    pub(in super::super) fn look_for_lost(
+        &self,
+        record: &SegmentRecord,
+    ) -> Result<Option<DamageReport>> {
+        let is_listed = !self.cold_unlisted.load(Ordering::Relaxed);
+        if record.hot || !is_listed || self.settle_offer(record)? != ColdCopy::Absent {
+            return Ok(None);
+        }
+        let report =
+            self.report_lost(record, "its file is gone".to_owned(), false, &Repair::default())?;
+        let is_lost = matches!(report.mended, Mended::Lost(_));
+        Ok(is_lost.then_some(report))
+    }
+
     /// Which blocks that somebody needs are gone with what was lost.
     fn report_lost(
         &self,
@@ -276,7 +300,7 @@ impl Inner {
         let lost = self.blocks_of(id, lost)?;
         let lost = match self.load_index(id, CALL_DEADLINE) {
             Ok(index) => self.needed_of(&index, &lost)?,
-            Err(_) => lost,
+            Err(_) => self.needed_without_index(record)?,
         };
         let mended = if lost.is_empty() { Mended::Whole } else { Mended::Lost(lost) };
         Ok(DamageReport { segment: id, in_cold, what, blocks, mended })
@@ -296,6 +320,25 @@ impl Inner {
         Ok(needed.collect())
     }
 
+    /// What somebody needs of a segment of which no index is left, as far as the catalog knows.
+    pub(in super::super) fn needed_without_index(
+        &self,
+        record: &SegmentRecord,
+    ) -> Result<Vec<BlockId>> {
+        let known = self.known_of(record)?;
+        let live = self.live_among(record.id, &known)?;
+        Ok(known.into_iter().filter(|block| live.contains(block)).collect())
+    }
+
+    fn known_of(&self, record: &SegmentRecord) -> Result<Vec<BlockId>> {
+        let following = |catalog: &Catalog| {
+            catalog.following(record.first_block, (record.blocks as usize).min(MOST_NAMED))
+        };
+        let found = self.with_catalog(following)?;
+        let found = found.into_iter().filter(|found| found.segment == record.id);
+        Ok(found.map(|found| found.entry.id).collect())
+    }
+
     /// Blocks with bytes in those parts: by the index, or, where none is left, all that the catalog
     /// knows of the segment.
     fn blocks_of(&self, id: SegmentId, damage: &[Damage]) -> Result<Vec<BlockId>> {
@@ -303,11 +346,7 @@ impl Inner {
             return Ok(blocks_in(&index, damage).into_iter().collect());
         }
         let Some(record) = self.table.record(id) else { return Ok(Vec::new()) };
-        let following = |catalog: &Catalog| {
-            catalog.following(record.first_block, (record.blocks as usize).min(MOST_NAMED))
-        };
-        let found = self.with_catalog(following)?;
-        Ok(found.into_iter().filter(|found| found.segment == id).map(|f| f.entry.id).collect())
+        self.known_of(&record)
     }
 
     /// Writes what is left, with everything that belongs over it, to a file in staging, durably,
