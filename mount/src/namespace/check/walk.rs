@@ -8,7 +8,7 @@ use super::{PAGE, Visit};
 use crate::error::{FsError, FsResult};
 use crate::namespace::Namespace;
 use crate::namespace::key::{self, HeadKey, Kind, Line, Node};
-use crate::namespace::record::{Inode, RecordError, Version};
+use crate::namespace::record::{Inode, Version};
 use crate::namespace::store::{Page, Space, prefix_end};
 use crate::namespace::tree::View;
 use crate::namespace::view::behind;

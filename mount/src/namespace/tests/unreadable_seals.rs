@@ -90,7 +90,7 @@ fn a_repair_restores_it_as_the_next_one_says() {
         assert_eq!(done.remaining.findings, [], "{name}");
         let mended = (FindingKind::SnapshotDigest, Fate::Mended);
         assert_eq!(done.counts[&mended], 2 - u64::from(with_sum));
-        assert!(kept.0.iter().any(|(_, _, value)| value == GARBAGE));
+        assert!(kept.records.iter().any(|(_, _, value)| value == GARBAGE));
         let world = world.power_loss();
         let after: Vec<_> = ["a", "b", "c"].map(|name| world.seal(name)).into();
         assert_eq!(after, before);
@@ -111,7 +111,7 @@ fn where_nobody_knows_it_the_proof_begins_behind() {
     let (done, kept) = repaired(&world);
     assert_eq!(done.counts[&(FindingKind::SnapshotDigest, Fate::Dropped)], 2, "{:?}", done.repairs);
     assert_eq!(done.remaining.findings, []);
-    assert!(kept.0.iter().any(|(_, _, value)| value == GARBAGE));
+    assert!(kept.records.iter().any(|(_, _, value)| value == GARBAGE));
     let world = world.power_loss();
     assert_eq!([world.seal("c"), world.seal("d")], [None, None]);
     world.seal_all(9);
