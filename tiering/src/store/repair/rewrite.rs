@@ -331,10 +331,12 @@ impl Inner {
     }
 
     fn known_of(&self, record: &SegmentRecord) -> Result<Vec<BlockId>> {
-        let following = |catalog: &Catalog| {
-            catalog.following(record.first_block, (record.blocks as usize).min(MOST_NAMED))
-        };
-        let found = self.with_catalog(following)?;
+        let found = self.with_catalog(|catalog: &Catalog| {
+            let mut found: Vec<_> = catalog.lookup(record.first_block)?.into_iter().collect();
+            let rest = (record.blocks as usize).saturating_sub(1).min(MOST_NAMED);
+            found.extend(catalog.following(record.first_block, rest)?);
+            Ok(found)
+        })?;
         let found = found.into_iter().filter(|found| found.segment == record.id);
         Ok(found.map(|found| found.entry.id).collect())
     }
