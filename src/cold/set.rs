@@ -1,6 +1,7 @@
 //! The stores of a cold tier: one, or several over which every object is spread. Here, and only
 //! here, they are opened, so that the mount, checks, backups and recovery see the same thing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use firn_tiering::tier::spread::Belonging;
 use firn_tiering::tier::{self, Late, Opened, Opener, Patience, Pauses, Retry, Spread, Tier};
 use firn_tiering::{Clock, Error, Result, SystemClock};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::config::{ColdUrls, Config};
@@ -112,18 +114,32 @@ impl ColdSet {
     }
 }
 
-/// Opens a store; its pauses are heeded by its own patience.
+/// Stores that are being opened by this process. One that hangs keeps a thread, and only one.
+static BEING_OPENED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Opens a store, if nobody does; its pauses are heeded by its own patience.
 fn opener(url: String) -> Opener {
-    Arc::new(move || tier::open_once(&url).map(|opened| opened.tier))
+    Arc::new(move || {
+        if !BEING_OPENED.lock().insert(url.clone()) {
+            return Err(Error::TimedOut("opening a store that hangs"));
+        }
+        let opened = tier::open_once(&url);
+        BEING_OPENED.lock().remove(&url);
+        opened.map(|opened| opened.tier)
+    })
 }
 
-/// Opens a store on a thread, which a filesystem that hangs keeps.
+/// Opens a store on a thread of its own.
 fn attempt(opener: &Opener) -> mpsc::Receiver<Result<Arc<dyn Tier>>> {
     let (opener, (told, attempt)) = (Arc::clone(opener), mpsc::sync_channel(1));
-    std::thread::spawn(move || {
+    let failed = told.clone();
+    let thread = std::thread::Builder::new().name("firn-open".to_owned()).spawn(move || {
         // Nobody may listen any more.
         let _ = told.send(opener());
     });
+    if let Err(error) = thread {
+        let _ = failed.send(Err(Error::io("start a thread that opens a store")(error)));
+    }
     attempt
 }
 

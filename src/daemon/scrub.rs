@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use firn_tiering::segment::SegmentId;
 use firn_tiering::store::{ColdListing, Mended, Scrubbed};
-use firn_tiering::tier::Care;
+use firn_tiering::tier::{Care, is_retriable};
 use firn_tiering::{BlockStore, Error};
 use parking_lot::Mutex;
 
@@ -50,6 +50,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// Segments in a row that may be left before the cold tier counts as away, and is waited for.
+const MOST_MISSES: u32 = 8;
+
 const DAY_S: i64 = 86_400;
 
 /// What a pass looks at next.
@@ -80,6 +83,8 @@ struct Worker<'a> {
     mounted: Instant,
     kept: Instant,
     listing: Option<ColdListing>,
+    /// Segments in a row that were left since the cold tier did not answer.
+    misses: u32,
 }
 
 impl Scrub {
@@ -98,7 +103,7 @@ impl Scrub {
         // The thread must not keep the parts open.
         let parts = Arc::downgrade(parts);
         let thread = std::thread::Builder::new().name("firn-scrub".into()).spawn(move || {
-            Worker { scrub: &scrub, mounted, kept: mounted, listing: None }.run(&parts);
+            Worker { scrub: &scrub, mounted, kept: mounted, listing: None, misses: 0 }.run(&parts);
         });
         match thread {
             Ok(thread) => *self.thread.lock() = Some(thread),
@@ -267,7 +272,17 @@ impl Worker<'_> {
                 tracing::error!(%id, %error, "a segment could not be looked over");
                 None
             }
-            found => found?,
+            Err(error) if is_retriable(&error) && self.misses < MOST_MISSES => {
+                self.misses += 1;
+                tracing::warn!(%id, %error, "a segment is left for the next pass");
+                None
+            }
+            found => {
+                if found.is_ok() {
+                    self.misses = 0;
+                }
+                found?
+            }
         };
         let mut shared = self.scrub.shared.lock();
         let Some(pass) = &mut shared.record.pass else { return Ok(0) };

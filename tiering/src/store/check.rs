@@ -115,7 +115,10 @@ impl Inner {
                     what = format!("{what}; what it held is not known: {}", chain(&error));
                     Vec::new()
                 });
-                report.lost.extend(&blocks);
+                // A tier that does not answer has lost nothing.
+                if is_loss(&error) {
+                    report.lost.extend(&blocks);
+                }
                 report.findings.push(Finding {
                     segment: id,
                     in_cold: !record.hot,
@@ -225,6 +228,12 @@ impl Inner {
     }
 }
 
+/// Whether what could not be read like this is gone or damaged.
+fn is_loss(error: &Error) -> bool {
+    use Error::{Damaged, Io, NotFound, TooNew};
+    matches!(error, NotFound(_) | Damaged { .. } | TooNew { .. } | Io { .. })
+}
+
 impl CheckReport {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
@@ -247,7 +256,7 @@ impl CheckReport {
     /// Notes why a copy in cold could not be looked at. A tier that does not answer has lost
     /// nothing; one that has no such object has.
     fn unread(&mut self, index: &SegmentIndex, error: &Error) -> BTreeSet<BlockId> {
-        if matches!(error, Error::NotFound(_) | Error::Damaged { .. } | Error::TooNew { .. }) {
+        if is_loss(error) {
             return self.note(index, true, chain(error));
         }
         self.findings.push(Finding {

@@ -16,6 +16,9 @@ use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
 use super::{BlockStore, Inner};
 
+/// Objects in a row that a tier may not answer for before it counts as away.
+const MOST_MISSES: u32 = 3;
+
 /// What was seen of the objects in cold that are no segments.
 #[derive(Clone, Debug, Default)]
 pub struct MendedObjects {
@@ -67,16 +70,21 @@ impl BlockStore {
             }
         })?;
         let mut seen = MendedObjects::default();
+        let mut misses = 0;
         for key in keys {
             match inner.mend_key(cold, &key, care) {
                 Ok(whole) if whole.pieces == 0 => break,
                 Ok(whole) => {
+                    misses = 0;
                     seen.out_of_reach += u64::from(!whole.away.is_empty());
                     seen.found.extend(finding(key, &whole));
                 }
                 // It went meanwhile.
                 Err(Error::NotFound(_)) => {}
+                // Each has waited as long as it may.
+                Err(error) if is_retriable(&error) && misses >= MOST_MISSES => return Err(error),
                 Err(error) => {
+                    misses += u32::from(is_retriable(&error));
                     let what = super::read::chain(&error);
                     seen.found.push(PieceFinding { key, what, renewed: false });
                 }

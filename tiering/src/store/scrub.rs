@@ -13,9 +13,11 @@ use crate::catalog::ColdCopy;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
+use crate::tier::is_retriable;
 
 use super::job::Cancel;
 use super::mover::ids_of;
+use super::pieces::MendedPieces;
 use super::repair::{DamageReport, Mended, Suspect};
 use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
@@ -136,9 +138,17 @@ impl Inner {
         let mut found =
             Scrubbed { hot_bytes: if record.hot { record.len } else { 0 }, ..Scrubbed::default() };
         if in_cold && (listing.is_some() || cold_content) {
-            let pieces = self.mend_pieces(id, cold_read)?;
+            let pieces = match self.mend_pieces(id, cold_read) {
+                // What is out of reach holds up nothing that is not.
+                Err(error) if is_retriable(&error) => {
+                    let error = super::read::chain(&error);
+                    tracing::warn!(%id, error, "the shards of an object could not be looked at");
+                    MendedPieces { are_incomplete: true, ..MendedPieces::default() }
+                }
+                mended => mended?,
+            };
             found.damage.extend(pieces.report);
-            found.is_incomplete = pieces.are_incomplete;
+            found.is_incomplete = pieces.are_incomplete || pieces.are_too_few;
             cold_read |= pieces.are_too_few;
         }
         found.cold_read = cold_read;

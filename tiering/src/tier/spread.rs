@@ -51,6 +51,7 @@ use crate::error::{Error, Result};
 use busy::Busy;
 use gather::{PATIENCE, gather};
 use layout::Shape;
+use listing::Sweep;
 use look::Known;
 use store::{Place, Store};
 
@@ -72,6 +73,7 @@ pub struct Spread {
     set: OnceLock<String>,
     known: Known,
     busy: Busy,
+    sweep: tokio::sync::Mutex<Sweep>,
 }
 
 impl Spread {
@@ -100,6 +102,7 @@ impl Spread {
             set: known,
             known: Known::default(),
             busy: Busy::default(),
+            sweep: tokio::sync::Mutex::default(),
         })
     }
 
@@ -158,9 +161,6 @@ impl Spread {
             .into_iter()
             .map(|place| match place {
                 Some(Ok(place)) => Ok(place),
-                Some(Err(error)) if !store::is_absence(&error) => {
-                    Err(Belonging::Foreign(store::words(&error)))
-                }
                 Some(Err(error)) => Err(Belonging::Away(store::words(&error))),
                 None => Err(Belonging::Away("it has not answered in time".to_owned())),
             })
@@ -213,6 +213,10 @@ impl Spread {
     /// Takes back what [`Spread::found`] wrote.
     pub async fn unfound(&self) {
         for (at, store) in self.stores.iter().enumerate() {
+            // Whose it is was not seen.
+            if !store.is_member() {
+                continue;
+            }
             if let Err(error) = store.tier().delete(PLACE_KEY).await {
                 tracing::warn!(%error, "{PLACE_KEY} stays in {}", self.name(at));
             }

@@ -148,6 +148,10 @@ impl Shape {
         if self.len > MAX_LEN {
             return Err("object length out of range");
         }
+        // Shorter chunks would be more than a reader has room for.
+        if self.chunk_len != Self::of(self.len, self.data, self.parity).chunk_len {
+            return Err("chunk length is not that of the object's length");
+        }
         Ok(())
     }
 }

@@ -33,6 +33,14 @@ struct Page {
     away: usize,
 }
 
+/// How far a cleaning has come, which goes on where the last one was cut off.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    after: Option<String>,
+    /// By store: it has a shard of every object so far.
+    is_full: Vec<bool>,
+}
+
 impl Spread {
     /// See [`crate::tier::Tier::list`].
     pub(super) async fn listing(
@@ -103,7 +111,9 @@ impl Spread {
                 lens.or_insert_with(|| vec![None; self.stores.len()])[at] = Some(object.len);
             }
         }
-        if page.away + filling > self.parity() {
+        // With fewer silent stores than an object needs, one of those that answer lists it.
+        let hides = page.away >= self.data() && page.away + filling > self.parity();
+        if page.away > self.parity() || hides {
             why.insert(0, format!("a listing needs {least} of the stores"));
             return Err(self.too_few("list", prefix, passes, &why));
         }
@@ -162,10 +172,13 @@ impl Spread {
     /// Removes shards that make no object: of a delete that a store missed, of a put that died.
     /// Only while every store answers, since what one has may be what another lacks.
     pub(super) async fn clean_strays(&self) -> Result<u64> {
-        let (mut cleaned, mut after) = (0, None);
-        let mut is_full = vec![true; self.stores.len()];
+        let mut cleaned = 0;
+        let mut sweep = self.sweep.lock().await;
+        if sweep.is_full.is_empty() {
+            sweep.is_full = vec![true; self.stores.len()];
+        }
         loop {
-            let page = self.page("", after.as_deref(), PAGE).await?;
+            let page = self.page("", sweep.after.as_deref(), PAGE).await?;
             if page.away > 0 {
                 return Ok(cleaned);
             }
@@ -176,13 +189,14 @@ impl Spread {
                 {
                     continue;
                 }
-                cleaned += self.clean_stray(key, &mut is_full).await?;
+                cleaned += self.clean_stray(key, &mut sweep.is_full).await?;
             }
             match page.end {
-                Some(end) => after = Some(end),
+                Some(end) => sweep.after = Some(end),
                 None => break,
             }
         }
+        let Sweep { is_full, .. } = std::mem::take(&mut *sweep);
         for (store, _) in self.stores.iter().zip(is_full).filter(|(_, is_full)| *is_full) {
             store.filled().await?;
         }
@@ -193,12 +207,22 @@ impl Spread {
     async fn clean_stray(&self, key: &str, is_full: &mut [bool]) -> Result<u64> {
         let turn = self.busy.try_turn(key);
         let look = self.look(key, GRACE).await;
-        let is_gone = matches!(self.verdict(key, &look), Verdict::Gone) && look.away() == 0;
-        if !is_gone || turn.is_none() {
-            for (is_full, piece) in is_full.iter_mut().zip(&look.pieces) {
-                *is_full &= matches!(piece, Piece::Shard(_));
-            }
+        if turn.is_none() || look.away() > 0 {
+            is_full.fill(false);
             return Ok(0);
+        }
+        match self.verdict(key, &look) {
+            Verdict::Visible(layout) => {
+                for (is_full, piece) in is_full.iter_mut().zip(&look.pieces) {
+                    *is_full &= matches!(piece, Piece::Shard(there) if **there == layout);
+                }
+                return Ok(0);
+            }
+            // What too few sound shards are left of, no store will ever hold a shard of.
+            Verdict::Unclear(_) => return Ok(0),
+            // The rest may be on the store that was lost, which may come back.
+            Verdict::Gone if self.filling() > 0 => return Ok(0),
+            Verdict::Gone => {}
         }
         let mut cleaned = 0;
         for (at, piece) in look.pieces.iter().enumerate() {

@@ -114,8 +114,7 @@ impl Look {
 impl Spread {
     /// What store `at` has of an object.
     async fn piece(&self, at: usize, key: &str) -> Piece {
-        let tier = self.stores[at].tier();
-        let header = self.ask(at, tier.get_range(key, 0..HEADER_LEN as u64)).await;
+        let header = self.part(at, key, 0..HEADER_LEN as u64).await;
         let layout = match header {
             Ok(bytes) => Layout::parse(&bytes),
             Err(Error::NotFound(_)) => return Piece::Missing,

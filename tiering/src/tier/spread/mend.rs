@@ -112,13 +112,23 @@ impl Spread {
         let mut cutter = Cutter::new(layout, &wanted, &self.staging)?;
         let window = (WINDOW / layout.shape.stripe_len()).max(1);
         for stripes in windows(layout.shape.stripes(), window) {
-            let range = layout.shape.bytes_of(&stripes);
-            let bytes = self.bytes(key, layout, range).await?;
-            let mut rest = &bytes[..];
-            for _ in stripes {
-                let (stripe, behind) = rest.split_at(cutter.next_len());
-                cutter.stripe(stripe)?;
-                rest = behind;
+            match self.bytes(key, layout, layout.shape.bytes_of(&stripes)).await {
+                Ok(bytes) => {
+                    let mut rest = &bytes[..];
+                    for _ in stripes {
+                        let (stripe, behind) = rest.split_at(cutter.next_len());
+                        cutter.stripe(stripe)?;
+                        rest = behind;
+                    }
+                }
+                // What a store cannot read of a range takes the rest of it along.
+                Err(Error::Damaged { .. }) => {
+                    for stripe in stripes {
+                        let range = layout.shape.bytes_of(&(stripe..stripe + 1));
+                        cutter.stripe(&self.bytes(key, layout, range).await?)?;
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
         let shards = cutter.finish()?.into_iter().enumerate();

@@ -129,6 +129,24 @@ impl Spread {
         Ok(all.freeze())
     }
 
+    /// A range of what store `at` has under a key. A store that refuses whatever it is asked, such as
+    /// for a token that has run out, is away; only one that answers otherwise has something damaged.
+    pub(super) async fn part(&self, at: usize, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let tier = self.stores[at].tier();
+        match self.ask(at, tier.get_range(key, range)).await {
+            Err(error) if !is_absence(&error) && !matches!(error, Error::NotFound(_)) => {
+                match self.ask(at, tier.head(key)).await {
+                    Ok(_) | Err(Error::NotFound(_)) => Err(error),
+                    Err(refused) => {
+                        let (kind, why) = (FailureKind::Unavailable, words(&refused));
+                        Err(TierFailure::error(kind, "read", key, why))
+                    }
+                }
+            }
+            read => read,
+        }
+    }
+
     /// Records of shard `at`, as they are stored.
     pub(super) async fn records(
         &self,
@@ -139,7 +157,7 @@ impl Spread {
     ) -> Result<Bytes> {
         let range = shape.records(at, stripes);
         let wanted = range.end - range.start;
-        let bytes = self.ask(at, self.stores[at].tier().get_range(key, range)).await?;
+        let bytes = self.part(at, key, range).await?;
         if bytes.len() as u64 == wanted {
             return Ok(bytes);
         }
@@ -372,7 +390,10 @@ impl<'a> Window<'a> {
             let made = match shards.iter().all(|at| have[*at].is_some()) {
                 true => None,
                 false => match data_of(code, &self.shape, stripe, have) {
-                    None => return Err(self.failure()),
+                    None => {
+                        let reason = "its sound chunks contradict each other".to_owned();
+                        return Err(Error::Damaged { what: "object", reason });
+                    }
                     made => made,
                 },
             };

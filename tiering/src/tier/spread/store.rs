@@ -60,8 +60,12 @@ impl Place {
         if bytes.len() > MAX_PLACE_LEN {
             return Err(format!("its {PLACE_KEY} is too long"));
         }
-        let place: Self = serde_json::from_slice(bytes)
-            .map_err(|error| format!("its {PLACE_KEY} cannot be read: {error}"))?;
+        let place: Self = serde_json::from_slice(bytes).map_err(|error| {
+            format!(
+                "its {PLACE_KEY} cannot be read ({error}): remove that object, if the store is \
+                     the right one, and run `firn check --repair`"
+            )
+        })?;
         if place.format > FORMAT {
             return Err(format!("its {PLACE_KEY} has the newer format {}", place.format));
         }
@@ -228,6 +232,11 @@ impl Store {
         }
         self.note(self.tier.put(PLACE_KEY, place.text()?).await)?;
         self.join(place).await
+    }
+
+    /// Whether it was seen to belong here.
+    pub(super) fn is_member(&self) -> bool {
+        self.state.lock().place.is_some()
     }
 
     /// Whether it took the place of a lost store and may lack shards.

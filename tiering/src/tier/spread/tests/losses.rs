@@ -247,3 +247,21 @@ async fn one_store_too_many_is_a_named_error_that_may_pass() {
         }
     }
 }
+
+/// As when a token has run out: the stores answer, and answer nothing.
+#[tokio::test(start_paused = true)]
+async fn stores_that_refuse_everything_are_away_and_damage_nothing() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("k", bytes(300_000, 1)).await.unwrap();
+    for set in [&set, &set.reopened()] {
+        set.spread.head("k").await.unwrap();
+        let refuses = [Fault::Error(FailureKind::Rejected)];
+        set.faulties[..3].iter().for_each(|faulty| faulty.reseed(1, 1000, &refuses));
+        for error in [
+            set.spread.get("k").await.map(drop).unwrap_err(),
+            set.spread.mend("k", ALL).await.map(drop).unwrap_err(),
+        ] {
+            assert!(crate::tier::is_retriable(&error), "{error:?}");
+        }
+    }
+}

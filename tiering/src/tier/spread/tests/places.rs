@@ -115,3 +115,37 @@ async fn a_listing_does_not_believe_a_store_that_is_being_filled() {
         assert!(TierFailure::of(&error).unwrap().message.contains("filled"), "{error:?}");
     }
 }
+
+/// What is missing on a store that took the place of a lost one proves no delete: the lost one may
+/// have been unmounted only.
+#[tokio::test]
+async fn nothing_is_cleaned_away_while_a_store_is_being_filled() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    set.spread.put("whole", bytes(1000, 2)).await.unwrap();
+    set.memories[4].lose("k");
+    let mut memories = set.memories.clone();
+    memories[0] = Arc::new(Memory::new());
+    memories[1] = Arc::new(Memory::new());
+    let after = Set::over(memories, 2);
+    assert_eq!(after.spread.found().await.unwrap(), 2);
+    assert_eq!(after.spread.clean().await.unwrap(), 0);
+    after.spread.mend("whole", Care { content: true, repair: true }).await.unwrap();
+    // One that is gone for good keeps no store from being full.
+    assert_eq!(after.spread.clean().await.unwrap(), 0);
+    assert!(after.spread.stores().iter().all(|store| store.failure.is_none()));
+    assert_eq!(after.shards("k"), 2);
+    assert_eq!(set.reopened().spread.get("k").await.unwrap(), bytes(1000, 1), "they are back");
+}
+
+#[tokio::test]
+async fn a_store_whose_place_cannot_be_read_is_one_that_is_away() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    set.memories[1].overwrite(PLACE_KEY, "{nonsense");
+    let after = set.reopened();
+    let survey = after.spread.survey().await;
+    assert!(matches!(&survey[1], Belonging::Away(why) if why.contains("firn check --repair")));
+    assert_eq!(after.spread.get("k").await.unwrap(), bytes(1000, 1));
+    assert_eq!(after.spread.found().await.unwrap(), 0, "and nobody takes its place");
+}
