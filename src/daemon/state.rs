@@ -246,6 +246,13 @@ fn warnings(
         warnings.push("the catalog failed; it is rebuilt at the next mount".to_owned());
     }
     warnings.extend(damage_warnings(health));
+    let held_up = parts.namespace.held_up().len();
+    if held_up > 0 {
+        warnings.push(format!(
+            "damage in the namespace keeps {held_up} branches of it from being cleared away, so that \
+             space does not come back: unmount, and run `firn check --repair`"
+        ));
+    }
     if let Some(throttle) = parts.cold.as_ref().map(|cold| cold.throttle().status())
         && throttle.is_down
     {
