@@ -60,7 +60,7 @@ fn run_seed(seed: u64) {
 fn wait_for_threads() {
     let is_ours = |name: &String| name.starts_with("firn-") || name.starts_with("fjall:");
     let mut left = Vec::new();
-    for _ in 0..500 {
+    for _ in 0..3000 {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
         let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).ok();
         left = tasks.flatten().filter_map(name).filter(is_ours).collect();
