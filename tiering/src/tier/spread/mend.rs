@@ -8,6 +8,9 @@
 
 use std::ops::Range;
 
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
+
 use super::gather::PATIENCE;
 use super::layout::{Layout, Record};
 use super::look::{Piece, Verdict};
@@ -15,8 +18,6 @@ use super::store::{is_absence, words};
 use super::stripe::{Cutter, Shard};
 use super::{Care, Spread, Wholeness};
 use crate::error::{Error, Result};
-use futures::FutureExt;
-use futures::stream::{self, StreamExt};
 
 /// Bytes of a shard that are verified at once.
 const WINDOW: u64 = 4 << 20;
@@ -113,14 +114,7 @@ impl Spread {
         let window = (WINDOW / layout.shape.stripe_len()).max(1);
         for stripes in windows(layout.shape.stripes(), window) {
             match self.bytes(key, layout, layout.shape.bytes_of(&stripes)).await {
-                Ok(bytes) => {
-                    let mut rest = &bytes[..];
-                    for _ in stripes {
-                        let (stripe, behind) = rest.split_at(cutter.next_len());
-                        cutter.stripe(stripe)?;
-                        rest = behind;
-                    }
-                }
+                Ok(bytes) => cutter.stripes(&bytes, stripes.end - stripes.start)?,
                 // What a store cannot read of a range takes the rest of it along.
                 Err(Error::Damaged { .. }) => {
                     for stripe in stripes {

@@ -114,9 +114,20 @@ impl Cutter {
     }
 
     /// Bytes of the object that the next call of [`Cutter::stripe`] is to be given.
-    pub(super) fn next_len(&self) -> usize {
+    fn next_len(&self) -> usize {
         let bytes = self.layout.shape.bytes_of(&(self.stripe..self.stripe + 1));
         (bytes.end - bytes.start) as usize
+    }
+
+    /// Adds the next `count` stripes, which `bytes` are one after the other.
+    pub(super) fn stripes(&mut self, bytes: &[u8], count: u64) -> Result<()> {
+        let mut rest = bytes;
+        for _ in 0..count {
+            let (stripe, behind) = rest.split_at(self.next_len());
+            self.stripe(stripe)?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Adds the next stripe.

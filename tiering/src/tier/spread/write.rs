@@ -1,6 +1,5 @@
 //! Storing and removing: what is there is looked at first, then only what is lacking is written.
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 
@@ -146,7 +145,11 @@ impl Spread {
         while stripe < stripes {
             let end = stripes.min(stripe + window);
             let bytes = content.read(layout.shape.bytes_of(&(stripe..end))).await?;
-            cutter = blocking(move || add(cutter, &bytes, end - stripe)).await?;
+            cutter = blocking(move || {
+                cutter.stripes(&bytes, end - stripe)?;
+                Ok(cutter)
+            })
+            .await?;
             stripe = end;
         }
         cutter.finish()
@@ -212,15 +215,4 @@ impl Spread {
         }
         Err(self.too_few("delete", key, passes, &why))
     }
-}
-
-/// Adds stripes to what is being cut.
-fn add(mut cutter: Cutter, bytes: &Bytes, stripes: u64) -> Result<Cutter> {
-    let mut rest = &bytes[..];
-    for _ in 0..stripes {
-        let (stripe, behind) = rest.split_at(cutter.next_len());
-        cutter.stripe(stripe)?;
-        rest = behind;
-    }
-    Ok(cutter)
 }
