@@ -23,6 +23,7 @@ use fuser::{
 
 use super::convert::{self, caller, ino};
 use super::kernel_cache::KernelCache;
+use super::receivers::{Receivers, Serving};
 use super::reply::{Answer, LookupReply, OpenReply, SizedReply, TTL, settle};
 use super::waiters::{Kind, Waiters};
 use crate::core::Core;
@@ -31,6 +32,9 @@ use crate::types::{Handle, Ino, SetAttr};
 
 /// Largest read or write request in bytes.
 const MAX_REQUEST: u32 = 1 << 20;
+
+/// Reads and writes up to this many bytes take about as long as a request about names.
+const SMALL: usize = 64 << 10;
 
 /// Requests that the kernel may have in flight on behalf of nobody: read-ahead and write-back.
 /// Times [`MAX_REQUEST`] this bounds what waiting writes hold in memory.
@@ -72,12 +76,23 @@ pub(super) struct Adapter<C> {
     core: Arc<C>,
     cache: KernelCache,
     waiters: Waiters,
+    receivers: Receivers,
     writeback: bool,
 }
 
 impl<C: Core> Adapter<C> {
-    pub(super) fn new(core: Arc<C>, cache: KernelCache, waiters: Waiters) -> Self {
-        Self { core, cache, waiters, writeback: false }
+    pub(super) fn new(
+        core: Arc<C>,
+        cache: KernelCache,
+        waiters: Waiters,
+        receivers: Receivers,
+    ) -> Self {
+        Self { core, cache, waiters, receivers, writeback: false }
+    }
+
+    /// A request that moves `len` bytes begins.
+    fn serving(&self, len: usize) -> Serving<'_> {
+        if len > SMALL { self.receivers.serving_long() } else { self.receivers.serving() }
     }
 
     /// Asks the core here and now, or elsewhere if the answer takes waiting.
@@ -145,6 +160,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _serving = self.receivers.serving();
         let outcome = self.core.lookup(ino(parent), name.as_bytes());
         settle("lookup", ino(parent), outcome, LookupReply(reply));
     }
@@ -154,6 +170,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let _serving = self.receivers.serving();
         settle("getattr", ino(node), self.core.getattr(ino(node)), reply);
     }
 
@@ -175,6 +192,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _serving = self.receivers.serving();
         let (caller, node) = (caller(request), ino(node));
         let changes = SetAttr {
             perm: mode.map(|mode| (mode & 0o7777) as u16),
@@ -191,6 +209,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+        let _serving = self.receivers.serving();
         settle("readlink", ino(node), self.core.readlink(ino(node)).map(Bytes::from), reply);
     }
 
@@ -204,6 +223,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _serving = self.receivers.serving();
         let (caller, parent) = (caller(request), ino(parent));
         let outcome = self.core.mknod(&caller, parent, name.as_bytes(), mode, umask, rdev);
         settle("mknod", parent, outcome, reply);
@@ -218,16 +238,19 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let _serving = self.receivers.serving();
         let (caller, parent) = (caller(request), ino(parent));
         let outcome = self.core.mkdir(&caller, parent, name.as_bytes(), mode, umask);
         settle("mkdir", parent, outcome, reply);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _serving = self.receivers.serving();
         settle("unlink", ino(parent), self.core.unlink(ino(parent), name.as_bytes()), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _serving = self.receivers.serving();
         settle("rmdir", ino(parent), self.core.rmdir(ino(parent), name.as_bytes()), reply);
     }
 
@@ -239,6 +262,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let _serving = self.receivers.serving();
         let target = target.as_os_str().as_bytes();
         let outcome = self.core.symlink(&caller(request), ino(parent), name.as_bytes(), target);
         settle("symlink", ino(parent), outcome, reply);
@@ -254,6 +278,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _serving = self.receivers.serving();
         let (parent, new_parent) = (ino(parent), ino(new_parent));
         let mode = match convert::rename_mode(flags) {
             Ok(mode) => mode,
@@ -273,11 +298,13 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
+        let _serving = self.receivers.serving();
         let outcome = self.core.link(ino(node), ino(new_parent), new_name.as_bytes());
         settle("link", ino(node), outcome, reply);
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _serving = self.receivers.serving();
         let (caller, node, cache) = (caller(request), ino(node), self.cache.clone());
         let mode = convert::open_mode(flags, self.writeback);
         let reply = OpenReply(reply, FopenFlags::FOPEN_KEEP_CACHE);
@@ -300,6 +327,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _serving = self.receivers.serving();
         let (caller, parent) = (caller(request), ino(parent));
         let open = convert::open_mode(OpenFlags(flags), self.writeback);
         let outcome = self.core.create(&caller, parent, name.as_bytes(), mode, umask, open);
@@ -320,6 +348,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _serving = self.serving(len as usize);
         let (node, handle) = (ino(node), Handle(handle.0));
         self.ask_for(request.uid(), Kind::Read, "read", node, reply, move |core, wait| {
             core.read(node, handle, offset, len, wait)
@@ -338,6 +367,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _serving = self.serving(data.len());
         let (caller, node, handle) = (caller(request), ino(node), Handle(handle.0));
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
@@ -368,6 +398,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _serving = self.receivers.serving();
         let (node, handle) = (ino(node), Handle(handle.0));
         self.ask(Kind::Sync, "flush", node, reply, move |core, wait| {
             core.flush(node, handle, wait)
@@ -384,6 +415,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let _serving = self.receivers.serving();
         if convert::writes(flags) {
             self.cache.writer_closed(ino(node));
         }
@@ -399,6 +431,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
+        let _serving = self.receivers.serving_long();
         let (node, handle) = (ino(node), Handle(handle.0));
         self.ask(Kind::Sync, "fsync", node, reply, move |core, wait| {
             core.fsync(node, handle, data_only, wait)
@@ -406,6 +439,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _serving = self.receivers.serving();
         let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
         settle("opendir", ino(node), self.core.opendir(ino(node)), OpenReply(reply, flags));
     }
@@ -418,6 +452,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         cookie: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _serving = self.receivers.serving();
         let (node, handle) = (ino(node), Handle(handle.0));
         let outcome = self.core.readdir(node, handle, cookie, false, &mut |entry| {
             let (ino, kind) = (INodeNo(entry.ino.0), convert::kind(entry.kind));
@@ -434,6 +469,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         cookie: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _serving = self.receivers.serving();
         let (node, handle) = (ino(node), Handle(handle.0));
         let outcome = self.core.readdir(node, handle, cookie, true, &mut |entry| {
             let (node, attr, generation) = convert::entry_plus(entry);
@@ -451,16 +487,19 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _serving = self.receivers.serving();
         self.core.releasedir(ino(node), Handle(handle.0));
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let _serving = self.receivers.serving_long();
         let node = ino(node);
         self.ask(Kind::Sync, "fsyncdir", node, reply, move |core, wait| core.fsyncdir(node, wait));
     }
 
     fn statfs(&self, _: &Request, node: INodeNo, reply: ReplyStatfs) {
+        let _serving = self.receivers.serving();
         let ino = ino(node);
         settle("statfs", ino, self.core.statfs(ino), reply);
     }
@@ -475,6 +514,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: u32,
         reply: ReplyEmpty,
     ) {
+        let _serving = self.receivers.serving();
         let (caller, node) = (caller(request), ino(node));
         let outcome = convert::xattr_mode(flags)
             .and_then(|mode| self.core.setxattr(&caller, node, name.as_bytes(), value, mode));
@@ -482,16 +522,19 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _serving = self.receivers.serving();
         let outcome = self.core.getxattr(ino(node), name.as_bytes());
         settle("getxattr", ino(node), outcome, SizedReply(reply, size));
     }
 
     fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let _serving = self.receivers.serving();
         let outcome = self.core.listxattr(ino(node)).map(|names| convert::name_list(&names));
         settle("listxattr", ino(node), outcome, SizedReply(reply, size));
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _serving = self.receivers.serving();
         let outcome = self.core.removexattr(&caller(request), ino(node), name.as_bytes());
         settle("removexattr", ino(node), outcome, reply);
     }
@@ -506,6 +549,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _serving = self.receivers.serving_long();
         let (caller, node, handle) = (caller(request), ino(node), Handle(handle.0));
         self.ask(Kind::Write, "fallocate", node, reply, move |core, wait| {
             let what = convert::fallocate(mode)?;
@@ -522,6 +566,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _serving = self.receivers.serving();
         let (node, handle) = (ino(node), Handle(handle.0));
         let call = move |core: &C| {
             let (what, offset) = convert::seek(offset, whence)?;
@@ -552,6 +597,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _serving = self.receivers.serving_long();
         let caller = caller(request);
         let from = (ino(from), Handle(from_handle.0), from_offset);
         let to = (ino(to), Handle(to_handle.0), to_offset);
@@ -565,10 +611,12 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     // Sent only for what was not negotiated, or once to find out; the kernel then does without.
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        let _serving = self.receivers.serving();
         reply.error(Errno::ENOSYS);
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        let _serving = self.receivers.serving();
         reply.error(Errno::ENOSYS);
     }
 
@@ -582,6 +630,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: PollFlags,
         reply: ReplyPoll,
     ) {
+        let _serving = self.receivers.serving();
         reply.error(Errno::ENOSYS);
     }
 
@@ -596,6 +645,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: u32,
         reply: ReplyIoctl,
     ) {
+        let _serving = self.receivers.serving();
         reply.error(Errno::ENOTTY);
     }
 }

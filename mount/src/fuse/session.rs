@@ -5,6 +5,7 @@
 //! the mount away, [`MountedSession::join`] returns; only then may the core be closed.
 
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,6 +18,7 @@ use super::adapter::Adapter;
 use super::kernel_cache::KernelCache;
 use super::mountpoint;
 use super::options::MountOptions;
+use super::receivers::{Device, Receivers};
 use super::waiters::Waiters;
 use crate::core::Core;
 
@@ -54,9 +56,13 @@ pub fn mount<C: Core>(
     let device = device.unwrap_or_default();
     let cache = KernelCache::new(path.clone());
     let waiters = Waiters::new(runtime);
-    let adapter = Adapter::new(core, cache.clone(), waiters.clone());
+    let threads = options.threads.max(1);
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let watched = connection.try_clone().map_err(|e| MountError::io("the FUSE connection", e))?;
+    let receivers = Receivers::new(Device(watched), threads, processors);
+    let adapter = Adapter::new(core, cache.clone(), waiters.clone(), receivers);
     let mut config = fuser::Config::default();
-    config.n_threads = Some(options.threads.max(1));
+    config.n_threads = Some(threads);
     // Own queues of answers for each thread, where /dev/fuse may be opened again.
     config.clone_fd = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
     // Who may use the mount is checked by the kernel. The library's own check would refuse the
