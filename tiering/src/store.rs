@@ -5,7 +5,7 @@
 //! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
 //! archive, release), `stage`, `capacity`, `marks`, `mover` and `victims` (the bound of the hot tier,
 //! and who goes), `heat` (who is warm), `reclaim` (dead blocks), `waste` (how many are too many) and
-//! `sweep`, `recode` and `idle` (encoding harder), `check`, `repair` (damaged copies),
+//! `sweep`, `recode`, `encoder` and `idle` (encoding harder), `check`, `repair` (damaged copies),
 //! `scrub` (looking for them); `steps` is where tests stop it.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
@@ -24,6 +24,7 @@ mod capacity;
 mod check;
 mod cold;
 mod config;
+mod encoder;
 mod gates;
 mod heat;
 mod hotdir;
@@ -81,6 +82,7 @@ use append::{Active, SyncState, Unsealed};
 use cache::CellCache;
 use capacity::Capacity;
 use cold::Cold;
+use encoder::Encoder;
 use hotdir::HotDir;
 use idle::Idle;
 use ids::Ids;
@@ -151,6 +153,8 @@ struct Inner {
     upload_changed: Condvar,
     /// Re-encoding that was interrupted.
     recoding: Mutex<Option<Recoding>>,
+    /// Who encodes in the background, once somebody did.
+    encoder: Mutex<Option<Encoder>>,
     idle: Idle,
     repairs: Repairs,
     /// Blocks that were freed and not counted yet.
@@ -323,7 +327,7 @@ impl BlockStore {
         while !self.inner.is_view_complete() {
             self.inner.check_wait(wait, "waiting for the catalog to be rebuilt")?;
             self.inner.signals.kick_helper();
-            self.inner.config.clock.sleep(CLOCK_SLICE);
+            self.inner.signals.caught_up.wait(CLOCK_SLICE);
         }
         Ok(())
     }
@@ -511,6 +515,7 @@ impl Inner {
             wanted: Mutex::default(),
             upload_changed: Condvar::new(),
             recoding: Mutex::default(),
+            encoder: Mutex::default(),
             idle: Idle::default(),
             repairs: Repairs::default(),
             freed: Mutex::default(),

@@ -20,6 +20,7 @@ impl Inner {
                 self.prepare_ahead();
             }
             self.catch_up();
+            self.signals.caught_up.ring();
             self.look_around();
             if !self.is_stopping() {
                 self.signals.helper.wait(TICK);

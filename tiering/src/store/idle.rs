@@ -57,6 +57,7 @@ impl Inner {
             }
         }
         self.give_up_recoding();
+        *self.encoder.lock() = None;
     }
 
     fn reads(&self) -> u64 {
@@ -138,7 +139,8 @@ impl Inner {
                 && !record.settled
                 && segment.heat.is_unread(now_s, age)
         });
-        ready.into_iter().take(LOOKED_AT).find(|id| self.is_old(*id) && self.table.claim(*id))
+        let is_free = |id: &SegmentId| !self.table.is_wanted(*id) && self.table.claim(*id);
+        ready.into_iter().take(LOOKED_AT).find(|id| self.is_old(*id) && is_free(id))
     }
 
     /// Whether a segment was sealed long enough ago.

@@ -10,14 +10,15 @@
 //! *Crash*: before the name there is a file in staging, removed at the next open; after it there
 //! are two good copies, of which the catalog names the younger, and the next run finds that the
 //! old segment holds nothing that is not elsewhere and lets go of it.
-//! *Interruption*: work that has to stop keeps its place in memory and goes on there, unless the
-//! old segment changed or space ran short; then it is thrown away.
+//! *Interruption*: work that has to stop, in the background also when somebody else wants the segment,
+//! keeps its place in memory and goes on there, unless the old segment changed or space ran short; then
+//! it is thrown away.
 //! *No loops*: a segment that was written, or gained nothing, is settled; the catalog remembers it,
 //! and where it does not, the levels in the index tell what was tried.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Wait;
@@ -31,10 +32,9 @@ use crate::segment::{
 
 use super::Inner;
 use super::append::{charge_of, discard, full_disk};
-use super::idle::lower_priority;
+use super::encoder::{Block, Encoder, read_frame};
 use super::job::{Job, JobProgress};
 use super::mover::ids_of;
-use super::read::bounded_len;
 use super::repair::Suspect;
 use super::signals::add;
 use super::steps::Step;
@@ -77,11 +77,21 @@ pub(super) enum Outcome {
     Paused,
 }
 
+/// How encoding what is left of a segment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Finished,
+    /// Before a block.
+    Paused,
+    /// Within a block.
+    Left,
+}
+
 /// Who wants it.
 #[derive(Clone, Copy)]
 pub(super) enum Pace<'a> {
     /// Nobody: at the lowest priority, as long as this says so.
-    Background(&'a (dyn Fn() -> bool + Sync)),
+    Background(&'a dyn Fn() -> bool),
     /// A person, who waits.
     Asked(Wait),
 }
@@ -167,9 +177,7 @@ impl Inner {
                 Some(self.config.budget.acquire(RECODE_MEMORY, wait, "waiting for memory")?)
             }
         };
-        if memory.is_none() {
-            return Ok(Outcome::Paused);
-        }
+        let Some(memory) = memory else { return Ok(Outcome::Paused) };
         let index = self.load_index(id, CALL_DEADLINE)?;
         let live = self.live_among(id, &ids_of(index.entries()))?;
         let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
@@ -187,15 +195,24 @@ impl Inner {
             self.settle(id);
             return Ok(Outcome::Unchanged);
         }
+        let is_background = matches!(pace, Pace::Background(_));
+        let Some(mut encoder) = self.encoder(is_background)? else { return Ok(Outcome::Paused) };
         let mut recoding = self.take_recoding(id)?;
-        let finished = match self.write_again(&mut recoding, &index, &here, pace) {
-            Ok(finished) => finished,
+        let written = self.write_again(&mut recoding, &encoder, &index, &here, pace);
+        let end = match written {
+            Ok(end) => end,
             Err(error) => {
                 self.give_up(recoding);
                 return Err(error);
             }
         };
-        if !finished {
+        if end == End::Left {
+            encoder.leave(memory);
+        }
+        if is_background {
+            *self.encoder.lock() = Some(encoder);
+        }
+        if end != End::Finished {
             *self.recoding.lock() = Some(recoding);
             return Ok(Outcome::Paused);
         }
@@ -239,15 +256,30 @@ impl Inner {
         }
     }
 
-    /// Encodes what is left and appends it. The encoder is a thread of its own that holds no lock,
-    /// so that its low priority holds up nobody. Whether everything is written.
+    /// Who encodes; `None` while the one in the background has not done what it was asked last.
+    fn encoder(&self, is_background: bool) -> Result<Option<Encoder>> {
+        let kept = if is_background { self.encoder.lock().take() } else { None };
+        let mut encoder = match kept {
+            Some(encoder) => encoder,
+            None => Encoder::start(is_background)?,
+        };
+        if encoder.is_free() {
+            return Ok(Some(encoder));
+        }
+        *self.encoder.lock() = Some(encoder);
+        Ok(None)
+    }
+
+    /// Encodes what is left and appends it. In the background nobody who wants the segment waits for
+    /// more than one block to be appended.
     fn write_again(
         &self,
         recoding: &mut Recoding,
+        encoder: &Encoder,
         index: &SegmentIndex,
         here: &HashMap<BlockId, BlockRef>,
         pace: Pace<'_>,
-    ) -> Result<bool> {
+    ) -> Result<End> {
         let file = self
             .hot
             .open_sealed(recoding.old)
@@ -258,36 +290,25 @@ impl Inner {
         let left: Vec<usize> = (recoding.done..entries.len())
             .filter(|at| here.contains_key(&entries[*at].id) && !written.contains(&entries[*at].id))
             .collect();
-        let goes_on = || !self.is_stopping() && pace.goes_on();
-        let (send, receive) = crossbeam_channel::bounded(1);
-        std::thread::scope(|scope| {
-            let (left, file) = (&left, &*file);
-            scope.spawn(move || {
-                if matches!(pace, Pace::Background(_)) {
-                    lower_priority();
-                }
-                for &at in left {
-                    if !goes_on() {
-                        return;
-                    }
-                    let frame = self.frame_of(&index.name(), file, &entries[at]);
-                    let failed = frame.is_err();
-                    if send.send((at, frame.and_then(harder))).is_err() || failed {
-                        return;
-                    }
-                }
-            });
-            for (at, frame) in receive {
-                let mut frame = frame?;
-                self.check_writable()?;
-                let charge = self.capacity.charge_reserve(charge_of(frame.len()))?;
-                recoding.writer.append(&mut frame).map_err(full_disk)?;
-                recoding.charged += charge_of(frame.len());
-                charge.keep();
-                recoding.done = at + 1;
+        let name = index.name();
+        let is_wanted =
+            || matches!(pace, Pace::Background(_)) && self.table.is_wanted(recoding.old);
+        let may_go_on = || !self.is_stopping() && !is_wanted();
+        for at in left {
+            if !may_go_on() || !pace.goes_on() {
+                return Ok(End::Paused);
             }
-            Ok(left.last().is_none_or(|last| recoding.done > *last))
-        })
+            let block = Block { name, file: Arc::clone(&file), entry: entries[at].clone() };
+            let Some(frame) = encoder.encode(block, may_go_on) else { return Ok(End::Left) };
+            let mut frame = frame.inspect_err(|_| self.suspect(name.id, Suspect::HOT))?;
+            self.check_writable()?;
+            let charge = self.capacity.charge_reserve(charge_of(frame.len()))?;
+            recoding.writer.append(&mut frame).map_err(full_disk)?;
+            recoding.charged += charge_of(frame.len());
+            charge.keep();
+            recoding.done = at + 1;
+        }
+        Ok(End::Finished)
     }
 
     /// The verified frame of a block, ready to be appended elsewhere.
@@ -297,13 +318,7 @@ impl Inner {
         file: &File,
         entry: &IndexEntry,
     ) -> Result<Frame> {
-        let range = entry.frame_range();
-        let mut stored = vec![0; bounded_len(&range)?];
-        let frame = file
-            .read_exact_at(&mut stored, range.start)
-            .map_err(Error::io(format!("read block {}", entry.id)))
-            .and_then(|()| verified(name, &stored, entry));
-        frame.inspect_err(|_| self.suspect(name.id, Suspect::HOT))
+        read_frame(name, file, entry).inspect_err(|_| self.suspect(name.id, Suspect::HOT))
     }
 
     /// Seals what was written, reads it back, and makes it known.

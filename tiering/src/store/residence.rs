@@ -325,14 +325,19 @@ impl Inner {
     }
 
     pub(super) fn claim_waiting(&self, id: SegmentId, wait: Wait) -> Result<()> {
-        while !self.table.claim(id) {
+        if self.table.claim(id) {
+            return Ok(());
+        }
+        let _wanted = self.table.want(id);
+        loop {
             if !self.table.contains(id) {
                 return Err(Error::NotFound(format!("segment {id}")));
             }
             self.check_wait(wait, "waiting for a segment that is being moved")?;
-            self.config.clock.sleep(CLOCK_SLICE);
+            if self.table.claim_within(id, CLOCK_SLICE) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Releases blocks of one claimed segment.

@@ -42,6 +42,8 @@ pub(super) struct Signals {
     pub(super) recoder: Bell,
     /// Repairs damaged copies.
     pub(super) mender: Bell,
+    /// The catalog caught up somewhat.
+    pub(super) caught_up: Bell,
 }
 
 impl Signals {

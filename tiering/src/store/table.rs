@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::block::BlockId;
 use crate::catalog::{ColdCopy, SegmentRecord};
@@ -31,6 +31,8 @@ pub(super) struct Segment {
     pub(super) freed: HashSet<BlockId>,
     /// A thread is uploading, dropping or compacting it; others leave it alone.
     pub(super) busy: bool,
+    /// Who waits for that to end.
+    wanted: u32,
     /// Uploads that failed in a row, and when the next attempt of anything may begin.
     pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
@@ -56,6 +58,7 @@ impl Segment {
             verdict: None,
             freed: HashSet::new(),
             busy: false,
+            wanted: 0,
             failures: 0,
             retry_at: None,
             unreadable: false,
@@ -84,6 +87,21 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     segments: RwLock<BTreeMap<SegmentId, Segment>>,
+    /// Held between a look at a claim and the wait for its end, so that none is missed.
+    looking: Mutex<()>,
+    unclaimed: Condvar,
+}
+
+/// Somebody waits for the claim of a segment for as long as this lives.
+pub(super) struct Want<'a> {
+    table: &'a Table,
+    id: SegmentId,
+}
+
+impl Drop for Want<'_> {
+    fn drop(&mut self) {
+        self.table.update(self.id, |segment| segment.wanted = segment.wanted.saturating_sub(1));
+    }
 }
 
 impl Table {
@@ -145,6 +163,29 @@ impl Table {
     /// Ends [`Table::claim`].
     pub(super) fn unclaim(&self, id: SegmentId) {
         self.update(id, |segment| segment.busy = false);
+        drop(self.looking.lock());
+        self.unclaimed.notify_all();
+    }
+
+    /// [`Table::claim`], once more when a claim ends within `longest`, which is time of the machine.
+    pub(super) fn claim_within(&self, id: SegmentId, longest: Duration) -> bool {
+        let mut looking = self.looking.lock();
+        if self.claim(id) {
+            return true;
+        }
+        self.unclaimed.wait_for(&mut looking, longest);
+        self.claim(id)
+    }
+
+    /// Notes that somebody waits for a claim, so that work for which nobody waits lets go.
+    pub(super) fn want(&self, id: SegmentId) -> Want<'_> {
+        self.update(id, |segment| segment.wanted += 1);
+        Want { table: self, id }
+    }
+
+    /// Whether somebody waits for the claim of a segment.
+    pub(super) fn is_wanted(&self, id: SegmentId) -> bool {
+        self.with(id, |segment| segment.wanted > 0).unwrap_or(false)
     }
 
     /// Ids of the segments that `wanted` picks, in id order.

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::block::{BlockId, BlockRef};
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, Wait};
+use crate::clock::{Clock, ManualClock};
 use crate::encode::Codec;
 use crate::segment::FileKind;
+use crate::store::encoder::{Encoder, read_frame};
 use crate::store::idle::lower_priority;
 use crate::store::recode::{Outcome, Pace};
 use crate::store::testing::{Volume, damage, eventually, noise, soon, text, wave};
@@ -283,4 +285,60 @@ fn the_encoder_gives_way_to_everybody() {
     });
     // Nice 19, SCHED_IDLE.
     assert_eq!(policy.join().unwrap(), ("19".to_owned(), "5".to_owned()));
+}
+
+/// On a machine that is busy otherwise a thread of the lowest priority may stand still for minutes.
+#[test]
+fn whoever_wants_a_segment_does_not_wait_for_the_block_that_is_encoded_in_the_background() {
+    let volume = Volume::new();
+    let blocks = fill(&volume);
+    let id = volume.files(FileKind::Sealed)[0].0;
+    let inner = &volume.store().inner;
+    let (blocks_to, asked) = crossbeam_channel::bounded(1);
+    let (told, frames) = crossbeam_channel::bounded(1);
+    *inner.encoder.lock() = Some(Encoder::by_hand(blocks_to, frames));
+    assert!(inner.table.claim(id));
+    let used = inner.config.budget.used_bytes();
+    std::thread::scope(|scope| {
+        let recoder = scope.spawn(|| {
+            let outcome = inner.recode(id, Pace::Background(&|| true));
+            inner.table.unclaim(id);
+            outcome.unwrap()
+        });
+        let block = asked.recv_timeout(Duration::from_secs(60)).unwrap();
+        let wait = Wait::Until(inner.config.clock.instant() + Duration::from_secs(60));
+        inner.claim_waiting(id, wait).unwrap();
+        assert_eq!(recoder.join().unwrap(), Outcome::Paused);
+        // Nothing else is begun meanwhile, and what it takes stays counted.
+        assert_eq!(inner.recode(id, Pace::Background(&|| true)).unwrap(), Outcome::Paused);
+        assert!(asked.try_recv().is_err());
+        assert!(inner.config.budget.used_bytes() > used);
+        told.send(read_frame(&block.name, &block.file, &block.entry)).unwrap();
+        assert_eq!(inner.recode(id, Pace::Background(&|| false)).unwrap(), Outcome::Paused);
+        assert_eq!(inner.config.budget.used_bytes(), used);
+        inner.table.unclaim(id);
+    });
+    assert_all_read(&volume, &blocks);
+}
+
+/// Not by looking again and again while a clock that does not wait runs away.
+#[test]
+fn a_claim_is_waited_for_without_time_passing() {
+    let clock = Arc::new(ManualClock::new());
+    let volume = Volume::with(|config| config.clock = Arc::clone(&clock) as Arc<dyn Clock>);
+    fill(&volume);
+    let id = volume.files(FileKind::Sealed)[0].0;
+    let inner = &volume.store().inner;
+    assert!(inner.table.claim(id));
+    let before = clock.instant();
+    std::thread::scope(|scope| {
+        let wait = Wait::Until(before + Duration::from_secs(3600));
+        let waiting = scope.spawn(move || inner.claim_waiting(id, wait));
+        eventually("somebody waits", || inner.table.is_wanted(id));
+        inner.table.unclaim(id);
+        waiting.join().unwrap().unwrap();
+    });
+    assert_eq!(clock.instant(), before);
+    assert!(!inner.table.claim(id), "the other has it");
+    assert!(!inner.table.is_wanted(id), "and waits no more");
 }

@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use firn_tiering::segment::VolumeId;
-use firn_tiering::store::Mended;
+use firn_tiering::segment::{SegmentId, VolumeId};
+use firn_tiering::store::{ColdListing, Mended, Scrubbed};
 use firn_tiering::tier::{Memory, Tier};
 use firn_tiering::{
     BackupGate, BackupProof, BlockId, BlockStore, Blocks, Budget, ManualClock, StoreConfig,
@@ -21,6 +21,9 @@ use super::super::fake::{forever, open_parts, quiet};
 use super::ops::Rot;
 use super::run::Subject;
 use crate::namespace::{Content, LocalStore, Namespace, NamespaceOptions, NewRoot, StoreOptions};
+
+/// Longer than anybody works on a segment of 1 MiB, by the clock of a machine that does other things, too.
+const LONGEST_CLAIM: Duration = Duration::from_secs(300);
 
 /// A volume in a temporary directory.
 pub(super) struct DiskWorld {
@@ -150,16 +153,7 @@ impl DiskWorld {
         let listing = blocks.cold_listing().unwrap();
         let mut replaced = Vec::new();
         for id in blocks.segments_after(None) {
-            let mut tries = 0..1000;
-            let found = tries.find_map(|_| {
-                let found = blocks.scrub_segment(id, listing.as_ref(), true).unwrap();
-                if found.is_none() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                found
-            });
-            let is_there = || blocks.segments_after(None).contains(&id);
-            assert!(found.is_some() || !is_there(), "nobody lets go of {id}");
+            let found = self.scrub_one(id, listing.as_ref());
             for damage in found.into_iter().flat_map(|found| found.damage) {
                 assert_eq!(damage.mended, Mended::Whole, "{damage:?}");
                 replaced.extend(damage.in_cold.then_some(id));
@@ -167,6 +161,20 @@ impl DiskWorld {
         }
         blocks.wait_copied(&replaced, forever(&self.clock)).unwrap();
         self.rotten.lock().clear();
+    }
+
+    /// What was found in a segment, once whoever moves it lets go; nothing when it goes meanwhile.
+    #[allow(clippy::disallowed_methods, reason = "other threads take real time")]
+    fn scrub_one(&self, id: SegmentId, listing: Option<&ColdListing>) -> Option<Scrubbed> {
+        let blocks = &self.open.as_ref().unwrap().blocks;
+        let end = Instant::now() + LONGEST_CLAIM;
+        while blocks.segments_after(None).contains(&id) {
+            if let Some(found) = blocks.scrub_segment(id, listing, true).unwrap() {
+                return Some(found);
+            }
+            assert!(Instant::now() < end, "nobody lets go of {id}");
+        }
+        None
     }
 
     /// Lets time pass meanwhile: what failed is tried again after a pause.
