@@ -3,7 +3,8 @@
 //! *Lengths* are what those of the shards say: where the last data shard was cut short, a listing
 //! says less than `head`, which reads a header.
 //! *Refilling*: a store that took the place of a lost one lacks what was written before: it counts as one that
-//! does not answer, until a cleaning sees that it has a shard of every object.
+//! does not answer, until a cleaning sees that it has a shard of every object, claims included. What has
+//! too few shards to be one, such as a claim that nobody won, is not waited for.
 
 use std::collections::BTreeMap;
 
@@ -183,10 +184,7 @@ impl Spread {
                 return Ok(cleaned);
             }
             for (key, lens) in &page.keys {
-                // Claims are others' too, and may be on their way.
-                if self.len_of(lens).is_some() && lens.iter().all(Option::is_some)
-                    || key.starts_with(CLAIMS)
-                {
+                if self.len_of(lens).is_some() && lens.iter().all(Option::is_some) {
                     continue;
                 }
                 cleaned += self.clean_stray(key, &mut sweep.is_full).await?;
@@ -222,6 +220,8 @@ impl Spread {
             Verdict::Unclear(_) => return Ok(0),
             // The rest may be on the store that was lost, which may come back.
             Verdict::Gone if self.filling() > 0 => return Ok(0),
+            // Claims are others' too, and may be on their way.
+            Verdict::Gone if key.starts_with(CLAIMS) => return Ok(0),
             Verdict::Gone => {}
         }
         let mut cleaned = 0;

@@ -50,6 +50,12 @@ impl Set {
         Self::over(self.memories.clone(), self.spread.parity())
     }
 
+    /// These stores, as another process finds them.
+    pub(super) fn reopened_with(&self, faulties: &[Arc<Faulty>]) -> Spread {
+        let stores = faulties.iter().map(|faulty| Arc::clone(faulty) as Arc<dyn Tier>).collect();
+        Spread::new(stores, self.spread.parity(), Some("volume".to_owned())).unwrap()
+    }
+
     /// What the stores hold of an object.
     pub(super) fn shards(&self, key: &str) -> usize {
         self.memories.iter().filter(|memory| memory.peek(key).is_some()).count()

@@ -97,13 +97,6 @@ async fn an_object_of_which_nobody_can_tell_is_listed_and_is_no_missing_one() {
     assert_eq!(set.spread.get("k").await.unwrap(), bytes(1000, 1));
 }
 
-impl Set {
-    fn reopened_with(&self, faulties: &[Arc<Faulty>]) -> Spread {
-        let stores = faulties.iter().map(|faulty| Arc::clone(faulty) as Arc<dyn Tier>).collect();
-        Spread::new(stores, self.spread.parity(), Some("volume".to_owned())).unwrap()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_put_that_too_few_stores_took_is_an_error_and_is_completed_later() {
     let set = Set::new(3, 2).await;

@@ -149,3 +149,43 @@ async fn a_store_whose_place_cannot_be_read_is_one_that_is_away() {
     assert_eq!(after.spread.get("k").await.unwrap(), bytes(1000, 1));
     assert_eq!(after.spread.found().await.unwrap(), 0, "and nobody takes its place");
 }
+
+/// A claim is stored on few stores, so that the loss of one and the absence of others hide it.
+#[tokio::test(start_paused = true)]
+async fn a_store_is_not_full_while_it_lacks_the_shard_of_a_claim() {
+    let set = Set::new(1, 2).await;
+    let key = "owner/1-x";
+    set.spread.put(key, bytes(300, 1)).await.unwrap();
+    let mut memories = set.memories.clone();
+    memories[2] = Arc::new(Memory::new());
+    let after = Set::over(memories.clone(), 2);
+    assert_eq!(after.spread.found().await.unwrap(), 1);
+    assert_eq!(after.spread.clean().await.unwrap(), 0);
+    after.faulties[..2].iter().for_each(|faulty| faulty.cut_off());
+    for seen in [&after.spread, &after.reopened_with(&after.faulties)] {
+        let claims = seen.list("owner/", None, 9).await;
+        assert!(claims.as_ref().is_err_and(crate::tier::is_retriable), "{claims:?}");
+    }
+    after.faulties.iter().for_each(|faulty| faulty.reconnect());
+    assert!(after.spread.mend(key, Care { content: true, repair: true }).await.unwrap().renewed);
+    after.spread.clean().await.unwrap();
+    after.faulties[..2].iter().for_each(|faulty| faulty.cut_off());
+    assert_eq!(after.spread.list("owner/", None, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_claim_keeps_no_store_from_being_full() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("owner/1-x", bytes(300, 1)).await.unwrap();
+    set.spread.put("owner/2-y", bytes(300, 2)).await.unwrap();
+    set.memories[2..4].iter().for_each(|memory| drop(memory.lose("owner/1-x")));
+    let mut memories = set.memories.clone();
+    memories[0] = Arc::new(Memory::new());
+    let after = Set::over(memories, 2);
+    assert_eq!(after.spread.found().await.unwrap(), 1);
+    after.spread.mend("owner/2-y", Care { content: true, repair: true }).await.unwrap();
+    assert_eq!(after.spread.clean().await.unwrap(), 0);
+    let place = after.memories[0].peek(PLACE_KEY).unwrap();
+    assert!(!String::from_utf8(place.to_vec()).unwrap().contains("filling"));
+    assert_eq!(after.shards("owner/1-x"), 2, "it may be on its way");
+}
