@@ -15,8 +15,8 @@
 //! verified chunks, and verify the result. A listing needs all but `m` stores; an object of which
 //! too few shards answer to tell whether it is visible is listed, and reading it is an error that
 //! may pass, never "not found". Nothing is called absent while it could be there.
-//! *Bounds*: a read holds a window of stripes, a put one shard's upload or a few small ones; layouts
-//! of objects that were read lately are remembered, so that a small read is one request.
+//! *Bounds*: a read holds a window of stripes, a put one shard's upload or a few small ones, and, where
+//! the disk is full, one put or mend at a time all shards of its object; layouts of objects that were read lately are remembered, so that a small read is one request.
 
 mod busy;
 mod gather;
@@ -69,6 +69,8 @@ pub struct Spread {
     parity: u8,
     least: usize,
     staging: PathBuf,
+    /// The right to hold the shards of a long object in memory.
+    in_memory: tokio::sync::Mutex<()>,
     /// The volume whose stores they are.
     set: OnceLock<String>,
     known: Known,
@@ -99,6 +101,7 @@ impl Spread {
             parity: parity as u8,
             least: count,
             staging: std::env::temp_dir(),
+            in_memory: tokio::sync::Mutex::default(),
             set: known,
             known: Known::default(),
             busy: Busy::default(),

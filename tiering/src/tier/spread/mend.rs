@@ -15,7 +15,7 @@ use super::gather::PATIENCE;
 use super::layout::{Layout, Record};
 use super::look::{Piece, Verdict};
 use super::store::{is_absence, words};
-use super::stripe::{Cutter, Shard};
+use super::stripe::{Aside, Cutter, Shard, is_full};
 use super::{Care, Spread, Wholeness};
 use crate::error::{Error, Result};
 
@@ -109,23 +109,15 @@ impl Spread {
 
     /// Makes the shards `lacking` anew; says which stores did not take theirs, and why.
     async fn renew(&self, key: &str, layout: &Layout, lacking: &[usize]) -> Result<Vec<String>> {
-        let wanted: Vec<bool> = (0..self.stores.len()).map(|at| lacking.contains(&at)).collect();
-        let mut cutter = Cutter::new(layout, &wanted, &self.staging)?;
-        let window = (WINDOW / layout.shape.stripe_len()).max(1);
-        for stripes in windows(layout.shape.stripes(), window) {
-            match self.bytes(key, layout, layout.shape.bytes_of(&stripes)).await {
-                Ok(bytes) => cutter.stripes(&bytes, stripes.end - stripes.start)?,
-                // What a store cannot read of a range takes the rest of it along.
-                Err(Error::Damaged { .. }) => {
-                    for stripe in stripes {
-                        let range = layout.shape.bytes_of(&(stripe..stripe + 1));
-                        cutter.stripe(&self.bytes(key, layout, range).await?)?;
-                    }
-                }
-                Err(error) => return Err(error),
+        let mut _in_memory = None;
+        let shards = match self.cut_anew(key, layout, lacking, Aside::Disk(&self.staging)).await {
+            Err(error) if is_full(&error) => {
+                _in_memory = Some(self.in_memory.lock().await);
+                self.cut_anew(key, layout, lacking, Aside::Memory).await?
             }
-        }
-        let shards = cutter.finish()?.into_iter().enumerate();
+            shards => shards?,
+        };
+        let shards = shards.into_iter().enumerate();
         let replacements = shards.filter_map(|(at, shard)| {
             let replaced = self.replace(at, key, layout, shard?);
             Some(async move { replaced.await.err().map(|error| (at, error)) }.boxed())
@@ -143,6 +135,33 @@ impl Spread {
         );
         let told = |(at, error): &(usize, Error)| format!("{}: {}", self.name(*at), words(error));
         Ok(failures.iter().map(told).collect())
+    }
+
+    /// Cuts the shards `lacking` out of what the others make up.
+    async fn cut_anew(
+        &self,
+        key: &str,
+        layout: &Layout,
+        lacking: &[usize],
+        aside: Aside<'_>,
+    ) -> Result<Vec<Option<Shard>>> {
+        let wanted: Vec<bool> = (0..self.stores.len()).map(|at| lacking.contains(&at)).collect();
+        let mut cutter = Cutter::new(layout, &wanted, aside)?;
+        let window = (WINDOW / layout.shape.stripe_len()).max(1);
+        for stripes in windows(layout.shape.stripes(), window) {
+            match self.bytes(key, layout, layout.shape.bytes_of(&stripes)).await {
+                Ok(bytes) => cutter.stripes(&bytes, stripes.end - stripes.start)?,
+                // What a store cannot read of a range takes the rest of it along.
+                Err(Error::Damaged { .. }) => {
+                    for stripe in stripes {
+                        let range = layout.shape.bytes_of(&(stripe..stripe + 1));
+                        cutter.stripe(&self.bytes(key, layout, range).await?)?;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        cutter.finish()
     }
 
     /// Stores a shard in place of what is damaged or missing, and reads it back.

@@ -1,8 +1,9 @@
 //! One stripe: its parity, and its data from any `k` of its chunks. Also the cutting of a whole
-//! object into shards, which lie in memory or, longer ones, in a file without a name.
+//! object into shards, which lie in memory or, longer ones, in files without a name: on the disk, or, where
+//! that is full, in memory, of one object at a time, since what makes room there is that objects are stored.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,6 +83,15 @@ pub(super) struct Cutter {
     stripe: u64,
 }
 
+/// Where shards of long objects lie before they are stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Aside<'a> {
+    /// In files of this directory.
+    Disk(&'a Path),
+    /// In memory, which is not counted: of one object at a time.
+    Memory,
+}
+
 /// A shard that is being made.
 pub(super) enum Shard {
     Memory(Vec<u8>),
@@ -89,8 +99,8 @@ pub(super) enum Shard {
 }
 
 impl Cutter {
-    /// For the shards that are `wanted`; files lie in `staging`, without a name.
-    pub(super) fn new(layout: &Layout, wanted: &[bool], staging: &Path) -> Result<Self> {
+    /// For the shards that are `wanted`.
+    pub(super) fn new(layout: &Layout, wanted: &[bool], aside: Aside<'_>) -> Result<Self> {
         let shape = layout.shape;
         let shard = |(index, wanted): (usize, &bool)| {
             if !wanted {
@@ -98,7 +108,7 @@ impl Cutter {
             }
             let mut shard = match shape.len <= IN_MEMORY {
                 true => Shard::Memory(Vec::with_capacity(shape.shard_len(index) as usize)),
-                false => Shard::File(nameless(staging, shape.shard_len(index))?),
+                false => Shard::File(aside.file(shape.shard_len(index))?),
             };
             shard.append(&layout.header(index))?;
             Ok(Some(shard))
@@ -200,23 +210,41 @@ impl Shard {
     }
 }
 
-/// A file of no name with room for `len` bytes, so that nothing is left of it after a crash: in
-/// `dir`, or in memory where that is full, since what makes room there is that objects are stored.
-fn nameless(dir: &Path, len: u64) -> Result<File> {
-    let file = unlinked(dir)?;
-    match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len) {
-        Err(Errno::NOSPC | Errno::DQUOT) => {
-            let made = memfd_create("firn-shard", MemfdFlags::CLOEXEC);
-            made.map(File::from).map_err(|error| Error::io("make a shard in memory")(error.into()))
+/// Whether what failed would have found room in memory.
+pub(super) fn is_full(error: &Error) -> bool {
+    use ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, Error::Io { source, .. }
+        if matches!(source.kind(), StorageFull | QuotaExceeded))
+}
+
+impl Aside<'_> {
+    /// A file of no name with room for `len` bytes, so that nothing is left of it after a crash.
+    fn file(self, len: u64) -> Result<File> {
+        let dir = match self {
+            Self::Disk(dir) => dir,
+            Self::Memory => {
+                let made = memfd_create("firn-shard", MemfdFlags::CLOEXEC).map(File::from);
+                return made.map_err(|error| Error::io("make a shard in memory")(error.into()));
+            }
+        };
+        let file = unlinked(dir)?;
+        match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
+                Err(Error::io(format!("make a shard in {}", dir.display()))(error.into()))
+            }
+            // Where room cannot be reserved, it shows when it is filled.
+            _ => Ok(file),
         }
-        // Where room cannot be reserved, it shows when it is filled.
-        _ => Ok(file),
     }
 }
 
 /// A file in `dir` that has no name.
 fn unlinked(dir: &Path) -> Result<File> {
     let failed = || Error::io(format!("make a file for shards in {}", dir.display()));
+    #[cfg(test)]
+    if dir == Path::new(tests::FULL) {
+        return File::options().write(true).open(dir).map_err(failed());
+    }
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let made: Result<OwnedFd, _> =
         openat(CWD, dir, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR);
@@ -234,4 +262,10 @@ fn unlinked(dir: &Path) -> Result<File> {
         }
         Err(error) => Err(failed()(error.into())),
     }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    /// Stands for a directory on a disk on which every write finds no space.
+    pub(in super::super) const FULL: &str = "/dev/full";
 }

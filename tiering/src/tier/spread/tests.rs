@@ -5,6 +5,7 @@ mod crash;
 mod format;
 mod losses;
 mod places;
+mod staging;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,11 +2,12 @@
 
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
+use tokio::sync::MutexGuard;
 
 use super::gather::{GRACE, PATIENCE, gather};
 use super::layout::{Layout, Shape, sum};
 use super::look::{Look, Piece, Verdict};
-use super::stripe::{Cutter, Shard};
+use super::stripe::{Aside, Cutter, Shard, is_full};
 use super::{Spread, store};
 use crate::error::{Error, Result};
 use crate::tier::UPLOAD_MEMORY;
@@ -42,7 +43,7 @@ impl Spread {
         if stored + wanted.iter().filter(|wanted| **wanted).count() < least {
             return Err(first.unwrap_or_else(|| self.too_few_stores(key, &look, reachable, least)));
         }
-        let shards = self.cut(&layout, content, &wanted).await?;
+        let (shards, _in_memory) = self.cut(&layout, &content, &wanted).await?;
         let results = self.upload(key, &layout, shards).await;
         for (at, result) in results {
             match result {
@@ -130,15 +131,31 @@ impl Spread {
         first
     }
 
-    /// Cuts the shards that are wanted.
+    /// Cuts the shards that are wanted; the turn is held for as long as they are.
     async fn cut(
         &self,
         layout: &Layout,
-        content: Content,
+        content: &Content,
         wanted: &[bool],
+    ) -> Result<(Vec<Option<Shard>>, Option<MutexGuard<'_, ()>>)> {
+        match self.cut_aside(layout, content, wanted, Aside::Disk(&self.staging)).await {
+            Err(error) if is_full(&error) => {}
+            shards => return Ok((shards?, None)),
+        }
+        let turn = self.in_memory.lock().await;
+        let shards = self.cut_aside(layout, content, wanted, Aside::Memory).await?;
+        Ok((shards, Some(turn)))
+    }
+
+    async fn cut_aside(
+        &self,
+        layout: &Layout,
+        content: &Content,
+        wanted: &[bool],
+        aside: Aside<'_>,
     ) -> Result<Vec<Option<Shard>>> {
         let layout = *layout;
-        let mut cutter = Cutter::new(&layout, wanted, &self.staging)?;
+        let mut cutter = Cutter::new(&layout, wanted, aside)?;
         let stripes = layout.shape.stripes();
         let window = (CHUNK_LEN / layout.shape.stripe_len()).max(1);
         let mut stripe = 0;
