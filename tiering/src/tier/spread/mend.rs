@@ -149,17 +149,8 @@ impl Spread {
         let mut cutter = Cutter::new(layout, &wanted, aside)?;
         let window = (WINDOW / layout.shape.stripe_len()).max(1);
         for stripes in windows(layout.shape.stripes(), window) {
-            match self.bytes(key, layout, layout.shape.bytes_of(&stripes)).await {
-                Ok(bytes) => cutter.stripes(&bytes, stripes.end - stripes.start)?,
-                // What a store cannot read of a range takes the rest of it along.
-                Err(Error::Damaged { .. }) => {
-                    for stripe in stripes {
-                        let range = layout.shape.bytes_of(&(stripe..stripe + 1));
-                        cutter.stripe(&self.bytes(key, layout, range).await?)?;
-                    }
-                }
-                Err(error) => return Err(error),
-            }
+            let bytes = self.bytes(key, layout, layout.shape.bytes_of(&stripes)).await?;
+            cutter.stripes(&bytes, stripes.end - stripes.start)?;
         }
         cutter.finish()
     }

@@ -55,6 +55,8 @@ struct Window<'a> {
     /// By shard: its store may serve again.
     away: Vec<bool>,
     is_missing: usize,
+    /// A store that serves did not give a range.
+    is_refused: bool,
 }
 
 impl Spread {
@@ -112,12 +114,22 @@ impl Spread {
         let code = StripeCode::new(self.data(), self.parity());
         let mut all = BytesMut::new();
         let mut start = range.start;
+        // Up to here stripes are read one by one.
+        let mut singly_until = 0;
         while start < range.end {
             let stripe = start / shape.stripe_len();
-            let most = (WINDOW / shape.stripe_len()).max(1);
+            let is_single = start < singly_until;
+            let most = if is_single { 1 } else { (WINDOW / shape.stripe_len()).max(1) };
             let end = range.end.min((stripe + most) * shape.stripe_len());
             let mut window = Window::new(self, key, layout, &(start..end));
-            window.fill().await?;
+            match window.fill().await {
+                // What a store cannot read of a range takes the rest of it along.
+                Err(_) if window.is_refused && !is_single => {
+                    singly_until = end;
+                    continue;
+                }
+                filled => filled?,
+            }
             let pieces = window.take(&code, &(start..end))?;
             if pieces.len() == 1 && end - start == range.end - range.start {
                 return Ok(pieces.into_iter().next().unwrap_or_default());
@@ -191,6 +203,7 @@ impl<'a> Window<'a> {
             in_flight: vec![None; shape.shards()],
             away: vec![false; shape.shards()],
             is_missing: 0,
+            is_refused: false,
         }
     }
 
@@ -321,7 +334,9 @@ impl<'a> Window<'a> {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.away[at] = is_absence(&error);
-                self.is_missing += usize::from(matches!(error, Error::NotFound(_)));
+                let is_missing = matches!(error, Error::NotFound(_));
+                self.is_missing += usize::from(is_missing);
+                self.is_refused |= !is_missing && !self.away[at];
                 self.out[at] = Some(words(&error));
                 return;
             }

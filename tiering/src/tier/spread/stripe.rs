@@ -141,7 +141,7 @@ impl Cutter {
     }
 
     /// Adds the next stripe.
-    pub(super) fn stripe(&mut self, bytes: &[u8]) -> Result<()> {
+    fn stripe(&mut self, bytes: &[u8]) -> Result<()> {
         let shape = &self.layout.shape;
         let (data, stripe) = (usize::from(shape.data), self.stripe);
         self.hasher.update(bytes);

@@ -5,6 +5,7 @@ mod crash;
 mod format;
 mod losses;
 mod places;
+mod sectors;
 mod staging;
 
 use std::sync::Arc;
