@@ -75,8 +75,8 @@ pub struct Terms {
     pub takes_over: bool,
     /// Users' reads fail at once while the store is known not to answer.
     pub fails_fast: bool,
-    /// Of several stores, blank ones take the place of lost ones.
-    pub refills: bool,
+    /// Of several stores, blank ones in these places, from 0, take the place of lost ones.
+    pub refills: Vec<usize>,
     /// Where shards lie before they are stored.
     pub staging: Option<PathBuf>,
     /// Who claims.
@@ -102,7 +102,7 @@ impl Terms {
             may_be_away: false,
             takes_over: false,
             fails_fast: config.cold_down == ColdDown::Fail,
-            refills: false,
+            refills: Vec::new(),
             staging: Some(config.hot_dir(volume.root()).join("tmp")),
             claimant: claimant(instance),
             seal,
@@ -220,8 +220,12 @@ pub fn open(config: &Config, terms: &Terms, runtime: &Runtime) -> anyhow::Result
     if let Some(dir) = &terms.staging {
         set = set.with_staging(dir.clone());
     }
-    if terms.refills && config.cold.as_ref().is_some_and(ColdUrls::are_several) {
-        explain(set.prepare(), &set)?;
+    if !terms.refills.is_empty() {
+        if !config.cold.as_ref().is_some_and(ColdUrls::are_several) {
+            return Err(anyhow!("is one store, of which no part can be filled again"))
+                .with_context(|| format!("cold tier {set}"));
+        }
+        explain(set.prepare_some(&terms.refills), &set)?;
     }
     let mut cold = ColdTier::before(&set, terms)?;
     match make_contact(config, &set, terms, &cold.ownership, runtime) {
@@ -290,8 +294,8 @@ fn make_contact(
             explain(runtime.block_on(seal.publish(tier)), set)?;
         }
     }
-    if let Some(spread) = spread.filter(|_| terms.may_claim && terms.refills) {
-        explain(runtime.block_on(inspect(&spread, Blank::Lost)), set)?;
+    if let Some(spread) = spread.filter(|_| terms.may_claim && !terms.refills.is_empty()) {
+        explain(runtime.block_on(inspect(&spread, Blank::Lost(&terms.refills))), set)?;
     }
     Ok(())
 }

@@ -82,6 +82,12 @@ pub(super) struct CheckVerb {
     /// which only the content is damaged
     #[arg(long)]
     repair: bool,
+    /// Of a cold tier of several stores, fill this one again, by its number: an empty one has taken the
+    /// place of one that was lost. Can be given several times; without it nothing is stored in an
+    /// empty place, whose filesystem may not be mounted
+    #[arg(long, value_name = "STORE", requires = "repair")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+    refill: Vec<u8>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -99,6 +105,7 @@ impl CheckVerb {
             data: false,
             rebuild_catalog: true,
             repair: false,
+            refill: Vec::new(),
             json: false,
             is_recovery: true,
         };
@@ -123,7 +130,8 @@ impl CheckVerb {
         let writes = self.rebuild_catalog || self.repair;
         create::check_hot(&config, volume, !writes)?;
         let runtime = tokio::runtime::Runtime::new().context("starting threads")?;
-        let terms = Terms { refills: self.repair, ..Terms::of(volume, &config, self.repair)? };
+        let refills = self.refill.iter().map(|store| usize::from(*store) - 1).collect();
+        let terms = Terms { refills, ..Terms::of(volume, &config, self.repair)? };
         let tier = cold::open(&config, &terms, &runtime)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.0, Arc::clone(&clock));
@@ -247,13 +255,14 @@ impl Checker<'_> {
     /// Whether each store of a cold tier that is several serves.
     fn stores(&mut self) {
         let Some(spread) = self.cold.and_then(ColdTier::spread) else { return };
-        for (store, belonging) in spread.stores().iter().zip(self.runtime.block_on(spread.survey()))
-        {
+        let survey = self.runtime.block_on(spread.survey());
+        for (number, (store, belonging)) in (1..).zip(spread.stores().iter().zip(survey)) {
             let what = match belonging {
                 Belonging::Member => continue,
-                Belonging::Blank => {
-                    "is empty: --repair fills it again, if it is the right place".to_owned()
-                }
+                Belonging::Blank => format!(
+                    "is empty: mount its filesystem, or, when it was lost, fill it again with \
+                     --repair --refill {number}"
+                ),
                 Belonging::Foreign(why) | Belonging::Away(why) => why,
             };
             let (part, place) = ("cold store".to_owned(), store.place.clone());

@@ -112,6 +112,12 @@ impl ColdSet {
     pub fn prepare(&self) -> Result<()> {
         self.urls.iter().try_for_each(|url| tier::prepare_tier(url.as_str()))
     }
+
+    /// The same for those in these places, from 0.
+    pub fn prepare_some(&self, places: &[usize]) -> Result<()> {
+        let urls = self.urls.iter().enumerate().filter(|(at, _)| places.contains(at));
+        urls.into_iter().try_for_each(|(_, url)| tier::prepare_tier(url.as_str()))
+    }
 }
 
 /// Stores that are being opened by this process. One that hangs keeps a thread, and only one.
@@ -151,18 +157,18 @@ impl fmt::Display for ColdSet {
 
 /// What may become of stores that say nothing of themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blank {
+pub(super) enum Blank<'a> {
     /// They count as absent.
     Absent,
     /// They become part of the set when no store belongs to one yet.
     First,
-    /// They take the place of lost ones.
-    Lost,
+    /// Those in these places, from 0, take the place of lost ones.
+    Lost(&'a [usize]),
 }
 
 /// Looks whether every store belongs where it stands. One of another volume, or in a wrong place, is
 /// refused; of those that are away or blank only too many are an error, later.
-pub(super) async fn inspect(spread: &Spread, blank: Blank) -> Result<()> {
+pub(super) async fn inspect(spread: &Spread, blank: Blank<'_>) -> Result<()> {
     let survey = spread.survey().await;
     for (store, belonging) in spread.stores().iter().zip(&survey) {
         if let Belonging::Foreign(why) = belonging {
@@ -176,11 +182,13 @@ pub(super) async fn inspect(spread: &Spread, blank: Blank) -> Result<()> {
         }
     }
     let are_unused = survey.iter().all(|belonging| *belonging == Belonging::Blank);
-    if blank == Blank::Lost && !are_unused || blank == Blank::First && are_unused {
-        let founded = spread.found().await?;
-        if founded > 0 {
-            tracing::warn!(founded, "stores of the cold tier were begun");
-        }
+    let founded = match blank {
+        Blank::First if are_unused => spread.found().await?,
+        Blank::Lost(places) if !are_unused => spread.refill(places).await?,
+        _ => 0,
+    };
+    if founded > 0 {
+        tracing::warn!(founded, "stores of the cold tier were begun");
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ fn terms(may_claim: bool) -> Terms {
         may_be_away: false,
         takes_over: false,
         fails_fast: false,
-        refills: false,
+        refills: Vec::new(),
         staging: None,
         claimant: claimant("here".to_owned()),
         seal: None,

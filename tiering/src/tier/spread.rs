@@ -186,11 +186,27 @@ impl Spread {
     /// Makes every store that says nothing of itself the one that belongs in its place; says how
     /// many. A foreign store is an error, and so is one that is away when the set is begun.
     pub async fn found(&self) -> Result<usize> {
+        self.begin(None).await
+    }
+
+    /// Makes those of `places`, from 0, that say nothing of themselves take the places of lost stores;
+    /// says how many. Others that say nothing may not be mounted: they are left alone.
+    pub async fn refill(&self, places: &[usize]) -> Result<usize> {
+        let count = self.stores.len();
+        if let Some(place) = places.iter().find(|place| **place >= count) {
+            let reason = format!("there is no store {} of {count} to be filled", place + 1);
+            return Err(Error::Config(reason));
+        }
+        self.begin(Some(places)).await
+    }
+
+    async fn begin(&self, places: Option<&[usize]>) -> Result<usize> {
         let mut founded = 0;
         let survey = self.survey().await;
         let is_begun = survey.contains(&Belonging::Member);
         for (at, belonging) in survey.into_iter().enumerate() {
             let store = &self.stores[at];
+            let is_named = places.is_some_and(|places| places.contains(&at));
             let unusable = |reason: String, hint: &str| Error::Unusable {
                 tier: store.describe(),
                 reason,
@@ -198,7 +214,8 @@ impl Spread {
             };
             match belonging {
                 Belonging::Member => {}
-                Belonging::Away(_) if is_begun => {}
+                Belonging::Away(_) if is_begun && !is_named => {}
+                Belonging::Blank if places.is_some() && !is_named => {}
                 Belonging::Blank => {
                     let place = self.place(at).ok_or_else(unnamed)?;
                     store.found(&Place { filling: is_begun, ..place }).await?;

@@ -63,7 +63,7 @@ impl Place {
         let place: Self = serde_json::from_slice(bytes).map_err(|error| {
             format!(
                 "its {PLACE_KEY} cannot be read ({error}): remove that object, if the store is \
-                     the right one, and run `firn check --repair`"
+                     the right one, and run `firn check --repair` with `--refill` and its number"
             )
         })?;
         if place.format > FORMAT {
@@ -194,7 +194,8 @@ impl Store {
             Belonging::Foreign(why) | Belonging::Away(why) => self.note(Err(error(why))),
             Belonging::Blank => self.note(Err(error(format!(
                 "it holds no {PLACE_KEY}: mount its filesystem, or, when it was lost, put an empty \
-                 one in its place and run `firn check --repair`"
+                 one in its place and run `firn check --repair --refill {}`",
+                self.index + 1
             )))),
         }
     }

@@ -61,7 +61,7 @@ async fn an_empty_store_counts_as_absent_until_it_is_founded_and_is_filled_again
     assert!(after.spread.put("new", bytes(10, 1)).await.is_err());
     assert!(after.memories[1].keys().is_empty(), "nothing lands below a mountpoint");
     let failure = after.spread.stores()[1].failure.clone().unwrap();
-    assert!(failure.contains("firn check --repair"), "{failure}");
+    assert!(failure.contains("firn check --repair --refill 2"), "{failure}");
     assert_eq!(after.spread.found().await.unwrap(), 2);
     assert_eq!(after.spread.clean().await.unwrap(), 0);
     let place = |at: usize| String::from_utf8(after.memories[at].peek(PLACE_KEY).unwrap().to_vec());
@@ -188,4 +188,26 @@ async fn what_is_left_of_a_claim_keeps_no_store_from_being_full() {
     let place = after.memories[0].peek(PLACE_KEY).unwrap();
     assert!(!String::from_utf8(place.to_vec()).unwrap().contains("filling"));
     assert_eq!(after.shards("owner/1-x"), 2, "it may be on its way");
+}
+
+/// A directory whose filesystem is not mounted looks like an empty store.
+#[tokio::test]
+async fn only_the_store_that_is_named_is_filled_again() {
+    let set = Set::new(3, 2).await;
+    set.spread.put("k", bytes(1000, 1)).await.unwrap();
+    let mut memories = set.memories.clone();
+    memories[1] = Arc::new(Memory::new());
+    memories[3] = Arc::new(Memory::new());
+    let after = Set::over(memories, 2);
+    let refused = after.spread.refill(&[5]).await.unwrap_err();
+    assert!(refused.to_string().contains("no store 6"), "{refused}");
+    assert_eq!(after.spread.refill(&[]).await.unwrap(), 0);
+    assert_eq!(after.spread.refill(&[3]).await.unwrap(), 1);
+    assert_eq!(after.spread.refill(&[0, 3]).await.unwrap(), 0, "they are there");
+    after.spread.mend("k", Care { content: false, repair: true }).await.unwrap();
+    assert_eq!(after.memories[1].keys(), [] as [String; 0]);
+    assert_eq!(after.shards("k"), 4);
+    after.faulties[1].cut_off();
+    let away = after.spread.refill(&[1]).await.unwrap_err();
+    assert!(matches!(away, Error::Unusable { .. }), "{away:?}");
 }
