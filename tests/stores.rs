@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::{Volume, noise, succeed};
+use crate::harness::{Volume, noise, now, succeed};
 
 const STORES: usize = 5;
 
@@ -171,6 +173,60 @@ fn a_scrub_makes_damaged_and_missing_shards_anew() {
     let damage = status(&volume)["damage"].to_string();
     assert!(damage.contains("2 of 5 shards are missing or damaged"), "{damage}");
     assert_same(&volume, "mended");
+}
+
+fn threads_that_open(volume: &Volume) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", volume.pid())).unwrap().flatten();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "firn-open").count()
+}
+
+/// One lies on a filesystem whose daemon stands still, as where a server cannot be reached.
+#[test]
+fn a_store_that_hangs_holds_up_neither_mounts_nor_reads_and_keeps_one_thread() {
+    let below = Volume::mounted();
+    let scratch = tempfile::tempdir().unwrap();
+    let mut urls = urls(scratch.path());
+    urls[1] = format!("file://{}", below.path("store").display());
+    let mut init: Vec<&str> = urls.iter().flat_map(|url| ["--cold", url.as_str()]).collect();
+    init.extend(["--cold-parity", "2"]);
+    let mut volume = Volume::in_scratch(scratch, &init);
+    hurry(&volume.dir);
+    for (name, content) in contents() {
+        fs::write(volume.path(&name), content).unwrap();
+    }
+    evict(&volume);
+    volume.umount();
+    let daemon = Pid::from_raw(below.pid() as i32).unwrap();
+    kill_process(daemon, Signal::STOP).unwrap();
+    // Nothing of the store is answered from memory.
+    let _ = fs::write("/proc/sys/vm/drop_caches", "2");
+    for mount in 0..2 {
+        volume.mount();
+        assert_same(&volume, "while a store hangs");
+        let root = volume.mountpoint.to_str().unwrap().to_owned();
+        for _ in 0..3 {
+            volume.run(&["tier", "stage", "-r", "--wait", &root]);
+            volume.run(&["tier", "release", "-r", &root]);
+        }
+        assert!(threads_that_open(&volume) <= 1, "mount {mount}");
+        let seen = status(&volume);
+        assert_eq!(seen["cold"]["spread"]["stores"][1]["state"], "failing", "{seen}");
+        volume.umount();
+    }
+    volume.mount();
+    kill_process(daemon, Signal::CONT).unwrap();
+    let start = now();
+    loop {
+        assert_same(&volume, "when it goes on");
+        evict(&volume);
+        if status(&volume)["cold"]["spread"]["stores"][1]["state"] != "failing" {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{}", status(&volume));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    volume.umount();
 }
 
 #[test]

@@ -179,3 +179,55 @@ async fn an_encrypted_put_that_died_is_completed() {
         assert_eq!(after.get("k").await.unwrap(), bytes(300_000, 1));
     }
 }
+
+/// More than one page of objects, with strays on both.
+#[tokio::test(start_paused = true)]
+async fn a_cleaning_that_is_cut_off_goes_on_where_it_was() {
+    let set = Set::new(2, 1).await;
+    let key = |at: usize| format!("k{at:04}");
+    for at in 0..1500 {
+        set.spread.put(&key(at), Bytes::from_static(b"x")).await.unwrap();
+    }
+    let stray = |at: usize| set.memories[..2].iter().for_each(|memory| drop(memory.lose(&key(at))));
+    (0..10).chain(1400..1410).for_each(stray);
+    let strays = || (0..1500).filter(|at| set.shards(&key(*at)) == 1).count();
+    let after = set.reopened();
+    // The store's own cleaning, the ten of the first page and three of the second.
+    after.faulties[2].cut_off_after(1 + 13);
+    let cut_off = after.spread.clean().await.unwrap_err();
+    assert!(crate::tier::is_retriable(&cut_off), "{cut_off:?}");
+    assert_eq!(strays(), 7);
+    after.faulties[2].reconnect();
+    stray(20);
+    assert_eq!(after.spread.clean().await.unwrap(), 7);
+    assert_eq!(strays(), 1, "the first page was done");
+    assert_eq!(after.spread.clean().await.unwrap(), 1, "and is looked at again");
+}
+
+/// What the first part of it saw of a store that is being filled still counts.
+#[tokio::test(start_paused = true)]
+async fn a_cleaning_that_was_cut_off_does_not_forget_which_store_lacks_a_shard() {
+    let set = Set::new(2, 1).await;
+    for at in 0..1500 {
+        set.spread.put(&format!("k{at:04}"), Bytes::from_static(b"x")).await.unwrap();
+    }
+    set.memories[1].lose("k0003");
+    let place = set.memories[1].peek(PLACE_KEY).unwrap();
+    let text = String::from_utf8(place.to_vec()).unwrap();
+    set.memories[1].overwrite(PLACE_KEY, text.replace('}', ",\"filling\":true}"));
+    set.memories[..2].iter().for_each(|memory| drop(memory.lose("k1400")));
+    let is_filling = || {
+        let place = set.memories[1].peek(PLACE_KEY).unwrap();
+        String::from_utf8(place.to_vec()).unwrap().contains("filling")
+    };
+    let after = set.reopened();
+    after.faulties[2].fail_next(Some(crate::tier::Op::GetRange), "k1400", Fault::Hang);
+    let cut_off = tokio::time::timeout(Duration::from_millis(1), after.spread.clean()).await;
+    assert!(cut_off.is_err(), "its time is over");
+    assert_eq!(after.spread.clean().await.unwrap(), 0);
+    assert!(is_filling(), "it lacks one of the first page");
+    let care = crate::tier::Care { content: true, repair: true };
+    assert!(after.spread.mend("k0003", care).await.unwrap().renewed);
+    assert_eq!(after.spread.clean().await.unwrap(), 0);
+    assert!(!is_filling());
+}

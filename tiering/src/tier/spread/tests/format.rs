@@ -59,6 +59,25 @@ fn headers_that_make_no_sense_are_refused() {
     }
 }
 
+/// Every chunk takes a checksum for each shard: short ones would fill the memory of a reader.
+#[tokio::test]
+async fn an_object_is_never_cut_otherwise_than_its_length_says() {
+    let len = 1_000_000;
+    for chunk_len in [1, 64, 32 << 10, 128 << 10, 1 << 20] {
+        let mut layout = layout(len);
+        layout.shape.chunk_len = chunk_len;
+        let refused = Layout::parse(&layout.header(0)).unwrap_err();
+        assert!(refused.to_string().contains("chunk length"), "{chunk_len}: {refused}");
+        let set = Set::new(3, 2).await;
+        layout.key = sum(&[b"k"]);
+        for (at, memory) in set.memories.iter().enumerate() {
+            memory.overwrite("k", layout.header(at).to_vec());
+        }
+        let read = set.spread.get_range("k", 0..10).await.unwrap_err();
+        assert!(matches!(read, Error::Damaged { .. }), "{read:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn lengths_of_shards_give_the_length_of_the_object(

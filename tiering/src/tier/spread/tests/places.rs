@@ -211,3 +211,21 @@ async fn only_the_store_that_is_named_is_filled_again() {
     let away = after.spread.refill(&[1]).await.unwrap_err();
     assert!(matches!(away, Error::Unusable { .. }), "{away:?}");
 }
+
+#[tokio::test]
+async fn what_another_volume_wrote_is_not_taken_back() {
+    let other = Set::new(3, 2).await;
+    other.spread.put("k", bytes(1000, 1)).await.unwrap();
+    let mut memories: Vec<_> = (0..5).map(|_| Arc::new(Memory::new())).collect();
+    memories[2] = Arc::clone(&other.memories[2]);
+    let stores = memories.iter().map(|memory| Arc::clone(memory) as Arc<dyn Tier>).collect();
+    let spread = Spread::new(stores, 2, Some("another".to_owned())).unwrap();
+    let refused = spread.found().await.unwrap_err();
+    assert!(matches!(refused, Error::Unusable { .. }), "{refused:?}");
+    assert!(memories[0].peek(PLACE_KEY).is_some(), "those before it were begun");
+    spread.unfound().await;
+    for (at, memory) in memories.iter().enumerate() {
+        assert_eq!(memory.peek(PLACE_KEY).is_some(), at == 2, "store {at}");
+    }
+    assert_eq!(other.reopened().spread.get("k").await.unwrap(), bytes(1000, 1));
+}
