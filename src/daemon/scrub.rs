@@ -11,10 +11,10 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use firn_tiering::BlockStore;
 use firn_tiering::segment::SegmentId;
 use firn_tiering::store::{ColdListing, Mended, Scrubbed};
-use firn_tiering::tier::{Care, is_retriable};
-use firn_tiering::{BlockStore, Error};
+use firn_tiering::tier::Care;
 use parking_lot::Mutex;
 
 use super::assemble::Parts;
@@ -23,11 +23,13 @@ use super::schedule::Stop;
 use crate::policy::settings::Scrub as Settings;
 use crate::report::scrub::ScrubReport;
 use crate::utc;
+use misses::Misses;
 use record::{Pass, Record, RecordFile};
 
 mod backup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
+mod misses;
 mod record;
 
 /// How often the policy and the time are looked at while there is nothing to do.
@@ -49,9 +51,6 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(30);
-
-/// Segments in a row that may be left before the cold tier counts as away, and is waited for.
-const MOST_MISSES: u32 = 8;
 
 const DAY_S: i64 = 86_400;
 
@@ -83,8 +82,7 @@ struct Worker<'a> {
     mounted: Instant,
     kept: Instant,
     listing: Option<ColdListing>,
-    /// Segments in a row that were left since the cold tier did not answer.
-    misses: u32,
+    misses: Misses,
 }
 
 impl Scrub {
@@ -103,7 +101,8 @@ impl Scrub {
         // The thread must not keep the parts open.
         let parts = Arc::downgrade(parts);
         let thread = std::thread::Builder::new().name("firn-scrub".into()).spawn(move || {
-            Worker { scrub: &scrub, mounted, kept: mounted, listing: None, misses: 0 }.run(&parts);
+            let misses = Misses::default();
+            Worker { scrub: &scrub, mounted, kept: mounted, listing: None, misses }.run(&parts);
         });
         match thread {
             Ok(thread) => *self.thread.lock() = Some(thread),
@@ -266,24 +265,8 @@ impl Worker<'_> {
             self.mend_objects(parts, cold_data)?;
         }
         self.give_way(parts);
-        let found = match parts.store.scrub_segment(id, self.listing.as_ref(), cold_data) {
-            // One that cannot be judged must not hold up all that follow.
-            Err(error @ Error::Damaged { .. }) => {
-                tracing::error!(%id, %error, "a segment could not be looked over");
-                None
-            }
-            Err(error) if is_retriable(&error) && self.misses < MOST_MISSES => {
-                self.misses += 1;
-                tracing::warn!(%id, %error, "a segment is left for the next pass");
-                None
-            }
-            found => {
-                if found.is_ok() {
-                    self.misses = 0;
-                }
-                found?
-            }
-        };
+        let found = parts.store.scrub_segment(id, self.listing.as_ref(), cold_data);
+        let found = self.misses.judge(id, found)?;
         let mut shared = self.scrub.shared.lock();
         let Some(pass) = &mut shared.record.pass else { return Ok(0) };
         pass.cursor = Some(id.raw());

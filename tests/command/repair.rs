@@ -144,3 +144,30 @@ fn a_namespace_without_its_database_is_named_with_what_to_do() {
     assert_eq!(fs::read_to_string(scene.mountpoint.join("file")).unwrap(), "content");
     scene.umount_done();
 }
+
+#[test]
+fn status_says_that_damage_keeps_space_from_coming_back() {
+    let scene = Scene::mounted();
+    let file = scene.mountpoint.join("file");
+    fs::write(&file, vec![b'a'; 100_000]).unwrap();
+    let snapshot = format!("{}@s", scene.mountpoint.display());
+    scene.firn(&["snapshot", "create", &snapshot]).done();
+    fs::write(&file, vec![b'b'; 100_000]).unwrap();
+    let changed = (Ino(fs::metadata(&file).unwrap().ino()), Kind::Extent);
+    scene.umount_done();
+    assert_eq!(scene.lose_records(|head, _| (head.object, head.kind) == changed), 1);
+    scene.mount().done();
+    let is_said = || {
+        let warnings = scene.status()["warnings"].as_array().unwrap().clone();
+        let mut texts = warnings.iter().filter_map(Value::as_str);
+        texts.any(|text| text.contains("keeps 1 branches") && text.contains("check --repair"))
+    };
+    assert!(!is_said(), "nothing is to be cleared away yet");
+    scene.firn(&["snapshot", "destroy", &snapshot]).done();
+    let mut looks = 0..300;
+    while !is_said() {
+        assert!(looks.next().is_some(), "nothing is said");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    scene.umount_done();
+}

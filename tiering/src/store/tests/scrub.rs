@@ -1,16 +1,23 @@
 //! Looking for damage that no reader has met.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::block::BlockRef;
 use crate::blocks::{Blocks, Wait};
 use crate::catalog::ColdCopy;
+use crate::error::{Error, Result};
 use crate::segment::{FileKind, SegmentId};
 use crate::store::testing::{Volume, damage, eventually, noise, soon};
-use crate::store::{BackupProof, Mended, Residence, Scrubbed};
-use crate::tier::{FailureKind, Fault, Faulty, Memory, Op, Tier};
+use crate::store::{BackupProof, CheckOptions, Mended, Residence, Scrubbed};
+use crate::tier::{Care, FailureKind, Fault, Faulty, Memory, ObjectMeta, Op, Tier, Wholeness};
 
 struct World {
     volume: Volume,
@@ -230,4 +237,103 @@ fn nobody_waits_for_the_copy_of_a_segment_that_died_meanwhile() {
     assert_eq!((record().hot, record().cold), (false, ColdCopy::Listed));
     let at_once = Wait::Until(volume.config.clock.instant() + Duration::from_secs(3));
     volume.store().wait_copied(&[id], at_once).unwrap();
+}
+
+/// Its index may be sound where it lies.
+#[test]
+fn a_check_takes_nothing_for_lost_whose_index_is_in_a_tier_that_does_not_answer() {
+    let mut world = World::new();
+    let ids: Vec<_> = world.blocks.iter().map(|(block, _)| block.id).collect();
+    let proof = BackupProof::of_blocks(ids.iter().copied());
+    world.volume.store().release(&ids, &proof, soon()).unwrap();
+    world.volume.close();
+    for (_, index) in world.volume.files(FileKind::Index) {
+        std::fs::remove_file(index).unwrap();
+    }
+    world.volume.open();
+    world.volume.store().wait_caught_up(soon()).unwrap();
+    let check = || world.volume.store().check(CheckOptions::default(), &mut |_, _| ()).unwrap();
+    world.faulty.reseed(1, 1000, &[Fault::TimeOutBefore]);
+    let found = check();
+    assert!(found.lost.is_empty(), "{found:?}");
+    assert!(found.findings[0].what.contains("its index cannot be read"), "{found:?}");
+    assert_eq!(found.findings[0].blocks, ids, "what may be out of reach is told");
+    // One that is not there is lost.
+    world.faulty.reconnect();
+    world.memory.lose(&world.id.object_key());
+    assert_eq!(check().lost.into_iter().collect::<Vec<_>>(), ids);
+}
+
+/// Objects in pieces, of which nobody can say anything.
+#[derive(Debug, Default)]
+struct Deaf {
+    memory: Memory,
+    answers: Mutex<VecDeque<bool>>,
+    asked: AtomicU64,
+}
+
+#[async_trait::async_trait]
+impl Tier for Deaf {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+        self.memory.put(key, bytes).await
+    }
+
+    async fn put_file(&self, key: &str, path: &Path) -> Result<()> {
+        self.memory.put_file(key, path).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes> {
+        self.memory.get(key).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        self.memory.get_range(key, range).await
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectMeta> {
+        self.memory.head(key).await
+    }
+
+    async fn list(&self, under: &str, after: Option<&str>, most: usize) -> Result<Vec<ObjectMeta>> {
+        self.memory.list(under, after, most).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.memory.delete(key).await
+    }
+
+    async fn clean(&self) -> Result<u64> {
+        self.memory.clean().await
+    }
+
+    async fn mend(&self, _: &str, _: Care) -> Result<Wholeness> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        match self.answers.lock().pop_front() {
+            Some(true) => Ok(Wholeness { pieces: 3, ..Wholeness::default() }),
+            _ => Err(Error::TimedOut("asking the stores")),
+        }
+    }
+
+    fn describe(&self) -> String {
+        "deaf".to_owned()
+    }
+}
+
+/// Each would take as long as one call may.
+#[test]
+fn a_scrub_does_not_wait_for_one_object_after_the_other_when_nobody_answers() {
+    let deaf = Arc::new(Deaf::default());
+    for at in 0..20 {
+        deaf.memory.overwrite(&format!("backup/{at:02}"), "x");
+    }
+    let volume = Volume::with_cold(Arc::clone(&deaf) as Arc<dyn Tier>);
+    let look = || volume.store().mend_objects(Care { content: false, repair: true });
+    let failed = look().unwrap_err();
+    assert!(crate::tier::is_retriable(&failed), "{failed:?}");
+    assert_eq!(deaf.asked.swap(0, Ordering::Relaxed), 4);
+    // Misses in a row: between others that answer they hold up nothing.
+    deaf.answers.lock().extend([false, false, false, true].repeat(5));
+    let seen = look().unwrap();
+    assert_eq!(deaf.asked.load(Ordering::Relaxed), 20);
+    assert_eq!(seen.found.len(), 15);
 }
