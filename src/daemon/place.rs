@@ -3,13 +3,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use firn_tiering::{Clock, SystemClock};
 
-use crate::config::{ColdUrls, Config};
+use crate::config::{ColdUrl, ColdUrls, Config};
 use crate::failure::Explain;
 use crate::mounts::{self, MountEntry};
 use crate::volume_dir::VolumeDir;
+
+/// How long the paths of stores are waited for.
+const RESOLVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Checks `mountpoint`, an absolute path, for mounting `volume`.
 pub(super) fn check(mountpoint: &Path, volume: &VolumeDir, config: &Config) -> anyhow::Result<()> {
@@ -77,19 +83,44 @@ fn check_vacant(mountpoint: &Path, mounts: &[MountEntry]) -> anyhow::Result<()> 
     }
 }
 
+/// These paths without links. One whose filesystem does not answer in time is taken as it is written:
+/// a store that hangs must not keep a mount from beginning.
+fn resolved(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let until = SystemClock.instant() + RESOLVES_WITHIN;
+    let asked: Vec<_> = paths.into_iter().map(|path| (resolve_aside(path.clone()), path)).collect();
+    let answers = asked.into_iter().map(|(answer, path)| {
+        let left = until.saturating_duration_since(SystemClock.instant());
+        answer.recv_timeout(left).unwrap_or(path)
+    });
+    answers.collect()
+}
+
+/// Resolves the links in a path on a thread of its own.
+fn resolve_aside(path: PathBuf) -> mpsc::Receiver<PathBuf> {
+    let (told, answer) = mpsc::sync_channel(1);
+    let resolve = move || {
+        if let Ok(resolved) = mounts::absolute(&path) {
+            // Nobody may listen any more.
+            let _ = told.send(resolved);
+        }
+    };
+    let thread = std::thread::Builder::new().name("firn-place".to_owned()).spawn(resolve);
+    if let Err(error) = thread {
+        tracing::warn!("links in the path of a store are not followed: {error}");
+    }
+    answer
+}
+
 /// Where the volume itself lies: mounting over or inside it would have the daemon wait for itself.
 fn own_places(volume: &VolumeDir, config: &Config) -> Vec<(&'static str, PathBuf)> {
     let mut places = vec![
         ("directory", volume.root().to_owned()),
         ("hot directory", mounts::absolute(&config.hot_dir(volume.root())).unwrap_or_default()),
     ];
-    for url in config.cold.iter().flat_map(ColdUrls::iter) {
-        if url.url().scheme() == "file"
-            && let Ok(path) = url.url().to_file_path()
-        {
-            places.push(("cold directory", mounts::absolute(&path).unwrap_or(path)));
-        }
-    }
+    let urls = config.cold.iter().flat_map(ColdUrls::iter).map(ColdUrl::url);
+    let files = urls.filter(|url| url.scheme() == "file");
+    let cold = resolved(files.filter_map(|url| url.to_file_path().ok()).collect());
+    places.extend(cold.into_iter().map(|path| ("cold directory", path)));
     places.retain(|(_, path)| !path.as_os_str().is_empty());
     places
 }
