@@ -226,9 +226,7 @@ impl Inner {
         suspect: Suspect,
     ) -> Result<Vec<DamageReport>> {
         self.check_writable()?;
-        let reports = self.rewrite(id, suspect)?;
-        reports.iter().for_each(|report| self.note_mended(report));
-        Ok(reports)
+        self.rewrite(id, suspect)
     }
 
     pub(super) fn note_mended(&self, report: &DamageReport) {

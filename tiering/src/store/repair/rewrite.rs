@@ -45,18 +45,19 @@ const PIECE: usize = 4 << 20;
 const MOST_NAMED: usize = 1 << 16;
 
 impl Inner {
-    /// Looks at the suspect copies of a claimed segment; says of each damaged one how it ended.
+    /// Looks at the suspect copies of a claimed segment; says of each damaged one how it ended. It is
+    /// noted at once: an error of the copy in cold takes nothing of what became of that in hot.
     pub(super) fn rewrite(&self, id: SegmentId, suspect: Suspect) -> Result<Vec<DamageReport>> {
         let mut reports = Vec::new();
         let Some(record) = self.table.record(id) else { return Ok(reports) };
         if suspect.hot && record.hot {
-            reports.extend(self.mend_hot(&record)?);
+            reports.extend(self.mend_hot(&record)?.inspect(|report| self.note_mended(report)));
         }
         if suspect.cold
             && let Some(record) = self.table.record(id)
             && record.cold != ColdCopy::Absent
         {
-            reports.extend(self.mend_cold(&record)?);
+            reports.extend(self.mend_cold(&record)?.inspect(|report| self.note_mended(report)));
         }
         Ok(reports)
     }

@@ -349,6 +349,28 @@ fn while_cold_does_not_answer_nothing_is_called_lost() {
 }
 
 #[test]
+fn what_became_of_the_file_is_told_though_cold_does_not_answer() {
+    let faulty = Arc::new(Faulty::new(Arc::new(Memory::new())));
+    let tier = Arc::clone(&faulty) as Arc<dyn Tier>;
+    let world = World::with(true, |config| config.cold = Some(tier));
+    world.volume.store().archive(&world.ids(), soon(), &mut |_, _| ()).unwrap();
+    let (id, path, _) = &world.sealed[0];
+    damage(path, world.frame(1).start, 100);
+    faulty.cut_off();
+    let inner = &world.volume.store().inner;
+    assert!(inner.table.claim(*id));
+    let both = Suspect { hot: true, cold: true };
+    let failed = inner.look_and_mend(*id, both);
+    inner.table.unclaim(*id);
+    assert!(matches!(failed, Err(Error::Cold { .. } | Error::TimedOut(_))), "{failed:?}");
+    let told: Vec<_> =
+        world.log.0.lock().iter().map(|r| (r.segment, r.in_cold, r.mended.clone())).collect();
+    assert_eq!(told, [(*id, false, Mended::Whole)]);
+    assert_eq!(world.volume.store().health().repaired_segments, 1);
+    world.expect_whole_file();
+}
+
+#[test]
 fn a_damaged_frame_of_a_file_with_holes_is_brought_back() {
     let world = World::dual();
     world.release(&[world.blocks[0].0.id]);
