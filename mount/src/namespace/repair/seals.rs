@@ -19,6 +19,9 @@ use crate::namespace::tree::chain::root_of;
 use crate::namespace::tree::{Tree, View};
 use crate::types::Ino;
 
+/// Digests in a row that cannot be read through which one is proven, at most.
+const MOST_IN_A_ROW: usize = 16;
+
 impl Mender<'_> {
     /// Mends what is known of snapshots' digests; whether anything changed.
     pub(super) fn mend_seals(&mut self) -> FsResult<bool> {
@@ -53,34 +56,78 @@ impl Mender<'_> {
         self.ns.tree.write().load_seals(&**self.ns.gate.store())
     }
 
-    /// One that cannot be read.
+    /// One that cannot be read, with those directly behind it that cannot either.
     fn mend_seal(&mut self, node: Node) -> FsResult<()> {
         let tree = self.ns.tree.read().clone();
         let Some(view) = tree.snapshot_view(node) else { return Ok(()) };
-        let name = tree.snapshots.get(&node).map_or("", |record| &record.name);
-        let witnesses = witnesses(&tree, node);
-        // The sum that it was made from tells the root without reading all.
-        let root = self.ns.sum_of(node)?.filter(|sum| sum.next.is_none());
-        let mut root = root.map(|sum| root_of(view.root, &sum.lanes));
-        for is_last in [false, true] {
-            if let Some(record) = root.and_then(|root| confirmed(&tree, node, root, &witnesses)) {
+        if !tree.unreadable_seals.contains(&node) {
+            // Proven with the one before.
+            return Ok(());
+        }
+        let name = |node| tree.snapshots.get(&node).map_or("", |record| &record.name);
+        for is_anew in [false, true] {
+            let Some(run) = self.confirmed(&tree, node, is_anew, MOST_IN_A_ROW)? else { continue };
+            for (node, record) in run {
                 self.put_seal(node, &record);
-                let detail = format!("the digest of @{name}, as those behind it say");
-                self.note(FindingKind::SnapshotDigest, view.root(), Fate::Mended, detail);
-                return Ok(());
+                let root = tree.snapshot_view(node).map_or(view.root(), |view| view.root());
+                let detail = format!("the digest of @{}, as those behind it say", name(node));
+                self.note(FindingKind::SnapshotDigest, root, Fate::Mended, detail);
             }
-            if !is_last && !witnesses.is_empty() {
-                root = self.root_anew(&view)?;
-            }
+            return Ok(());
         }
         self.put_seal(node, &SealRecord::default());
+        let name = name(node);
         let detail =
             format!("the digest of @{name}: nothing proves it and what is before it any more");
         self.note(FindingKind::SnapshotDigest, view.root(), Fate::Dropped, detail);
-        for next in witnesses {
+        for next in witnesses(&tree, node) {
             self.begin_behind(&tree, next);
         }
         Ok(())
+    }
+
+    /// The digest of a snapshot that cannot be read, if one behind it follows from it, which no other
+    /// one's does; or, with theirs, through some more that cannot be read. It is made of the root that
+    /// the sum tells without reading all, or of that of what the snapshot shows.
+    fn confirmed(
+        &self,
+        tree: &Tree,
+        node: Node,
+        is_anew: bool,
+        most: usize,
+    ) -> FsResult<Option<Vec<(Node, SealRecord)>>> {
+        let witnesses = witnesses(tree, node);
+        let behind = tree.behind(node);
+        let through: Vec<Node> =
+            behind.into_iter().filter(|next| tree.unreadable_seals.contains(next)).collect();
+        if witnesses.is_empty() && through.is_empty() {
+            return Ok(None);
+        }
+        let Some(view) = tree.snapshot_view(node) else { return Ok(None) };
+        let sum = self.ns.sum_of(node)?.filter(|sum| sum.next.is_none() && !is_anew);
+        let root = match sum {
+            Some(sum) => Some(root_of(view.root, &sum.lanes)),
+            None => self.root_anew(&view)?,
+        };
+        let Some(seal) = root.and_then(|root| tree.sealed_as(node, root)) else { return Ok(None) };
+        let record = SealRecord { link: Link::default(), seal: Some(seal) };
+        let mut tree = tree.clone();
+        tree.unreadable_seals.remove(&node);
+        tree.seals.insert(node, Arc::new(record.clone()));
+        let is_right = |&next: &Node| {
+            let seal = tree.seal(next);
+            seal.is_some_and(|seal| tree.sealed_as(next, seal.root) == Some(seal))
+        };
+        if witnesses.iter().any(is_right) {
+            return Ok(Some(vec![(node, record)]));
+        }
+        let Some(most) = most.checked_sub(1) else { return Ok(None) };
+        for next in through {
+            if let Some(run) = self.confirmed(&tree, next, is_anew, most)? {
+                return Ok(Some([vec![(node, record)], run].concat()));
+            }
+        }
+        Ok(None)
     }
 
     fn root_anew(&self, view: &View) -> FsResult<Option<Hash>> {
@@ -143,19 +190,4 @@ fn witnesses(tree: &Tree, node: Node) -> Vec<Node> {
         record.is_some_and(|record| record.seal.is_some() && record.link.start.is_none())
     });
     behind
-}
-
-/// The digest of a snapshot that shows what `root` stands for, if a digest behind it follows from it,
-/// which no other one's does.
-fn confirmed(tree: &Tree, node: Node, root: Hash, witnesses: &[Node]) -> Option<SealRecord> {
-    let seal = tree.sealed_as(node, root)?;
-    let record = SealRecord { link: Link::default(), seal: Some(seal) };
-    let mut tree = tree.clone();
-    tree.unreadable_seals.remove(&node);
-    tree.seals.insert(node, Arc::new(record.clone()));
-    let is_right = |&next: &Node| {
-        let seal = tree.seal(next);
-        seal.is_some_and(|seal| tree.sealed_as(next, seal.root) == Some(seal))
-    };
-    witnesses.iter().any(is_right).then_some(record)
 }

@@ -101,6 +101,39 @@ fn a_repair_restores_it_as_the_next_one_says() {
 }
 
 #[test]
+fn several_in_a_row_are_restored_through_each_other() {
+    let names = ["a", "b", "c", "d", "e"];
+    for (spoils, with_sum) in
+        [(&["b", "c"][..], true), (&["a", "b", "c"], true), (&["b", "c"], false)]
+    {
+        let mut world = taken(&names);
+        let before = names.map(|name| world.seal(name));
+        for name in spoils {
+            let node = world.ns.find_snapshot(Dataset::ROOT, name).unwrap().node;
+            world = spoilt(world, name);
+            if !with_sum {
+                let key = key::meta_number(key::SUMS, node.0);
+                world = world.alter(|batch, _| batch.put(Space::Meta, &key, GARBAGE.to_vec()));
+            }
+        }
+        let (done, _) = repaired(&world);
+        assert_eq!(done.remaining.findings, [], "{spoils:?}");
+        assert!(!done.counts.contains_key(&(FindingKind::SnapshotDigest, Fate::Dropped)));
+        let world = world.power_loss();
+        assert_eq!(names.map(|name| world.seal(name)), before, "{spoils:?}");
+        assert_eq!(world.flaws("e"), []);
+        world.assert_sound();
+    }
+    // Of the last ones none is behind that proves them, and of more in a row than are looked at.
+    let world = spoilt(spoilt(taken(&names), "d"), "e");
+    let (done, _) = repaired(&world);
+    assert_eq!(done.counts[&(FindingKind::SnapshotDigest, Fate::Dropped)], 2, "{:?}", done.repairs);
+    assert_eq!(done.remaining.findings, []);
+    world.seal_all(9);
+    assert_eq!(world.flaws("e"), []);
+}
+
+#[test]
 fn where_nobody_knows_it_the_proof_begins_behind() {
     let world = taken(&["a", "b", "c", "d", "e", "f"]);
     destroy(&world, &["b"]).unwrap();
