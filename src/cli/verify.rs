@@ -31,6 +31,11 @@ use compare::Comparison;
 /// nothing of whether it was altered; a cold tier that does not answer several times in a row is not
 /// waited for any more.
 ///
+/// Of two snapshots, does so for each, and then says whether their roots are the same, and so what they
+/// show: names, inode numbers, owners, modes, times of modification, attributes and content. They may be of
+/// different volumes. With --json, one object with the fields snapshots (two objects as above) and equal
+/// (null where one of the roots is not known).
+///
 /// With --against, looks at every name on both sides, in order: type, size, target of a symbolic link, device, and
 /// every byte of files of the same size. Owners, modes, times and attributes are not compared. A
 /// line for each difference says extra (only on the volume), missing (only in the directory), kind,
@@ -45,6 +50,9 @@ use compare::Comparison;
 pub(super) struct Verify {
     /// A directory or file on a mount, or a snapshot: <dataset>@<name>
     path: PathBuf,
+    /// Another snapshot, to compare with the first
+    #[arg(conflicts_with = "against")]
+    other: Option<PathBuf>,
     /// The directory or file to compare it with; otherwise a snapshot is compared with its digest
     #[arg(long, value_name = "DIR")]
     against: Option<PathBuf>,
@@ -59,7 +67,10 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let Some(against) = &self.against else {
-            return sealed::verify(&self.path, self.data, self.json);
+            return match &self.other {
+                Some(other) => sealed::verify_both([&self.path, other], self.data, self.json),
+                None => sealed::verify(&self.path, self.data, self.json),
+            };
         };
         let (shown, other) = (mounts::shown(&self.path), mounts::shown(against));
         let what = || format!("comparing {shown} with {other}");

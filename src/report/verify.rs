@@ -1,5 +1,5 @@
 //! What `firn verify` says: a line for each difference as it is found, and what was compared. The
-//! JSON objects are [`Report`] and, of a snapshot with its digest, [`Snapshot`]; their fields are only
+//! JSON objects are [`Report`], of a snapshot with its digest [`Snapshot`], and of two [`Pair`]; their fields are only
 //! ever added to.
 
 use serde::{Deserialize, Serialize};
@@ -199,6 +199,39 @@ impl Snapshot {
             lines.extend(hash.as_ref().map(|hash| format!("{what:6} {hash}")));
         }
         lines.join("\n") + "\n"
+    }
+}
+
+/// What verifying two snapshots found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pair {
+    /// Both, in the order in which they were named.
+    pub snapshots: [Snapshot; 2],
+    /// Whether they show the same; absent where one of the roots is not known.
+    pub equal: Option<bool>,
+}
+
+impl Pair {
+    /// Compares what was found of two snapshots.
+    pub fn new(snapshots: [Snapshot; 2]) -> Self {
+        let [one, other] = &snapshots;
+        let equal = one.root.as_ref().zip(other.root.as_ref()).map(|(one, other)| one == other);
+        Self { snapshots, equal }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let [one, other] = self.snapshots.each_ref().map(|found| escaped(&found.snapshot));
+        let outcome = match self.equal {
+            Some(true) => "the same content",
+            Some(false) => {
+                "different content: `firn snapshot diff` (the older one first) shows what differs in one dataset, \
+                 `firn verify --against` what differs elsewhere"
+            }
+            None => "not compared",
+        };
+        let [first, second] = self.snapshots.each_ref().map(Snapshot::text);
+        format!("{first}{second}{one} and {other}: {outcome}\n")
     }
 }
 

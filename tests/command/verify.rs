@@ -222,3 +222,46 @@ fn a_snapshot_is_verified_by_its_digest() {
     assert_eq!((&found["verified"], &found["found"]), (&false.into(), &2.into()));
     scene.firn(&["check", volume]).done();
 }
+
+#[test]
+fn two_snapshots_are_verified_and_compared() {
+    let scene = Scene::soon_at_rest();
+    let file = scene.mountpoint.join("file");
+    fs::write(&file, "content").unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| format!("{}@{name}", scene.mnt()));
+    for (snapshot, content) in [(&a, "content"), (&b, "other"), (&c, "more")] {
+        scene.firn(&["snapshot", "create", snapshot]).done();
+        fs::write(&file, content).unwrap();
+    }
+    ["a", "b", "c"].iter().for_each(|name| drop(sealed(&scene, name)));
+    let ran = scene.firn(&["verify", "--data", &a, &a]).done();
+    assert!(ran.out.starts_with(&format!("{a}: verified: ")), "{}", ran.out);
+    assert!(ran.out.ends_with(&format!("\n{a} and {a}: the same content\n")), "{}", ran.out);
+    let ran = scene.firn(&["verify", &a, &c]);
+    assert_eq!((ran.code, ran.err.as_str()), (3, ""), "{}", ran.out);
+    let end = ran.out.lines().last().unwrap();
+    assert!(
+        end.starts_with(&format!("{a} and {c}: different content: `firn snapshot diff`")),
+        "{end}"
+    );
+    let ran = scene.firn(&["verify", "--json", &c, &a]);
+    let found = report(&ran);
+    assert_eq!((ran.code, &found["equal"]), (3, &false.into()), "{found}");
+    assert_eq!(
+        (&found["snapshots"][0]["snapshot"], &found["snapshots"][1]["snapshot"]),
+        (&c.into(), &a.clone().into())
+    );
+    assert_eq!(found["snapshots"][1]["verified"], true, "{found}");
+    scene.firn(&["verify", &a, scene.mnt()]).refused(2, &["names no snapshot"]);
+    scene.firn(&["verify", &a, &format!("{}@none", scene.mnt())]).refused(1, &["no such snapshot"]);
+    assert_eq!(scene.firn(&["verify", "--against", scene.mnt(), &a, &b]).code, 2);
+    scene.umount_done();
+    // One that is not what it was is told as that, whatever the other is.
+    let [a, b] = ["a", "b"].map(|name| format!("{}:/@{name}", scene.volume.display()));
+    let ran = scene.firn(&["verify", "--json", &a, &a]).done();
+    assert_eq!(report(&ran)["equal"], true, "{}", ran.out);
+    alter(&scene.volume, &blake3::hash(b"content"));
+    let ran = scene.firn(&["verify", &a, &b]);
+    assert_eq!((ran.code, ran.err.as_str()), (3, ""), "{}", ran.out);
+    assert!(ran.out.starts_with("tree: .: its root was "), "{}", ran.out);
+}
