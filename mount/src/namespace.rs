@@ -84,6 +84,7 @@ pub use check::{CheckOptions, Finding, FindingKind, Report};
 pub use create::NewFile;
 pub use datasets::DatasetInfo;
 pub use diff::{ChangeKind, Difference};
+pub(crate) use digests::MOST_HOLES;
 pub use digests::{ContentSource, Undigested};
 pub use extents::SlotPage;
 pub use ids::Ids;
@@ -93,7 +94,10 @@ pub use owners::Owner;
 pub use position::{Position, Stage};
 pub use properties::{Properties, Source};
 pub use quota::Quota;
-pub(crate) use receive::{ApplyError, Beginning, Incoming, OBJECTS_END, Receiving, Start, Undone};
+pub(crate) use receive::{
+    ApplyError, Beginning, Incoming, OBJECTS_END, ReceivedContent, ReceivedSum, Receiving, Start,
+    Undone,
+};
 pub use record::{CLASS_MAX, Property, Setting, is_class_name};
 pub use record::{Content, Inode, Piece, SLOT_LEN, SlotRecord, Timestamp};
 pub use record::{Hold, Referenced, Seal};

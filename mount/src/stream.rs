@@ -14,6 +14,8 @@ mod sender;
 mod token;
 mod window;
 
+use blake3::Hash;
+
 use crate::error::FsResult;
 use crate::namespace::Dataset;
 use crate::types::{Forget, Ino};
@@ -64,6 +66,8 @@ pub struct Progress {
 pub struct Sent {
     /// The snapshot.
     pub guid: Guid,
+    /// What stands for all that it shows; `None` where it had no digest, and the stream does not say.
+    pub root: Option<Hash>,
     /// Bytes.
     pub progress: Progress,
 }
@@ -102,8 +106,23 @@ pub struct Received {
     pub snapshot: String,
     /// The snapshot.
     pub guid: Guid,
+    /// What stood for all that it showed where it was sent from, if the stream says so.
+    pub sent_root: Option<Hash>,
+    /// Whether its content is that, all of it read.
+    pub agreement: Agreement,
     /// Bytes.
     pub progress: Progress,
+}
+
+/// Whether what was received is what was sent, in which nothing is known to differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// It is.
+    Equal,
+    /// The content of so many files does not lie in hot: it is compared once their digests are known.
+    Lacks(u64),
+    /// The stream does not say what was sent.
+    NotSaid,
 }
 
 /// Who follows a receive. Called on the receiving thread.

@@ -197,6 +197,11 @@ impl Volume {
         self.table.loaded(ino).is_some_and(|node| node.state.read().is_dirty())
     }
 
+    /// Has digests that can be computed now computed soon.
+    pub fn digest_soon(&self) {
+        self.digester.wake();
+    }
+
     /// Bytes that write buffers hold.
     pub fn buffered_bytes(&self) -> u64 {
         self.files.buffered_bytes()

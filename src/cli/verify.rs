@@ -26,7 +26,7 @@ use compare::Comparison;
 /// elsewhere, and nobody can change this snapshot or one before it unseen. The root is the same for
 /// every copy of a snapshot that was sent, and for two snapshots that show the same. With --json, one
 /// object with the fields snapshot, verified, pending, root, sealed_root, digest, inodes, files,
-/// unread, unreadable, chain, destroyed, chain_is_cut, found and flaws; each of these has what, path and
+/// unread, unreadable, sent_root (that of a received snapshot where it was sent from), chain, destroyed, chain_is_cut, found and flaws; each of these has what, path and
 /// detail, and each of unreadable path and detail. A file that cannot be read is not proven, which says
 /// nothing of whether it was altered; a cold tier that does not answer several times in a row is not
 /// waited for any more.

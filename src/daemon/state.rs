@@ -11,6 +11,7 @@ use super::assemble::Parts;
 use super::tree::naming::Naming;
 use crate::key;
 use crate::mounts;
+use crate::report::escape::escaped;
 use crate::report::status::SpreadStatus;
 use crate::report::status::{
     AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus,
@@ -43,6 +44,8 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         mounts::shown(&below.map_or_else(|_| mountpoint.to_owned(), |below| mountpoint.join(below)))
     });
     warnings.extend(automatic.iter().flat_map(automatic_warnings));
+    let not_as_sent = not_as_sent(parts, fixed);
+    warnings.extend(not_as_sent_warning(&not_as_sent));
     let receives = receives(parts, fixed).unwrap_or_else(|error| {
         warnings.push(format!("interrupted receives are not known: {error}"));
         Vec::new()
@@ -101,6 +104,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
         backup: backup.map(|backup| backup_state(parts, &backup, parts.clock.now())),
         snapshots: automatic,
         receives,
+        not_as_sent,
         placement: Some(placement),
         model: Some(parts.placement.model_status()),
         hit_ratio: counters.hit_ratio(),
@@ -165,6 +169,27 @@ fn receives(parts: &Parts, fixed: &Fixed) -> TreeResult<Vec<InterruptedReceive>>
     Ok(match waiting.is_empty() {
         true => Vec::new(),
         false => Naming::new(&parts.namespace, &fixed.mountpoint).interrupted(&waiting),
+    })
+}
+
+/// Received snapshots that are not what was sent.
+fn not_as_sent(parts: &Parts, fixed: &Fixed) -> Vec<String> {
+    let found = parts.namespace.not_as_sent();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let naming = Naming::new(&parts.namespace, &fixed.mountpoint);
+    found.iter().map(|(dataset, name)| naming.snapshot(*dataset, name)).collect()
+}
+
+fn not_as_sent_warning(snapshots: &[String]) -> Option<String> {
+    let some = snapshots.iter().take(TOLD).map(|name| escaped(name)).collect::<Vec<_>>().join(", ");
+    let count = snapshots.len();
+    (count > 0).then(|| {
+        format!(
+            "{count} received snapshots are not what was sent, such as {some}: `firn verify` says more; \
+             destroy them and receive them again"
+        )
     })
 }
 
@@ -282,7 +307,7 @@ fn warnings(
     warnings
 }
 
-/// Most datasets of which failed snapshots are told in words.
+/// Most datasets with failed snapshots, and most snapshots, that are told in words.
 const TOLD: usize = 8;
 
 /// Without a policy that does not hold: placement follows the same file, and tells.

@@ -37,6 +37,24 @@ pub struct SnapshotLine {
     pub root: Option<String>,
     /// Stands for it and all snapshots before it; absent until it was computed.
     pub digest: Option<String>,
+    /// What stood for all that it showed where it was received from, if the stream said so.
+    #[serde(default)]
+    pub sent_root: Option<String>,
+    /// Whether it shows that; absent where nobody said what was sent, or it has no digest yet.
+    #[serde(default)]
+    pub as_sent: Option<bool>,
+}
+
+impl SnapshotLine {
+    /// How it is to what was sent.
+    fn sent(&self) -> &'static str {
+        match (&self.sent_root, self.as_sent) {
+            (None, _) => "-",
+            (Some(_), None) => "pending",
+            (Some(_), Some(true)) => "equal",
+            (Some(_), Some(false)) => "DIFFERS",
+        }
+    }
 }
 
 /// Several snapshots.
@@ -54,17 +72,22 @@ pub(super) fn bytes(count: Option<u64>) -> String {
 impl Listing {
     /// For people.
     pub fn text(&self) -> String {
-        let headings = ["name", "created", "used", "refer", "written", "message"];
+        // Of no interest where nothing was received.
+        let is_received = self.snapshots.iter().any(|line| line.sent_root.is_some());
+        let mut headings = vec!["name", "created", "used", "refer", "written", "message"];
+        headings.extend(is_received.then_some("sent"));
         let mut rows = table::table(&headings);
         for line in &self.snapshots {
-            rows.add_row([
+            let mut row = vec![
                 escaped(&line.snapshot),
                 utc::for_table(&line.created),
                 bytes(line.used_bytes),
                 bytes(line.referenced_bytes),
                 bytes(line.written_bytes),
                 escaped(&line.message),
-            ]);
+            ];
+            row.extend(is_received.then(|| line.sent().to_owned()));
+            rows.add_row(row);
         }
         table::right(&mut rows, &[2, 3, 4]);
         table::text(&rows)
@@ -196,9 +219,25 @@ pub struct Sent {
     pub estimated_bytes: Option<u64>,
     /// Length of the stream; absent when nothing was sent.
     pub stream_bytes: Option<u64>,
+    /// What stands for all that the snapshot shows, which the stream says too; absent when nothing was
+    /// sent, or the snapshot has no digest yet.
+    #[serde(default)]
+    pub root: Option<String>,
 }
 
 impl Sent {
+    /// That whoever receives it cannot tell whether it is what was sent.
+    pub fn warning(&self) -> Option<String> {
+        let sent = self.stream_bytes.is_some() && self.root.is_none();
+        let what = self.snapshot.as_deref().map_or_else(|| "the snapshot".to_owned(), escaped);
+        sent.then(|| {
+            format!(
+                "{what} has no digest yet, so that the stream does not say what it must be; `firn verify` \
+                 says what it waits for"
+            )
+        })
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         let what = match (&self.snapshot, &self.from) {
@@ -228,14 +267,43 @@ pub struct Received {
     pub stream_bytes: u64,
     /// Bytes of files in it, before compression.
     pub plain_bytes: u64,
+    /// What stands for all that the snapshot showed where it was sent from; absent where the stream does
+    /// not say.
+    #[serde(default)]
+    pub sent_root: Option<String>,
+    /// Everything was read, and is what was sent.
+    #[serde(default)]
+    pub equal: bool,
+    /// So many files could not be compared yet, as they do not lie in hot.
+    #[serde(default)]
+    pub lacking: u64,
 }
 
 impl Received {
+    /// That it was not compared although the stream says what was sent.
+    pub fn warning(&self) -> Option<String> {
+        let files = match self.lacking {
+            0 => return None,
+            1 => "1 file does not lie".to_owned(),
+            lacking => format!("{lacking} files do not lie"),
+        };
+        let snapshot = escaped(&self.snapshot);
+        Some(format!(
+            "{snapshot}: not compared with what was sent yet: {files} in hot; `firn snapshot list` shows \
+             how it is once it has its digest"
+        ))
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         let (stream, plain) = (rounded_bytes(self.stream_bytes), rounded_bytes(self.plain_bytes));
         let snapshot = escaped(&self.snapshot);
-        format!("{snapshot}: received {stream}, {plain} before compression")
+        let outcome = match (self.equal, &self.sent_root) {
+            (true, _) => "equal to what was sent",
+            (false, Some(_)) => "not compared yet",
+            (false, None) => "the stream does not say what was sent",
+        };
+        format!("{snapshot}: received {stream}, {plain} before compression: {outcome}")
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Status {
     /// Receives that were interrupted and wait to go on; empty when not mounted.
     #[serde(default)]
     pub receives: Vec<InterruptedReceive>,
+    /// Received snapshots that are not what was sent; empty when not mounted.
+    #[serde(default)]
+    pub not_as_sent: Vec<String>,
     /// Where files are to lie, and what is done about it; absent when not mounted.
     #[serde(default)]
     pub placement: Option<PlacementStatus>,

@@ -1,6 +1,6 @@
 //! What `firn verify` says: a line for each difference as it is found, and what was compared. The
-//! JSON objects are [`Report`], of a snapshot with its digest [`Snapshot`], and of two [`Pair`]; their fields are only
-//! ever added to.
+//! JSON objects are [`Report`], of a snapshot with its digest [`Snapshot`], and of two [`Pair`];
+//! their fields are only ever added to.
 
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +109,7 @@ impl Report {
 /// Something of a snapshot that is not what was sealed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flaw {
-    /// `tree`, `content` or `chain`.
+    /// `tree`, `content`, `chain` or `sent`.
     pub what: String,
     /// The file, below the snapshot; empty where it is about none.
     pub path: String,
@@ -139,6 +139,9 @@ pub struct Snapshot {
     pub root: Option<String>,
     /// The same as it was sealed.
     pub sealed_root: Option<String>,
+    /// The same as it was where a received one was sent from, if the stream said so.
+    #[serde(default)]
+    pub sent_root: Option<String>,
     /// Stands for it and all snapshots before it.
     pub digest: Option<String>,
     /// Inodes that were added up.
@@ -225,8 +228,8 @@ impl Pair {
         let outcome = match self.equal {
             Some(true) => "the same content",
             Some(false) => {
-                "different content: `firn snapshot diff` (the older one first) shows what differs in one dataset, \
-                 `firn verify --against` what differs elsewhere"
+                "different content: `firn snapshot diff` (the older one first) shows what differs in \
+                 one dataset, `firn verify --against` what differs elsewhere"
             }
             None => "not compared",
         };

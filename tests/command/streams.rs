@@ -297,3 +297,51 @@ fn a_send_whose_reader_goes_has_failed() {
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.contains("standard output"), "{err}");
 }
+
+#[test]
+fn what_arrives_is_compared_with_what_was_sent() {
+    let (one, two) = (Scene::mounted(), Scene::mounted());
+    let key = one.dir.path().join("key");
+    fs::write(&key, "07".repeat(32)).unwrap();
+    let key = key.to_str().unwrap();
+    one.write("file", &[7; 1 << 20]);
+    one.take_snapshot("@a");
+    one.write("file", b"other");
+    one.take_snapshot("@b");
+    let root = |scene: &Scene, snapshot: &str| -> Value {
+        let out = scene.firn(&["verify", "--json", &scene.at(snapshot)]).done().out;
+        serde_json::from_str::<Value>(&out).unwrap()["root"].clone()
+    };
+    let sealed =
+        |args: &[&str]| stream(&[&["snapshot", "send", "--key-file", key][..], args].concat());
+    let full = sealed(&[&one.at("@a")]);
+    let receive = ["--json", "--key-file", key, &two.at("/copy")];
+    let received: Value = serde_json::from_str(&two.receive(&receive, &full).done().out).unwrap();
+    assert_eq!((&received["equal"], &received["lacking"]), (&true.into(), &0.into()), "{received}");
+    assert_eq!(received["sent_root"], root(&one, "@a"), "{received}");
+    let changes = sealed(&["-i", "@a", &one.at("@b")]);
+    let received: Value =
+        serde_json::from_str(&two.receive(&receive, &changes).done().out).unwrap();
+    assert_eq!(received["equal"], true, "{received}");
+    // It has its digest without any wait.
+    assert_eq!(root(&two, "/copy@b"), root(&one, "@b"));
+    let pair = [one.at("@b"), two.at("/copy@b")];
+    let ran = two.firn(&["verify", &pair[0], &pair[1]]).done();
+    assert!(
+        ran.out.ends_with(&format!("{} and {}: the same content\n", pair[0], pair[1])),
+        "{}",
+        ran.out
+    );
+    let out = two.firn(&["snapshot", "list", "-q", "--json", &two.at("/copy")]).done().out;
+    let list: Value = serde_json::from_str(&out).unwrap();
+    for line in list["snapshots"].as_array().unwrap() {
+        assert!(line["as_sent"] == true && line["sent_root"] == line["root"], "{line}");
+    }
+    let out = two.firn(&["snapshot", "list", "-q", &two.at("/copy")]).done().out;
+    let columns = |line: &str| line.split_whitespace().last().unwrap().to_owned();
+    let last: Vec<String> = out.lines().map(columns).collect();
+    assert_eq!(last, ["SENT", "equal", "equal"], "{out}");
+    let out = one.firn(&["snapshot", "list", "-q", one.mnt()]).done().out;
+    assert!(!out.to_lowercase().contains("sent"), "nothing was received: {out}");
+    assert_eq!(two.status()["not_as_sent"], Value::Array(Vec::new()));
+}

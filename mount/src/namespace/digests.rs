@@ -33,6 +33,9 @@ use crate::types::{FileKind, Ino};
 /// Slots looked up together.
 const PAGE: usize = 64;
 
+/// Files with more than this in holes have no digest: hashing their zeros takes for ever.
+pub(crate) const MOST_HOLES: u64 = 1 << 40;
+
 /// Records looked at together.
 const RECORDS: usize = 1024;
 

@@ -17,6 +17,7 @@
 mod begin;
 mod finish;
 mod group;
+mod sum;
 mod verify;
 
 use firn_tiering::BlockId;
@@ -33,7 +34,8 @@ use crate::error::FsError;
 use crate::types::Ino;
 
 pub(crate) use begin::{Beginning, Incoming, Start};
-pub(crate) use finish::Undone;
+pub(crate) use finish::{Content as ReceivedContent, Undone};
+pub(crate) use sum::ReceivedSum;
 
 use group::Group;
 

@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
         let bytes = self.bytes(N)?;
         Ok(bytes.try_into().expect("took exactly N bytes"))
     }

@@ -13,7 +13,7 @@
 //! its place, or neither; a sum that begins anew first says so, and then clears its notes. *Leaks*:
 //! notes of destroyed snapshots, until the next look.
 
-mod items;
+pub(super) mod items;
 mod prove;
 mod walk;
 
@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::Namespace;
 use super::digests::ContentSource;
-use super::key::{self, Kind, Node};
+use super::key::{self, Dataset, Kind, Node};
 use super::pair::{Both, Pair};
 use super::record::{Lanes, Piece, Seal, SlotRecord, SumRecord};
 use super::store::{Batch, Durability, Space};
@@ -34,7 +34,7 @@ use crate::types::Ino;
 
 pub use prove::{Content, Flaw, FlawKind, Pending, Proof, Unread};
 
-use walk::Changes;
+pub(super) use walk::Changes;
 
 /// Records of a snapshot that become one batch, about.
 const RECORDS_PER_PAGE: usize = 4096;
@@ -175,13 +175,36 @@ impl Namespace {
     ) -> FsResult<SumRecord> {
         let mut sum = SumRecord { base: None, next: Some(0), lanes: Lanes::default() };
         if let Some((view, node, seal)) = base
-            && let Some(whole) = self.sum_of(node)?.filter(|sum| sum.next.is_none())
-            && root_of(view.root, &whole.lanes) == seal.root
+            && let Some(lanes) = self.sealed_lanes(&view, node, seal)?
         {
-            sum = SumRecord { base: Some(node), lanes: whole.lanes, ..sum };
+            sum = SumRecord { base: Some(node), lanes, ..sum };
         }
         self.commit_sum(subject, &sum, Batch::new())?;
         Ok(sum)
+    }
+
+    /// The sum that a snapshot's digest was made from; `None` where it is not what was sealed.
+    pub(super) fn sealed_lanes(
+        &self,
+        view: &View,
+        node: Node,
+        seal: Seal,
+    ) -> FsResult<Option<Lanes>> {
+        let whole = self.sum_of(node)?.filter(|sum| sum.next.is_none());
+        Ok(whole.map(|sum| sum.lanes).filter(|lanes| root_of(view.root, lanes) == seal.root))
+    }
+
+    /// Received snapshots whose digest says that they do not show what was sent.
+    pub fn not_as_sent(&self) -> Vec<(Dataset, String)> {
+        let tree = self.tree.read();
+        let all = tree.snapshots.iter().filter(|(node, _)| tree.is_as_sent(**node) == Some(false));
+        all.map(|(_, record)| (record.dataset, record.name.clone())).collect()
+    }
+
+    /// Whether a snapshot shows what was sent; `None` where nobody said what that is, or it has no
+    /// digest.
+    pub fn is_as_sent(&self, node: Node) -> Option<bool> {
+        self.tree.read().is_as_sent(node)
     }
 
     /// The sum of all that a state shows, read anew; `None` while files of it have no digest.

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use blake3::Hash;
+
 use super::key::{Dataset, Node};
 use super::locks::TreeGuard;
 use super::record::{
@@ -42,6 +44,8 @@ pub struct Snapshot {
     pub guid: Guid,
     /// Its digest, once that was computed.
     pub seal: Option<Seal>,
+    /// What stood for all that it showed where it was sent from, if the stream said so.
+    pub sent_root: Option<Hash>,
 }
 
 impl Namespace {
@@ -121,6 +125,7 @@ impl Namespace {
                 deferred: false,
                 referenced: self.gate.ledger().part(dataset, Node::MAX).map(|part| part.referenced),
                 guid: None,
+                sent_root: None,
             };
             change.entries.split(dataset, record.node);
             change.put_snapshot(record.node, snapshot);
@@ -170,6 +175,7 @@ impl Namespace {
             referenced: record.referenced,
             guid: tree.guid(node, record),
             seal: tree.seal(node),
+            sent_root: record.sent_root,
         })
     }
 

@@ -11,7 +11,7 @@ const MAGIC: [u8; 8] = *b"\xf1Snaps\r\n";
 const VERSION: u16 = 1;
 
 /// Flags that this program knows; a reader must know all.
-pub(super) const KNOWN_FLAGS: u16 = 0b111;
+pub(super) const KNOWN_FLAGS: u16 = 0b1_1111;
 
 /// Most bytes of a header's body.
 const HEADER_MAX: usize = 16 << 10;

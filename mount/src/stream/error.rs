@@ -1,5 +1,7 @@
 //! Why a snapshot could not be sent or received.
 
+use blake3::Hash;
+
 use super::{Guid, ResumeToken};
 use crate::error::FsError;
 use crate::namespace::TreeError;
@@ -80,6 +82,24 @@ pub enum ReceiveError {
         /// Its name where it was sent.
         name: String,
     },
+    /// The base is there, and does not show what it shows where it was sent from.
+    #[error("the base @{name} is not what the sender has: its root is {here}, the sender's {sent}")]
+    BaseDiffers {
+        /// Its name here.
+        name: String,
+        /// What stands for all that it shows here.
+        here: Hash,
+        /// The same where it was sent from.
+        sent: Hash,
+    },
+    /// Everything came, and is not what was sent.
+    #[error("what was received is not what was sent: its root is {here}, the sender's {sent}")]
+    ContentDiffers {
+        /// What stands for all that was received.
+        here: Hash,
+        /// The same where it was sent from.
+        sent: Hash,
+    },
     /// The base is there, and later snapshots are, too.
     #[error("snapshots are newer than the base: {}", .0.join(", "))]
     NewerSnapshots(Vec<String>),
@@ -136,6 +156,14 @@ impl ReceiveError {
             }
             Self::BaseMissing { .. } => {
                 "send a full stream first, or an incremental from a snapshot that both have"
+            }
+            Self::BaseDiffers { .. } => {
+                "`firn verify` that snapshot on both volumes; where it is not sound, receive a full \
+                 stream from the other into a new dataset"
+            }
+            Self::ContentDiffers { .. } => {
+                "nothing of it is left: `firn verify --data` the sender's snapshot, which is not what \
+                 its digest says, or send it again"
             }
             Self::NewerSnapshots(_) => "destroy them, or roll the dataset back to the base",
             Self::BaseModified { .. } => "receive with -F to give up what changed since then",

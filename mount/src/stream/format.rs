@@ -1,5 +1,6 @@
 //! The bodies of records.
 
+use blake3::Hash;
 use bytes::Bytes;
 use firn_tiering::{BlockDigest, BlockRef};
 
@@ -220,17 +221,25 @@ pub(super) fn split_block(body: &[u8]) -> Result<(BlockDigest, u32, &[u8]), Reco
     Ok((BlockDigest(digest), len, reader.rest()))
 }
 
-/// The body of the last record: how many came before it.
-pub(super) fn end(records: u64) -> Vec<u8> {
+/// The body of the last record: how many came before it, and what stands for all of the snapshot.
+pub(super) fn end(records: u64, root: Option<Hash>) -> Vec<u8> {
     let mut out = Vec::new();
     put_varint(&mut out, records);
+    out.extend(root.iter().flat_map(Hash::as_bytes));
     out
 }
 
-/// Reads [`end`].
-pub(super) fn read_end(body: &[u8]) -> Result<u64, RecordError> {
+/// Reads [`end`]; a root is there only where the header says that it may be.
+pub(super) fn read_end(
+    body: &[u8],
+    may_have_root: bool,
+) -> Result<(u64, Option<Hash>), RecordError> {
     let mut reader = Reader::new("record", body);
     let records = reader.varint()?;
+    let root = match may_have_root && !reader.is_empty() {
+        true => Some(Hash::from_bytes(reader.array()?)),
+        false => None,
+    };
     reader.end()?;
-    Ok(records)
+    Ok((records, root))
 }

@@ -53,11 +53,18 @@ fn read(mut data: &[u8]) {
         assert!(record.body.len() <= BODY_MAX);
         match record.kind {
             format::BLOCK => drop(format::split_block(&record.body)),
-            format::END => drop(format::read_end(&record.body)),
+            format::END => end(&record.body, header.ends_with_root),
             kind => step(kind, &record.body, &mut order),
         }
     }
     at_the_end(&mut chain);
+}
+
+fn end(body: &[u8], may_have_root: bool) {
+    let Ok((records, root)) = format::read_end(body, may_have_root) else { return };
+    assert!(may_have_root || root.is_none());
+    let again = format::read_end(&format::end(records, root), may_have_root);
+    assert_eq!(again.expect("what was written is read"), (records, root));
 }
 
 fn at_the_end(chain: &mut ChainReader<'_>) {

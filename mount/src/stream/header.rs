@@ -1,11 +1,15 @@
 //! What a stream says of itself before anything else.
 
+use blake3::Hash;
+
 use super::{Guid, ReceiveError};
 use crate::namespace::{OBJECTS_END, Position, Reader, RecordError, Timestamp, put_varint};
 
 const INCREMENTAL: u16 = 1;
 const CLONE: u16 = 1 << 1;
 const RESUMED: u16 = 1 << 2;
+const BASE_ROOT: u16 = 1 << 3;
+const ENDS_WITH_ROOT: u16 = 1 << 4;
 
 /// Most blocks that both ends remember.
 pub(super) const WINDOW_MAX: u64 = 1 << 18;
@@ -22,6 +26,8 @@ pub(crate) struct From {
     pub(crate) name: String,
     /// It belongs to the dataset that the sent one is a clone of.
     pub(crate) is_origin: bool,
+    /// What stands for all that it shows where it was sent.
+    pub(crate) root: Option<Hash>,
 }
 
 /// What a stream says of itself.
@@ -47,6 +53,8 @@ pub(crate) struct Header {
     pub(crate) estimated_bytes: u64,
     /// Where it goes on.
     pub(crate) resumed: Option<Position>,
+    /// The last record may say what stands for all that the snapshot shows.
+    pub(crate) ends_with_root: bool,
 }
 
 impl Header {
@@ -69,6 +77,11 @@ impl Header {
             flags |= RESUMED;
             position.put(&mut out);
         }
+        if let Some(root) = self.from.as_ref().and_then(|from| from.root) {
+            flags |= BASE_ROOT;
+            out.extend_from_slice(root.as_bytes());
+        }
+        flags |= if self.ends_with_root { ENDS_WITH_ROOT } else { 0 };
         (flags, out)
     }
 
@@ -83,8 +96,13 @@ impl Header {
         let mut reader = Reader::new("stream header", body);
         let to = guid(&mut reader)?;
         let is_origin = flags & CLONE != 0;
-        let from = match flags & INCREMENTAL != 0 {
-            true => Some(From { guid: guid(&mut reader)?, name: text(&mut reader)?, is_origin }),
+        let mut from = match flags & INCREMENTAL != 0 {
+            true => Some(From {
+                guid: guid(&mut reader)?,
+                name: text(&mut reader)?,
+                is_origin,
+                root: None,
+            }),
             false if is_origin => return Err(reader.error("a clone of nothing")),
             false => None,
         };
@@ -98,6 +116,13 @@ impl Header {
             true => Some(Position::read(&mut reader)?),
             false => None,
         };
+        if flags & BASE_ROOT != 0 {
+            let root = Hash::from_bytes(reader.array()?);
+            match &mut from {
+                Some(from) => from.root = Some(root),
+                None => return Err(reader.error("the root of no base")),
+            }
+        }
         reader.end()?;
         if objects_end > OBJECTS_END || root == 0 || root >= objects_end {
             return Err(reader.error("inode numbers too large"));
@@ -116,6 +141,7 @@ impl Header {
             window,
             estimated_bytes,
             resumed,
+            ends_with_root: flags & ENDS_WITH_ROOT != 0,
         })
     }
 }

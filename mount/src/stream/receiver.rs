@@ -8,6 +8,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use blake3::Hash;
 use firn_tiering::Error as TieringError;
 
 use super::chain::{ChainReader, Record};
@@ -39,6 +40,9 @@ pub(crate) struct Receiver<'a> {
     batch: Batch,
     admit: &'a Admit<'a>,
     records: u64,
+    may_have_root: bool,
+    /// What stood for all of the snapshot where it was sent, once the stream has ended.
+    pub(crate) sent_root: Option<Hash>,
     /// How far it is.
     pub(crate) progress: Progress,
 }
@@ -89,6 +93,8 @@ impl<'a> Receiver<'a> {
             batch: Batch::default(),
             admit,
             records: 0,
+            may_have_root: header.ends_with_root,
+            sent_root: None,
             progress: Progress { bytes: chain.read(), estimated_bytes, ..Progress::default() },
             chain,
         }
@@ -106,7 +112,9 @@ impl<'a> Receiver<'a> {
             match record.kind {
                 format::BLOCK => self.block(&record)?,
                 format::END => {
-                    let records = format::read_end(&record.body).map_err(senseless(record.at))?;
+                    let read = format::read_end(&record.body, self.may_have_root);
+                    let (records, root) = read.map_err(senseless(record.at))?;
+                    self.sent_root = root;
                     if records != self.records {
                         return Err(invalid(record.at, "records are missing"));
                     }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 
+use blake3::Hash;
 use bytes::Bytes;
 use firn_tiering::BlockRef;
 
@@ -58,9 +59,10 @@ impl<'a> Sender<'a> {
         Self { window, ..self }
     }
 
-    /// Writes it.
+    /// Writes it. `root` is asked at the end for what stands for all of the snapshot.
     pub(crate) fn send(
         &self,
+        root: &dyn Fn() -> Option<Hash>,
         out: &mut dyn Write,
         watch: &mut Watch<'_>,
     ) -> Result<Sent, SendError> {
@@ -89,8 +91,9 @@ impl<'a> Sender<'a> {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        stream.end()?;
-        Ok(Sent { guid: header.to, progress: stream.progress })
+        let root = root();
+        stream.end(root)?;
+        Ok(Sent { guid: header.to, root, progress: stream.progress })
     }
 
     fn header(&self) -> Result<Header, SendError> {
@@ -104,6 +107,7 @@ impl<'a> Sender<'a> {
             guid: base.guid,
             name: base.name.clone(),
             is_origin: base.dataset != snapshot.dataset,
+            root: base.seal.map(|seal| seal.root),
         });
         let counted = snapshot.referenced.filter(|_| from.is_none() && self.resumed.is_none());
         Ok(Header {
@@ -117,6 +121,7 @@ impl<'a> Sender<'a> {
             window: self.window,
             estimated_bytes: counted.map_or(0, |counted| counted.bytes),
             resumed: self.resumed,
+            ends_with_root: true,
         })
     }
 }
@@ -182,8 +187,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), SendError> {
-        let body = format::end(self.records);
+    fn end(&mut self, root: Option<Hash>) -> Result<(), SendError> {
+        let body = format::end(self.records, root);
         self.put(format::END, [&body, &[]])?;
         self.chain.flush().map_err(SendError::Write)
     }
@@ -223,6 +228,9 @@ pub(crate) struct Forged<'a> {
     pub(crate) objects_end: u64,
     pub(crate) steps: &'a [Step],
     pub(crate) resumed: Option<Position>,
+    /// Of the base; the stream is as an older program makes it where it and `sent_root` are `None`.
+    pub(crate) base_root: Option<Hash>,
+    pub(crate) sent_root: Option<Hash>,
 }
 
 /// A stream of any steps, with right checksums.
@@ -230,7 +238,12 @@ pub(crate) struct Forged<'a> {
 pub(crate) fn forge(forged: &Forged<'_>) -> Vec<u8> {
     let header = Header {
         to: forged.to,
-        from: forged.from.map(|guid| From { guid, name: "base".into(), is_origin: false }),
+        from: forged.from.map(|guid| From {
+            guid,
+            name: "base".into(),
+            is_origin: false,
+            root: forged.base_root,
+        }),
         created: Default::default(),
         name: "forged".into(),
         message: String::new(),
@@ -239,6 +252,7 @@ pub(crate) fn forge(forged: &Forged<'_>) -> Vec<u8> {
         window: WINDOW,
         estimated_bytes: 0,
         resumed: forged.resumed,
+        ends_with_root: forged.sent_root.is_some(),
     };
     let (flags, body) = header.encode();
     let mut out = Vec::new();
@@ -248,7 +262,8 @@ pub(crate) fn forge(forged: &Forged<'_>) -> Vec<u8> {
             let (kind, body) = format::encode(step, &|block| block.id.raw());
             chain.record(kind, [&body, &[]])?;
         }
-        chain.record(format::END, [&format::end(forged.steps.len() as u64), &[]])?;
+        let end = format::end(forged.steps.len() as u64, forged.sent_root);
+        chain.record(format::END, [&end, &[]])?;
         chain.flush()
     };
     put().unwrap_or_default();

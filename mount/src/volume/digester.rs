@@ -30,7 +30,7 @@ use super::virtual_xattr::is_resident;
 use crate::error::{FsError, FsResult};
 use crate::file::flusher::Bell;
 use crate::file::{Files, chain};
-use crate::namespace::{ContentSource, Inode, Namespace, Node};
+use crate::namespace::{ContentSource, Inode, MOST_HOLES, Namespace, Node};
 use crate::types::Ino;
 
 use unreadable::Unreadable;
@@ -47,9 +47,6 @@ const SIZE_PER_WAIT: u64 = 1 << 30;
 
 /// No file waits longer than it takes until files are copied to the cold tier by default.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
-
-/// Files with more than this in holes have no digest: hashing their zeros takes for ever.
-const MOST_HOLES: u64 = 1 << 40;
 
 /// A pass in vain is followed by a pause this many times as long.
 const PAUSE_SHARE: u32 = 20;
@@ -101,6 +98,11 @@ impl Digester {
             }
         })?;
         Ok(Self { work, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Looks before the pause is over whether there is something to do.
+    pub(super) fn wake(&self) {
+        self.work.bell.ring();
     }
 
     /// Ends after the MiB under way; the next open goes on.

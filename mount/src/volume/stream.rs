@@ -6,6 +6,8 @@
 //! place. *Failure*: what was received is undone or, if it is resumable, kept for a stream that
 //! goes on; where undoing fails, the next open does it. *Crash*: as the namespace says.
 
+mod compare;
+
 use std::collections::HashSet;
 use std::io::{Read, Write};
 
@@ -19,8 +21,9 @@ use crate::namespace::{
     Beginning, Dataset, Incoming, Quota, Receiving, Snapshot, Start, TreeError, TreeResult, Undone,
 };
 use crate::stream::{
-    Header, Interrupted, Progress, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch,
-    Received, Receiver, ResumeToken, SendError, SendPlan, Sender, Sent, apply_error, begin,
+    Agreement, Header, Interrupted, Progress, ReceiveError, ReceiveOptions, ReceiveTarget,
+    ReceiveWatch, Received, Receiver, ResumeToken, SendError, SendPlan, Sender, Sent, apply_error,
+    begin,
 };
 use crate::types::{Caller, Forget};
 
@@ -64,7 +67,8 @@ impl Volume {
             (TreeError::NoSnapshot(_), SendPlan::Rest(token)) => SendError::NoSnapshot(*token),
             (other, _) => other.into(),
         })?;
-        let sent = Sender::new(&self.files, &source, resumed).send(out, watch);
+        let root = || self.names.seal_of(source.snapshot.node).map(|seal| seal.root);
+        let sent = Sender::new(&self.files, &source, resumed).send(&root, out, watch);
         let ended: Vec<_> = source.base.iter().chain([&source.snapshot]).cloned().collect();
         drop(source);
         // Destroying them may have been put off meanwhile.
@@ -97,12 +101,14 @@ impl Volume {
         let mut receiver = Receiver::new(&self.names, &self.files, (chain, &header), &admit);
         let received = receiver
             .receive(&mut receiving, watch)
-            .and_then(|()| self.finish_receive(caller, &receiving, receiver.progress, watch));
+            .and_then(|()| self.finish_receive(caller, &receiving, &receiver, watch));
         let result = match received {
-            Ok(snapshot) => Ok(Received {
+            Ok((snapshot, agreement)) => Ok(Received {
                 dataset: receiving.dataset,
                 snapshot: snapshot.name,
                 guid: snapshot.guid,
+                sent_root: receiver.sent_root,
+                agreement,
                 progress: receiver.progress,
             }),
             Err(error) => Err(self.cut_short(receiving, receiver, error, watch)),
@@ -137,6 +143,14 @@ impl Volume {
         if !is_same {
             return Err(ReceiveError::NotPending);
         }
+        // It may have got its digest only after the receive was begun.
+        if let (Some(base), Some(from)) = (record.base, &header.from)
+            && let (Some(sent), Some(seal)) = (from.root, self.names.seal_of(base.at.node))
+            && sent != seal.root
+        {
+            let name = from.name.clone();
+            return Err(ReceiveError::BaseDiffers { name, here: seal.root, sent });
+        }
         Ok((claim, receiving))
     }
 
@@ -153,6 +167,7 @@ impl Volume {
             name: options.snapshot_name.clone().unwrap_or_else(|| header.name.clone()),
             message: header.message.clone(),
             root: header.root,
+            base_root: header.from.as_ref().and_then(|from| from.root),
         };
         let missing = || match &header.from {
             Some(from) => ReceiveError::BaseMissing { guid: from.guid, name: from.name.clone() },
@@ -186,6 +201,10 @@ impl Volume {
                     return Ok((self.claim(dataset)?, receiving));
                 }
                 (Start::NoBase, _) => return Err(missing()),
+                (Start::BaseDiffers(name, here), _) => {
+                    let sent = incoming.base_root.unwrap_or(here);
+                    return Err(ReceiveError::BaseDiffers { name, here, sent });
+                }
                 (Start::Newer(names), _) => return Err(ReceiveError::NewerSnapshots(names)),
                 (Start::Modified(base), ReceiveTarget::Existing(dataset)) if may_roll_back => {
                     watch.forget(self.rollback(*dataset, &base, false)?);
@@ -241,14 +260,17 @@ impl Volume {
         &self,
         caller: &Caller,
         receiving: &Receiving,
-        progress: Progress,
+        receiver: &Receiver<'_>,
         watch: &mut dyn ReceiveWatch,
-    ) -> Result<Snapshot, ReceiveError> {
+    ) -> Result<(Snapshot, Agreement), ReceiveError> {
+        let progress = receiver.progress;
         let verified = self.names.verify_received(receiving, &mut || watch.progress(&progress));
         match verified.map_err(|error| apply_error(error, progress.bytes))? {
             true => {}
             false => return Err(ReceiveError::Stopped),
         }
+        let (content, agreement) =
+            self.compare_received(receiving, receiver.sent_root, &progress, watch)?;
         let dataset = receiving.dataset;
         let place = self.names.place_of_receive(receiving);
         let shut = self.shut()?;
@@ -257,7 +279,7 @@ impl Volume {
             None => self.names_of_root(dataset)?,
         };
         let still = self.sweeper.still();
-        let snapshot = self.tree_changed(self.names.finish_receive(caller, receiving))?;
+        let snapshot = self.tree_changed(self.names.finish_receive(caller, receiving, &content))?;
         forget.inodes.extend(self.drop_gone());
         drop((shut, still));
         forget.add(self.snapdir_changed(dataset, &[&snapshot.name]));
@@ -266,7 +288,10 @@ impl Volume {
         // The end of the base may have been put off until now.
         self.sweeper.wake();
         watch.forget(forget);
-        Ok(snapshot)
+        if content.lanes.is_some() {
+            self.seal_received(&snapshot);
+        }
+        Ok((snapshot, agreement))
     }
 
     /// Fails when a quota does not allow what was received so far.
@@ -290,9 +315,13 @@ impl Volume {
         error: ReceiveError,
         watch: &mut dyn ReceiveWatch,
     ) -> ReceiveError {
-        // What makes no sense does not by going on.
-        let is_senseless =
-            matches!(error, ReceiveError::Invalid { .. } | ReceiveError::MoreFollows { .. });
+        // What makes no sense, or is not what was sent, does not by going on.
+        let is_senseless = matches!(
+            error,
+            ReceiveError::Invalid { .. }
+                | ReceiveError::MoreFollows { .. }
+                | ReceiveError::ContentDiffers { .. }
+        );
         if receiving.is_resumable() && !is_senseless {
             if let Err(error) = receiver.keep(&mut receiving) {
                 tracing::warn!(error = chain(&error), "the last records were not kept");

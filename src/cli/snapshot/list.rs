@@ -20,8 +20,9 @@ use crate::report::snapshots::{Listing, SnapshotLine};
 /// Without a dataset, those of all mounted volumes. With --json, an object whose field snapshots
 /// lists snapshot, dataset, name, created, message, used_bytes (what destroying only this one would
 /// free), referenced_bytes, written_bytes (since the snapshot before), holds, clones, deferred, root
-/// (stands for all that it shows, the same in every copy) and digest (stands for it and all before
-/// it). Bytes are those of files, before compression; what is not known yet is null.
+/// (stands for all that it shows, the same in every copy), digest (stands for it and all before
+/// it), sent_root (the root that a received one had where it was sent) and as_sent (whether it still
+/// has). Bytes are those of files, before compression; what is not known yet is null.
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// The dataset: the path of its root directory, or <volume-dir>:/path

@@ -25,7 +25,10 @@ use crate::report::snapshots::Received;
 ///
 /// A full stream makes a new dataset; a stream that was sent with -i adds a snapshot to a dataset
 /// that has the older one. Everything is checked, and the snapshot appears when all of it is there:
-/// a stream that ends early leaves nothing, or with -s what can be continued. A second stream behind
+/// a stream that ends early leaves nothing, or with -s what can be continued. What was received is read
+/// again before that, and its root compared with that of the sender's snapshot: where they differ,
+/// nothing is left. A base that is not what the sender's is gets refused at the beginning. What went to the cold tier in the meantime is
+/// compared when the snapshot gets its digest; `firn snapshot list` shows what came of it. A second stream behind
 /// the first is an error; each needs a receive of its own.
 #[derive(Debug, Args)]
 pub(super) struct Receive {
@@ -50,7 +53,8 @@ pub(super) struct Receive {
     /// Say what was received
     #[arg(short, long)]
     verbose: bool,
-    /// Print one JSON object with the fields snapshot, stream_bytes and plain_bytes
+    /// Print one JSON object with the fields snapshot, stream_bytes, plain_bytes, sent_root (absent where
+    /// the stream has none), equal (to what was sent) and lacking (files that do not lie in hot)
     #[arg(long, conflicts_with_all = ["abandon", "verbose"])]
     json: bool,
 }
@@ -67,6 +71,9 @@ impl Receive {
             return Ok(EXIT_DONE);
         }
         let received = self.receive().with_context(|| format!("receiving into {shown}"))?;
+        if let Some(warning) = received.warning() {
+            report::note(&warning);
+        }
         if self.json {
             report::print_json(&received)?;
         } else if self.verbose {

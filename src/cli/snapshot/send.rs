@@ -25,7 +25,9 @@ use crate::report::snapshots::Sent;
 ///
 /// The stream goes to standard output, or with --to straight into an object store. It holds blocks
 /// as they are stored, without compressing them again, and is checked throughout when it is
-/// received. With -i it holds only what is different from an older snapshot, which the receiver
+/// received. In the end it says what root the snapshot's content has, with which the receiver compares
+/// its own; a snapshot that was just taken is given 10 s to get its digest for that, and without one a
+/// note says that the stream does without. With -i it holds only what is different from an older snapshot, which the receiver
 /// must have. With a key it is encrypted under that, and whoever receives it needs the same key.
 /// Without one it is not, wherever it goes; to an object, an encrypted volume is then sent with
 /// --plaintext only.
@@ -57,8 +59,8 @@ pub(super) struct Send {
     /// Say how much was sent
     #[arg(short, long)]
     verbose: bool,
-    /// With -n, print one JSON object with the fields dry_run, snapshot, from, estimated_bytes and
-    /// stream_bytes
+    /// With -n, print one JSON object with the fields dry_run, snapshot, from, estimated_bytes,
+    /// stream_bytes and root
     #[arg(long, requires = "dry_run")]
     json: bool,
 }
@@ -67,6 +69,9 @@ impl Send {
     pub(super) fn run(self) -> anyhow::Result<u8> {
         let shown = mounts::shown(&self.snapshot);
         let sent = self.send().with_context(|| format!("sending {shown}"))?;
+        if let Some(warning) = sent.warning() {
+            report::note(&warning);
+        }
         if self.json {
             report::print_json(&sent)?;
         } else if self.dry_run {

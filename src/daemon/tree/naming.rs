@@ -93,7 +93,7 @@ impl<'a> Naming<'a> {
     }
 
     /// What a snapshot is called.
-    pub(super) fn snapshot(&self, dataset: Dataset, name: &str) -> String {
+    pub fn snapshot(&self, dataset: Dataset, name: &str) -> String {
         format!("{}@{name}", self.name(dataset))
     }
 
@@ -204,6 +204,8 @@ impl<'a> Naming<'a> {
             deferred: snapshot.deferred,
             root: snapshot.seal.map(|seal| seal.root.to_string()),
             digest: snapshot.seal.map(|seal| seal.digest.to_string()),
+            sent_root: snapshot.sent_root.map(|root| root.to_string()),
+            as_sent: self.names.is_as_sent(snapshot.node),
         })
     }
 

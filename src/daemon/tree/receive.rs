@@ -3,7 +3,7 @@
 
 use anyhow::anyhow;
 use firn_mount::stream::{
-    self, Interrupted, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch,
+    self, Agreement, Interrupted, ReceiveError, ReceiveOptions, ReceiveTarget, ReceiveWatch,
 };
 use firn_mount::types::{Forget, Ino};
 use firn_mount::{FsError, FsResult};
@@ -80,6 +80,12 @@ impl TreeAnswers<'_> {
             snapshot: self.naming().snapshot(received.dataset, &received.snapshot),
             stream_bytes: received.progress.bytes,
             plain_bytes: received.progress.plain_bytes,
+            sent_root: received.sent_root.map(|root| root.to_string()),
+            equal: received.agreement == Agreement::Equal,
+            lacking: match received.agreement {
+                Agreement::Lacks(files) => files,
+                Agreement::Equal | Agreement::NotSaid => 0,
+            },
         })?;
         untold.map_or(Ok(()), Err)
     }

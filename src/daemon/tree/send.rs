@@ -1,17 +1,23 @@
 //! Sending a snapshot into the stream that came with the request. A snapshot never changes, so
 //! nothing is drained, and writers go on.
 
+use std::time::Duration;
+
 use anyhow::{Context, anyhow};
-use firn_mount::namespace::Dataset;
+use firn_mount::namespace::{Dataset, Snapshot};
 use firn_mount::stream::{self, ResumeToken, SendError, SendPlan};
 
-use super::TreeAnswers;
 use super::naming::Naming;
 use super::wire::Wire;
+use super::{TreeAnswers, while_saying};
 use crate::control::server::Outbox;
 use crate::control::tree::{DatasetName, Sending, SnapshotName};
 use crate::failure::{self, Explain};
 use crate::report::snapshots::Sent;
+
+/// How long a send waits for the digests of what it sends.
+const DIGEST_WAIT: Duration = Duration::from_secs(10);
+const DIGEST_LOOK: Duration = Duration::from_millis(20);
 
 impl TreeAnswers<'_> {
     pub(super) fn send(
@@ -36,9 +42,9 @@ impl TreeAnswers<'_> {
             Sending::Rest(token) => SendPlan::Rest(parse_token(token)?),
         };
         if !dry_run {
-            let progress =
-                self.send_into(&plan, sent.estimated_bytes.unwrap_or(0), &naming, out)?;
-            sent.stream_bytes = Some(progress.bytes);
+            let done = self.send_into(&plan, sent.estimated_bytes.unwrap_or(0), &naming, out)?;
+            sent.stream_bytes = Some(done.progress.bytes);
+            sent.root = done.root.map(|root| root.to_string());
         }
         Ok(out.item(&sent)?)
     }
@@ -49,14 +55,32 @@ impl TreeAnswers<'_> {
         total_bytes: u64,
         naming: &Naming<'_>,
         out: &mut Outbox,
-    ) -> anyhow::Result<stream::Progress> {
+    ) -> anyhow::Result<stream::Sent> {
+        self.await_digests(&naming.ends(plan), out)?;
         let transfer = self.parts.transfers.begin()?;
         let wire = Wire::take(out, &transfer, &self.parts.clock, "sending")?;
         let (mut bytes, asker) = wire.split();
         let sent = self.parts.volume.send(plan, &mut bytes, &mut |progress| {
             asker.follow(progress.plain_bytes, total_bytes.max(progress.plain_bytes))
         });
-        Ok(sent.map_err(|error| naming.explain_send(error))?.progress)
+        sent.map_err(|error| naming.explain_send(error))
+    }
+
+    /// Waits a moment for the digests of snapshots, which come by themselves: a snapshot that was just
+    /// taken has one soon, and one with files that lie in cold only has none for long.
+    fn await_digests(&self, snapshots: &[Snapshot], out: &mut Outbox) -> anyhow::Result<()> {
+        let names = &self.parts.namespace;
+        let is_sealed = || snapshots.iter().all(|snapshot| names.seal_of(snapshot.node).is_some());
+        if is_sealed() || self.parts.volume.read_only_reason().is_some() {
+            return Ok(());
+        }
+        let end = self.now() + DIGEST_WAIT;
+        while_saying(out, "waiting for the digest of the snapshot", || {
+            while !is_sealed() && self.now() < end {
+                self.parts.volume.digest_soon();
+                std::thread::sleep(DIGEST_LOOK);
+            }
+        })
     }
 }
 
@@ -69,6 +93,27 @@ fn parse_token(text: &str) -> anyhow::Result<ResumeToken> {
 }
 
 impl Naming<'_> {
+    /// What is sent and its base, as far as they are here.
+    fn ends(&self, plan: &SendPlan) -> Vec<Snapshot> {
+        let found = |(dataset, name): (Dataset, &str)| self.names.find_snapshot(dataset, name).ok();
+        match plan {
+            SendPlan::Snapshot { dataset, name, from } => {
+                let from = from.as_ref().map(|(of, base)| (*of, &base[..]));
+                [Some((*dataset, &name[..])), from]
+                    .into_iter()
+                    .flatten()
+                    .filter_map(found)
+                    .collect()
+            }
+            SendPlan::Rest(token) => {
+                let guids = [Some(token.to), token.from].into_iter().flatten();
+                guids
+                    .filter_map(|guid| self.names.snapshot_with_guid(guid).ok().flatten())
+                    .collect()
+            }
+        }
+    }
+
     /// The snapshot that the receiver has already.
     fn base(&self, from: &SnapshotName) -> anyhow::Result<(Dataset, String)> {
         let dataset = self.find(&from.dataset)?;

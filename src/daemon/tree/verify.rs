@@ -148,6 +148,7 @@ impl Naming<'_> {
                 FlawKind::Tree => "tree",
                 FlawKind::Content => "content",
                 FlawKind::Chain => "chain",
+                FlawKind::Sent => "sent",
             }
             .to_owned(),
             path: flaw.ino.map(path).unwrap_or_default(),
@@ -174,6 +175,7 @@ impl Naming<'_> {
             }),
             root: proof.root.map(|root| root.to_string()),
             sealed_root: proof.seal.map(|seal| seal.root.to_string()),
+            sent_root: proof.sent_root.map(|root| root.to_string()),
             digest: proof.seal.map(|seal| seal.digest.to_string()),
             inodes: proof.inodes,
             files: proof.files,

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use blake3::Hash;
+
 use super::{Base, NewPlace, Receiving};
 use crate::error::{FsError, FsResult};
 use crate::namespace::Namespace;
-use crate::namespace::key::{self, Dataset};
+use crate::namespace::key::{self, Dataset, Node};
 use crate::namespace::names::check_name;
 use crate::namespace::position::Position;
 use crate::namespace::record::{
@@ -30,6 +32,8 @@ pub(crate) struct Incoming {
     pub(crate) message: String,
     /// The object of its root directory.
     pub(crate) root: u64,
+    /// What stood for all that its base showed where it was sent from, if the stream says so.
+    pub(crate) base_root: Option<Hash>,
 }
 
 /// Where it goes.
@@ -60,6 +64,8 @@ pub(crate) enum Start {
     Begun(Receiving),
     /// The base is not there.
     NoBase,
+    /// The base of this name shows something else than where it was sent from.
+    BaseDiffers(String, Hash),
     /// There are snapshots after the base.
     Newer(Vec<String>),
     /// The dataset changed since its base, of this name.
@@ -117,6 +123,9 @@ impl Namespace {
                 let mut referenced = Referenced::default();
                 if let Some(guid) = base {
                     let Some(at) = change.find_guid(guid) else { return Ok(Start::NoBase) };
+                    if let Some(start) = check_root(&change, at.node, incoming) {
+                        return Ok(start);
+                    }
                     record.base = Some(Base { guid, at });
                     let known = change.tree.snapshots.get(&at.node);
                     // Only another one of the same name could not have been counted yet.
@@ -136,7 +145,9 @@ impl Namespace {
                 if shown.view == record.view {
                     return Err(TreeError::TooMany);
                 }
-                if let Err(start) = self.check_base(&change, dataset, base, &mut record)? {
+                if let Err(start) =
+                    self.check_base(&change, dataset, (base, incoming), &mut record)?
+                {
                     return Ok(start);
                 }
                 change.put_dataset(dataset, shown);
@@ -156,7 +167,7 @@ impl Namespace {
         &self,
         change: &Change,
         dataset: Dataset,
-        guid: Guid,
+        (guid, incoming): (Guid, &Incoming),
         record: &mut ReceiveRecord,
     ) -> TreeResult<Result<(), Start>> {
         let all: Vec<_> = change.tree.snapshots_of(dataset).collect();
@@ -164,6 +175,9 @@ impl Namespace {
         else {
             return Ok(Err(Start::NoBase));
         };
+        if let Some(start) = check_root(change, all[found].0, incoming) {
+            return Ok(Err(start));
+        }
         if found + 1 < all.len() {
             let newer = all[found + 1..].iter().map(|(_, record)| record.name.clone());
             return Ok(Err(Start::Newer(newer.collect())));
@@ -250,6 +264,13 @@ impl Namespace {
         let above = self.live_view(place.parent).ok()?;
         Some((above.lift(Ino(place.dir)), place.name.clone()))
     }
+}
+
+/// That a base is another one than where it was sent from, if both have digests.
+fn check_root(change: &Change, node: Node, incoming: &Incoming) -> Option<Start> {
+    let (sent, seal) = (incoming.base_root?, change.tree.seal(node)?);
+    let name = || change.tree.snapshots.get(&node).map_or_else(String::new, |r| r.name.clone());
+    (sent != seal.root).then(|| Start::BaseDiffers(name(), seal.root))
 }
 
 impl Change {

@@ -1,14 +1,26 @@
 //! Ending a receive: with the snapshot, or as if it had never begun.
 
+use blake3::Hash;
+
 use super::Receiving;
 use crate::error::{FsError, FsResult};
 use crate::namespace::Namespace;
 use crate::namespace::create::NewFile;
-use crate::namespace::key::{Dataset, Node};
-use crate::namespace::record::{Place, RollbackRecord, SnapshotRecord};
+use crate::namespace::key::{self, Dataset, Node};
+use crate::namespace::record::{Lanes, Place, RollbackRecord, SnapshotRecord, SumRecord};
 use crate::namespace::snapshots::Snapshot;
+use crate::namespace::store::Space;
 use crate::namespace::tree::{Change, TreeError, TreeResult};
 use crate::types::{Caller, FileKind, Ino};
+
+/// What is known of the content that was received.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// What stood for all of it where it was sent from.
+    pub(crate) sent_root: Option<Hash>,
+    /// Its sum here, if that was computed.
+    pub(crate) lanes: Option<Lanes>,
+}
 
 /// What is left to do after a receive was undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +38,7 @@ impl Namespace {
         &self,
         caller: &Caller,
         receiving: &Receiving,
+        content: &Content,
     ) -> TreeResult<Snapshot> {
         let (alone, mut change) = self.change_tree()?;
         let receive = change.tree.receives.get(&receiving.dataset).cloned();
@@ -45,9 +58,14 @@ impl Namespace {
             deferred: false,
             referenced: self.gate.ledger().part(dataset, Node::MAX).map(|part| part.referenced),
             guid: Some(receive.to),
+            sent_root: content.sent_root,
         };
         change.entries.split(dataset, taken);
         change.put_snapshot(taken, snapshot);
+        if let Some(lanes) = &content.lanes {
+            let sum = SumRecord { base: None, next: None, lanes: lanes.clone() };
+            change.batch.put(Space::Meta, &key::meta_number(key::SUMS, taken.0), sum.encode());
+        }
         record.node = change.add_node(dataset)?;
         record.view = change.add_view()?;
         let mut txn = self.begin();

@@ -24,7 +24,7 @@ pub struct VolumeRecord {
     pub has_tree: bool,
     /// What else whoever opens the namespace must know: [`VolumeRecord::PROPERTIES`],
     /// [`VolumeRecord::USAGE`], [`VolumeRecord::RECEIVES`], [`VolumeRecord::LINKS`],
-    /// [`VolumeRecord::DIGESTS`] and [`VolumeRecord::SEALS`].
+    /// [`VolumeRecord::DIGESTS`], [`VolumeRecord::SEALS`] and [`VolumeRecord::SENT_ROOTS`].
     pub features: u64,
 }
 
@@ -49,8 +49,17 @@ impl VolumeRecord {
     /// destroyed.
     pub const SEALS: u64 = 1 << 5;
 
-    const KNOWN: u64 =
-        Self::PROPERTIES | Self::USAGE | Self::RECEIVES | Self::LINKS | Self::DIGESTS | Self::SEALS;
+    /// Received snapshots may have the root that was sent with them: who does not know it cannot read
+    /// their records.
+    pub const SENT_ROOTS: u64 = 1 << 6;
+
+    const KNOWN: u64 = Self::PROPERTIES
+        | Self::USAGE
+        | Self::RECEIVES
+        | Self::LINKS
+        | Self::DIGESTS
+        | Self::SEALS
+        | Self::SENT_ROOTS;
 
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {

@@ -124,6 +124,9 @@ fn golden_bytes() {
     volume.features = VolumeRecord::SEALS;
     assert_eq!(hex(&volume.encode()), format!("03{}010120", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
+    volume.features = VolumeRecord::SENT_ROOTS;
+    assert_eq!(hex(&volume.encode()), format!("03{}010140", "5a".repeat(32)));
+    assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
     volume.features = VolumeRecord::LINKS;
     assert_eq!(hex(&volume.encode()), format!("03{}010108", "5a".repeat(32)));
     assert_eq!(VolumeRecord::decode(&volume.encode()).unwrap(), volume);
@@ -204,6 +207,7 @@ fn golden_version_tree() {
         deferred: true,
         referenced: Some(Referenced { bytes: 300, files: 2 }),
         guid: None,
+        sent_root: None,
     };
     let stored = "010302010580a8d6b907010000000173037768790101 7480a8d6b90701000000ac0202";
     assert_eq!(hex(&snapshot.encode()), stored.replace(' ', ""));
@@ -213,6 +217,10 @@ fn golden_version_tree() {
     let stored = "010602010580a8d6b9070100000001730377687900ac0202".to_owned();
     assert_eq!(hex(&received.encode()), stored + &"07".repeat(16));
     assert_eq!(SnapshotRecord::decode(&received.encode()).unwrap(), received);
+    let rooted = SnapshotRecord { sent_root: Some(Hash::from_bytes([9; 32])), ..received };
+    let stored = "010e02010580a8d6b9070100000001730377687900ac0202".to_owned();
+    assert_eq!(hex(&rooted.encode()), stored + &"07".repeat(16) + &"09".repeat(32));
+    assert_eq!(SnapshotRecord::decode(&rooted.encode()).unwrap(), rooted);
     let sweep = SweepRecord { next: Node(9), whole: true };
     assert_eq!(hex(&sweep.encode()), "010109");
     assert_eq!(SweepRecord::decode(&sweep.encode()).unwrap(), sweep);

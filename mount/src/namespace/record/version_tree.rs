@@ -1,6 +1,8 @@
 //! The records of the version tree in the meta space: datasets, lines, snapshots, and what is
 //! being swept or rolled back.
 
+use blake3::Hash;
+
 use super::{Reader, RecordError, Timestamp, put_varint};
 use crate::namespace::key::{Dataset, Line, Node};
 use crate::types::Guid;
@@ -110,6 +112,8 @@ pub struct SnapshotRecord {
     pub referenced: Option<Referenced>,
     /// Its name in all volumes, where it was received; of others it follows from the volume.
     pub guid: Option<Guid>,
+    /// What stood for all that it showed where it was sent from, if the stream said so.
+    pub sent_root: Option<Hash>,
 }
 
 /// Versions that only a destroyed snapshot saw are still there; its key names line and snapshot.
@@ -243,6 +247,7 @@ pub(super) fn text(reader: &mut Reader<'_>, max: usize) -> Result<String, Record
 const DEFERRED: u8 = 1;
 const COUNTED: u8 = 1 << 1;
 const RECEIVED: u8 = 1 << 2;
+const ROOTED: u8 = 1 << 3;
 
 impl SnapshotRecord {
     /// The stored value.
@@ -251,6 +256,7 @@ impl SnapshotRecord {
         let mut flags = if self.deferred { DEFERRED } else { 0 };
         flags |= if self.referenced.is_some() { COUNTED } else { 0 };
         flags |= if self.guid.is_some() { RECEIVED } else { 0 };
+        flags |= if self.sent_root.is_some() { ROOTED } else { 0 };
         out.push(flags);
         put_varint(&mut out, u64::from(self.dataset.0));
         put_varint(&mut out, u64::from(self.line.0));
@@ -268,6 +274,7 @@ impl SnapshotRecord {
             put_varint(&mut out, referenced.files);
         }
         out.extend(self.guid.iter().flat_map(|guid| guid.0));
+        out.extend(self.sent_root.iter().flat_map(Hash::as_bytes));
         out
     }
 
@@ -276,7 +283,7 @@ impl SnapshotRecord {
         let mut reader = Reader::new("snapshot", value);
         reader.version(VERSION)?;
         let flags = reader.u8()?;
-        if flags & !(DEFERRED | COUNTED | RECEIVED) != 0 {
+        if flags & !(DEFERRED | COUNTED | RECEIVED | ROOTED) != 0 {
             return Err(reader.error("unknown flags"));
         }
         let dataset = Dataset(reader.varint32()?);
@@ -299,9 +306,25 @@ impl SnapshotRecord {
             false => None,
         };
         let guid = (flags & RECEIVED != 0).then(|| guid(&mut reader)).transpose()?;
+        let sent_root = match flags & ROOTED != 0 {
+            true => Some(Hash::from_bytes(reader.array()?)),
+            false => None,
+        };
         reader.end()?;
         let deferred = flags & DEFERRED != 0;
-        Ok(Self { dataset, line, view, created, name, message, holds, deferred, referenced, guid })
+        Ok(Self {
+            dataset,
+            line,
+            view,
+            created,
+            name,
+            message,
+            holds,
+            deferred,
+            referenced,
+            guid,
+            sent_root,
+        })
     }
 }
 

@@ -18,7 +18,7 @@ const TARGET: u8 = 2;
 
 /// An inode that has a name, with the target if it is a symbolic link. `None` while the digest of its
 /// content is not known.
-pub(super) fn inode(inode: &Inode, target: Option<&[u8]>) -> Option<Vec<u8>> {
+pub(in crate::namespace) fn inode(inode: &Inode, target: Option<&[u8]>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(96);
     out.push(INODE);
     out.extend_from_slice(&inode.ino.object().to_le_bytes());

@@ -29,6 +29,8 @@ pub enum FlawKind {
     Tree,
     /// A file's bytes are not those of its digest.
     Content,
+    /// It is another one than where it was sent from.
+    Sent,
     /// The digest of this or of an earlier snapshot does not follow from what is before it.
     Chain,
 }
@@ -74,6 +76,8 @@ pub struct Proof {
     pub seal: Option<Seal>,
     /// Why not.
     pub pending: Option<Pending>,
+    /// What stood for all that it showed where it was sent from, if the stream said so.
+    pub sent_root: Option<Hash>,
     /// Inodes that were added up.
     pub inodes: u64,
     /// Files whose bytes were compared with their digest.
@@ -127,7 +131,8 @@ impl Namespace {
         let held = self.begin_send((dataset, name), None)?;
         let node = held.snapshot.node;
         let view = self.view(held.snapshot.root)?;
-        let mut proof = Proof { seal: self.seal_of(node), ..Proof::default() };
+        let sent_root = held.snapshot.sent_root;
+        let mut proof = Proof { seal: self.seal_of(node), sent_root, ..Proof::default() };
         if proof.seal.is_none() && !self.tree.read().unreadable_seals.contains(&node) {
             proof.pending = Some(self.pending(node, &view)?);
         }
@@ -144,6 +149,12 @@ impl Namespace {
         {
             let detail = format!("its root was {}, and that of what it shows is {root}", seal.root);
             proof.flaw(FlawKind::Tree, None, detail);
+        }
+        if let (Some(root), Some(sent)) = (proof.root, sent_root)
+            && root != sent
+        {
+            let detail = format!("its root was {sent} when it was sent, and here it is {root}");
+            proof.flaw(FlawKind::Sent, None, detail);
         }
         self.prove_chain(node, &mut proof);
         Ok(proof)

@@ -21,16 +21,16 @@ const STOP_EVERY: usize = 64;
 
 /// A sum in the making.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
-    pub(super) lanes: Lanes,
+pub(in crate::namespace) struct Changes {
+    pub(in crate::namespace) lanes: Lanes,
     /// Objects that are to join it once their content has a digest.
-    pub(super) awaited: Vec<u64>,
+    pub(in crate::namespace) awaited: Vec<u64>,
     /// What the older state shows is not what is in its sum.
-    pub(super) is_without_base: bool,
+    pub(in crate::namespace) is_without_base: bool,
 }
 
 impl Changes {
-    pub(super) fn new(lanes: Lanes) -> Self {
+    pub(in crate::namespace) fn new(lanes: Lanes) -> Self {
         Self { lanes, ..Self::default() }
     }
 
@@ -55,10 +55,10 @@ pub(super) enum Shown<'a> {
 
 /// How far a page went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Walked {
+pub(in crate::namespace) struct Walked {
     /// The object with which to go on.
-    pub(super) next: Option<u64>,
-    pub(super) is_stopped: bool,
+    pub(in crate::namespace) next: Option<u64>,
+    pub(in crate::namespace) is_stopped: bool,
 }
 
 impl Walked {
@@ -70,7 +70,7 @@ pub(super) type Visit<'a> = dyn FnMut(Shown<'_>) -> FsResult<()> + 'a;
 
 impl Namespace {
     /// Adds what a state shows, from an object on.
-    pub(super) fn walk_all(
+    pub(in crate::namespace) fn walk_all(
         &self,
         view: &View,
         from: u64,
@@ -132,7 +132,7 @@ impl Namespace {
 
     /// Adds what a state shows and an older one does not, and takes out what only the older one
     /// shows, from an object on; ends behind about so many objects.
-    pub(super) fn walk_changes(
+    pub(in crate::namespace) fn walk_changes(
         &self,
         pair: &Pair,
         from: u64,

@@ -121,7 +121,7 @@ impl Namespace {
     }
 
     /// A snapshot of any dataset by its name in all volumes.
-    pub(crate) fn snapshot_with_guid(&self, guid: Guid) -> TreeResult<Option<Snapshot>> {
+    pub fn snapshot_with_guid(&self, guid: Guid) -> TreeResult<Option<Snapshot>> {
         Ok(self.snapshots_with_guid(guid)?.into_iter().next())
     }
 

@@ -108,6 +108,12 @@ impl Tree {
         self.seals.get(&node)?.seal
     }
 
+    /// Whether a snapshot shows what was sent; `None` where nobody said what that is, or it has no
+    /// digest.
+    pub(in crate::namespace) fn is_as_sent(&self, node: Node) -> Option<bool> {
+        Some(self.snapshots.get(&node)?.sent_root? == self.seal(node)?.root)
+    }
+
     /// What stands for a snapshot alone, if it shows what `root` stands for.
     fn body(&self, node: Node, record: &SnapshotRecord, root: Hash) -> Hash {
         let mut hasher = Hasher::new();

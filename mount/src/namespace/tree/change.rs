@@ -47,6 +47,9 @@ impl Change {
         if !self.tree.receives.is_empty() {
             volume.features |= VolumeRecord::RECEIVES;
         }
+        if self.tree.snapshots.values().any(|snapshot| snapshot.sent_root.is_some()) {
+            volume.features |= VolumeRecord::SENT_ROOTS;
+        }
         if volume != self.tree.volume {
             self.batch.put(Space::Meta, key::VOLUME, volume.encode());
             self.tree.volume = volume;

@@ -8,10 +8,10 @@
 
 use std::time::Duration;
 
-use super::{Content, LONGEST_REST, MOST_HOLES, Reader, Work, is_resident};
+use super::{Content, LONGEST_REST, Reader, Work, is_resident};
 use crate::error::{FsError, FsResult};
 use crate::file::chain;
-use crate::namespace::{Node, Sealing, TreeError, TreeResult};
+use crate::namespace::{MOST_HOLES, Node, Sealing, TreeError, TreeResult};
 use crate::types::Ino;
 
 impl Work {
@@ -63,6 +63,9 @@ impl Work {
         }
         if self.bell.rest(Duration::ZERO) && names.seal(node)? == Sealing::Done {
             steps += 1;
+            if names.is_as_sent(node) == Some(false) {
+                tracing::error!(node = node.0, "a received snapshot is not what was sent");
+            }
         }
         Ok(steps)
     }

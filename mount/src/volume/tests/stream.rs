@@ -6,6 +6,7 @@ mod cut;
 mod hostile;
 mod links;
 mod refused;
+mod roots;
 mod shown;
 mod trip;
 

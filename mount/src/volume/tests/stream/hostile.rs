@@ -78,7 +78,7 @@ fn inode(object: u64, kind: FileKind) -> Inode {
     }
 }
 
-fn object(object: u64, kind: FileKind) -> Step {
+pub(super) fn object(object: u64, kind: FileKind) -> Step {
     Step::Object(inode(object, kind))
 }
 
@@ -105,7 +105,7 @@ const FILE: FileKind = FileKind::File;
 
 /// A root (1), two directories (2 in the root, 3 in 2), a file (4 in the root), a symbolic link
 /// (5 in 3).
-fn sound() -> Vec<Step> {
+pub(super) fn sound() -> Vec<Step> {
     let target = Bytes::from_static(b"t");
     vec![
         object(1, DIR),
@@ -183,8 +183,17 @@ const SENSELESS: &[Change] = &[
     }),
 ];
 
-fn forged(steps: &[Step]) -> Forged<'_> {
-    Forged { to: Guid([9; 16]), from: None, root: 1, objects_end: 900, steps, resumed: None }
+pub(super) fn forged(steps: &[Step]) -> Forged<'_> {
+    Forged {
+        to: Guid([9; 16]),
+        from: None,
+        root: 1,
+        objects_end: 900,
+        steps,
+        resumed: None,
+        base_root: None,
+        sent_root: None,
+    }
 }
 
 #[test]

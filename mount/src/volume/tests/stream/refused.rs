@@ -314,7 +314,7 @@ fn both_ends_forget_the_same_blocks() {
         let source = from.volume().names().begin_send((Dataset::ROOT, "a"), None).unwrap();
         let sender = crate::stream::Sender::new(&from.volume().files, &source, None);
         let mut stream = Vec::new();
-        sender.with_window(window).send(&mut stream, &mut |_| true).unwrap();
+        sender.with_window(window).send(&|| None, &mut stream, &mut |_| true).unwrap();
         let dataset = to.receive_new(&format!("w{window}"), &stream);
         shown::assert_same(&to.snapshot_tree(dataset, "a"), &expected, "");
         to.assert_sound();
