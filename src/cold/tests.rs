@@ -55,14 +55,16 @@ fn an_unused_place_becomes_the_first_volumes_and_stays_its_own() {
 #[test]
 fn a_place_with_segments_of_another_volume_is_refused_also_unclaimed() {
     use firn_tiering::encode::{Effort, EncodeMemory, encode_block};
-    use firn_tiering::segment::{Frame, SegmentId, SegmentName, SegmentWriter, hash_block};
+    use firn_tiering::segment::{
+        Frame, ParityPlace, SegmentId, SegmentName, SegmentWriter, hash_block,
+    };
     let place = tempfile::tempdir().unwrap();
     let runtime = Runtime::new().unwrap();
     let (first, second) = (volume(place.path()), volume(place.path()));
     let name = SegmentName { volume: VolumeId(*first.uuid.as_bytes()), id: SegmentId::from_raw(1) };
     let dir = place.path().join("segments");
     std::fs::create_dir(&dir).unwrap();
-    let mut writer = SegmentWriter::create(&dir, name).unwrap();
+    let mut writer = SegmentWriter::create(&dir, name, ParityPlace::Inside).unwrap();
     let encoded = encode_block(b"snow", &mut EncodeMemory::default(), Effort::Normal);
     let id = firn_tiering::BlockId::from_raw(1);
     writer.append(&mut Frame::build(id, &hash_block(b"snow"), &encoded)).unwrap();

@@ -22,6 +22,7 @@ mod le;
 mod locate;
 mod parity;
 mod patched;
+mod place;
 mod repair;
 mod scan;
 mod travel;
@@ -46,14 +47,16 @@ pub use index::SegmentIndex;
 pub use locate::IndexFetch;
 pub use parity::Geometry;
 pub use patched::Patched;
+pub use place::{Joined, ParityPlace, WithSidecar, sidecar_name};
 pub use repair::{Damage, Part, Patch, Repair, check_frame, check_frames, repair};
 pub use scan::{Scan, ScannedFrame, scan_frames};
 pub use unprotected::leave_unprotected;
 pub use verified::{TAG_LEN, Verified, open_cells};
 pub use writer::{Recovered, SealedInfo, SegmentWriter};
 
-/// The newest version of the segment format that this program writes and reads.
-pub const SEGMENT_VERSION: u16 = 1;
+/// The newest version of the segment format that this program writes and reads: of segments whose
+/// parity lies elsewhere. One with its parity inside is written in version 1.
+pub const SEGMENT_VERSION: u16 = 2;
 
 /// Bytes of a segment, up to the end of its index, at which it is sealed: 1004 shards of 64 KiB.
 pub const SEGMENT_TARGET: u64 = 1004 * (64 << 10);
@@ -96,6 +99,19 @@ impl SegmentId {
         format!("segments/{}", self.file_name(FileKind::Sealed))
     }
 
+    /// Key of the sealed segment's sidecar in the cold tier, if it has one.
+    pub fn sidecar_key(self) -> String {
+        format!("{SIDECARS}{}", self.file_name(FileKind::Sidecar))
+    }
+
+    /// The segment whose sidecar an object of the cold tier is, by its key.
+    pub fn of_sidecar_key(key: &str) -> Option<Self> {
+        match Self::parse_file_name(key.strip_prefix(SIDECARS)?) {
+            Some((id, FileKind::Sidecar)) => Some(id),
+            _ => None,
+        }
+    }
+
     /// Takes a file name apart; `None` for names that are not a segment's.
     pub fn parse_file_name(name: &str) -> Option<(Self, FileKind)> {
         let (hex, extension) = name.split_once('.')?;
@@ -129,16 +145,22 @@ pub enum FileKind {
     Sealed,
     /// The index alone, kept after the data was evicted.
     Index,
+    /// The parity of a sealed segment that does not carry it.
+    Sidecar,
 }
 
+/// Where sidecars lie in the cold tier.
+pub const SIDECARS: &str = "parity/";
+
 impl FileKind {
-    const ALL: [Self; 3] = [Self::Open, Self::Sealed, Self::Index];
+    const ALL: [Self; 4] = [Self::Open, Self::Sealed, Self::Index, Self::Sidecar];
 
     const fn extension(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Sealed => "seg",
             Self::Index => "idx",
+            Self::Sidecar => "par",
         }
     }
 }

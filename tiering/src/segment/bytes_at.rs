@@ -22,6 +22,16 @@ pub trait ReadAt {
 
     /// Fills `buf` from `offset`; ending before that is `UnexpectedEof`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Length of the sidecar of these bytes, which are a segment; `NotFound` without one.
+    fn sidecar_len(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    /// As [`ReadAt::read_exact_at`], of the sidecar.
+    fn read_sidecar_at(&self, _buf: &mut [u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
 impl ReadAt for File {

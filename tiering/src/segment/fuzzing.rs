@@ -122,7 +122,8 @@ fn segment(data: &[u8]) {
     }
     if let Ok(found) = repair(bytes.as_slice(), &NAME) {
         assert!(found.patches.iter().all(|patch| {
-            patch.offset + patch.bytes.len() as u64 <= found.file_len.max(bytes.len() as u64)
+            let end = found.file_len + found.sidecar_len;
+            patch.offset + patch.bytes.len() as u64 <= end.max(bytes.len() as u64)
         }));
     }
 }
@@ -137,7 +138,8 @@ fn file_again(found: &SegmentIndex) {
 fn check_trailer(trailer: &Trailer) {
     let parts = [&trailer.index_a, &trailer.index_b, &trailer.table_a, &trailer.table_b];
     assert!(trailer.file_len <= 1 << 30);
-    assert!(parts.iter().all(|part| part.start <= part.end && part.end <= trailer.file_len));
+    let end = trailer.file_len + trailer.sidecar_len();
+    assert!(end <= 1 << 30 && parts.iter().all(|part| part.start <= part.end && part.end <= end));
     let again = Trailer::from_bytes(&trailer.to_bytes(), &NAME);
     assert_eq!(again.expect("what was written is read"), *trailer);
 }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 
 use super::le::{array_at, put, u16_at, u32_at, u64_at};
 use super::parity::Geometry;
+use super::place::{ParityPlace, SIDECAR_HEADER_LEN};
 use super::{SEGMENT_VERSION, SegmentId, SegmentName, VolumeId, damaged};
 
 const HEADER_MAGIC: [u8; 8] = *b"\xf1Segmt\r\n";
@@ -24,9 +25,10 @@ const AT_FLAGS: usize = AT_VERSION + 2;
 const AT_DATA_START: usize = AT_FLAGS + 2;
 const AT_VOLUME: usize = AT_DATA_START + 4;
 const AT_SEGMENT: usize = AT_VOLUME + 16;
-const AT_HEADER_RESERVED: usize = AT_SEGMENT + 8;
+const AT_HEADER_PLACE: usize = AT_SEGMENT + 8;
+const AT_HEADER_RESERVED: usize = AT_HEADER_PLACE + 1;
 /// Length of the segment header.
-pub(super) const HEADER_LEN: usize = AT_HEADER_RESERVED + 72;
+pub(super) const HEADER_LEN: usize = AT_HEADER_RESERVED + 71;
 
 /// Where a sealed segment's first trailer begins.
 pub(super) const HEAD_TRAILER: usize = HEADER_LEN;
@@ -51,13 +53,16 @@ const AT_STRIPES: usize = AT_DATA_SHARDS + 4;
 const AT_PER_STRIPE: usize = AT_STRIPES + 2;
 const AT_SCHEME: usize = AT_PER_STRIPE + 2;
 const AT_SHARD_SUM_LEN: usize = AT_SCHEME + 1;
-const AT_INDEX_SUM: usize = AT_SHARD_SUM_LEN + 3;
+const AT_TRAILER_PLACE: usize = AT_SHARD_SUM_LEN + 1;
+const AT_INDEX_SUM: usize = AT_TRAILER_PLACE + 2;
 const AT_TABLE_SUM: usize = AT_INDEX_SUM + 16;
 const AT_TRAILER_RESERVED: usize = AT_TABLE_SUM + 16;
 /// Length of a trailer.
 pub const TRAILER_LEN: usize = AT_TRAILER_RESERVED + 80;
 const _: () = assert!(TRAILER_LEN == 256);
 
+/// Version of the pages of a segment whose parity is inside.
+const INSIDE_VERSION: u16 = 1;
 /// Parity scheme: none.
 const SCHEME_NONE: u8 = 0;
 /// Parity scheme: Reed-Solomon over GF(2^8) as FORMAT.md, "Parity" has it.
@@ -74,6 +79,8 @@ const MAX_PADDING: u64 = 4 << 10;
 pub struct SegmentHeader {
     /// Whose segment it is.
     pub name: SegmentName,
+    /// Where its parity lies or, while it is open, is to lie.
+    pub place: ParityPlace,
 }
 
 impl SegmentHeader {
@@ -81,7 +88,8 @@ impl SegmentHeader {
     pub(super) fn to_bytes(self) -> [u8; DATA_START as usize] {
         let mut bytes = [0; DATA_START as usize];
         put(&mut bytes, AT_MAGIC, &HEADER_MAGIC);
-        put_name(&mut bytes, &self.name);
+        put_name(&mut bytes, &self.name, self.place);
+        bytes[AT_HEADER_PLACE] = self.place.to_byte();
         put(&mut bytes, AT_DATA_START, &(DATA_START as u32).to_le_bytes());
         let checksum = super::short(&blake3::hash(&bytes[AT_VERSION..HEADER_LEN]));
         put(&mut bytes, AT_CHECKSUM, &checksum);
@@ -92,11 +100,11 @@ impl SegmentHeader {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let what = "segment header";
         let page = bytes.get(..HEADER_LEN).ok_or_else(|| damaged(what, "cut short"))?;
-        check_page(what, page, &HEADER_MAGIC)?;
+        let version = check_page(what, page, &HEADER_MAGIC, SEGMENT_VERSION)?;
         if u64::from(u32_at(page, AT_DATA_START)) != DATA_START {
             return Err(damaged(what, "frames begin at an unknown place"));
         }
-        Ok(Self { name: name_at(page) })
+        Ok(Self { name: name_at(page), place: place_at(what, version, page[AT_HEADER_PLACE])? })
     }
 }
 
@@ -105,6 +113,8 @@ impl SegmentHeader {
 pub struct Trailer {
     /// Whose segment it is.
     pub name: SegmentName,
+    /// Where its parity lies. In a sidecar, the ranges of parity and tables lie behind the file.
+    pub place: ParityPlace,
     /// Length of the whole file.
     pub file_len: u64,
     /// Where the last frame ends.
@@ -132,11 +142,29 @@ pub struct Trailer {
 }
 
 impl Trailer {
+    /// Length of the sidecar; 0 of a segment that has none.
+    pub fn sidecar_len(&self) -> u64 {
+        match self.place {
+            ParityPlace::Object => self.table_b.end.saturating_sub(self.file_len),
+            ParityPlace::Inside | ParityPlace::Stores => 0,
+        }
+    }
+
+    /// Bytes of parity and its checksums, wherever they lie.
+    pub fn parity_bytes(&self) -> u64 {
+        let len = |range: &Range<u64>| range.end - range.start;
+        match self.sidecar_len() {
+            0 => len(&self.table_a) + len(&self.parity) + len(&self.table_b),
+            sidecar => sidecar,
+        }
+    }
+
     /// The stored form.
     pub(super) fn to_bytes(&self) -> [u8; TRAILER_LEN] {
         let mut bytes = [0; TRAILER_LEN];
         put(&mut bytes, AT_MAGIC, &TRAILER_MAGIC);
-        put_name(&mut bytes, &self.name);
+        put_name(&mut bytes, &self.name, self.place);
+        bytes[AT_TRAILER_PLACE] = self.place.to_byte();
         put(&mut bytes, AT_DATA_START, &(DATA_START as u32).to_le_bytes());
         let numbers = [
             (AT_FILE_LEN, self.file_len),
@@ -173,16 +201,17 @@ impl Trailer {
     pub fn from_bytes(bytes: &[u8], name: &SegmentName) -> Result<Self> {
         let what = "segment trailer";
         let page = bytes.get(..TRAILER_LEN).ok_or_else(|| damaged(what, "cut short"))?;
-        check_page(what, page, &TRAILER_MAGIC)?;
+        let version = check_page(what, page, &TRAILER_MAGIC, SEGMENT_VERSION)?;
         if name_at(page) != *name {
             return Err(damaged(what, "it belongs to another segment"));
         }
-        let trailer = Self::read_fields(page)?;
+        let place = place_at(what, version, page[AT_TRAILER_PLACE])?;
+        let trailer = Self::read_fields(page, place)?;
         trailer.check(page).map_err(|reason| damaged(what, reason))?;
         Ok(trailer)
     }
 
-    fn read_fields(page: &[u8]) -> Result<Self> {
+    fn read_fields(page: &[u8], place: ParityPlace) -> Result<Self> {
         let geometry = match page[AT_SCHEME] {
             SCHEME_NONE => None,
             SCHEME_REED_SOLOMON => Some(Geometry {
@@ -209,6 +238,7 @@ impl Trailer {
         let index_b_len = if u64_at(page, AT_INDEX_B) == 0 { 0 } else { index_len };
         Ok(Self {
             name: name_at(page),
+            place,
             file_len: u64_at(page, AT_FILE_LEN),
             frames_end: u64_at(page, AT_FRAMES_END),
             protected_end: u64_at(page, AT_PROTECTED_END),
@@ -224,6 +254,20 @@ impl Trailer {
         })
     }
 
+    /// The parts behind the bytes under parity, in order, the end trailer among them; those of a
+    /// sidecar come last, its header first.
+    pub(super) fn parts_behind(&self) -> Vec<Range<u64>> {
+        let parity = [self.table_a.clone(), self.parity.clone(), self.table_b.clone()];
+        let trailer = self.file_len.saturating_sub(TRAILER_LEN as u64)..self.file_len;
+        let index_b = Some(self.index_b.clone()).filter(|range| !range.is_empty());
+        let end = index_b.into_iter().chain([trailer]);
+        if self.place != ParityPlace::Object {
+            return parity.into_iter().chain(end).collect();
+        }
+        let header = self.file_len..self.file_len.saturating_add(SIDECAR_HEADER_LEN as u64);
+        end.chain([header]).chain(parity).collect()
+    }
+
     /// Refuses places that overlap or lie outside the file.
     fn check(&self, page: &[u8]) -> Result<(), &'static str> {
         if self.file_len > MAX_FILE_LEN {
@@ -232,24 +276,26 @@ impl Trailer {
         if u64::from(u32_at(page, AT_DATA_START)) != DATA_START {
             return Err("frames begin at an unknown place");
         }
+        if (self.place == ParityPlace::Stores) != self.geometry.is_none()
+            && self.place != ParityPlace::Inside
+        {
+            return Err("its parity is not where it should be");
+        }
         let mut ends = vec![
             DATA_START..self.frames_end,
             self.index_a.clone(),
             self.protected_end..self.protected_end,
-            self.table_a.clone(),
-            self.parity.clone(),
-            self.table_b.clone(),
         ];
-        if !self.index_b.is_empty() {
-            ends.push(self.index_b.clone());
-        }
-        ends.push(self.file_len - (self.file_len.min(TRAILER_LEN as u64))..self.file_len);
+        ends.extend(self.parts_behind());
         let ordered = ends.windows(2).all(|pair| pair[0].end <= pair[1].start);
         if !ordered || ends.iter().any(|range| range.start > range.end) {
             return Err("its parts overlap or are out of order");
         }
         if ends[2..].windows(2).any(|pair| pair[1].start - pair[0].end > MAX_PADDING) {
             return Err("its parts lie too far apart");
+        }
+        if ends.last().is_some_and(|last| last.end > MAX_FILE_LEN) {
+            return Err("its parity lies out of range");
         }
         let protected = self.protected_end - DATA_START;
         match &self.geometry {
@@ -261,8 +307,10 @@ impl Trailer {
     }
 }
 
-fn put_name(bytes: &mut [u8], name: &SegmentName) {
-    put(bytes, AT_VERSION, &SEGMENT_VERSION.to_le_bytes());
+fn put_name(bytes: &mut [u8], name: &SegmentName, place: ParityPlace) {
+    // Who knows no other place than inside must not take such a segment for whole.
+    let version = if place == ParityPlace::Inside { INSIDE_VERSION } else { SEGMENT_VERSION };
+    put(bytes, AT_VERSION, &version.to_le_bytes());
     put(bytes, AT_VOLUME, &name.volume.0);
     put(bytes, AT_SEGMENT, &name.id.raw().to_le_bytes());
 }
@@ -274,17 +322,33 @@ fn name_at(page: &[u8]) -> SegmentName {
     }
 }
 
+/// Where a page of that version says that the parity lies.
+fn place_at(what: &'static str, version: u16, byte: u8) -> Result<ParityPlace> {
+    if version == INSIDE_VERSION {
+        return Ok(ParityPlace::Inside);
+    }
+    match ParityPlace::from_byte(byte) {
+        Some(ParityPlace::Inside) => Err(damaged(what, "its version is not that of its parity")),
+        Some(place) => Ok(place),
+        None => {
+            let (found, known) = (u32::from(byte), u32::from(ParityPlace::Stores.to_byte()));
+            Err(Error::TooNew { what: "place of parity", found, known })
+        }
+    }
+}
+
 /// Whom a trailer names, if its checksum is right; whatever its version, the name stands there.
 pub(super) fn page_name(bytes: &[u8]) -> Option<SegmentName> {
     let page = bytes.get(..TRAILER_LEN)?;
-    match check_page("segment trailer", page, &TRAILER_MAGIC) {
-        Ok(()) | Err(Error::TooNew { .. }) => Some(name_at(page)),
+    match check_page("segment trailer", page, &TRAILER_MAGIC, SEGMENT_VERSION) {
+        Ok(_) | Err(Error::TooNew { .. }) => Some(name_at(page)),
         Err(_) => None,
     }
 }
 
-/// Checks magic, checksum, version and flags, which all pages have at the same places.
-pub(super) fn check_page(what: &'static str, page: &[u8], magic: &[u8; 8]) -> Result<()> {
+/// Checks magic, checksum, version and flags, which all pages have at the same places; returns the
+/// version, which is `newest` at most.
+fn check_page(what: &'static str, page: &[u8], magic: &[u8; 8], newest: u16) -> Result<u16> {
     if page[..8] != *magic {
         return Err(damaged(what, "not there"));
     }
@@ -292,12 +356,12 @@ pub(super) fn check_page(what: &'static str, page: &[u8], magic: &[u8; 8]) -> Re
         return Err(damaged(what, "checksum differs"));
     }
     let (version, flags) = (u16_at(page, AT_VERSION), u16_at(page, AT_FLAGS));
-    let known = u32::from(SEGMENT_VERSION);
-    if version != SEGMENT_VERSION {
+    let known = u32::from(newest);
+    if !(1..=newest).contains(&version) {
         return Err(Error::TooNew { what, found: u32::from(version), known });
     }
     if flags & MUST_KNOW != 0 {
         return Err(Error::TooNew { what, found: known + 1, known });
     }
-    Ok(())
+    Ok(version)
 }

@@ -18,9 +18,11 @@ use super::le::{
     array_at, put, put_varint, take, take_varint, u16_at, u32_at, u64_at, unzigzag, zigzag,
 };
 use super::locate::IndexFetch;
-use super::{SEGMENT_VERSION, SegmentId, SegmentName, VolumeId, damaged};
+use super::{SegmentId, SegmentName, VolumeId, damaged};
 
 const MAGIC: [u8; 8] = *b"\xf1Index\r\n";
+/// Version of indexes and of index files, whatever that of their segment.
+const INDEX_VERSION: u16 = 1;
 const IDX_MAGIC: [u8; 8] = *b"\xf1IdxFl\r\n";
 
 // Field offsets of the index header; FORMAT.md, "Index".
@@ -110,7 +112,7 @@ impl SegmentIndex {
     /// The bytes of an `.idx` file: the trailer and the index, each checked.
     pub fn to_idx_bytes(&self) -> Vec<u8> {
         let mut bytes = IDX_MAGIC.to_vec();
-        bytes.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&INDEX_VERSION.to_le_bytes());
         bytes.resize(FRAME_ALIGN, 0);
         bytes.extend_from_slice(&self.trailer.to_bytes());
         bytes.extend_from_slice(&encode_index(&self.trailer.name, &self.entries, true));
@@ -127,8 +129,8 @@ impl SegmentIndex {
             return Err(damaged(what, "not there"));
         }
         let version = u16_at(start, 8);
-        if version != SEGMENT_VERSION {
-            let (found, known) = (u32::from(version), u32::from(SEGMENT_VERSION));
+        if version != INDEX_VERSION {
+            let (found, known) = (u32::from(version), u32::from(INDEX_VERSION));
             return Err(Error::TooNew { what, found, known });
         }
         let trailer = Trailer::from_bytes(take(&mut rest, TRAILER_LEN).ok_or_else(cut)?, name)?;
@@ -165,7 +167,7 @@ pub(super) fn encode_index(name: &SegmentName, entries: &[IndexEntry], cells: bo
     let body = zstd::bulk::compress(&raw, BODY_LEVEL).expect("zstd compresses into a vector");
     let mut bytes = vec![0; INDEX_HEADER_LEN];
     put(&mut bytes, AT_MAGIC, &MAGIC);
-    put(&mut bytes, AT_VERSION, &SEGMENT_VERSION.to_le_bytes());
+    put(&mut bytes, AT_VERSION, &INDEX_VERSION.to_le_bytes());
     let fields = if cells { FIELD_CELLS } else { 0 };
     put(&mut bytes, AT_FIELDS, &fields.to_le_bytes());
     put(&mut bytes, AT_BLOCKS, &(entries.len() as u32).to_le_bytes());
@@ -227,9 +229,9 @@ pub(super) fn decode_index(bytes: &[u8], trailer: &Trailer) -> Result<Vec<IndexE
         return Err(damaged(what, "checksum differs"));
     }
     let (version, fields) = (u16_at(header, AT_VERSION), u16_at(header, AT_FIELDS));
-    let known = u32::from(SEGMENT_VERSION);
-    if version != SEGMENT_VERSION || fields & !KNOWN_FIELDS != 0 {
-        let found = u32::from(version).max(if version == SEGMENT_VERSION { known + 1 } else { 0 });
+    let known = u32::from(INDEX_VERSION);
+    if version != INDEX_VERSION || fields & !KNOWN_FIELDS != 0 {
+        let found = u32::from(version).max(if version == INDEX_VERSION { known + 1 } else { 0 });
         return Err(Error::TooNew { what, found, known });
     }
     let name = SegmentName {

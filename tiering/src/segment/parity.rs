@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use super::align_up;
 use super::bytes_at::{ReadAt, ZeroFilled};
 use super::code::StripeCode;
+use super::header::Trailer;
 
 /// Bytes of a shard's checksum.
 pub(super) const SHARD_SUM_LEN: usize = 16;
@@ -139,6 +140,17 @@ pub(super) struct Protection {
     pub(super) parity: Vec<u8>,
     /// Checksums of all shards, data before parity.
     pub(super) table: Vec<u8>,
+}
+
+impl Protection {
+    /// Where parity and both tables belong, and what belongs there.
+    pub(super) fn parts(&self, trailer: &Trailer) -> [(u64, &[u8]); 3] {
+        [
+            (trailer.table_a.start, &self.table),
+            (trailer.parity.start, &self.parity),
+            (trailer.table_b.start, &self.table),
+        ]
+    }
 }
 
 /// Reads `protected` bytes from `start` once, in order, and computes their parity. Holds one data

@@ -3,8 +3,11 @@
 //! Reed-Solomon trusts the shards it is given, so each shard is checked before it is used and each
 //! result after; what does not match its checksum is never handed out. Nothing is written here: a
 //! repair is a list of patches, for the file in place or for a copy of it. Bytes that cannot be
-//! read count as damaged. Memory: the patches and ten
-//! shards.
+//! read count as damaged. Memory: the patches and ten shards.
+//!
+//! What lies in a sidecar is at the offsets that the trailer gives it, behind the segment. A lost
+//! one is made anew when the bytes under it still have the checksums that the trailer vouches for.
+//! Where neither table is left, and where there is no parity, frames tell what is damaged.
 
 use std::ops::Range;
 
@@ -15,9 +18,10 @@ use super::bytes_at::ReadAt;
 use super::entry::IndexEntry;
 use super::frame::verify_frame;
 use super::header::{DATA_START, HEAD_TRAILER, HEADER_LEN, SegmentHeader, TRAILER_LEN, Trailer};
-use super::index::SegmentIndex;
-use super::parity::{Geometry, SHARD_SUM_LEN, shard_sum};
+use super::index::{SegmentIndex, decode_index};
+use super::parity::{Geometry, SHARD_SUM_LEN, protect, shard_sum};
 use super::patched::Patched;
+use super::place::{Joined, ParityPlace, sidecar_header};
 use super::{SegmentName, damaged};
 
 /// A part of a segment.
@@ -45,6 +49,10 @@ pub enum Part {
     Padding,
     /// Bytes after the end of the segment.
     Excess,
+    /// The page at the start of a sidecar.
+    SidecarHeader,
+    /// Bytes after the end of a sidecar.
+    SidecarExcess,
 }
 
 /// Something that is not as it was sealed.
@@ -76,12 +84,28 @@ pub struct Repair {
     pub patches: Vec<Patch>,
     /// Length of the sealed file.
     pub file_len: u64,
+    /// Length of its sidecar, whose parts lie behind `file_len`; 0 where it has none.
+    pub sidecar_len: u64,
 }
 
 impl Repair {
     /// Whether the segment is as it was sealed.
     pub fn is_intact(&self) -> bool {
         self.damage.is_empty()
+    }
+
+    /// Whether the segment itself is as it was sealed, whatever became of its sidecar.
+    pub fn is_segment_intact(&self) -> bool {
+        self.damage.iter().all(|damage| self.is_in_sidecar(damage))
+    }
+
+    /// Whether the sidecar is as it was sealed; a segment without one has nothing to lack.
+    pub fn is_sidecar_intact(&self) -> bool {
+        !self.damage.iter().any(|damage| self.is_in_sidecar(damage))
+    }
+
+    fn is_in_sidecar(&self, damage: &Damage) -> bool {
+        self.sidecar_len > 0 && damage.part != Part::Excess && damage.range.start >= self.file_len
     }
 }
 
@@ -120,21 +144,27 @@ pub fn repair<R: ReadAt + ?Sized>(bytes: &R, name: &SegmentName) -> Result<Repai
     if trailer.file_len / 2 > len {
         return Err(damaged("segment", format!("{len} of {} bytes are left", trailer.file_len)));
     }
-    let mut work = Work { bytes, len, trailer: &trailer, found: Repair::default() };
-    work.found.file_len = trailer.file_len;
+    let sidecar_len = trailer.sidecar_len();
+    let found = Repair { file_len: trailer.file_len, sidecar_len, ..Repair::default() };
+    let mut found = if sidecar_len == 0 {
+        Work { bytes, len, trailer: &trailer, found }.look(name)
+    } else {
+        let joined = Joined::new(bytes, trailer.file_len, sidecar_len);
+        let len = trailer.file_len + sidecar_len;
+        Work { bytes: &joined, len, trailer: &trailer, found }.look(name)
+    };
     if len > trailer.file_len {
-        work.found.damage.push(Damage { part: Part::Excess, range: trailer.file_len..len });
+        found.damage.push(Damage { part: Part::Excess, range: trailer.file_len..len });
     }
-    work.pages(name);
-    work.index_from_second();
-    if let Some(geometry) = trailer.geometry {
-        work.shards(&geometry);
+    let sidecar_end = trailer.file_len + sidecar_len;
+    let excess = bytes.sidecar_len().unwrap_or(0).saturating_sub(sidecar_len);
+    if sidecar_len > 0 && excess > 0 {
+        let range = sidecar_end..sidecar_end + excess;
+        found.damage.push(Damage { part: Part::SidecarExcess, range });
     }
-    work.second_index();
-    work.padding();
-    work.found.damage.sort_by_key(|damage| damage.range.start);
-    work.found.patches.sort_by_key(|patch| patch.offset);
-    Ok(work.found)
+    found.damage.sort_by_key(|damage| damage.range.start);
+    found.patches.sort_by_key(|patch| patch.offset);
+    Ok(found)
 }
 
 fn find_trailer<R: ReadAt + ?Sized>(bytes: &R, name: &SegmentName, len: u64) -> Result<Trailer> {
@@ -177,6 +207,18 @@ impl Sums {
 }
 
 impl<R: ReadAt + ?Sized> Work<'_, R> {
+    fn look(mut self, name: &SegmentName) -> Repair {
+        self.pages(name);
+        self.index_from_second();
+        match self.trailer.geometry {
+            Some(geometry) => self.shards(&geometry),
+            None => self.frames(),
+        }
+        self.second_index();
+        self.padding();
+        self.found
+    }
+
     /// Bytes of the file as patched so far; zeros where the file ends or cannot be read.
     fn read(&self, range: Range<u64>) -> Vec<u8> {
         let mut buf = vec![0; (range.end - range.start) as usize];
@@ -199,13 +241,17 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
     }
 
     fn pages(&mut self, name: &SegmentName) {
-        let header = SegmentHeader { name: *name }.to_bytes();
+        let header = SegmentHeader { name: *name, place: self.trailer.place }.to_bytes();
         self.expect(Part::Header, 0, &header[..HEADER_LEN]);
         let page = self.trailer.to_bytes();
         self.expect(Part::HeadTrailer, HEAD_TRAILER as u64, &page);
         let rest = (HEAD_TRAILER + TRAILER_LEN) as u64;
         self.expect(Part::Padding, rest, &header[rest as usize..]);
         self.expect(Part::EndTrailer, self.trailer.file_len - TRAILER_LEN as u64, &page);
+        if self.trailer.place == ParityPlace::Object {
+            let header = sidecar_header(self.trailer);
+            self.expect(Part::SidecarHeader, self.trailer.file_len, &header);
+        }
     }
 
     fn is_index(&self, bytes: &[u8]) -> bool {
@@ -244,17 +290,8 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
 
     fn padding(&mut self) {
         let trailer = self.trailer;
-        let mut parts = vec![
-            trailer.protected_end..trailer.protected_end,
-            trailer.table_a.clone(),
-            trailer.parity.clone(),
-            trailer.table_b.clone(),
-        ];
-        if !trailer.index_b.is_empty() {
-            parts.push(trailer.index_b.clone());
-        }
-        let end = trailer.file_len - TRAILER_LEN as u64;
-        parts.push(end..end);
+        let mut parts = vec![trailer.protected_end..trailer.protected_end];
+        parts.extend(trailer.parts_behind());
         for pair in parts.windows(2) {
             self.expect(
                 Part::Padding,
@@ -272,9 +309,12 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
         let whole = |table: &&Vec<u8>| super::short(&blake3::hash(table)) == trailer.table_sum;
         let tables = match copies.iter().find(whole) {
             Some(table) => vec![table.clone()],
-            // Each checksum may still be right in one of them; a shard that matches either is
-            // good, since no damaged one matches by chance.
-            None => copies.to_vec(),
+            None => match self.table_of_data(geometry) {
+                Some(table) => vec![table],
+                // Each checksum may still be right in one of them; a shard that matches either is
+                // good, since no damaged one matches by chance.
+                None => copies.to_vec(),
+            },
         };
         let sums = Sums { tables };
         let mut table = vec![0; geometry.table_len() as usize];
@@ -284,6 +324,9 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
                 Some(sum) => super::le::put(&mut table, number as usize * SHARD_SUM_LEN, &sum),
                 None => bad[(number % u32::from(geometry.stripes)) as usize].push(number),
             }
+        }
+        if bad.iter().map(Vec::len).sum::<usize>() == geometry.shards() as usize {
+            return self.without_tables();
         }
         for (stripe, bad) in bad.iter().enumerate().filter(|(_, bad)| !bad.is_empty()) {
             for (number, shard) in self.rebuild(geometry, stripe as u32, bad, &sums) {
@@ -308,6 +351,48 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
                 self.found.lost.push(Damage { part, range });
             }
         }
+    }
+
+    /// The table of checksums, computed from what lies under parity, if the trailer vouches for it:
+    /// then all of that is as it was sealed.
+    fn table_of_data(&self, geometry: &Geometry) -> Option<Vec<u8>> {
+        let bytes = Patched::new(self.bytes, &self.found.patches, self.len);
+        let protected = self.trailer.protected_end - DATA_START;
+        let table = protect(&bytes, DATA_START, protected, geometry).ok()?.table;
+        (super::short(&blake3::hash(&table)) == self.trailer.table_sum).then_some(table)
+    }
+
+    /// What is left to say where no checksum of any shard is: parity is lost, and of the rest what
+    /// frames tell.
+    fn without_tables(&mut self) {
+        let trailer = self.trailer;
+        for (part, range) in [
+            (Part::TableA, &trailer.table_a),
+            (Part::Parity, &trailer.parity),
+            (Part::TableB, &trailer.table_b),
+        ] {
+            let lost = Damage { part, range: range.clone() };
+            self.found.damage.push(lost.clone());
+            self.found.lost.push(lost);
+        }
+        self.frames();
+    }
+
+    /// Checks every frame of the index, where nothing else tells of the bytes in them and nothing
+    /// makes them anew. An index that is lost is told of elsewhere.
+    fn frames(&mut self) {
+        let index = self.read(self.trailer.index_a.clone());
+        let Ok(entries) = decode_index(&index, self.trailer) else { return };
+        let patches = std::mem::take(&mut self.found.patches);
+        let bytes = Patched::new(self.bytes, &patches, self.len);
+        let name = self.trailer.name;
+        let is_bad = |entry: &&IndexEntry| check_frame(&bytes, &name, entry).is_err();
+        let bad = entries.iter().filter(is_bad);
+        let bad: Vec<_> =
+            bad.map(|entry| Damage { part: Part::Data, range: entry.frame_range() }).collect();
+        self.found.patches = patches;
+        self.found.damage.extend(bad.iter().cloned());
+        self.found.lost.extend(bad);
     }
 
     fn shard_range(&self, geometry: &Geometry, number: u32) -> Range<u64> {

@@ -36,7 +36,7 @@ pub(super) fn raw_frame(id: u64, plain: &[u8]) -> Frame {
 #[test]
 fn a_sealed_segment_gives_every_range_of_every_block() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
     let lens = [1, 15, CELL_LEN, CELL_LEN + 1, 5 * CELL_LEN - 7, 1 << 20];
     let blocks: Vec<_> = lens.iter().map(|&len| noise(len as u64, len)).collect();
     for (id, plain) in blocks.iter().enumerate() {
@@ -64,7 +64,7 @@ fn a_sealed_segment_gives_every_range_of_every_block() {
 #[test]
 fn a_segment_without_parity_is_read_and_tells_what_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
     let plain = noise(1, 3 * CELL_LEN);
     writer.append(&mut raw_frame(100, &plain)).unwrap();
     let sealed = writer.seal_as(false).unwrap();
@@ -77,6 +77,7 @@ fn a_segment_without_parity_is_read_and_tells_what_is_damaged() {
     assert_eq!(check_frames(file.as_slice(), &index).len(), 1);
 }
 
+mod apart;
 mod damage;
 mod format;
 mod overhead;
@@ -99,7 +100,7 @@ impl Sample {
 
     pub(super) fn of(plains: Vec<Vec<u8>>, encode: impl Fn(&[u8]) -> EncodedBlock) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+        let mut writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
         let mut blocks = Vec::new();
         for (i, plain) in plains.into_iter().enumerate() {
             let id = BlockId::from_raw(1000 + i as u64);

@@ -5,10 +5,15 @@
 //! *Crash*: until the rename in `seal` the file is `<id>.open`, and whatever footer it has is
 //! ignored and overwritten: [`SegmentWriter::recover`] keeps the frames and nothing else. After
 //! the rename it is complete and durable, since the rename follows an `fdatasync` of all of it.
+//! *Sidecar*: where parity lies apart, it is written beside the segment and durable before the
+//! rename, so that a sealed segment has it; a crash in between leaves it beside an open segment,
+//! which is sealed again and writes it anew. Where the parity is to lie stands in the header from
+//! the start; if that is lost, it lies inside, where it protects best and needs nothing else.
 //! *Retry*: `seal` may be called again after an error that is not a failed sync.
 //! *Leaks*: frames that were appended and never referred to stay until the segment dies.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -16,11 +21,13 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+use super::bytes_at::ReadAt;
 use super::entry::IndexEntry;
 use super::frame::{FRAME_ALIGN, FRAME_HEADER_TYPICAL, Frame};
-use super::header::{DATA_START, HEAD_TRAILER, SegmentHeader, TRAILER_LEN, Trailer};
+use super::header::{DATA_START, HEAD_TRAILER, HEADER_LEN, SegmentHeader, TRAILER_LEN, Trailer};
 use super::index::{SegmentIndex, encode_index};
 use super::parity::{Geometry, Protection, protect};
+use super::place::{ParityPlace, sidecar_header, sidecar_parts};
 use super::scan::{ScannedFrame, scan_frames};
 use super::unprotected::is_unprotected;
 use super::{FileKind, SEGMENT_TARGET, SegmentName, align_up, damaged};
@@ -38,6 +45,7 @@ const TABLES_BOUND: u64 = 2 * 16 * 1029;
 #[derive(Debug)]
 pub struct SegmentWriter {
     name: SegmentName,
+    place: ParityPlace,
     dir: PathBuf,
     file: Arc<File>,
     end: u64,
@@ -73,8 +81,8 @@ pub struct Recovered {
 
 impl SegmentWriter {
     /// Makes the file of a new segment in `dir`; the file's name is durable when this returns.
-    /// After an error there is no file.
-    pub fn create(dir: &Path, name: SegmentName) -> Result<Self> {
+    /// After an error there is no file. `place` is where its parity will lie.
+    pub fn create(dir: &Path, name: SegmentName, place: ParityPlace) -> Result<Self> {
         let path = dir.join(name.id.file_name(FileKind::Open));
         let file = OpenOptions::new()
             .read(true)
@@ -83,7 +91,7 @@ impl SegmentWriter {
             .open(&path)
             .map_err(Error::io(format!("create {}", path.display())))?;
         let made = file
-            .write_all_at(&SegmentHeader { name }.to_bytes(), 0)
+            .write_all_at(&SegmentHeader { name, place }.to_bytes(), 0)
             .map_err(Error::io(format!("write {}", path.display())))
             .and_then(|()| sync_dir(dir));
         if let Err(error) = made {
@@ -95,6 +103,7 @@ impl SegmentWriter {
         }
         Ok(Self {
             name,
+            place,
             dir: dir.to_owned(),
             file: Arc::new(file),
             end: DATA_START,
@@ -115,6 +124,7 @@ impl SegmentWriter {
             .map_err(Error::io(format!("open {}", path.display())))?;
         let len =
             file.metadata().map_err(Error::io(format!("length of {}", path.display())))?.len();
+        let place = place_of(&file, &name)?;
         let scan = scan_frames(&file, &name, DATA_START..len.max(DATA_START), true)?;
         let mut kept: Vec<_> = scan.frames;
         kept.retain(|frame| frame.readable != 0);
@@ -122,13 +132,13 @@ impl SegmentWriter {
         let end = kept.last().map_or(DATA_START, |frame| frame.header.entry.frame_range().end);
         let end = end.max(align_up(unread_end, FRAME_ALIGN as u64));
         file.set_len(end).map_err(Error::io(format!("cut off the end of {}", path.display())))?;
-        file.write_all_at(&SegmentHeader { name }.to_bytes(), 0)
+        file.write_all_at(&SegmentHeader { name, place }.to_bytes(), 0)
             .map_err(Error::io(format!("write {}", path.display())))?;
         let gaps = scan.gaps.into_iter().filter(|gap| gap.end <= end).collect();
         let entries = kept.iter().map(|frame| frame.header.entry.clone()).collect();
         kept.retain(|frame| !frame.intact);
         let dir = dir.to_owned();
-        let writer = Self { name, dir, file: Arc::new(file), end, entries, sealed: false };
+        let writer = Self { name, place, dir, file: Arc::new(file), end, entries, sealed: false };
         let (torn_bytes, unreadable) = (len.saturating_sub(end), scan.unreadable);
         Ok(Recovered { writer, damaged: kept, gaps, torn_bytes, unreadable })
     }
@@ -136,6 +146,11 @@ impl SegmentWriter {
     /// Which segment this is.
     pub fn name(&self) -> SegmentName {
         self.name
+    }
+
+    /// Where its parity will lie.
+    pub fn place(&self) -> ParityPlace {
+        self.place
     }
 
     /// The file, for reading frames and for `sync_data` without holding the writer.
@@ -195,7 +210,18 @@ impl SegmentWriter {
     pub fn discard(self) -> Result<()> {
         let path = self.path();
         std::fs::remove_file(&path).map_err(Error::io(format!("remove {}", path.display())))?;
+        let sidecar = self.sidecar_path();
+        match std::fs::remove_file(&sidecar) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::io(format!("remove {}", sidecar.display()))(error));
+            }
+            _ => {}
+        }
         sync_dir(&self.dir)
+    }
+
+    fn sidecar_path(&self) -> PathBuf {
+        self.dir.join(self.name.id.file_name(FileKind::Sidecar))
     }
 
     /// Puts a segment out of the way of which nothing could be read, under a name that is no
@@ -215,6 +241,11 @@ impl SegmentWriter {
     }
 
     pub(super) fn seal_as(&mut self, has_parity: bool) -> Result<SealedInfo> {
+        if !has_parity && self.place == ParityPlace::Object {
+            // There is nothing that could lie apart.
+            self.place = ParityPlace::Stores;
+        }
+        let has_parity = has_parity && self.place != ParityPlace::Stores;
         if self.sealed || self.entries.is_empty() {
             return Err(damaged("segment", "an empty or sealed segment cannot be sealed"));
         }
@@ -254,14 +285,26 @@ impl SegmentWriter {
         };
 
         let table_len = protection.table.len() as u64;
-        let table_a = span(align_up(protected_end, align), table_len);
-        let parity = span(align_up(table_a.end, 64), protection.parity.len() as u64);
-        let table_b = span(align_up(parity.end, align), table_len);
-        let index_b = span(align_up(table_b.end, align), index_b_len);
+        let parity_len = protection.parity.len() as u64;
+        let is_apart = self.place == ParityPlace::Object;
+        // In front of the second index, or nothing.
+        let inside = |len| if is_apart { 0 } else { len };
+        let table_a = span(align_up(protected_end, align), inside(table_len));
+        let parity = span(align_up(table_a.end, 64), inside(parity_len));
+        let table_b = span(align_up(parity.end, align), inside(table_len));
+        let behind = if is_apart { protected_end } else { table_b.end };
+        let index_b = span(align_up(behind, align), index_b_len);
         let trailer_at = align_up(index_b.end, align);
+        let file_len = trailer_at + TRAILER_LEN as u64;
+        let [table_a, parity, table_b] = if is_apart {
+            sidecar_parts(file_len, table_len, parity_len)
+        } else {
+            [table_a, parity, table_b]
+        };
         let trailer = Trailer {
             name: self.name,
-            file_len: trailer_at + TRAILER_LEN as u64,
+            place: self.place,
+            file_len,
             frames_end: self.end,
             protected_end,
             index_sum: super::short(&blake3::hash(&index)),
@@ -274,26 +317,32 @@ impl SegmentWriter {
             geometry,
             blocks: self.entries.len() as u32,
         };
-        let mut footer = vec![0; (trailer.file_len - protected_end) as usize];
         let page = trailer.to_bytes();
-        let table = &protection.table;
         let index_b_bytes = if twice { index.as_slice() } else { &[] };
-        let parts: [(u64, &[u8]); 5] = [
-            (table_a.start, table),
-            (parity.start, &protection.parity),
-            (table_b.start, table),
-            (index_b.start, index_b_bytes),
-            (trailer_at, &page),
-        ];
-        for (at, part) in parts {
-            super::le::put(&mut footer, (at - protected_end) as usize, part);
+        let end = [(index_b.start, index_b_bytes), (trailer_at, &page)];
+        let parity = protection.parts(&trailer);
+        if is_apart {
+            write(&laid_out(protected_end..file_len, &end), protected_end)?;
+            self.write_sidecar(&trailer, &parity)?;
+        } else {
+            let parts = [&parity[..], &end].concat();
+            write(&laid_out(protected_end..file_len, &parts), protected_end)?;
         }
-        write(&footer, protected_end)?;
+        write(&SegmentHeader { name: self.name, place: self.place }.to_bytes(), 0)?;
         write(&page, HEAD_TRAILER as u64)?;
-        self.file
-            .set_len(trailer.file_len)
-            .map_err(Error::io(format!("seal segment {}", self.name.id)))?;
+        self.file.set_len(file_len).map_err(Error::io(format!("seal segment {}", self.name.id)))?;
         Ok(trailer)
+    }
+
+    /// Writes what lies apart, durably but for its name, which is synced with the segment's.
+    fn write_sidecar(&self, trailer: &Trailer, parity: &[(u64, &[u8])]) -> Result<()> {
+        let path = self.sidecar_path();
+        let failed = || Error::io(format!("write {}", path.display()));
+        let header = sidecar_header(trailer);
+        let parts = [&[(trailer.file_len, &header[..])], parity].concat();
+        let end = trailer.file_len + trailer.sidecar_len();
+        std::fs::write(&path, laid_out(trailer.file_len..end, &parts)).map_err(failed())?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(failed())
     }
 
     /// The index to write, and whether it stands twice: as much as fits the share of the footer.
@@ -307,6 +356,29 @@ impl SegmentWriter {
         let short = encode_index(&self.name, &self.entries, false);
         let twice = 2 * short.len() as u64 <= share;
         (short, twice)
+    }
+}
+
+/// The bytes of `range` with those parts in it and zeros between them.
+fn laid_out(range: Range<u64>, parts: &[(u64, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    for (at, part) in parts {
+        super::le::put(&mut bytes, (at - range.start) as usize, part);
+    }
+    bytes
+}
+
+/// Where an open segment's parity is to lie, as its header says. One that is torn, damaged or
+/// cannot be read says nothing.
+fn place_of(file: &File, name: &SegmentName) -> Result<ParityPlace> {
+    let mut page = [0; HEADER_LEN];
+    if let Err(error) = ReadAt::read_exact_at(file, &mut page, 0) {
+        tracing::warn!(%error, id = %name.id, "the header of an open segment cannot be read");
+    }
+    match SegmentHeader::from_bytes(&page) {
+        Ok(header) => Ok(header.place),
+        Err(Error::Damaged { .. }) => Ok(ParityPlace::Inside),
+        Err(error) => Err(error),
     }
 }
 

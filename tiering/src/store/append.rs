@@ -23,7 +23,9 @@ use crate::block::{BlockId, BlockRef, MAX_BLOCK_LEN};
 use crate::blocks::Wait;
 use crate::encode::{Effort, EncodeMemory, encode_block};
 use crate::error::{Error, Result};
-use crate::segment::{Frame, IndexEntry, SegmentId, SegmentName, SegmentWriter, hash_block};
+use crate::segment::{
+    Frame, IndexEntry, ParityPlace, SegmentId, SegmentName, SegmentWriter, hash_block,
+};
 
 use super::Inner;
 use super::capacity::Charge;
@@ -283,7 +285,7 @@ impl Inner {
 
     pub(super) fn create_writer(&self) -> Result<SegmentWriter> {
         let name = SegmentName { volume: self.config.volume, id: self.ids.segment()? };
-        SegmentWriter::create(&self.hot.segments(), name).map_err(full_disk)
+        SegmentWriter::create(&self.hot.segments(), name, ParityPlace::Inside).map_err(full_disk)
     }
 
     /// Makes the next segment's file and fetches leases, off the appenders' way.

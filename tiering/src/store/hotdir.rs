@@ -27,6 +27,7 @@ pub(super) struct Listing {
     pub(super) open: Vec<SegmentId>,
     pub(super) sealed: Vec<SegmentId>,
     pub(super) indexes: Vec<SegmentId>,
+    pub(super) sidecars: Vec<SegmentId>,
 }
 
 /// Paths below the hot directory, and the files held open.
@@ -102,11 +103,13 @@ impl HotDir {
                     Some((id, FileKind::Open)) => listing.open.push(id),
                     Some((id, FileKind::Sealed)) => listing.sealed.push(id),
                     Some((id, FileKind::Index)) => listing.indexes.push(id),
+                    Some((id, FileKind::Sidecar)) => listing.sidecars.push(id),
                     None => tracing::warn!(?name, "a file that is not ours lies in the hot tier"),
                 }
             }
         }
-        for list in [&mut listing.open, &mut listing.sealed, &mut listing.indexes] {
+        let Listing { open, sealed, indexes, sidecars } = &mut listing;
+        for list in [open, sealed, indexes, sidecars] {
             list.sort_unstable();
         }
         Ok(listing)

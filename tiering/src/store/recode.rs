@@ -26,8 +26,8 @@ use crate::catalog::{BlockRecord, ColdCopy, SegmentRecord};
 use crate::encode::{Codec, Effort, EncodeMemory, encode_block};
 use crate::error::{Error, Result};
 use crate::segment::{
-    DATA_START, Frame, IndexEntry, SealedInfo, SegmentId, SegmentIndex, SegmentName, SegmentWriter,
-    hash_block,
+    DATA_START, Frame, IndexEntry, ParityPlace, SealedInfo, SegmentId, SegmentIndex, SegmentName,
+    SegmentWriter, hash_block,
 };
 
 use super::Inner;
@@ -239,7 +239,8 @@ impl Inner {
             self.give_up(begun);
         }
         let name = self.name(self.ids.segment()?);
-        let writer = SegmentWriter::create(&self.hot.staging(), name).map_err(full_disk)?;
+        let writer = SegmentWriter::create(&self.hot.staging(), name, ParityPlace::Inside)
+            .map_err(full_disk)?;
         Ok(Recoding { old: id, writer, done: 0, charged: 0 })
     }
 

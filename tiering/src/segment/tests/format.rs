@@ -31,6 +31,11 @@ fn fixture_blocks() -> [(Vec<u8>, Codec, Filter, u8); 8] {
     ]
 }
 
+/// Where the parity lies of the segments that have that version.
+fn place_of(version: u16) -> ParityPlace {
+    if version == 1 { ParityPlace::Inside } else { ParityPlace::Object }
+}
+
 /// Writes the fixtures of the current version. Run once per version, then never again:
 /// `cargo test -p firn-tiering write_fixtures -- --ignored`.
 #[test]
@@ -40,7 +45,7 @@ fn write_fixtures() {
     assert!(!to.exists(), "fixtures of this version exist; they never change");
     std::fs::create_dir_all(&to).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, place_of(SEGMENT_VERSION)).unwrap();
     for (i, (plain, codec, filter, level)) in fixture_blocks().into_iter().enumerate() {
         let id = BlockId::from_raw(0x0001_0000_0000_0100 + i as u64);
         let encoded = encode_block_as(&plain, codec, filter, level);
@@ -51,6 +56,8 @@ fn write_fixtures() {
     std::fs::copy(&sealed.path, to.join(NAME.id.file_name(FileKind::Sealed))).unwrap();
     let idx = to.join(NAME.id.file_name(FileKind::Index));
     std::fs::write(idx, sealed.index.to_idx_bytes()).unwrap();
+    let sidecar = NAME.id.file_name(FileKind::Sidecar);
+    std::fs::copy(dir.path().join(&sidecar), to.join(sidecar)).unwrap();
 }
 
 #[test]
@@ -62,14 +69,18 @@ fn there_is_a_fixture_of_every_version_and_each_reads() {
     versions.sort();
     let expected: Vec<_> = (1..=SEGMENT_VERSION).map(|version| format!("v{version}")).collect();
     assert_eq!(versions, expected);
-    for version in versions {
-        let dir = fixtures().join(version);
+    for version in 1..=SEGMENT_VERSION {
+        let dir = fixtures().join(format!("v{version}"));
         let file = |kind| std::fs::read(dir.join(NAME.id.file_name(kind))).unwrap();
         let sealed = file(FileKind::Sealed);
         let index = SegmentIndex::from_file(sealed.as_slice(), &NAME).unwrap();
         assert_eq!(SegmentIndex::from_idx_bytes(&file(FileKind::Index), &NAME).unwrap(), index);
         assert!(check_frames(sealed.as_slice(), &index).is_empty());
-        assert!(repair(sealed.as_slice(), &NAME).unwrap().is_intact());
+        let segment = std::fs::File::open(dir.join(NAME.id.file_name(FileKind::Sealed))).unwrap();
+        let sidecar = std::fs::File::open(dir.join(NAME.id.file_name(FileKind::Sidecar))).ok();
+        let sidecar = sidecar.as_ref().map(|sidecar| sidecar as &dyn ReadAt);
+        assert_eq!(sidecar.is_some(), place_of(version) == ParityPlace::Object);
+        assert!(repair(&WithSidecar::new(&segment, sidecar), &NAME).unwrap().is_intact());
         let blocks = fixture_blocks();
         assert_eq!(index.entries().len(), blocks.len());
         for (entry, (plain, codec, filter, level)) in index.entries().iter().zip(&blocks) {
@@ -84,6 +95,7 @@ fn there_is_a_fixture_of_every_version_and_each_reads() {
         std::fs::write(open.path().join(name), file(FileKind::Open)).unwrap();
         let recovered = SegmentWriter::recover(open.path(), NAME).unwrap();
         assert_eq!(recovered.writer.entries(), index.entries());
+        assert_eq!(recovered.writer.place(), place_of(version));
     }
 }
 
@@ -167,7 +179,7 @@ fn newer_versions_are_named_not_guessed() {
     assert!(matches!(error, crate::Error::TooNew { found: 9, known: 1, .. }), "{error}");
     let mut bytes = sample.bytes.clone();
     for start in [128, bytes.len() - 256] {
-        bytes[start + 24] = 2;
+        bytes[start + 24] = 3;
         let sum = short(&blake3::hash(&bytes[start + 24..start + 256]));
         le::put(&mut bytes, start + 8, &sum);
     }
@@ -175,7 +187,7 @@ fn newer_versions_are_named_not_guessed() {
         SegmentIndex::from_file(bytes.as_slice(), &NAME).unwrap_err(),
         repair(bytes.as_slice(), &NAME).unwrap_err(),
     ] {
-        assert!(matches!(error, crate::Error::TooNew { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, crate::Error::TooNew { found: 3, known: 2, .. }), "{error}");
     }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 /// A segment whose frames have cells of that stored length; nobody decodes them.
 fn sealed_with_cells(cell_len: usize, frames: usize) -> SegmentIndex {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
     let mut dice = Dice::new(5);
     let hash = hash_block(&noise(0, 1 << 20));
     for i in 0..frames {
@@ -73,7 +73,7 @@ fn dense_segments_leave_out_cell_lengths_first_and_then_the_second_index() {
 #[test]
 fn a_segment_is_full_when_index_and_frames_reach_the_target() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
     let plain = noise(0, 1 << 20);
     let mut frame = raw_frame(0, &plain);
     while writer.has_room(frame.len()) {
@@ -89,6 +89,6 @@ fn a_segment_is_full_when_index_and_frames_reach_the_target() {
 #[test]
 fn one_frame_always_has_room() {
     let dir = tempfile::tempdir().unwrap();
-    let writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
     assert!(writer.has_room(SEGMENT_TARGET * 2));
 }

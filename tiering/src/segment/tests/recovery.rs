@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// An open segment with blocks of those lengths.
 fn open_segment(dir: &Path, lens: &[usize]) -> (PathBuf, Vec<IndexEntry>) {
-    let mut writer = SegmentWriter::create(dir, NAME).unwrap();
+    let mut writer = SegmentWriter::create(dir, NAME, ParityPlace::Inside).unwrap();
     let entries = lens
         .iter()
         .enumerate()
@@ -150,7 +150,7 @@ fn a_segment_stored_inside_a_block_is_not_taken_for_frames() {
     let (path, _) = open_segment(inner.path(), &[300, 400]);
     let nested = std::fs::read(path).unwrap();
     let other = SegmentName { id: SegmentId::from_raw(99), ..NAME };
-    let mut writer = SegmentWriter::create(dir.path(), other).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), other, ParityPlace::Inside).unwrap();
     writer.append(&mut raw_frame(50, &noise(1, 1000))).unwrap();
     // Padded so that the nested frames lie at multiples of 16 of the outer file.
     writer.append(&mut raw_frame(51, &nested)).unwrap();
@@ -168,7 +168,7 @@ fn a_segment_stored_inside_a_block_is_not_taken_for_frames() {
 #[test]
 fn a_failed_append_leaves_the_segment_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
     writer.append(&mut raw_frame(1, &noise(1, 9000))).unwrap();
     let end = writer.len();
     // What a write that failed half-way leaves behind the end.
@@ -184,8 +184,8 @@ fn a_failed_append_leaves_the_segment_as_it_was() {
 #[test]
 fn a_segment_is_created_once() {
     let dir = tempfile::tempdir().unwrap();
-    let _writer = SegmentWriter::create(dir.path(), NAME).unwrap();
-    assert!(SegmentWriter::create(dir.path(), NAME).is_err());
+    let _writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
+    assert!(SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).is_err());
 }
 
 /// A file on a disk with a bad sector, which fails by the page.

@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::encode::{Effort, EncodeMemory, encode_block};
 use crate::error::Error;
 use crate::segment::{
-    FileKind, Frame, SegmentId, SegmentName, SegmentWriter, VolumeId, hash_block,
+    FileKind, Frame, ParityPlace, SegmentId, SegmentName, SegmentWriter, VolumeId, hash_block,
 };
 use crate::store::testing::{Volume, damage, eventually, noise, soon, text};
 use crate::store::{BlockStore, CheckOptions};
@@ -301,7 +301,8 @@ fn plant_segments(volume: &Volume, first: u64, count: u64) -> Vec<(BlockRef, Vec
         .map(|number| {
             let id = SegmentId::new(Epoch(1), number).unwrap();
             let name = SegmentName { volume: volume.config.volume, id };
-            let mut writer = SegmentWriter::create(&volume.segments_dir(), name).unwrap();
+            let mut writer =
+                SegmentWriter::create(&volume.segments_dir(), name, ParityPlace::Inside).unwrap();
             let plain = noise(number, 300);
             let block = BlockId::new(Epoch(1), number).unwrap();
             let encoded = encode_block(&plain, &mut EncodeMemory::default(), Effort::Fast);

@@ -9,7 +9,7 @@ use crate::blocks::{Blocks, Wait};
 use crate::clock::{Clock, SystemClock};
 use crate::encode::{Codec, EncodedBlock, Filter};
 use crate::segment::{
-    FileKind, Frame, SegmentId, SegmentIndex, SegmentName, SegmentWriter, hash_block,
+    FileKind, Frame, ParityPlace, SegmentId, SegmentIndex, SegmentName, SegmentWriter, hash_block,
 };
 use crate::store::testing::Volume;
 use crate::{BlockId, BlockRef, Epoch};
@@ -25,7 +25,7 @@ fn segments() -> u64 {
 fn leave_index(volume: &Volume, scratch: &Path, number: u64) -> BlockRef {
     let id = SegmentId::new(Epoch(1), number).unwrap();
     let name = SegmentName { volume: volume.config.volume, id };
-    let mut writer = SegmentWriter::create(scratch, name).unwrap();
+    let mut writer = SegmentWriter::create(scratch, name, ParityPlace::Inside).unwrap();
     let mut last = None;
     for block in 0..BLOCKS {
         let plain = (number * BLOCKS + block).to_le_bytes();
