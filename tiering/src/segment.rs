@@ -47,7 +47,7 @@ pub use index::SegmentIndex;
 pub use locate::IndexFetch;
 pub use parity::Geometry;
 pub use patched::Patched;
-pub use place::{Joined, ParityPlace, WithSidecar, sidecar_name};
+pub use place::{Joined, ParityPlace};
 pub use repair::{Damage, Part, Patch, Repair, check_frame, check_frames, repair};
 pub use scan::{Scan, ScannedFrame, scan_frames};
 pub use unprotected::leave_unprotected;

@@ -6,7 +6,7 @@
 //! archive, release), `stage`, `capacity`, `marks`, `mover` and `victims` (the bound of the hot tier,
 //! and who goes), `heat` (who is warm), `reclaim` (dead blocks), `waste` (how many are too many) and
 //! `sweep`, `recode`, `encoder` and `idle` (encoding harder), `check`, `repair` (damaged copies),
-//! `scrub` (looking for them); `steps` is where tests stop it.
+//! `scrub` (looking for them), `sidecar` (parity that lies apart); `steps` is where tests stop it.
 //!
 //! *Consistency*: a block is found at every moment from the return of `append` on; each step that
 //! moves it makes the new place known before the old one goes.
@@ -43,6 +43,7 @@ mod repair;
 mod residence;
 mod scrub;
 mod seal;
+mod sidecar;
 mod signals;
 mod stage;
 mod status;
@@ -109,7 +110,7 @@ pub use recode::Recompressed;
 pub use repair::{DamageReport, Mended};
 pub use residence::{Archived, BlockInfo, Moved, PINNED, Residence, Stored};
 pub use scrub::{ColdListing, Scrubbed};
-pub use status::{Health, Usage};
+pub use status::{Health, ParityUsage, Usage};
 pub use steps::Step;
 
 /// How long a waiter sleeps before it looks at the injected clock again.
@@ -169,6 +170,8 @@ struct Inner {
     searching: Mutex<()>,
     /// The cold tier must be listed before a block may be called lost.
     cold_unlisted: AtomicBool,
+    /// It was said that parity cannot lie where it was wanted.
+    warned_of_stores: AtomicBool,
     /// Why nothing may be written any more.
     poisoned: Mutex<Option<String>>,
     is_poisoned: AtomicBool,
@@ -527,6 +530,7 @@ impl Inner {
             searching: Mutex::default(),
             cold_unlisted: AtomicBool::new(false),
             is_poisoned: AtomicBool::new(poisoned.is_some()),
+            warned_of_stores: AtomicBool::new(false),
             poisoned: Mutex::new(poisoned),
             stopping: AtomicBool::new(false),
             signals: Signals::default(),

@@ -8,14 +8,17 @@ use std::ops::Range;
 use crate::block::{BlockDigest, BlockId, MAX_BLOCK_LEN};
 use crate::encode::{Codec, Filter};
 use crate::error::{Error, Result};
-use crate::segment::{CellLens, FRAME_ALIGN, IndexEntry, SegmentId, TAG_LEN};
+use crate::segment::{
+    CellLens, FRAME_ALIGN, Geometry, IndexEntry, ParityPlace, SegmentId, TAG_LEN,
+};
 
 use super::heat::SegmentHeat;
 
 /// Version of a bucket's bytes.
 const BUCKET_VERSION: u8 = 1;
-/// Version of a segment record's bytes. Version 1 ends before warmth and offer.
-const SEGMENT_VERSION: u8 = 2;
+/// Version of a segment record's bytes. Version 1 ends before warmth and offer, version 2 before
+/// where parity lies.
+const SEGMENT_VERSION: u8 = 3;
 /// Low bits of an id that number it within its bucket.
 const BUCKET_BITS: u32 = 6;
 /// Holes one record may list: more frames than a segment can have never come from us.
@@ -129,6 +132,22 @@ pub struct SegmentRecord {
     pub heat: SegmentHeat,
     /// A copy to cold was begun: an object may lie there although `cold` knows of none.
     pub offered: bool,
+    /// Where its parity lies.
+    pub place: ParityPlace,
+    /// Bytes of parity and its checksums, there; estimated where an older record does not tell.
+    pub parity_bytes: u64,
+}
+
+impl SegmentRecord {
+    /// Bytes of the segment with its sidecar, if it has one.
+    pub fn stored_bytes(&self) -> u64 {
+        self.len + self.sidecar_bytes()
+    }
+
+    /// Bytes of its sidecar; 0 without one.
+    pub fn sidecar_bytes(&self) -> u64 {
+        if self.place == ParityPlace::Object { self.parity_bytes } else { 0 }
+    }
 }
 
 /// Key of the bucket of a block.
@@ -299,6 +318,8 @@ pub(super) fn encode_segment(record: &SegmentRecord) -> Vec<u8> {
     }
     out.extend_from_slice(&record.heat.bits().to_le_bytes());
     out.push(u8::from(record.offered));
+    out.push(record.place.to_byte());
+    out.extend_from_slice(&record.parity_bytes.to_le_bytes());
     out
 }
 
@@ -340,6 +361,13 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         let heat = SegmentHeat::from_bits(bits);
         (heat.ok_or_else(|| damaged(format!("warmth {bits:x}")))?, input.u8()? != 0)
     };
+    let (place, parity_bytes) = if version < 3 {
+        (ParityPlace::Inside, Geometry::estimate(data_bytes).min(len))
+    } else {
+        let byte = input.u8()?;
+        let place = ParityPlace::from_byte(byte);
+        (place.ok_or_else(|| damaged(format!("place of parity {byte}")))?, input.u64()?)
+    };
     Ok(SegmentRecord {
         id,
         len,
@@ -353,6 +381,8 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         settled,
         heat,
         offered,
+        place,
+        parity_bytes,
     })
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::block::{BlockDigest, Epoch};
 use crate::clock::{Clock, SystemClock};
 use crate::encode::{Codec, Filter};
-use crate::segment::CellLens;
+use crate::segment::{CellLens, Geometry, ParityPlace};
 
 const VOLUME: VolumeId = VolumeId([3; 16]);
 /// What its database may cache with the default budget.
@@ -54,6 +54,8 @@ fn record(id: SegmentId, entries: &[IndexEntry]) -> SegmentRecord {
         settled: false,
         heat: SegmentHeat::default(),
         offered: false,
+        place: ParityPlace::Inside,
+        parity_bytes: 0,
     }
 }
 
@@ -338,19 +340,27 @@ fn segment_records_of_every_version_open_and_the_newest_is_written() {
         settled: false,
         heat: SegmentHeat::default(),
         offered: false,
+        place: ParityPlace::Inside,
+        parity_bytes: Geometry::estimate(123_456),
     };
     expected.holes.insert(512, 1024);
     assert_eq!(decode_segment(id, &bytes_of(SEGMENT_V1)).unwrap(), expected);
     expected.heat = SegmentHeat::new(1.5, 0x0102_0304);
     expected.offered = true;
     let golden = format!("02{}040302010000c03f01", &SEGMENT_V1[2..]);
+    assert_eq!(decode_segment(id, &bytes_of(&golden)).unwrap(), expected);
+    (expected.place, expected.parity_bytes) = (ParityPlace::Object, 0x0102_0304);
+    let golden = format!("03{}010403020100000000", &golden[2..]);
     assert_eq!(encode_segment(&expected), bytes_of(&golden));
     assert_eq!(decode_segment(id, &bytes_of(&golden)).unwrap(), expected);
+    assert_eq!(expected.stored_bytes(), expected.len + 0x0102_0304);
+    let nowhere = golden.replace("010403020100000000", "030403020100000000");
+    assert!(matches!(decode_segment(id, &bytes_of(&nowhere)), Err(Error::Damaged { .. })));
     // Warmth that is no number, and a record cut short.
     let nan = format!("02{}040302010000c07f01", &SEGMENT_V1[2..]);
     assert!(matches!(decode_segment(id, &bytes_of(&nan)), Err(Error::Damaged { .. })));
     assert!(decode_segment(id, &bytes_of(&golden[..golden.len() - 2])).is_err());
-    assert!(decode_segment(id, &bytes_of(&format!("03{}", &golden[2..]))).is_err());
+    assert!(decode_segment(id, &bytes_of(&format!("04{}", &golden[2..]))).is_err());
 }
 
 #[test]

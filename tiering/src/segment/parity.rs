@@ -70,6 +70,12 @@ impl Geometry {
         geometry
     }
 
+    /// About how many bytes parity and both tables take of a segment with frames of that length.
+    pub fn estimate(data_bytes: u64) -> u64 {
+        let geometry = Self::plan(data_bytes.max(1), 0);
+        geometry.parity_len() + 2 * geometry.table_len()
+    }
+
     /// Refuses what no writer produces.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         let stripes = u32::from(self.stripes);

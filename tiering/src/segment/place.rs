@@ -9,12 +9,10 @@
 use std::io;
 use std::ops::Range;
 
-use crate::error::Result;
-
+use super::align_up;
 use super::bytes_at::ReadAt;
 use super::header::Trailer;
 use super::le::put;
-use super::{SegmentName, align_up, damaged};
 
 const MAGIC: [u8; 8] = *b"\xf1Parit\r\n";
 /// Version of a sidecar's bytes.
@@ -111,59 +109,8 @@ pub(super) fn sidecar_header(trailer: &Trailer) -> [u8; SIDECAR_HEADER_LEN] {
     bytes
 }
 
-/// Whose sidecar some bytes are, if their header is whole; whatever its version, the name stands
-/// there.
-pub fn sidecar_name(bytes: &[u8]) -> Result<SegmentName> {
-    let what = "sidecar";
-    let page = bytes.get(..SIDECAR_HEADER_LEN).ok_or_else(|| damaged(what, "cut short"))?;
-    if page[..8] != MAGIC {
-        return Err(damaged(what, "not there"));
-    }
-    if super::short(&blake3::hash(&page[AT_VERSION..]))
-        != super::le::array_at::<16>(page, AT_CHECKSUM)
-    {
-        return Err(damaged(what, "checksum differs"));
-    }
-    Ok(SegmentName {
-        volume: super::VolumeId(super::le::array_at(page, AT_VOLUME)),
-        id: super::SegmentId::from_raw(super::le::u64_at(page, AT_SEGMENT)),
-    })
-}
-
-/// A segment and its sidecar, if there is one. As bytes it is the segment.
-#[derive(Clone, Copy)]
-pub struct WithSidecar<'a> {
-    segment: &'a dyn ReadAt,
-    sidecar: Option<&'a dyn ReadAt>,
-}
-
-impl<'a> WithSidecar<'a> {
-    /// `segment` as bytes, `sidecar` beside it.
-    pub fn new(segment: &'a dyn ReadAt, sidecar: Option<&'a dyn ReadAt>) -> Self {
-        Self { segment, sidecar }
-    }
-}
-
-impl ReadAt for WithSidecar<'_> {
-    fn len(&self) -> io::Result<u64> {
-        self.segment.len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.segment.read_exact_at(buf, offset)
-    }
-
-    fn sidecar_len(&self) -> io::Result<u64> {
-        self.sidecar.ok_or(io::ErrorKind::NotFound)?.len()
-    }
-
-    fn read_sidecar_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.sidecar.ok_or(io::ErrorKind::NotFound)?.read_exact_at(buf, offset)
-    }
-}
-
-/// A segment with its sidecar behind it, as the offsets of its trailer have it. Bytes that are not
-/// there cannot be read, as those of a bad disk: they do not end the run.
+/// A segment with its sidecar behind it, as the offsets of its trailer have it. What either is too
+/// short for are zeros, which fail verification; a sidecar that is not there cannot be read.
 pub struct Joined<'a, R: ?Sized> {
     bytes: &'a R,
     file_len: u64,
@@ -187,17 +134,27 @@ impl<R: ReadAt + ?Sized> ReadAt for Joined<'_, R> {
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
         let inside = self.file_len.clamp(offset, end) - offset;
         let (segment, sidecar) = buf.split_at_mut(inside as usize);
-        let missing = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => io::Error::other("it ends before"),
-            _ => error,
-        };
         if !segment.is_empty() {
-            self.bytes.read_exact_at(segment, offset).map_err(missing)?;
+            let there = there(segment, self.bytes.len()?, offset);
+            if !there.is_empty() {
+                self.bytes.read_exact_at(there, offset)?;
+            }
         }
         if !sidecar.is_empty() {
             let start = offset.max(self.file_len) - self.file_len;
-            self.bytes.read_sidecar_at(sidecar, start).map_err(missing)?;
+            let there = there(sidecar, self.bytes.sidecar_len()?, start);
+            if !there.is_empty() {
+                self.bytes.read_sidecar_at(there, start)?;
+            }
         }
         Ok(())
     }
+}
+
+/// The part of `buf`, from `offset` on, that a file of `len` bytes has; the rest becomes zeros.
+fn there(buf: &mut [u8], len: u64, offset: u64) -> &mut [u8] {
+    let there = len.saturating_sub(offset).min(buf.len() as u64) as usize;
+    let (there, missing) = buf.split_at_mut(there);
+    missing.fill(0);
+    there
 }

@@ -290,8 +290,8 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
 
     fn padding(&mut self) {
         let trailer = self.trailer;
-        let mut parts = vec![trailer.protected_end..trailer.protected_end];
-        parts.extend(trailer.parts_behind());
+        let start = std::iter::once(trailer.protected_end..trailer.protected_end);
+        let parts: Vec<_> = start.chain(trailer.parts_behind()).collect();
         for pair in parts.windows(2) {
             self.expect(
                 Part::Padding,

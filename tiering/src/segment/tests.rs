@@ -154,6 +154,38 @@ impl Sample {
     }
 }
 
+/// A segment and its sidecar, if there is one. As bytes it is the segment.
+#[derive(Clone, Copy)]
+pub(super) struct WithSidecar<'a> {
+    segment: &'a dyn ReadAt,
+    sidecar: Option<&'a dyn ReadAt>,
+}
+
+impl<'a> WithSidecar<'a> {
+    /// `segment` as bytes, `sidecar` beside it.
+    pub(super) fn new(segment: &'a dyn ReadAt, sidecar: Option<&'a dyn ReadAt>) -> Self {
+        Self { segment, sidecar }
+    }
+}
+
+impl ReadAt for WithSidecar<'_> {
+    fn len(&self) -> std::io::Result<u64> {
+        self.segment.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.segment.read_exact_at(buf, offset)
+    }
+
+    fn sidecar_len(&self) -> std::io::Result<u64> {
+        self.sidecar.ok_or(std::io::ErrorKind::NotFound)?.len()
+    }
+
+    fn read_sidecar_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.sidecar.ok_or(std::io::ErrorKind::NotFound)?.read_exact_at(buf, offset)
+    }
+}
+
 /// Random numbers for tests, from a seed.
 pub(super) struct Dice(u64);
 

@@ -148,6 +148,11 @@ impl SegmentWriter {
         self.name
     }
 
+    /// Has its parity lie elsewhere than it was made for.
+    pub fn set_place(&mut self, place: ParityPlace) {
+        self.place = place;
+    }
+
     /// Where its parity will lie.
     pub fn place(&self) -> ParityPlace {
         self.place

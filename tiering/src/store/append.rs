@@ -5,10 +5,12 @@
 //! *Durability*: `sync` covers every unsealed segment, also those that wait for sealing or are
 //! being sealed; a segment leaves the set only after its rename was made durable.
 //! *Lanes*: fresh blocks go into one open segment; what compaction finds cold goes into another, so
-//! that it is not mixed with what is still in use, and may leave hot as a whole. A block that stands
-//! in a sealed segment is only appended to one with a higher id, since the higher one counts.
+//! that it is not mixed with what is still in use, and may leave hot as a whole. Blocks whose parity
+//! is to lie elsewhere go apart as well; such a lane is made when its first block comes. A block that
+//! stands in a sealed segment is only appended to one with a higher id, since the higher one counts.
 //! *Crash*: whatever a crash leaves is `<id>.open`; opening scans it, keeps the verified frames
-//! and seals it under its own id. Frames that no sync covered may be lost or kept.
+//! and seals it under its own id, with its parity where its header says, or inside if that is lost.
+//! Frames that no sync covered may be lost or kept.
 //! *Failure*: a failed `fdatasync` leaves unknown what is on the disk; trying again would lie
 //! about it, so the store is read-only until it is opened again. A full disk is not a failure:
 //! the frame was not added, and the caller waits for room as at the configured capacity.
@@ -17,6 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::block::{BlockId, BlockRef, MAX_BLOCK_LEN};
@@ -41,37 +44,62 @@ const AHEAD_RETRY: Duration = Duration::from_secs(10);
 /// copied nor dropped.
 const LANE_PAUSE: Duration = Duration::from_secs(10);
 
-/// The share of a configured capacity that the cold lane may take before it is sealed, as a
-/// divisor: at a small capacity a third open segment would be missed.
+/// The share of a configured capacity that any lane but the first may take before it is sealed, as
+/// a divisor: at a small capacity a third open segment would be missed.
 const LANE_DIVISOR: u64 = 16;
 
-/// Smallest segment that the cold lane is sealed at for that reason.
+/// Smallest segment that such a lane is sealed at for that reason.
 const LANE_LEAST: u64 = 256 << 10;
 
-/// Which open segment takes a frame.
+/// How warm the blocks of a lane are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// The one for fresh blocks.
+pub(super) enum Warmth {
+    /// Just written, or still in use.
     Fresh,
-    /// The one for blocks that are cold.
+    /// Found to be cold.
     Cold,
 }
 
-/// The segments that take frames, and the one after the first.
+/// Which open segment takes a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lane {
+    pub(super) warmth: Warmth,
+    /// Where the parity of its segments lies.
+    pub(super) place: ParityPlace,
+}
+
+impl Lane {
+    /// Where most blocks go.
+    const FIRST: Self = Self::fresh(ParityPlace::Inside);
+
+    pub(super) const fn fresh(place: ParityPlace) -> Self {
+        Self { warmth: Warmth::Fresh, place }
+    }
+
+    pub(super) const fn cold(place: ParityPlace) -> Self {
+        Self { warmth: Warmth::Cold, place }
+    }
+}
+
+/// A lane that was used: one at most of each warmth and place.
+struct LaneState {
+    lane: Lane,
+    writer: Option<SegmentWriter>,
+    /// When it took a frame last, where that is of interest.
+    at: Option<Instant>,
+}
+
+/// The segments that take frames, and the one after that of the first lane.
 #[derive(Default)]
 pub(super) struct Active {
-    writer: Option<SegmentWriter>,
+    lanes: Vec<LaneState>,
     /// Made ahead of time, since making a name durable takes long.
     next: Option<SegmentWriter>,
     /// When making it may be tried again after a failure.
     next_at: Option<Instant>,
-    /// The highest segment that took fresh frames. No lower one may follow: where a block stands
+    /// The highest segment of the first lane. No lower one may follow: where a block stands
     /// in two segments, the one with the higher id counts.
     newest: Option<SegmentId>,
-    /// The cold lane, made when it is needed.
-    cold: Option<SegmentWriter>,
-    /// When it took a frame last.
-    cold_at: Option<Instant>,
     /// Frames appended so far.
     appended: u64,
     /// The store is being closed.
@@ -79,28 +107,33 @@ pub(super) struct Active {
 }
 
 impl Active {
+    fn state(&mut self, lane: Lane) -> &mut LaneState {
+        let known = self.lanes.iter().position(|state| state.lane == lane);
+        let at = known.unwrap_or_else(|| {
+            self.lanes.push(LaneState { lane, writer: None, at: None });
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[at]
+    }
+
     fn lane(&mut self, lane: Lane) -> &mut Option<SegmentWriter> {
-        match lane {
-            Lane::Fresh => &mut self.writer,
-            Lane::Cold => &mut self.cold,
-        }
+        &mut self.state(lane).writer
+    }
+
+    /// Whether the first lane has an open segment.
+    fn has_first(&self) -> bool {
+        self.lanes.iter().any(|state| state.lane == Lane::FIRST && state.writer.is_some())
     }
 
     /// The segments that take frames.
     fn open(&self) -> impl Iterator<Item = &SegmentWriter> {
-        self.writer.iter().chain(&self.cold)
+        self.lanes.iter().filter_map(|state| state.writer.as_ref())
     }
 
-    /// Takes out every open segment that has frames and that `which` picks.
-    fn take(&mut self, which: impl Fn(SegmentId) -> bool) -> Vec<SegmentWriter> {
-        [Lane::Fresh, Lane::Cold]
-            .into_iter()
-            .filter_map(|lane| {
-                let full =
-                    |writer: &mut SegmentWriter| !writer.is_empty() && which(writer.name().id);
-                self.lane(lane).take_if(full)
-            })
-            .collect()
+    /// Takes out every open segment that `which` picks.
+    fn take(&mut self, which: impl Fn(&SegmentWriter) -> bool) -> Vec<SegmentWriter> {
+        let lanes = self.lanes.iter_mut();
+        lanes.filter_map(|state| state.writer.take_if(|writer| which(writer))).collect()
     }
 }
 
@@ -158,7 +191,8 @@ impl Inner {
         let mut frame = Frame::build(self.ids.block()?, &hash, &encoded);
         drop(encoding);
         charge.shrink_to(charge_of(frame.len()));
-        self.append_charged(&mut frame, charge, wait)
+        let lane = Lane::fresh(self.possible(memory.parity()));
+        self.append_charged(&mut frame, lane, charge, wait)
     }
 
     /// Appends a block that travelled here from another volume, as stored, under an id of its own.
@@ -166,17 +200,32 @@ impl Inner {
         self.check_writable()?;
         let mut frame = Frame::import(stored, || self.ids.block())?;
         let charge = self.capacity.charge(self, charge_of(frame.len()), wait)?;
-        self.append_charged(&mut frame, charge, wait)
+        self.append_charged(&mut frame, Lane::FIRST, charge, wait)
+    }
+
+    /// Where parity may lie that is wanted there: stores protect nothing where there is only one.
+    pub(super) fn possible(&self, wanted: ParityPlace) -> ParityPlace {
+        if wanted == ParityPlace::Stores && self.config.cold_spread.is_none() {
+            if !self.warned_of_stores.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "parity across stores was asked for, and the cold tier is not spread over \
+                     several: it lies inside the segments"
+                );
+            }
+            return ParityPlace::Inside;
+        }
+        wanted
     }
 
     fn append_charged<'a>(
         &'a self,
         frame: &mut Frame,
+        lane: Lane,
         mut charge: Charge<'a>,
         wait: Wait,
     ) -> Result<BlockRef> {
         let entry = loop {
-            match self.append_frame(frame, Lane::Fresh, None) {
+            match self.append_frame(frame, lane, None) {
                 Err(Error::NoSpace) => {
                     // The disk is fuller than it said: this is the bound, and it is waited for
                     // like any other.
@@ -225,10 +274,10 @@ impl Inner {
         };
         let entry = writer.append(frame).map_err(full_disk)?;
         let id = writer.name().id;
-        let half_full = lane == Lane::Fresh && writer.len() > self.config.segment_bytes / 2;
+        let half_full = lane == Lane::FIRST && writer.len() > self.config.segment_bytes / 2;
         active.appended += 1;
-        if lane == Lane::Cold {
-            active.cold_at = Some(self.config.clock.instant());
+        if lane.warmth == Warmth::Cold {
+            active.state(lane).at = Some(self.config.clock.instant());
         }
         let mut unsealed = self.unsealed.write();
         unsealed.blocks.insert(entry.id, (id, entry.clone()));
@@ -245,8 +294,8 @@ impl Inner {
 
     /// Bytes at which a lane's segment is sealed.
     fn target_bytes(&self, lane: Lane) -> u64 {
-        match (lane, self.config.hot_capacity) {
-            (Lane::Cold, Some(capacity)) => {
+        match (lane == Lane::FIRST, self.config.hot_capacity) {
+            (false, Some(capacity)) => {
                 (capacity / LANE_DIVISOR).max(LANE_LEAST).min(self.config.segment_bytes)
             }
             _ => self.config.segment_bytes,
@@ -256,13 +305,13 @@ impl Inner {
     /// Hands a lane's full segment to the sealer and opens the next, which is higher than
     /// `behind`.
     fn rotate(&self, active: &mut Active, lane: Lane, behind: Option<SegmentId>) -> Result<()> {
-        let ahead = if lane == Lane::Fresh { active.next.take() } else { None };
+        let ahead = if lane == Lane::FIRST { active.next.take() } else { None };
         let next = match ahead {
             Some(next) if Some(next.name().id) > behind => next,
             late => {
                 // Empty, so that the sealer removes it.
                 late.into_iter().for_each(|late| self.enqueue_seal(late));
-                self.create_writer()?
+                self.create_writer(lane.place)?
             }
         };
         let unsealed = UnsealedFile {
@@ -274,7 +323,7 @@ impl Inner {
             dead_bytes: 0,
         };
         self.unsealed.write().files.insert(next.name().id, unsealed);
-        if lane == Lane::Fresh {
+        if lane == Lane::FIRST {
             active.newest = Some(next.name().id);
         }
         if let Some(full) = active.lane(lane).replace(next) {
@@ -283,9 +332,9 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn create_writer(&self) -> Result<SegmentWriter> {
+    pub(super) fn create_writer(&self, place: ParityPlace) -> Result<SegmentWriter> {
         let name = SegmentName { volume: self.config.volume, id: self.ids.segment()? };
-        SegmentWriter::create(&self.hot.segments(), name, ParityPlace::Inside).map_err(full_disk)
+        SegmentWriter::create(&self.hot.segments(), name, place).map_err(full_disk)
     }
 
     /// Makes the next segment's file and fetches leases, off the appenders' way.
@@ -296,12 +345,12 @@ impl Inner {
         let wanted = {
             let active = self.active.lock();
             let due = active.next_at.is_none_or(|at| at <= self.config.clock.instant());
-            active.next.is_none() && active.writer.is_some() && !active.ended && due
+            active.next.is_none() && active.has_first() && !active.ended && due
         };
         if !wanted || self.check_writable().is_err() {
             return;
         }
-        match self.create_writer() {
+        match self.create_writer(ParityPlace::Inside) {
             Ok(writer) => discard(self.install_next(writer)),
             Err(error) => {
                 tracing::warn!(%error, "the next segment could not be made ahead");
@@ -335,22 +384,22 @@ impl Inner {
 
     fn end_open(&self, which: impl Fn(SegmentId) -> bool) -> bool {
         let mut active = self.active.lock();
-        let full = active.take(which);
+        let full = active.take(|writer| !writer.is_empty() && which(writer.name().id));
         let any = !full.is_empty();
         // Under the lock: what is not open any more waits for the sealer.
         full.into_iter().for_each(|full| self.enqueue_seal(full));
         any
     }
 
-    /// Ends the cold lane when nothing was added to it for a while.
-    pub(super) fn end_idle_lane(&self) {
+    /// Ends lanes of cold blocks to which nothing was added for a while.
+    pub(super) fn end_idle_lanes(&self) {
         let mut active = self.active.lock();
         let now = self.config.clock.instant();
         let idle = |at: Instant| now.saturating_duration_since(at) >= LANE_PAUSE;
-        if active.cold_at.is_some_and(idle)
-            && let Some(full) = active.cold.take_if(|writer| !writer.is_empty())
-        {
-            self.enqueue_seal(full);
+        for state in active.lanes.iter_mut().filter(|state| state.at.is_some_and(idle)) {
+            if let Some(full) = state.writer.take_if(|writer| !writer.is_empty()) {
+                self.enqueue_seal(full);
+            }
         }
     }
 
@@ -385,10 +434,7 @@ impl Inner {
     pub(super) fn discard_empty(&self) {
         let (empty, next) = {
             let mut active = self.active.lock();
-            let empty = [Lane::Fresh, Lane::Cold]
-                .into_iter()
-                .filter_map(|lane| active.lane(lane).take_if(|writer| writer.is_empty()));
-            (empty.collect::<Vec<_>>(), active.next.take())
+            (active.take(SegmentWriter::is_empty), active.next.take())
         };
         for writer in empty {
             self.unsealed.write().files.remove(&writer.name().id);
@@ -417,7 +463,8 @@ impl Inner {
         // Whether the crash came before or after a sync is not known.
         let file = UnsealedFile {
             file,
-            lane: Lane::Fresh,
+            // What it holds was not found cold, and where its parity goes its writer knows.
+            lane: Lane::FIRST,
             dirty: true,
             charged,
             freed: HashSet::new(),

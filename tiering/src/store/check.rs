@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::segment::{Damage, Repair, SegmentId, SegmentIndex, check_frame, check_frames, repair};
 
 use super::Inner;
+use super::cold::Cold;
 use super::object::ColdObject;
 use super::read::chain;
 use super::upload::CALL_DEADLINE;
@@ -155,8 +156,8 @@ impl Inner {
     ) -> BTreeSet<BlockId> {
         let id = index.name().id;
         let holes = self.table.record(id).map(|record| record.holes).unwrap_or_default();
-        let file = match self.hot.open_sealed(id) {
-            Ok(file) => file,
+        let copy = match self.hot.open_copy(id) {
+            Ok(copy) => copy,
             Err(error) => {
                 return report.note(index, false, format!("it cannot be opened: {error}"));
             }
@@ -164,11 +165,11 @@ impl Inner {
         // A file with holes cannot have intact shards; its frames are what counts.
         let mut bad = BTreeSet::new();
         if holes.is_empty() {
-            report.bytes += index.trailer().file_len;
-            bad.extend(report.judge(index, false, repair(file.as_ref(), &index.name())));
+            report.bytes += index.trailer().file_len + index.trailer().sidecar_len();
+            bad.extend(report.judge(index, false, repair(&copy, &index.name())));
         }
         if options.data || !holes.is_empty() {
-            for (block, error) in check_frames(file.as_ref(), index) {
+            for (block, error) in check_frames(&copy, index) {
                 let released = index.find(block).iter().any(|entry| {
                     let frame = entry.frame_range();
                     holes.touches(frame.start, frame.end)
@@ -217,14 +218,35 @@ impl Inner {
             Err(error) => return report.unread(index, &error),
         }
         if !options.cold_data {
+            self.check_cold_sidecar(cold, index, report);
             return BTreeSet::new();
         }
-        report.bytes += expected;
+        report.bytes += expected + index.trailer().sidecar_len();
         let object = ColdObject::new(self, cold, id, expected);
         match object.verdict(repair(&object, &index.name())) {
             Ok(found) => report.judge(index, true, Ok(found)),
             Err(error) => report.unread(index, &error),
         }
+    }
+}
+
+impl Inner {
+    /// Looks whether the sidecar of a segment is in cold, in its length.
+    fn check_cold_sidecar(&self, cold: &Cold, index: &SegmentIndex, report: &mut CheckReport) {
+        let expected = index.trailer().sidecar_len();
+        if expected == 0 {
+            return;
+        }
+        let id = index.name().id;
+        let deadline = self.config.clock.instant() + CALL_DEADLINE;
+        let (what, repairable) = match self.object_len(cold, &id.sidecar_key(), deadline) {
+            Ok(len) if len == expected => return,
+            Ok(len) => (format!("its sidecar has {len} bytes, not {expected}"), true),
+            Err(error) if is_loss(&error) => (format!("its sidecar: {}", chain(&error)), true),
+            Err(error) => (format!("its sidecar could not be looked at: {}", chain(&error)), false),
+        };
+        let (segment, blocks) = (id, Vec::new());
+        report.findings.push(Finding { segment, in_cold: true, what, blocks, repairable });
     }
 }
 
@@ -290,7 +312,11 @@ impl CheckReport {
         self.findings.push(Finding {
             segment: index.name().id,
             in_cold,
-            what: format!("damaged: {}", shorten(&parts)),
+            what: if found.is_segment_intact() {
+                format!("its sidecar is missing or damaged: {}", shorten(&parts))
+            } else {
+                format!("damaged: {}", shorten(&parts))
+            },
             blocks: blocks_in(index, &found.damage).into_iter().collect(),
             repairable: found.lost.is_empty(),
         });

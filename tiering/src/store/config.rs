@@ -64,6 +64,9 @@ pub struct StoreConfig {
     pub cold: Option<Arc<dyn Tier>>,
     /// The same tier under each priority; without them all calls go to [`StoreConfig::cold`].
     pub cold_handles: Option<Handles>,
+    /// Stores over which the cold tier spreads each object: how many hold data, and how many may be
+    /// lost. `None`: it is one store, which protects nothing by itself.
+    pub cold_spread: Option<(u32, u32)>,
     /// Bytes the cold tier may hold. `None`: unlimited.
     pub cold_capacity: Option<u64>,
     /// Bytes at which a segment is sealed. Larger: fewer objects, later uploads.
@@ -129,6 +132,7 @@ impl StoreConfig {
             other_bytes: None,
             cold: None,
             cold_handles: None,
+            cold_spread: None,
             cold_capacity: None,
             segment_bytes: SEGMENT_TARGET,
             budget,

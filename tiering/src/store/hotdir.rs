@@ -215,20 +215,29 @@ impl HotDir {
         sync_dir(&self.indexes())
     }
 
-    /// Gives a sealed segment in staging its place, durably.
+    /// Gives a sealed segment in staging its place, durably, and its sidecar before it.
     pub(super) fn name_staged(&self, id: SegmentId) -> Result<()> {
+        let sidecar = self.path(id, FileKind::Sidecar);
+        match fs::rename(self.staged_path(id, FileKind::Sidecar), &sidecar) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("rename to {}", sidecar.display()))(error));
+            }
+            _ => {}
+        }
         let (aside, path) =
             (self.staged_path(id, FileKind::Sealed), self.path(id, FileKind::Sealed));
         fs::rename(&aside, &path).map_err(Error::io(format!("rename to {}", path.display())))?;
         sync_dir(&self.segments())
     }
 
-    /// Removes a file of a segment, durably; nothing to remove is success.
+    /// Removes a file of a segment, durably; nothing to remove is success. With the sealed file its
+    /// sidecar goes, after it.
     pub(super) fn remove(&self, id: SegmentId, kind: FileKind) -> Result<()> {
         let path = self.path(id, kind);
         let removed = fs::remove_file(&path);
         if kind == FileKind::Sealed {
             self.forget(id);
+            self.remove(id, FileKind::Sidecar)?;
         }
         match removed {
             Ok(()) => sync_dir(path.parent().unwrap_or(&self.root)),

@@ -37,7 +37,7 @@ impl Inner {
             }
             self.collect();
             self.relieve();
-            self.end_idle_lane();
+            self.end_idle_lanes();
             self.save_some_heat();
             self.sweep_some();
             if !self.is_stopping() {

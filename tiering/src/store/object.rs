@@ -1,4 +1,4 @@
-//! A segment's object in the cold tier as bytes at an offset, so that what checks local files
+//! A segment's object in the cold tier, and that of its sidecar, as bytes at an offset, so that what checks local files
 //! checks it too. Reads ahead one piece, for checks go through an object in order.
 //!
 //! What checks files takes what it cannot read for damage. A tier that does not answer is no
@@ -9,6 +9,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use super::upload::{CALL_DEADLINE, COMPARE_BYTES};
 pub(super) struct ColdObject<'a> {
     inner: &'a Inner,
     cold: &'a Cold,
+    id: SegmentId,
     key: String,
     len: u64,
     /// When reading ends, however far it came.
@@ -33,12 +35,42 @@ pub(super) struct ColdObject<'a> {
     /// Damage lies in it.
     marred: Mutex<Range<u64>>,
     failure: Mutex<Option<Error>>,
+    /// Looked for when it is asked for first.
+    sidecar: OnceLock<Option<Box<Self>>>,
 }
 
 impl<'a> ColdObject<'a> {
     pub(super) fn new(inner: &'a Inner, cold: &'a Cold, id: SegmentId, len: u64) -> Self {
         let (piece, marred, failure) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { inner, cold, key: id.object_key(), len, until: None, piece, marred, failure }
+        let (key, sidecar) = (id.object_key(), OnceLock::new());
+        Self { inner, cold, id, key, len, until: None, piece, marred, failure, sidecar }
+    }
+
+    /// The object of its sidecar. One that is gone, or that the tier knows to be damaged throughout,
+    /// is none; that the tier does not answer is remembered.
+    fn sidecar(&self) -> io::Result<&Self> {
+        if self.sidecar.get().is_none() && !self.has_failed() {
+            let (own, key) = (self.deadline(), self.id.sidecar_key());
+            let found = match self.inner.object_len(self.cold, &key, own) {
+                Ok(len) => {
+                    let apart = Self::new(self.inner, self.cold, self.id, len);
+                    Some(Box::new(Self { key, until: self.until, ..apart }))
+                }
+                Err(Error::NotFound(_) | Error::Damaged { .. }) => None,
+                Err(error) => {
+                    *self.failure.lock() = Some(error);
+                    return Err(io::Error::other("the sidecar could not be looked for"));
+                }
+            };
+            self.sidecar.get_or_init(|| found);
+        }
+        let found = self.sidecar.get().and_then(Option::as_deref);
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn deadline(&self) -> Instant {
+        let own = self.inner.config.clock.instant() + CALL_DEADLINE;
+        self.until.map_or(own, |until| until.min(own))
     }
 
     /// The same, for a reader who has no longer than that.
@@ -81,8 +113,7 @@ impl<'a> ColdObject<'a> {
         if failure.is_some() {
             return Err(unread());
         }
-        let own = self.inner.config.clock.instant() + CALL_DEADLINE;
-        let deadline = self.until.map_or(own, |until| until.min(own));
+        let deadline = self.deadline();
         let loaded = if self.inner.is_stopping() {
             Err(Error::ReadOnly("it is being closed".into()))
         } else {
@@ -116,5 +147,18 @@ impl ReadAt for ColdObject<'_> {
         let bytes = piece.1.get(start..start + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(bytes);
         Ok(())
+    }
+
+    fn sidecar_len(&self) -> io::Result<u64> {
+        self.sidecar()?.len()
+    }
+
+    fn read_sidecar_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let sidecar = self.sidecar()?;
+        let read = sidecar.read_exact_at(buf, offset);
+        if let Some(error) = sidecar.failure.lock().take() {
+            *self.failure.lock() = Some(error);
+        }
+        read
     }
 }

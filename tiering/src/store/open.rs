@@ -24,11 +24,13 @@ use crate::blocks::{Served, Wait};
 use crate::catalog::{BlockRecord, Catalog, ColdCopy, Found, Holes, SegmentHeat, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{
-    DATA_START, FileKind, IndexEntry, IndexFetch, ReadAt, ScannedFrame, SegmentHeader, SegmentId,
-    SegmentIndex, SegmentName, SegmentWriter, scan_frames, verify_frame,
+    DATA_START, FileKind, IndexEntry, IndexFetch, ParityPlace, ReadAt, ScannedFrame, SegmentHeader,
+    SegmentId, SegmentIndex, SegmentName, SegmentWriter, scan_frames, verify_frame,
 };
 
 use super::read::{Tried, Want};
+use super::repair::Suspect;
+use super::sidecar::lacks_sidecar;
 use super::signals::add;
 use super::table::Segment;
 use super::{CLOCK_SLICE, Inner};
@@ -82,6 +84,15 @@ impl Inner {
             && self.catalog.read().as_ref().is_some_and(Catalog::is_complete);
         self.cold_unlisted.store(self.cold.is_some() && !complete, Ordering::Relaxed);
         self.plan_sweep(found);
+        if !self.config.read_only {
+            let (whole, strays): (Vec<_>, Vec<_>) =
+                listing.sidecars.iter().partition(|id| sealed.contains(id));
+            self.remove_stray_sidecars(&strays)?;
+            let whole: BTreeSet<SegmentId> = whole.into_iter().collect();
+            for id in self.table.ids(|s| lacks_sidecar(s, whole.contains(&s.record.id))) {
+                self.suspect(id, Suspect::HOT);
+            }
+        }
         self.look_around();
         self.adopt_open_segments(&listing.open)
     }
@@ -96,7 +107,8 @@ impl Inner {
             }
             let recovered = SegmentWriter::recover(&self.hot.segments(), name)?;
             report_damage(id, &recovered.damaged, &recovered.gaps, &recovered.unreadable);
-            let writer = recovered.writer;
+            let mut writer = recovered.writer;
+            writer.set_place(self.possible(writer.place()));
             tracing::info!(%id, blocks = writer.entries().len(), torn_bytes = recovered.torn_bytes,
                 "took over a segment that was left open");
             if writer.is_empty() && !recovered.unreadable.is_empty() {
@@ -147,7 +159,8 @@ impl Inner {
     }
 
     fn segment_disk_bytes(&self, id: SegmentId) -> u64 {
-        self.hot.disk_bytes(id, FileKind::Sealed) + self.hot.disk_bytes(id, FileKind::Index)
+        let kinds = [FileKind::Sealed, FileKind::Sidecar, FileKind::Index];
+        kinds.into_iter().map(|kind| self.hot.disk_bytes(id, kind)).sum()
     }
 
     /// Puts a segment of which nothing but its existence is known into the table.
@@ -168,6 +181,8 @@ impl Inner {
             settled: false,
             heat: SegmentHeat::default(),
             offered: false,
+            place: ParityPlace::Inside,
+            parity_bytes: 0,
         };
         let disk_bytes = self.segment_disk_bytes(id);
         self.capacity.add(disk_bytes);
@@ -312,6 +327,8 @@ impl Inner {
         let entries = index.entries();
         let record = self.table.update(id, |segment| {
             segment.record.len = index.trailer().file_len;
+            segment.record.place = index.trailer().place;
+            segment.record.parity_bytes = index.trailer().parity_bytes();
             segment.record.first_block = first_block(entries);
             segment.record.blocks = entries.len() as u32;
             segment.record.data_bytes = entries.iter().map(IndexEntry::frame_len).sum();

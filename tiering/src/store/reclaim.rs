@@ -146,7 +146,9 @@ impl Inner {
         }
         self.check_writable()?;
         let all = self.table.ids(|segment| segment.recorded && !segment.unreadable);
-        Ok(self.reclaim_all(&all, self.thrift()))
+        let gone = self.reclaim_all(&all, self.thrift());
+        self.sweep_cold_sidecars();
+        Ok(gone)
     }
 
     /// Lets the catalog know how much of each segment is dead.
@@ -286,6 +288,8 @@ impl Inner {
             .hot
             .open_sealed(id)
             .map_err(Error::io(format!("open segment {id} to compact it")))?;
+        // As well protected as it was.
+        let place = self.possible(index.trailer().place);
         self.reached(Step::CompactBeforeAppend)?;
         for (entry, cold) in here.iter().zip(self.are_cold(id, here)) {
             if self.is_stopping() {
@@ -295,7 +299,7 @@ impl Inner {
             if self.is_idle() {
                 frame = harder(frame)?;
             }
-            let lane = if cold { Lane::Cold } else { Lane::Fresh };
+            let lane = if cold { Lane::cold(place) } else { Lane::fresh(place) };
             self.append_frame(&mut frame, lane, Some(id))?;
             charge.keep_some(charge_of(frame.len()));
         }
@@ -327,7 +331,8 @@ impl Inner {
                 // Never at the expense of somebody who writes.
                 let (bytes, cancel) = (charge_of(frame.len()), Cancel::default());
                 let charge = self.capacity.charge_recall(self, bytes, Wait::No, &cancel)?;
-                self.append_frame(&mut frame, Lane::Cold, Some(name.id))?;
+                let lane = Lane::cold(self.possible(index.trailer().place));
+                self.append_frame(&mut frame, lane, Some(name.id))?;
                 charge.keep();
             }
         }
@@ -383,6 +388,7 @@ impl Inner {
                 })
             })?;
             self.reached(Step::ColdDeleteAfter)?;
+            self.ask_aside(|deadline| self.delete_cold_sidecar(cold, index, deadline))?;
             if let Some(gate) = &self.config.backup {
                 gate.deleted_cold(&dead);
             }

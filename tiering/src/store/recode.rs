@@ -197,7 +197,7 @@ impl Inner {
         }
         let is_background = matches!(pace, Pace::Background(_));
         let Some(mut encoder) = self.encoder(is_background)? else { return Ok(Outcome::Paused) };
-        let mut recoding = self.take_recoding(id)?;
+        let mut recoding = self.take_recoding(id, index.trailer().place)?;
         let written = self.write_again(&mut recoding, &encoder, &index, &here, pace);
         let end = match written {
             Ok(end) => end,
@@ -231,7 +231,7 @@ impl Inner {
     }
 
     /// The work on this segment that was interrupted, or a fresh beginning.
-    fn take_recoding(&self, id: SegmentId) -> Result<Recoding> {
+    fn take_recoding(&self, id: SegmentId, place: ParityPlace) -> Result<Recoding> {
         if let Some(begun) = self.recoding.lock().take() {
             if begun.old == id {
                 return Ok(begun);
@@ -239,8 +239,8 @@ impl Inner {
             self.give_up(begun);
         }
         let name = self.name(self.ids.segment()?);
-        let writer = SegmentWriter::create(&self.hot.staging(), name, ParityPlace::Inside)
-            .map_err(full_disk)?;
+        let writer = SegmentWriter::create(&self.hot.staging(), name, self.possible(place));
+        let writer = writer.map_err(full_disk)?;
         Ok(Recoding { old: id, writer, done: 0, charged: 0 })
     }
 

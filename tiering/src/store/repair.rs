@@ -261,14 +261,14 @@ impl Inner {
         seen: &mut dyn FnMut(Remainder<'_>) -> Option<T>,
     ) -> Result<Option<T>> {
         let Some(record) = self.table.record(id) else { return Ok(None) };
-        let hot = if record.hot { self.hot.open_sealed(id).ok() } else { None };
+        let hot = if record.hot { self.hot.open_copy(id).ok() } else { None };
         // A tier that does not answer may have the rest.
         let (object, unanswered) = match self.object_of(id, deadline) {
             Ok(object) => (object, None),
             Err(error) => (None, Some(error)),
         };
         let name = self.name(id);
-        let hot = hot.as_deref().map(|file| file as &dyn ReadAt);
+        let hot = hot.as_ref().map(|copy| copy as &dyn ReadAt);
         let cold = object.as_ref().map(|object| object as &dyn ReadAt);
         let mut last = None;
         for (in_cold, one, other) in [(false, hot, cold), (true, cold, hot)] {

@@ -416,7 +416,7 @@ impl Inner {
             return Err("it is not in cold yet: archive it first".into());
         }
         if record.cold == ColdCopy::Listed {
-            self.verify_cold(id).map_err(|error| super::read::chain(&error))?;
+            self.verify_cold(id).map(drop).map_err(|error| super::read::chain(&error))?;
             self.table.update(id, |segment| segment.record.cold = ColdCopy::Verified);
             self.record_state(id);
         }

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::blocks::Wait;
-use crate::catalog::ColdCopy;
+use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, SegmentId, SegmentIndex};
+use crate::segment::{FileKind, SIDECARS, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
 use crate::tier::is_retriable;
 
@@ -30,6 +30,7 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct ColdListing {
     lens: BTreeMap<SegmentId, u64>,
+    sidecar_lens: BTreeMap<SegmentId, u64>,
 }
 
 /// What was found in one segment.
@@ -83,6 +84,11 @@ impl BlockStore {
                 listing.lens.insert(id, object.len);
             }
         })?;
+        cold.list(SIDECARS, deadline, |object| {
+            if let Some(id) = SegmentId::of_sidecar_key(&object.key) {
+                listing.sidecar_lens.insert(id, object.len);
+            }
+        })?;
         Ok(Some(listing))
     }
 
@@ -134,9 +140,14 @@ impl Inner {
                 Err(Error::NotFound(_) | Error::Damaged { .. }) => true,
                 Err(_) => false,
             };
-        let mut cold_read = in_cold && (cold_content || is_wrong);
-        let mut found =
-            Scrubbed { hot_bytes: if record.hot { record.len } else { 0 }, ..Scrubbed::default() };
+        let lacks_sidecar = in_cold
+            && recorded
+            && listing.is_some_and(|listing| self.lacks_cold_sidecar(&record, listing));
+        let mut cold_read = in_cold && (cold_content || is_wrong || lacks_sidecar);
+        let mut found = Scrubbed {
+            hot_bytes: if record.hot { record.stored_bytes() } else { 0 },
+            ..Scrubbed::default()
+        };
         if in_cold && (listing.is_some() || cold_content) {
             let pieces = match self.mend_pieces(id, cold_read) {
                 // What is out of reach holds up nothing that is not.
@@ -152,7 +163,7 @@ impl Inner {
             cold_read |= pieces.are_too_few;
         }
         found.cold_read = cold_read;
-        found.cold_bytes = if cold_read { record.len } else { 0 };
+        found.cold_bytes = if cold_read { record.stored_bytes() } else { 0 };
         found.damage.extend(self.look_and_mend(id, Suspect { hot: true, cold: cold_read })?);
         if let Some(report) = self.look_for_lost(&record)? {
             self.note_mended(&report);
@@ -166,6 +177,21 @@ impl Inner {
             found.recorded_blocks = self.record_again(&index)?;
         }
         Ok(Some(found))
+    }
+
+    /// Whether a segment's sidecar is not in cold as it should be; one that came after the listing is.
+    fn lacks_cold_sidecar(&self, record: &SegmentRecord, listing: &ColdListing) -> bool {
+        let (id, expected) = (record.id, record.sidecar_bytes());
+        if expected == 0 || listing.sidecar_lens.get(&id) == Some(&expected) {
+            return false;
+        }
+        let deadline = self.config.clock.instant() + CALL_DEADLINE;
+        let asked = self.cold_tier().and_then(|c| self.object_len(c, &id.sidecar_key(), deadline));
+        match asked {
+            Ok(len) => len != expected,
+            Err(Error::NotFound(_) | Error::Damaged { .. }) => true,
+            Err(_) => false,
+        }
     }
 
     /// Frames that contradict the index although every shard is as it was sealed: nothing that is

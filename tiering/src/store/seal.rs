@@ -14,10 +14,10 @@ use std::time::Duration;
 use crate::blocks::Wait;
 use crate::catalog::{ColdCopy, Holes, SegmentHeat, SegmentRecord};
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, IndexEntry, SealedInfo, SegmentId, SegmentWriter};
+use crate::segment::{FileKind, IndexEntry, ParityPlace, SealedInfo, SegmentId, SegmentWriter};
 
 use super::Inner;
-use super::append::{Lane, Unsealed, discard, is_full};
+use super::append::{Lane, Unsealed, Warmth, discard, is_full};
 use super::heat::fresh;
 use super::open::first_block;
 use super::steps::Step;
@@ -104,7 +104,8 @@ impl Inner {
         let entries = info.index.entries();
         let open =
             |unsealed: &Unsealed| unsealed.files.get(&id).map(|file| (file.lane, file.charged));
-        let (lane, open) = open(&self.unsealed.read()).unwrap_or((Lane::Cold, 0));
+        let (lane, open) =
+            open(&self.unsealed.read()).unwrap_or((Lane::cold(ParityPlace::Inside), 0));
         let record = SegmentRecord {
             id,
             len: info.file_len,
@@ -116,13 +117,16 @@ impl Inner {
             dead_bytes: 0,
             holes: Holes::default(),
             settled: false,
-            heat: match lane {
-                Lane::Fresh => fresh(self.now_s()),
-                Lane::Cold => SegmentHeat::default(),
+            heat: match lane.warmth {
+                Warmth::Fresh => fresh(self.now_s()),
+                Warmth::Cold => SegmentHeat::default(),
             },
             offered: false,
+            place: info.index.trailer().place,
+            parity_bytes: info.index.trailer().parity_bytes(),
         };
-        let disk_bytes = self.hot.disk_bytes(id, FileKind::Sealed);
+        let disk_bytes =
+            self.hot.disk_bytes(id, FileKind::Sealed) + self.hot.disk_bytes(id, FileKind::Sidecar);
         self.table.insert(Segment::new(record.clone(), false, disk_bytes));
         let recorded = self.with_catalog(|catalog| catalog.record_segment(&record, entries));
         self.table.update(id, |segment| segment.recorded = recorded.is_ok());

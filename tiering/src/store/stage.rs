@@ -3,7 +3,8 @@
 //! way is not asked for again.
 //!
 //! Verified frames are written into the holes of the hot file and synced, and only then the holes
-//! are forgotten; a file that is gone is made aside, synced and renamed. *Crash*: before that
+//! are forgotten; a file that is gone is made aside, synced and renamed. A sidecar does not come
+//! along: once nothing is missing any more it is made anew here. *Crash*: before that
 //! there is what there was; bytes half written into a hole fail verification like the hole did.
 
 use std::collections::VecDeque;
@@ -141,6 +142,7 @@ impl Inner {
         drop(charge);
         // Also after a failure: what was written until then lies there.
         self.recount(id);
+        self.complete_sidecar(id);
         staged?;
         add(&self.counters.recalled_bytes, bytes);
         moved.blocks += entries.len();

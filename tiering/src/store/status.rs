@@ -2,9 +2,27 @@
 //! counters; none of it is used for decisions.
 
 use crate::catalog::ColdCopy;
+use crate::segment::ParityPlace;
 
 use super::Inner;
 use super::signals::get;
+
+/// Bytes of parity and its checksums, by where they lie: what protection costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParityUsage {
+    /// Bytes of frames in segments that carry their parity.
+    pub inside_data_bytes: u64,
+    /// Bytes of that parity, once; a copy of the segment has it once more.
+    pub inside_bytes: u64,
+    /// Bytes of frames in segments whose parity lies in a file or object of its own.
+    pub object_data_bytes: u64,
+    /// Bytes of that parity, likewise.
+    pub object_bytes: u64,
+    /// Bytes of frames in segments that rely on the stores of the cold tier.
+    pub stores_data_bytes: u64,
+    /// Bytes that spreading adds to all objects of segments in cold, wherever their parity lies.
+    pub stores_bytes: u64,
+}
 
 /// Bytes, for `statfs` and `firn status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +53,8 @@ pub struct Usage {
     pub hot_segments: u64,
     /// Segments verified in cold.
     pub cold_segments: u64,
+    /// Bytes of parity.
+    pub parity: ParityUsage,
 }
 
 /// What goes on and what went wrong since the store was opened.
@@ -124,21 +144,35 @@ impl Inner {
             has_cold: self.cold.is_some(),
             ..self.unsealed_usage()
         };
-        self.table.fold(start, |mut usage, segment| {
+        let mut usage = self.table.fold(start, |mut usage, segment| {
             let record = &segment.record;
             usage.segments += 1;
-            usage.stored_bytes += record.len;
+            usage.stored_bytes += record.stored_bytes();
             usage.dead_bytes += record.dead_bytes;
             usage.hot_segments += u64::from(record.hot);
             if record.hot && record.cold != ColdCopy::Verified {
-                usage.hot_only_bytes += record.len;
+                usage.hot_only_bytes += record.stored_bytes();
             }
             usage.cold_segments += u64::from(record.cold == ColdCopy::Verified);
             if record.cold != ColdCopy::Absent {
-                usage.cold_bytes += record.len;
+                usage.cold_bytes += record.stored_bytes();
             }
+            let parity = &mut usage.parity;
+            let (data, bytes) = match record.place {
+                ParityPlace::Inside => (&mut parity.inside_data_bytes, &mut parity.inside_bytes),
+                ParityPlace::Object => (&mut parity.object_data_bytes, &mut parity.object_bytes),
+                ParityPlace::Stores => (&mut parity.stores_data_bytes, &mut parity.stores_bytes),
+            };
+            *data += record.data_bytes;
+            *bytes += record.parity_bytes;
             usage
-        })
+        });
+        if let Some((data, parity)) = self.config.cold_spread {
+            // As the spread tier cuts: each object into `data` parts, and `parity` more of that length.
+            usage.parity.stores_bytes +=
+                usage.cold_bytes * u64::from(parity) / u64::from(data.max(1));
+        }
+        usage
     }
 
     pub(super) fn health(&self) -> Health {

@@ -33,6 +33,7 @@ steps! {
     SealAfterRenameBeforeRecord = "seal-after-rename-before-record",
         "The sealed file has its name, nobody knows of it.";
     UploadBeforePut = "upload-before-put", "The local file was checked.";
+    UploadAfterSidecar = "upload-after-sidecar", "The sidecar is in cold, its segment is not.";
     UploadAfterPut = "upload-after-put", "The object is in cold, unverified.";
     UploadBeforeVerify = "upload-before-verify", "Its length is right, its bytes were not compared.";
     VerifiedBeforeRecord = "verified-before-record", "It was verified, nobody knows yet.";
@@ -73,7 +74,9 @@ steps! {
         "The catalog has forgotten it, its files are there.";
     ForgetAfterUnlink = "forget-after-unlink", "Its data is gone, its index file is there.";
     ColdDeleteBefore = "cold-delete-before", "Nobody needs the object.";
-    ColdDeleteAfter = "cold-delete-after", "The object is gone, its record is there.";
+    ColdDeleteAfter = "cold-delete-after", "The object is gone, its sidecar and record are there.";
+    ColdDeleteAfterSidecar = "cold-delete-after-sidecar",
+        "Object and sidecar are gone, the record is there.";
 }
 
 impl Step {

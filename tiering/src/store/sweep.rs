@@ -54,6 +54,8 @@ impl Inner {
         sweep.behind = step.last().copied();
         if sweep.behind.is_none() {
             sweep.at = now + EVERY;
+            drop(sweep);
+            self.sweep_cold_sidecars();
             return;
         }
         drop(sweep);

@@ -20,7 +20,7 @@ use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock};
 use crate::encode::EncodeMemory;
 use crate::error::Result;
-use crate::segment::{FileKind, SegmentId, VolumeId};
+use crate::segment::{FileKind, ParityPlace, SegmentId, VolumeId};
 use crate::tier::Tier;
 
 /// Ids from memory, shared by all openings of a store.
@@ -134,6 +134,8 @@ pub(crate) struct Volume {
     _dir: TempDir,
     pub(crate) config: StoreConfig,
     pub(crate) namespace: Arc<FakeNamespace>,
+    /// Where the parity of what is appended is to lie.
+    pub(crate) place: ParityPlace,
     store: Option<BlockStore>,
 }
 
@@ -169,7 +171,8 @@ impl Volume {
         config.recompress_age = Duration::ZERO;
         change(&mut config);
         BlockStore::create(&config).unwrap();
-        let mut volume = Self { _dir: dir, config, namespace, store: None };
+        let mut volume =
+            Self { _dir: dir, config, namespace, place: ParityPlace::Inside, store: None };
         volume.open();
         volume
     }
@@ -238,7 +241,13 @@ impl Volume {
     }
 
     pub(crate) fn append(&self, plain: &[u8]) -> BlockRef {
-        self.store().append(plain, &mut EncodeMemory::default(), soon()).unwrap()
+        self.append_to(self.place, plain)
+    }
+
+    pub(crate) fn append_to(&self, place: ParityPlace, plain: &[u8]) -> BlockRef {
+        let mut memory = EncodeMemory::default();
+        memory.set_parity(place);
+        self.store().append(plain, &mut memory, soon()).unwrap()
     }
 
     pub(crate) fn read(&self, block: &BlockRef) -> Result<Bytes> {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod apart;
 mod asleep;
 mod cold_reads;
 mod down;

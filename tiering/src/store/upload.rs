@@ -2,7 +2,7 @@
 //!
 //! *Move, first half*: the local file is verified, copied, read back and compared byte by byte;
 //! only then the table says `Verified`. Nothing here removes anything local.
-//! *Crash*: an object that was not recorded is found again (same key, same bytes) and compared.
+//! A sidecar goes before its segment. *Crash*: an object that was not recorded is found again (same key, same bytes) and compared.
 //! *Retry*: a failed upload is tried again after a growing pause; so is the tier as a whole, by one
 //! segment, unless the segment was to blame. What waits is parked, visible with its reason in
 //! [`super::BlockStore::health`], and so is what a full cold tier has no room for. An ambiguous
@@ -17,7 +17,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::blocks::Wait;
@@ -32,6 +31,7 @@ use super::cold::Cold;
 use super::job::Cancel;
 use super::object::ColdObject;
 use super::repair::Suspect;
+use super::sidecar::HotCopy;
 use super::signals::{add, get};
 use super::steps::Step;
 use super::table::Segment;
@@ -103,10 +103,14 @@ impl Inner {
         // What failed does not hold up what has not.
         let failures = |id: &SegmentId| self.table.with(*id, |segment| segment.failures);
         due.sort_by_cached_key(|id| (failures(id), *id));
-        let len_of = |id| self.table.with(id, |segment| segment.record.len).unwrap_or(0);
+        let len_of = |id| self.table.with(id, |segment| segment.record.stored_bytes()).unwrap_or(0);
         // Under the lock, so that two uploaders do not see the same room.
         let under_way = self.table.fold(0, |sum, segment| {
-            sum + if segment.busy && Self::needs_copy(segment) { segment.record.len } else { 0 }
+            sum + if segment.busy && Self::needs_copy(segment) {
+                segment.record.stored_bytes()
+            } else {
+                0
+            }
         });
         let fits = |id| self.cold_has_room(under_way + len_of(id));
         // A tier that failed is tried by one at a time.
@@ -159,7 +163,7 @@ impl Inner {
             if !Self::needs_copy(segment) {
                 return (parked, full);
             }
-            let has_room = fits(segment.record.len);
+            let has_room = fits(segment.record.stored_bytes());
             let rests = segment.retry_at.is_some_and(|at| at > now);
             (parked + u64::from(!has_room || rests || tier_rests), full || !has_room)
         });
@@ -179,7 +183,11 @@ impl Inner {
     /// Bytes of segments in the cold tier.
     pub(super) fn cold_used(&self) -> u64 {
         self.table.fold(0, |sum, segment| {
-            sum + if segment.record.cold == ColdCopy::Absent { 0 } else { segment.record.len }
+            sum + if segment.record.cold == ColdCopy::Absent {
+                0
+            } else {
+                segment.record.stored_bytes()
+            }
         })
     }
 
@@ -196,7 +204,7 @@ impl Inner {
                 });
                 if let Some(record) = record {
                     add(&self.counters.uploaded_segments, 1);
-                    add(&self.counters.uploaded_bytes, record.len);
+                    add(&self.counters.uploaded_bytes, record.stored_bytes());
                     self.record_state(id);
                 }
                 let fails = self.table.fold(false, |found, other| found || other.failures > 0);
@@ -257,11 +265,11 @@ impl Inner {
     fn copy_to_cold(&self, id: SegmentId) -> Result<()> {
         let cold = self.cold_tier()?;
         let name = SegmentName { volume: self.config.volume, id };
-        let mut file = match self.whole_file(&name) {
-            Ok(file) => file,
+        let mut copy = match self.whole_file(&name) {
+            Ok(copy) => copy,
             // Released in part, or damaged: if cold holds it already, its own checksums tell.
             Err(error) => {
-                return self.verify_cold(id).map_err(|cold_error| {
+                return self.verify_cold(id).map(drop).map_err(|cold_error| {
                     tracing::warn!(%id, %cold_error, "neither copy of a segment is whole");
                     self.suspect(id, Suspect { hot: true, cold: true });
                     error
@@ -272,6 +280,7 @@ impl Inner {
         let path = self.hot.path(id, FileKind::Sealed);
         self.reached(Step::UploadBeforePut)?;
         self.note_offer(id)?;
+        self.copy_sidecar(cold, &copy, &name)?;
         for attempt in 0..2 {
             let (put_key, put_path) = (key.clone(), path.clone());
             let deadline = self.config.clock.instant() + CALL_DEADLINE;
@@ -283,15 +292,15 @@ impl Inner {
                 Err(error) => return Err(error),
             }
             self.reached(Step::UploadAfterPut)?;
-            if self.compare(cold, id, &file)? {
+            if self.compare(cold, id, copy.file())? {
                 return Ok(());
             }
-            if self.is_whole_in_cold(cold, &name)? {
+            if self.look_in_cold(cold, &name)? != InCold::Damaged {
                 // The object is sound by its own checksums: whatever differs is local.
                 tracing::warn!(%id, "the local segment changed after it was checked");
                 return Ok(());
             }
-            file = self.whole_file(&name)?;
+            copy = self.whole_file(&name)?;
             tracing::warn!(%id, attempt, "the copy in cold is damaged, the local segment is not");
             let delete_key = key.clone();
             cold.call(deadline, "replacing a copy in cold", move |tier| {
@@ -316,24 +325,24 @@ impl Inner {
     }
 
     /// The file of a claimed segment once every shard of it was checked, made anew if it must be.
-    fn whole_file(&self, name: &SegmentName) -> Result<Arc<File>> {
+    fn whole_file(&self, name: &SegmentName) -> Result<HotCopy> {
         let id = name.id;
         let open = || {
-            let opened = self.hot.open_sealed(id);
+            let opened = self.hot.open_copy(id);
             opened.map_err(Error::io(format!("open segment {id} for copying")))
         };
-        let file = open()?;
+        let copy = open()?;
         let checked = match self.hot.has(id) {
-            true => whole(file.as_ref(), name),
+            true => whole(&copy, name),
             false => Err(Error::NotFound(format!("the file of segment {id}"))),
         };
-        let Err(error) = checked else { return Ok(file) };
+        let Err(error) = checked else { return Ok(copy) };
         if self.table.with(id, |s| !s.record.holes.is_empty()).unwrap_or(true) {
             return Err(error);
         }
         self.mend(id, Suspect::HOT)?;
-        let file = open()?;
-        whole(file.as_ref(), name).map(|()| file)
+        let copy = open()?;
+        whole(&copy, name).map(|()| copy)
     }
 
     /// Whether the object holds exactly the file's bytes.
@@ -382,7 +391,12 @@ impl Inner {
 
     /// [`Inner::cold_len`] until `deadline`.
     pub(super) fn cold_len_by(&self, cold: &Cold, id: SegmentId, deadline: Instant) -> Result<u64> {
-        let key = id.object_key();
+        self.object_len(cold, &id.object_key(), deadline)
+    }
+
+    /// Length of an object.
+    pub(super) fn object_len(&self, cold: &Cold, key: &str, deadline: Instant) -> Result<u64> {
+        let key = key.to_owned();
         let head = cold.call(deadline, "reading from the cold tier", move |tier| {
             Box::pin(async move { tier.head(&key).await })
         })?;
@@ -391,22 +405,28 @@ impl Inner {
 
     /// Verifies that the object is the copy of this segment: by its own checksums, every shard of
     /// it, and by its trailer, which must be the local one where an index is left here.
-    pub(super) fn verify_cold(&self, id: SegmentId) -> Result<()> {
-        if self.is_whole_in_cold(self.cold_tier()?, &self.name(id))? {
-            return Ok(());
+    /// A sidecar that is lost or damaged is made anew. Whether it was.
+    pub(super) fn verify_cold(&self, id: SegmentId) -> Result<bool> {
+        match self.look_in_cold(self.cold_tier()?, &self.name(id))? {
+            InCold::Whole => return Ok(false),
+            InCold::Renewed => return Ok(true),
+            InCold::Damaged => {}
         }
         self.suspect(id, Suspect::COLD);
-        Err(Error::Damaged { what: "cold object", reason: "its checksums do not match".into() })
+        Err(unsound())
     }
 
-    /// As [`Inner::verify_cold`]. `false` means: it was read throughout, it is no other's, and it
-    /// is damaged.
-    fn is_whole_in_cold(&self, cold: &Cold, name: &SegmentName) -> Result<bool> {
+    /// Reads a segment's object throughout, unless it is another's.
+    pub(super) fn look_in_cold(&self, cold: &Cold, name: &SegmentName) -> Result<InCold> {
         let object = ColdObject::new(self, cold, name.id, self.cold_len(cold, name.id)?);
         self.recognise(&object, name)?;
         match object.verdict(repair(&object, name)) {
-            Ok(found) => Ok(found.is_intact()),
-            Err(Error::Damaged { .. }) => Ok(false),
+            Ok(found) if found.is_intact() => Ok(InCold::Whole),
+            Ok(found) => {
+                let is_renewed = self.renew_cold_sidecar(cold, &object, &found, name)?;
+                Ok(if is_renewed { InCold::Renewed } else { InCold::Damaged })
+            }
+            Err(Error::Damaged { .. }) => Ok(InCold::Damaged),
             Err(error) => Err(error),
         }
     }
@@ -469,7 +489,8 @@ impl Inner {
         let left = || {
             let smallest = self.table.fold(None, |least: Option<u64>, segment| {
                 if Self::needs_copy(segment) {
-                    Some(least.map_or(segment.record.len, |len| len.min(segment.record.len)))
+                    let len = segment.record.stored_bytes();
+                    Some(least.map_or(len, |least| least.min(len)))
                 } else {
                     least
                 }
@@ -551,8 +572,9 @@ impl Inner {
                 });
             }
             let lens = segments.iter().filter_map(|id| {
-                self.table
-                    .with(*id, |s| (s.record.cold != ColdCopy::Verified).then_some(s.record.len))
+                self.table.with(*id, |s| {
+                    (s.record.cold != ColdCopy::Verified).then_some(s.record.stored_bytes())
+                })
             });
             if !self.cold_has_room(lens.flatten().min().unwrap_or(0)) {
                 return Err(Error::NoSpace);
@@ -566,6 +588,20 @@ impl Inner {
             self.upload_changed.wait_for(&mut wanted, CLOCK_SLICE);
         }
     }
+}
+
+/// What a look at every byte of an object in cold, and of its sidecar, came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InCold {
+    Whole,
+    /// Only the sidecar was not, and was made anew.
+    Renewed,
+    Damaged,
+}
+
+/// Said of an object that was read throughout and is damaged.
+pub(super) fn unsound() -> Error {
+    Error::Damaged { what: "cold object", reason: "its checksums do not match".into() }
 }
 
 /// Pause after so many failures in a row.

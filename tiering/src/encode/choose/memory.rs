@@ -8,6 +8,7 @@
 use super::{Choice, estimate, probe_as};
 use crate::block::CELL_LEN;
 use crate::encode::{Codec, Compression, Effort, EncodedBlock, encode_block_as};
+use crate::segment::ParityPlace;
 
 /// Blocks that follow a probe before the next.
 const PROBE_EVERY: u32 = 16;
@@ -17,6 +18,8 @@ const PROBE_EVERY: u32 = 16;
 pub struct EncodeMemory {
     /// What was asked for.
     compression: Compression,
+    /// Where the parity of its blocks is to lie. Nothing to the encoder; it goes with the blocks.
+    parity: ParityPlace,
     /// One slot per effort, since load makes it go up and down within a stream.
     remembered: [Option<Remembered>; 4],
     last: Option<Choice>,
@@ -48,8 +51,18 @@ impl EncodeMemory {
     /// Has the blocks to come compressed in this way; whatever was learnt of another is forgotten.
     pub fn set_compression(&mut self, compression: Compression) {
         if self.compression != compression {
-            *self = Self { probes: self.probes, ..Self::new(compression) };
+            *self = Self { probes: self.probes, parity: self.parity, ..Self::new(compression) };
         }
+    }
+
+    /// Where the parity of the blocks to come is to lie.
+    pub fn parity(&self) -> ParityPlace {
+        self.parity
+    }
+
+    /// Has the parity of the blocks to come lie there.
+    pub fn set_parity(&mut self, parity: ParityPlace) {
+        self.parity = parity;
     }
 
     /// How the last block was encoded and why; `None` before the first.

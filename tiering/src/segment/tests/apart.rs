@@ -84,7 +84,6 @@ fn what_lies_apart_is_not_in_the_segment_and_costs_the_same() {
     assert_eq!(trailer.geometry, inside.index.trailer().geometry);
     let whole = apart.joined().len() as u64;
     assert!(whole.abs_diff(inside.file_len) < 512, "{whole} and {}", inside.file_len);
-    assert_eq!(sidecar_name(&apart.sidecar).unwrap(), NAME);
     assert_eq!(SegmentIndex::from_file(&apart.segment[..], &NAME).unwrap(), apart.index);
     assert_eq!(
         SegmentIndex::from_idx_bytes(&apart.index.to_idx_bytes(), &NAME).unwrap(),
@@ -143,6 +142,23 @@ fn a_sidecar_that_is_gone_cut_grown_or_anothers_is_made_anew_from_a_sound_segmen
     }
     let found = pair.look(&pair.segment, Some(&grown));
     assert!(!found.is_sidecar_intact() && found.is_segment_intact() && found.lost.is_empty());
+}
+
+#[test]
+fn a_segment_that_was_cut_off_keeps_every_byte_that_is_left() {
+    let pair = mixed();
+    let cut = pair.segment.len() - 300;
+    pair.expect_repaired(&pair.segment[..cut], Some(&pair.sidecar));
+    // Also as one run of bytes, from which a file is made.
+    let (segment, sidecar) = (Held(&pair.segment[..cut]), Held(&pair.sidecar));
+    let both = WithSidecar::new(&segment, Some(&sidecar));
+    let (file_len, sidecar_len) = (pair.segment.len() as u64, pair.sidecar.len() as u64);
+    let joined = Joined::new(&both, file_len, sidecar_len);
+    let mut bytes = vec![1; pair.joined().len()];
+    Patched::new(&joined, &[], file_len + sidecar_len).read_exact_at(&mut bytes, 0).unwrap();
+    let mut expected = pair.joined();
+    expected[cut..pair.segment.len()].fill(0);
+    assert!(bytes == expected);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use crate::block::BlockRef;
 use crate::blocks::{Served, Source};
 use crate::catalog::BlockRecord;
 use crate::error::{Error, Result};
-use crate::segment::{Damage, Patch, Patched, ReadAt, Repair, SegmentId, SegmentName, repair};
+use crate::segment::{
+    Damage, Joined, Patch, Patched, ReadAt, Repair, SegmentId, SegmentName, repair,
+};
 
 use super::super::Inner;
 use super::super::read::{Tried, Want, bounded_len};
@@ -77,6 +79,7 @@ pub(super) fn put_together(
     let Some(other) = other.filter(|_| missing > 0 && missing <= MOST_BORROWED) else {
         return Ok(found);
     };
+    let other = Joined::new(other, found.file_len, found.sidecar_len);
     let mut borrowed = Vec::new();
     for lost in &found.lost {
         let mut bytes = vec![0; (lost.range.end - lost.range.start) as usize];

@@ -12,7 +12,9 @@
 //! back, since cold holds the segment. Only where cold is damaged as well the whole file is made.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -23,7 +25,7 @@ use crate::blocks::Wait;
 use crate::catalog::{Catalog, ColdCopy, Holes, SegmentRecord};
 use crate::error::{Error, Result};
 use crate::segment::{
-    Damage, FileKind, IndexEntry, Part, Patched, ReadAt, Repair, SegmentId, SegmentIndex,
+    Damage, FileKind, IndexEntry, Joined, Part, Patched, ReadAt, Repair, SegmentId, SegmentIndex,
     check_frames, repair,
 };
 
@@ -33,9 +35,10 @@ use super::super::check::{blocks_in, shorten};
 use super::super::hotdir::sync_dir;
 use super::super::job::JobProgress;
 use super::super::read::chain;
+use super::super::sidecar::HotCopy;
 use super::super::stage::Progress;
 use super::super::steps::Step;
-use super::super::upload::{CALL_DEADLINE, is_stranger};
+use super::super::upload::{CALL_DEADLINE, InCold, is_stranger, unsound};
 use super::{DamageReport, Mended, Remainder, Suspect};
 
 /// Bytes copied at once.
@@ -71,13 +74,22 @@ impl Inner {
         if !record.holes.is_empty() {
             return self.mend_frames(record);
         }
-        let opened = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")));
-        let what = match opened.and_then(|file| repair(file.as_ref(), &self.name(id))) {
-            Ok(found) if found.is_intact() => return Ok(None),
-            Ok(found) => parts(&found.damage),
+        let what = match self.look_at_hot(id) {
+            Ok((_, found)) if found.is_intact() => return Ok(None),
+            Ok((copy, found)) if self.renew_hot_sidecar(id, &copy, &found)? => {
+                return Ok(Some(renewed(id, false)));
+            }
+            Ok((_, found)) => parts(&found.damage),
             Err(error) => chain(&error),
         };
         self.make_anew(record, what, false).map(Some)
+    }
+
+    /// Checks every part of a hot segment and its sidecar.
+    fn look_at_hot(&self, id: SegmentId) -> Result<(HotCopy, Repair)> {
+        let copy = self.hot.open_copy(id).map_err(Error::io(format!("open segment {id}")))?;
+        let found = repair(&copy, &self.name(id))?;
+        Ok((copy, found))
     }
 
     /// Makes holes of the damaged frames of a file that has holes already, and fills them from
@@ -140,28 +152,24 @@ impl Inner {
 
     fn mend_cold(&self, record: &SegmentRecord) -> Result<Option<DamageReport>> {
         let id = record.id;
-        let what = match self.verify_cold(id) {
-            Ok(()) => return Ok(None),
+        // Not by `verify_cold`, which makes the object suspect again: it would be looked at for ever,
+        // and no upload come to replace it.
+        let what = match self.look_in_cold(self.cold_tier()?, &self.name(id)) {
+            Ok(InCold::Whole) => return Ok(None),
+            Ok(InCold::Renewed) => return Ok(Some(renewed(id, true))),
+            Ok(InCold::Damaged) => chain(&unsound()),
             Err(error @ (Error::Damaged { .. } | Error::NotFound(_))) => chain(&error),
             Err(error) if is_stranger(&error) => {
                 return self.report_displaced(record, error);
             }
             Err(error) => return Err(error),
         };
-        if record.hot && record.holes.is_empty() {
-            let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
-            if repair(file.as_ref(), &self.name(id)).is_ok_and(|found| found.is_intact()) {
-                self.copy_again(id);
-                let blocks = Vec::new();
-                let report = DamageReport {
-                    segment: id,
-                    in_cold: true,
-                    what,
-                    blocks,
-                    mended: Mended::Whole,
-                };
-                return Ok(Some(report));
-            }
+        let is_whole = |(_, found): (HotCopy, Repair)| found.is_segment_intact();
+        if record.hot && record.holes.is_empty() && self.look_at_hot(id).is_ok_and(is_whole) {
+            self.copy_again(id);
+            let blocks = Vec::new();
+            let mended = Mended::Whole;
+            return Ok(Some(DamageReport { segment: id, in_cold: true, what, blocks, mended }));
         }
         self.make_anew(record, what, true).map(Some)
     }
@@ -217,7 +225,7 @@ impl Inner {
     ) -> Result<DamageReport> {
         let id = record.id;
         let deadline = self.config.clock.instant() + CALL_DEADLINE;
-        let charge = self.capacity.charge_reserve(record.len)?;
+        let charge = self.capacity.charge_reserve(record.stored_bytes())?;
         let mut best: Option<Repair> = None;
         let looked = self.for_each_remainder(id, deadline, &mut |left| {
             if left.found.lost.is_empty() {
@@ -356,21 +364,33 @@ impl Inner {
     /// and checks it.
     fn build(&self, id: SegmentId, left: &Remainder<'_>) -> Result<Repair> {
         let path = self.hot.staged_path(id, FileKind::Sealed);
+        let apart = self.hot.staged_path(id, FileKind::Sidecar);
         let found = &left.found;
-        let bytes = Patched::new(left.bytes, &found.patches, found.file_len);
-        let built = copy_durably(&bytes, found.file_len, &path).and_then(|()| {
-            let file = File::open(&path).map_err(Error::io(format!("open {}", path.display())))?;
-            let again = repair(&file, &self.name(id))?;
+        let end = found.file_len + found.sidecar_len;
+        let joined = Joined::new(left.bytes, found.file_len, found.sidecar_len);
+        let bytes = Patched::new(&joined, &found.patches, end);
+        let built = copy_durably(&bytes, 0..found.file_len, &path).and_then(|()| {
+            if found.sidecar_len > 0 {
+                copy_durably(&bytes, found.file_len..end, &apart)?;
+            }
+            let opened = HotCopy::at(&path, &apart);
+            let copy = opened.map_err(Error::io(format!("open {}", path.display())))?;
+            let again = repair(&copy, &self.name(id))?;
             if again.lost == found.lost && again.damage.len() == again.lost.len() {
                 return Ok(found.clone());
             }
             let reason = format!("{} parts of what was made are wrong", again.damage.len());
             Err(Error::Damaged { what: "segment", reason })
         });
-        if built.is_err()
-            && let Err(error) = fs::remove_file(&path)
-        {
-            tracing::warn!(%error, "{} stays until the next open", path.display());
+        if built.is_err() {
+            for path in [path, apart] {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        tracing::warn!(%error, "{} stays until the next open", path.display());
+                    }
+                    _ => {}
+                }
+            }
         }
         built
     }
@@ -396,14 +416,13 @@ impl Inner {
             (segment.failures, segment.retry_at) = (0, None);
         });
         self.record_state(id);
-        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
-        let again = repair(file.as_ref(), &self.name(id))?;
+        let (_, again) = self.look_at_hot(id)?;
         if again.damage.len() > again.lost.len() {
             let reason = "it is damaged again where it was just written".to_owned();
             return Err(Error::Damaged { what: "segment", reason });
         }
         match fs::remove_file(&damaged) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!(%error, "{} stays until the next open", damaged.display());
             }
             _ => {}
@@ -424,7 +443,13 @@ fn parts(damage: &[Damage]) -> String {
     shorten(&parts)
 }
 
-fn copy_durably<R: ReadAt + ?Sized>(bytes: &R, len: u64, path: &Path) -> Result<()> {
+/// What is told of a copy of which only the sidecar was damaged.
+fn renewed(segment: SegmentId, in_cold: bool) -> DamageReport {
+    let what = "its sidecar was missing or damaged".to_owned();
+    DamageReport { segment, in_cold, what, blocks: Vec::new(), mended: Mended::Whole }
+}
+
+fn copy_durably<R: ReadAt + ?Sized>(bytes: &R, range: Range<u64>, path: &Path) -> Result<()> {
     let failed = || Error::io(format!("write {}", path.display()));
     let file = OpenOptions::new()
         .write(true)
@@ -433,12 +458,13 @@ fn copy_durably<R: ReadAt + ?Sized>(bytes: &R, len: u64, path: &Path) -> Result<
         .open(path)
         .map_err(failed())
         .map_err(full_disk)?;
-    let mut piece = vec![0; PIECE.min(len as usize)];
-    let mut at = 0;
-    while at < len {
-        let take = (len - at).min(PIECE as u64) as usize;
+    let mut piece = vec![0; PIECE.min((range.end - range.start) as usize)];
+    let mut at = range.start;
+    while at < range.end {
+        let take = (range.end - at).min(PIECE as u64) as usize;
         bytes.read_exact_at(&mut piece[..take], at).map_err(failed())?;
-        file.write_all_at(&piece[..take], at).map_err(failed()).map_err(full_disk)?;
+        let place = at - range.start;
+        file.write_all_at(&piece[..take], place).map_err(failed()).map_err(full_disk)?;
         at += take as u64;
     }
     file.sync_all().map_err(failed())

@@ -342,7 +342,7 @@ fn catching_up_reads_only_what_is_not_recorded_and_a_miss_reads_few() {
 fn a_segment_made_ahead_too_late_does_not_follow_one_with_a_higher_id() {
     let volume = Volume::new();
     let inner = &volume.store().inner;
-    let late = inner.create_writer().unwrap();
+    let late = inner.create_writer(ParityPlace::Inside).unwrap();
     let (id, path) = (late.name().id, late.path());
     let first = volume.append(&noise(1, 1000));
     assert!(volume.store().describe(first.id).unwrap().segment > id);

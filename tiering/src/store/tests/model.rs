@@ -10,14 +10,15 @@ use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
 use crate::catalog::{ColdCopy, SegmentRecord};
 use crate::error::Error;
-use crate::segment::{FileKind, SegmentId};
+use crate::segment::{FileKind, ParityPlace, SegmentId};
+use crate::store::table::Segment;
 use crate::store::testing::{Volume, damage, noise, soon, text};
 use crate::store::{BackupProof, Mended};
 use crate::tier::{Fault, Faulty, Memory, Op, Tier};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { len: usize, shrinks: bool },
+    Append { len: usize, shrinks: bool, place: usize },
     Sync,
     Seal,
     Read { pick: usize, from: u32, len: u32 },
@@ -32,6 +33,7 @@ enum Step {
     DeleteCatalog,
     DamageHot { pick: usize },
     Rot { pick: usize, at: u32, in_cold: bool },
+    LoseSidecar { pick: usize, in_cold: bool },
     Scrub,
     Drain,
 }
@@ -40,7 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
     let pick = || 0..1000_usize;
     let count = || 1..8_usize;
     prop_oneof![
-        8 => (1..90_000_usize, any::<bool>()).prop_map(|(len, shrinks)| Step::Append { len, shrinks }),
+        8 => (1..90_000_usize, any::<bool>(), 0..5_usize)
+            .prop_map(|(len, shrinks, place)| Step::Append { len, shrinks, place }),
         3 => Just(Step::Sync),
         2 => Just(Step::Seal),
         4 => (pick(), any::<u32>(), 1..200_000_u32)
@@ -57,6 +60,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => pick().prop_map(|pick| Step::DamageHot { pick }),
         2 => (pick(), any::<u32>(), any::<bool>())
             .prop_map(|(pick, at, in_cold)| Step::Rot { pick, at, in_cold }),
+        1 => (pick(), any::<bool>())
+            .prop_map(|(pick, in_cold)| Step::LoseSidecar { pick, in_cold }),
         1 => Just(Step::Scrub),
         1 => Just(Step::Drain),
     ]
@@ -107,7 +112,7 @@ impl Model {
 
     fn apply(&mut self, step: &Step) {
         match *step {
-            Step::Append { len, shrinks } => self.append(len, shrinks),
+            Step::Append { len, shrinks, place } => self.append(len, shrinks, place),
             Step::Sync => self.sync(),
             Step::Seal => {
                 self.sync();
@@ -150,6 +155,7 @@ impl Model {
             }
             Step::DamageHot { pick } => self.damage_hot(pick),
             Step::Rot { pick, at, in_cold } => self.rot(pick, at, in_cold),
+            Step::LoseSidecar { pick, in_cold } => self.lose_sidecar(pick, in_cold),
             Step::Scrub => self.scrub(),
             Step::Drain => {
                 self.sync();
@@ -166,10 +172,11 @@ impl Model {
         }
     }
 
-    fn append(&mut self, len: usize, shrinks: bool) {
+    fn append(&mut self, len: usize, shrinks: bool, place: usize) {
         self.seed += 1;
         let plain = if shrinks { text(self.seed, len) } else { noise(self.seed, len) };
-        let block = self.volume.append(&plain);
+        let place = ParityPlace::ALL.get(place).copied().unwrap_or_default();
+        let block = self.volume.append_to(place, &plain);
         assert!(!self.blocks.contains_key(&block.id), "an id was used twice");
         self.blocks.insert(block.id, (block, plain));
     }
@@ -256,9 +263,13 @@ impl Model {
     /// Damages a run of 1 % of one copy of a segment, be it the only one.
     fn rot(&mut self, pick: usize, at: u32, in_cold: bool) {
         let inner = &self.volume.store().inner;
-        let ids = inner.table.ids(|segment| match in_cold {
-            true => segment.record.cold == ColdCopy::Verified,
-            false => segment.record.hot && segment.record.holes.is_empty(),
+        // Nothing but its other copy helps one that relies on stores.
+        let ids = inner.table.ids(|segment| {
+            segment.record.place != ParityPlace::Stores
+                && match in_cold {
+                    true => segment.record.cold == ColdCopy::Verified,
+                    false => segment.record.hot && segment.record.holes.is_empty(),
+                }
         });
         if ids.is_empty() {
             return;
@@ -284,6 +295,22 @@ impl Model {
             let Ok(len) = path.metadata().map(|meta| meta.len()) else { return };
             let run = len / 100;
             damage(&path, u64::from(at) % (len - run), run as usize);
+        }
+    }
+
+    /// Removes a sidecar of a segment that nothing else is wrong with; what is left of that must
+    /// serve, and is not damaged before a scrub made it anew.
+    fn lose_sidecar(&mut self, pick: usize, in_cold: bool) {
+        let inner = &self.volume.store().inner;
+        let is_apart = |s: &Segment| s.record.place == ParityPlace::Object;
+        let ids = inner.table.ids(is_apart);
+        let Some(&id) = ids.get(pick % ids.len().max(1)) else { return };
+        if self.rotten.insert((id, in_cold)) {
+            if in_cold {
+                self.memory.lose(&id.sidecar_key());
+            } else {
+                let _ = std::fs::remove_file(inner.hot.path(id, FileKind::Sidecar));
+            }
         }
     }
 

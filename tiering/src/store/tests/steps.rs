@@ -9,7 +9,7 @@ use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, SegmentId};
+use crate::segment::{FileKind, ParityPlace, SegmentId};
 use crate::store::repair::Suspect;
 use crate::store::testing::{ShiftedClock, Volume, damage, noise, soon, wave};
 use crate::store::{BackupProof, Step};
@@ -31,15 +31,16 @@ struct World {
 
 impl World {
     /// Segments of four blocks, acknowledged and in hot only; those of the last can shrink.
-    fn new() -> Self {
+    fn new(place: ParityPlace) -> Self {
         let memory = Arc::new(Memory::new());
         let clock = Arc::new(ShiftedClock::default());
         let (tier, time) = (Arc::clone(&memory) as Arc<dyn Tier>, Arc::clone(&clock));
-        let volume = Volume::with(|config| {
+        let mut volume = Volume::with(|config| {
             config.cold = Some(tier);
             config.copy_ahead = false;
             config.clock = time as Arc<dyn Clock>;
         });
+        volume.place = place;
         let plain = (0..12).map(|n| noise(n, BLOCK)).chain((12..16).map(|n| wave(n, BLOCK)));
         let blocks: Vec<_> = plain.map(|plain| (volume.append(&plain), plain)).collect();
         volume.store().sync().unwrap();
@@ -152,13 +153,19 @@ impl World {
         assert_eq!(inner.table.ids(|_| true), Vec::from_iter(needed.iter().copied()), "{when}");
         let on_disk =
             |(_, path): &(SegmentId, std::path::PathBuf)| super::super::hotdir::disk_bytes(path);
-        let files = [FileKind::Sealed, FileKind::Index].map(|kind| self.volume.files(kind));
+        let files = [FileKind::Sealed, FileKind::Sidecar, FileKind::Index]
+            .map(|kind| self.volume.files(kind));
         let sum: u64 = files.iter().flatten().map(on_disk).sum();
         assert_eq!(self.volume.store().usage().hot_bytes, sum, "{when}: bytes are counted wrong");
-        let keys: Vec<_> = needed.iter().map(|id| id.object_key()).collect();
+        let mut expected: Vec<_> = needed.iter().map(|id| id.object_key()).collect();
+        if self.volume.place == ParityPlace::Object {
+            expected.extend(needed.iter().map(|id| id.sidecar_key()));
+            let with_sidecar: Vec<_> = files[1].iter().map(|(id, _)| *id).collect();
+            let sealed: Vec<_> = files[0].iter().map(|(id, _)| *id).collect();
+            assert_eq!(with_sidecar, sealed, "{when}: sidecars in hot");
+        }
         let mut found = self.memory.keys();
         found.sort();
-        let mut expected = keys;
         expected.sort();
         assert_eq!(found, expected, "{when}: objects");
         self.volume.close();
@@ -174,20 +181,31 @@ impl World {
 
 #[test]
 fn moves_without_a_crash_leave_nothing_behind() {
-    let mut world = World::new();
-    world.moves().unwrap();
-    world.assert_all_read("no crash");
-    world.assert_nothing_leaks("no crash");
-    world.moves().unwrap();
-    world.assert_all_read("again");
-    world.assert_nothing_leaks("again");
+    for place in ParityPlace::ALL {
+        let mut world = World::new(place);
+        world.moves().unwrap();
+        world.assert_all_read("no crash");
+        world.assert_nothing_leaks("no crash");
+        world.moves().unwrap();
+        world.assert_all_read("again");
+        world.assert_nothing_leaks("again");
+    }
+}
+
+/// Steps that a volume meets whose parity lies there.
+fn steps(place: ParityPlace) -> impl Iterator<Item = Step> {
+    let is_met = move |step: &Step| {
+        place == ParityPlace::Object
+            || ![Step::UploadAfterSidecar, Step::ColdDeleteAfterSidecar].contains(step)
+    };
+    Step::ALL.iter().copied().filter(is_met)
 }
 
 /// `part` of two, so that they run side by side.
-fn crash_at_every_step(part: usize) {
-    for step in Step::ALL.iter().copied().skip(part).step_by(2) {
+fn crash_at_every_step(place: ParityPlace, part: usize) {
+    for step in steps(place).skip(part).step_by(2) {
         let when = step.name();
-        let mut world = World::new();
+        let mut world = World::new(place);
         world.volume.store().inner.steps.stop_at(step, 1);
         let outcome = world.moves();
         assert!(world.is_stopped(), "{when} is never reached: {outcome:?}");
@@ -201,20 +219,31 @@ fn crash_at_every_step(part: usize) {
 
 #[test]
 fn a_crash_at_every_even_step_loses_and_leaks_nothing() {
-    crash_at_every_step(0);
+    crash_at_every_step(ParityPlace::Inside, 0);
 }
 
 #[test]
 fn a_crash_at_every_odd_step_loses_and_leaks_nothing() {
-    crash_at_every_step(1);
+    crash_at_every_step(ParityPlace::Inside, 1);
+}
+
+#[test]
+fn a_crash_at_every_even_step_loses_and_leaks_nothing_with_parity_apart() {
+    crash_at_every_step(ParityPlace::Object, 0);
+}
+
+#[test]
+fn a_crash_at_every_odd_step_loses_and_leaks_nothing_with_parity_apart() {
+    crash_at_every_step(ParityPlace::Object, 1);
 }
 
 /// The second crash meets what the first has left.
 #[test]
 fn a_second_crash_at_the_same_step_loses_and_leaks_nothing() {
-    for step in Step::ALL.iter().copied() {
+    for step in steps(ParityPlace::Object) {
         let when = step.name();
-        let mut world = World::new();
+        // Apart means more steps; what goes apart goes inside as well.
+        let mut world = World::new(ParityPlace::Object);
         for _ in 0..2 {
             world.volume.store().inner.steps.stop_at(step, 1);
             let _ = world.moves();
@@ -228,7 +257,7 @@ fn a_second_crash_at_the_same_step_loses_and_leaks_nothing() {
 
 #[test]
 fn an_object_whose_copying_was_never_recorded_goes_with_its_segment() {
-    let mut world = World::new();
+    let mut world = World::new(ParityPlace::Object);
     world.volume.store().inner.steps.stop_at(Step::UploadAfterPut, 1);
     assert!(world.archive().is_err());
     assert!(!world.memory.keys().is_empty());
