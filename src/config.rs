@@ -332,6 +332,14 @@ pub fn with_key(text: &str, key: &KeySource) -> Result<String, ConfigError> {
 }
 
 impl Config {
+    /// Over how many stores the cold tier spreads each object: those with data, and those with parity.
+    /// `None` where it is one store, or there is none.
+    pub fn spread(&self) -> Option<(u32, u32)> {
+        let stores = self.cold.as_ref().map_or(0, ColdUrls::count);
+        let parity = usize::from(self.cold_parity.unwrap_or(0));
+        (stores > 1 && parity > 0).then(|| ((stores - parity) as u32, parity as u32))
+    }
+
     /// Checks how objects are spread over stores.
     fn check_stores(&self) -> Result<(), ConfigError> {
         let value = |key, message: String| Err(ConfigError::Value { key, message });

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use firn_tiering::segment::ParityPlace;
 use serde::Serialize;
 
 use crate::failure::Explain;
@@ -175,6 +176,28 @@ impl Policy {
     pub fn missing(&self, paths: &[&[u8]]) -> Vec<String> {
         let is_missing = |rule: &&SnapshotRule| !paths.contains(&rule.dataset.as_bytes());
         self.snapshots.iter().filter(is_missing).map(|rule| rule.dataset.clone()).collect()
+    }
+
+    /// Why what the policy says of parity cannot be had of a volume, if that is so: parity across
+    /// stores where the cold tier is not spread over several.
+    pub fn refused_stores(&self, is_spread: bool) -> Option<String> {
+        let asking = self.on_stores();
+        (!is_spread && !asking.is_empty()).then(|| {
+            let asking = asking.join(", ");
+            format!(
+                "`parity = \"stores\"` of {asking} needs a cold tier that is spread over several \
+                 stores"
+            )
+        })
+    }
+
+    /// Who asks for parity across stores: names of classes, and `[defaults]`.
+    fn on_stores(&self) -> Vec<String> {
+        let asks = |class: &&Class| class.parity == Some(ParityPlace::Stores);
+        let classes =
+            self.classes.iter().filter(asks).map(|class| format!("class `{}`", class.name));
+        let defaults = self.defaults.parity == ParityPlace::Stores;
+        classes.chain(defaults.then(|| "[defaults]".to_owned())).collect()
     }
 
     /// What is kept of a dataset at a path from the root of the volume; `None` where no rule is.

@@ -13,6 +13,7 @@ mod encryption;
 mod harness;
 mod load;
 mod memory;
+mod parity;
 mod placement;
 mod power;
 mod privileges;

@@ -38,12 +38,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use firn_tiering::encode::{Compression, EncodeMemory};
+use firn_tiering::encode::EncodeMemory;
 use firn_tiering::{Blocks, Budget, Clock, Error as TieringError};
 use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
-use extents::Extents;
+use extents::{Extents, Form};
 use flusher::Bell;
 use gate::Gate;
 use group_sync::Durability;
@@ -103,7 +103,7 @@ pub(crate) struct Files {
     durability: Arc<Durability>,
     encoders: Encoders,
     /// What encoders know about packs of small files, which share how they are compressed.
-    pack_memory: Mutex<BTreeMap<Compression, Arc<Mutex<EncodeMemory>>>>,
+    pack_memory: Mutex<BTreeMap<Form, Arc<Mutex<EncodeMemory>>>>,
     pub(crate) health: Arc<Health>,
     /// What changes files or names passes here.
     pub(crate) gate: Gate,

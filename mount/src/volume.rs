@@ -50,6 +50,7 @@ use crate::types::Ino;
 
 pub use crate::core::Core;
 pub use crate::file::FileSettings;
+pub use extents::ParityChoice;
 pub use liveness::LateLiveness;
 pub use observer::{Admission, Observer, Told, Touch};
 pub use snapshots::Taken;
@@ -79,6 +80,8 @@ pub struct VolumeParts {
     pub settings: FileSettings,
     /// Who is told how files are used.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Who says where parity lies; without anybody, inside the segments.
+    pub parity: Option<Arc<dyn ParityChoice>>,
 }
 
 /// A volume in use.
@@ -111,9 +114,10 @@ impl std::fmt::Debug for Volume {
 impl Volume {
     /// Starts the background threads and clears away what the last use left behind.
     pub fn open(parts: VolumeParts) -> FsResult<Self> {
-        let VolumeParts { names, blocks, storage, clock, budget, settings, observer } = parts;
+        let VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity } =
+            parts;
         let start_error = |error| FsError::io("starting threads", error);
-        let extents = Arc::new(NamespaceExtents::new(Arc::clone(&names)));
+        let extents = Arc::new(NamespaceExtents::new(Arc::clone(&names), parity));
         let files = Files::new(extents, blocks, Arc::clone(&clock), budget, settings);
         let files = Arc::new(files.map_err(start_error)?);
         if let Some(reason) = names.read_only() {

@@ -119,6 +119,7 @@ impl Mounted {
             budget: Budget::new(256 << 20, clock),
             settings: FileSettings::default(),
             observer: None,
+            parity: None,
         });
         let volume = Arc::new(volume.unwrap());
         let dir = tempfile::tempdir().unwrap();

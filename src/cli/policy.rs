@@ -142,8 +142,14 @@ struct Apply {
 
 impl Apply {
     fn run(self) -> anyhow::Result<u8> {
-        let (text, _) = load(&self.file)?;
+        let (text, policy) = load(&self.file)?;
         let volume = volume_dir::resolve(&self.volume)?.volume;
+        let config = volume.config()?;
+        if let Some(why) = policy.refused_stores(config.spread().is_some()) {
+            return Err(anyhow!(why)).with_context(|| mounts::shown(&self.file)).hint(
+                "use \"inside\" or \"object\", or make a volume with several stores in `cold`",
+            );
+        }
         policy::replace(volume.root(), &text)
             .hint(format!("only who may write to the directory of {} may", config::FILE_NAME))?;
         Ok(EXIT_DONE)

@@ -147,6 +147,7 @@ pub fn store_config(
         Arc::clone(namespace.ids()) as _,
     );
     settings.hot_capacity = Some(config.hot_capacity.0);
+    settings.cold_spread = config.spread();
     settings.cold_capacity = config.cold_capacity.map(|capacity| capacity.0);
     settings.copy_ahead = config.copy_ahead;
     settings.recompress_age = config.recompress_age.0;
@@ -259,7 +260,9 @@ pub fn open(
     let gate = backup.as_ref().map(|backup| Arc::new(Gate::new(&namespace, &tracked, backup)));
     let use_bytes = budget.total_bytes() / USES_SHARE;
     let uses_memory = budget.try_acquire(use_bytes);
-    let memory = Memory { use_bytes, hot_capacity_bytes: config.hot_capacity.0 };
+    let is_spread = config.spread().is_some();
+    let hot_capacity_bytes = config.hot_capacity.0;
+    let memory = Memory { use_bytes, hot_capacity_bytes, is_spread };
     let placement = Placement::open(dir.root(), &namespace, &clock, memory, read_only);
     let placement = Arc::new(placement);
     let liveness = Arc::new(LateLiveness::default());
@@ -276,9 +279,8 @@ pub fn open(
     let scrub = Arc::new(Scrub::open(dir.root(), clock.now()));
     let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
-    let observer = observer_of(&placement);
     let blocks = Timed::over(&store, cold.as_deref(), &clock);
-    let volume = open_volume(&config, &namespace, blocks, storage, observer, &budget, &clock)?;
+    let volume = open_volume(&config, &namespace, blocks, storage, &placement, &budget, &clock)?;
     if !read_only {
         let first = store.next_block_id().context("opening the block store")?;
         liveness.bind(&volume, first);
@@ -323,7 +325,7 @@ fn open_volume(
     namespace: &Arc<Namespace>,
     blocks: Arc<dyn Blocks>,
     storage: BlockStorage,
-    observer: Option<Arc<dyn Observer>>,
+    placement: &Arc<Placement>,
     budget: &Budget,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<Volume>> {
@@ -339,7 +341,8 @@ fn open_volume(
         clock: Arc::clone(clock),
         budget: budget.clone(),
         settings,
-        observer,
+        observer: observer_of(placement),
+        parity: Some(Arc::clone(placement) as _),
     };
     Ok(Arc::new(Volume::open(parts).context("opening the volume")?))
 }

@@ -33,6 +33,7 @@ mod foresight;
 pub(super) mod fuzzing;
 mod held;
 mod observer;
+mod parity;
 mod pins;
 mod processes;
 mod repeats;
@@ -73,13 +74,15 @@ pub(super) struct Placement {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// How large things are.
+/// How large things are, and how they are laid out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Memory {
     /// Bytes for what is remembered of uses.
     pub(super) use_bytes: u64,
     /// Bytes of the hot tier, which the guardrail simulates.
     pub(super) hot_capacity_bytes: u64,
+    /// The cold tier is spread over several stores.
+    pub(super) is_spread: bool,
 }
 
 impl std::fmt::Debug for Placement {
@@ -98,7 +101,7 @@ impl Placement {
         read_only: bool,
     ) -> Self {
         let jobs = Jobs::open(dir, Arc::clone(clock), read_only);
-        let held = Held::load(dir);
+        let held = Held::load(dir, memory.is_spread);
         let recall = Recall::new(&held.recall(), Arc::clone(clock));
         let uses = Uses::load(dir, clock, memory.use_bytes, read_only, &held.policy.recall);
         let foresight =

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use firn_mount::backup::{BackupStatus, Fuller};
 use firn_mount::namespace::TreeResult;
-use firn_tiering::store::{Health, Usage};
+use firn_tiering::store::{Health, ParityUsage, Usage};
 
 use super::assemble::Parts;
 use super::tree::naming::Naming;
@@ -13,6 +13,7 @@ use crate::key;
 use crate::mounts;
 use crate::report::escape::escaped;
 use crate::report::status::SpreadStatus;
+use crate::report::status::parity::{ParityBytes, ParityStatus};
 use crate::report::status::{
     AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus,
     InterruptedReceive, MemoryStatus, MountStatus, PlacementStatus, Status,
@@ -206,6 +207,16 @@ fn data(parts: &Parts, usage: &Usage, health: &Health) -> DataStatus {
         ratio: (stored > 0).then(|| plain as f64 / stored as f64),
         buffered_bytes: parts.volume.buffered_bytes(),
         dirty_files: parts.volume.dirty_files() as u64,
+        parity: parity(&usage.parity),
+    }
+}
+
+fn parity(usage: &ParityUsage) -> ParityStatus {
+    let of = |data_bytes, parity_bytes| ParityBytes { data_bytes, parity_bytes };
+    ParityStatus {
+        inside: of(usage.inside_data_bytes, usage.inside_bytes),
+        object: of(usage.object_data_bytes, usage.object_bytes),
+        stores: of(usage.stores_data_bytes, usage.stores_bytes),
     }
 }
 

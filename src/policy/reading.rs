@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use firn_mount::namespace::is_class_name;
+use firn_tiering::segment::ParityPlace;
 use toml::de::DeTable;
 
 use super::amount::{Amount, Comparison};
@@ -55,8 +56,9 @@ const DEFAULTS: &[&str] = &[
     "max_bytes_per_run",
     "order",
     "interval",
+    "parity",
 ];
-const CLASS: &[&str] = &["name", "path", "ext", "size", "owner", "group", "age"];
+const CLASS: &[&str] = &["name", "path", "ext", "size", "owner", "group", "age", "parity"];
 const RULE: &[&str] = &[
     "name",
     "class",
@@ -212,6 +214,12 @@ const ORDERS: &[(&str, Order)] = &[
     ("oldest-first", Order::OldestFirst),
 ];
 
+const PARITIES: &[(&str, ParityPlace)] = &[
+    (ParityPlace::Inside.as_str(), ParityPlace::Inside),
+    (ParityPlace::Object.as_str(), ParityPlace::Object),
+    (ParityPlace::Stores.as_str(), ParityPlace::Stores),
+];
+
 fn defaults(section: Section<'_>, faults: &mut Faults) -> Defaults {
     let default = Defaults::default();
     let max_bytes_per_run = section.read("max_bytes_per_run", faults, positive_size);
@@ -231,6 +239,7 @@ fn defaults(section: Section<'_>, faults: &mut Faults) -> Defaults {
         interval: section
             .read("interval", faults, of::period(1, 31 * 86_400))
             .unwrap_or(default.interval),
+        parity: section.read("parity", faults, of::choice(PARITIES)).unwrap_or_default(),
     }
 }
 
@@ -291,12 +300,13 @@ fn read_classes(sections: &[Section<'_>], faults: &mut Faults) -> Vec<Class> {
             }
             Ok(name)
         });
+        let parity = section.read("parity", faults, of::choice(PARITIES));
         let files = files(*section, faults);
         let Some(name) = name else { continue };
         if classes.iter().any(|other| other.name == name) {
             faults.at(section.place("name"), format!("there is a class `{name}` already"));
         }
-        classes.push(Class { name, files });
+        classes.push(Class { name, parity, files });
     }
     classes
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firn_tiering::classifier;
+use firn_tiering::segment::ParityPlace;
 use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Policy;
@@ -228,6 +229,9 @@ pub struct Rules {
     rules: Vec<CompiledRule>,
     names: Vec<String>,
     class_names: Vec<String>,
+    /// Of each class, where parity lies; by default, where it says nothing.
+    parities: Vec<Option<ParityPlace>>,
+    parity: ParityPlace,
     mode: Mode,
     fallback_age: Duration,
     horizon: Duration,
@@ -370,6 +374,8 @@ impl Rules {
             rules,
             names: policy.rules.iter().enumerate().map(|(i, rule)| name_of(i, rule)).collect(),
             class_names,
+            parities: policy.classes.iter().map(|class| class.parity).collect(),
+            parity: policy.defaults.parity,
             mode: policy.defaults.mode,
             fallback_age: policy.defaults.fallback_age.0,
             horizon: policy.defaults.horizon.0,
@@ -396,6 +402,19 @@ impl Rules {
     pub fn class_of(&self, subject: &Subject<'_>) -> Option<&str> {
         let index = self.class_index(&Looked::new(self, subject))?;
         self.class_names.get(index).map(String::as_str)
+    }
+
+    /// Where the parity of what is written to any file lies; `None` where that depends on its class.
+    pub fn parity_of_all(&self) -> Option<ParityPlace> {
+        let differs = self.parities.iter().flatten().any(|place| *place != self.parity);
+        (!differs).then_some(self.parity)
+    }
+
+    /// Where the parity of what is written to a file lies.
+    pub fn parity_of(&self, subject: &Subject<'_>) -> ParityPlace {
+        let index = self.class_index(&Looked::new(self, subject));
+        let own = index.and_then(|index| self.parities.get(index).copied().flatten());
+        own.unwrap_or(self.parity)
     }
 
     /// What is to become of a file. Whether it can move now is not asked here.

@@ -1,6 +1,7 @@
 //! What a policy says about placement, as plain values. Each field that a file leaves out has the
 //! default that the constant beside it documents, so that no file at all is a policy too.
 
+use firn_tiering::segment::ParityPlace;
 use serde::{Serialize, Serializer};
 
 use super::amount::{Amount, Comparison};
@@ -198,6 +199,20 @@ pub struct Defaults {
     pub order: Order,
     /// Between two runs of the daemon.
     pub interval: Period,
+    /// Where parity lies of files whose class does not say.
+    #[serde(serialize_with = "parity")]
+    pub parity: ParityPlace,
+}
+
+fn parity<S: Serializer>(place: &ParityPlace, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(place.as_str())
+}
+
+fn own_parity<S: Serializer>(
+    place: &Option<ParityPlace>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    place.map(ParityPlace::as_str).serialize(serializer)
 }
 
 impl Default for Defaults {
@@ -212,6 +227,7 @@ impl Default for Defaults {
             max_bytes_per_run: None,
             order: Order::default(),
             interval: INTERVAL,
+            parity: ParityPlace::Inside,
         }
     }
 }
@@ -271,6 +287,9 @@ impl Files {
 pub struct Class {
     /// Its name.
     pub name: String,
+    /// Where the parity of what is written to its files lies; `None`: as [`Defaults::parity`] says.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "own_parity")]
+    pub parity: Option<ParityPlace>,
     /// Which files fit.
     #[serde(flatten)]
     pub files: Files,

@@ -124,6 +124,9 @@ fn what_is_wrong_about_placement_is_named_with_its_place() {
         ("[tier.cold]\nprice_get = -1", 2, 13, "a price such as 0.023 is expected, found -1"),
         ("[tier.cold]\nprice_get = nan", 2, 13, "a price such as 0.023 is expected"),
         ("[tier.cold]\ncurrency = \"a\\nb\"", 2, 12, "without line breaks"),
+        ("[[class]]\nname = \"a\"\n  parity = \"beside\"", 3, 12, "invalid value for `parity`: "),
+        ("[defaults]\nparity = \"none\"", 2, 10, "\"inside\", \"object\", \"stores\""),
+        ("[defaults]\nparity = 2", 2, 10, "invalid value for `parity`"),
         (
             "[defaults]\nmode = \"mll\"",
             2,
@@ -382,4 +385,38 @@ fn a_policy_is_replaced_as_a_whole() {
     assert!(replace(&dir.path().join("missing"), SAMPLE).is_err());
     std::fs::write(&path, vec![b'#'; MAX_LEN as usize + 1]).unwrap();
     assert!(format!("{:#}", load(&path).unwrap_err()).contains("longer than"));
+}
+
+#[test]
+fn parity_lies_where_the_class_says_or_the_defaults_do() {
+    let place = |policy: &Policy, path: &str, class: Option<&str>, size| {
+        let rules = rules::Rules::compile_with(policy, &users::Nobody).unwrap();
+        let path = path.as_bytes();
+        let subject = rules::Subject { path, size, dataset_class: class, ..Default::default() };
+        (rules.parity_of_all(), rules.parity_of(&subject))
+    };
+    let nothing = Policy::parse("").unwrap();
+    let inside = (Some(ParityPlace::Inside), ParityPlace::Inside);
+    assert_eq!(place(&nothing, "/a", None, 0), inside);
+    let text = "[[class]]\nname = \"a\"\next = \"fits\"\nparity = \"object\"\n\
+                [[class]]\nname = \"b\"\nsize = \">=1MiB\"\nparity = \"stores\"\n\
+                [[class]]\nname = \"c\"\npath = \"/c/**\"\n";
+    let policy = Policy::parse(text).unwrap();
+    for (path, class, size, expected) in [
+        ("/x/1.fits", None, 5, ParityPlace::Object),
+        ("/x/1.fits", Some("c"), 5, ParityPlace::Inside),
+        ("/x/1", Some("a"), 5, ParityPlace::Object),
+        ("/x/1", None, 2 << 20, ParityPlace::Stores),
+        ("/c/1", None, 5, ParityPlace::Inside),
+        ("/x/1", None, 5, ParityPlace::Inside),
+    ] {
+        assert_eq!(place(&policy, path, class, size), (None, expected), "{path} {class:?}");
+    }
+    let apart = Policy::parse(&format!("[defaults]\nparity = \"object\"\n{text}")).unwrap();
+    assert_eq!(place(&apart, "/c/1", None, 5), (None, ParityPlace::Object));
+    let all = Policy::parse("[defaults]\nparity = \"stores\"\n").unwrap();
+    assert_eq!(place(&all, "/a", None, 0), (Some(ParityPlace::Stores), ParityPlace::Stores));
+    assert!(all.refused_stores(true).is_none() && nothing.refused_stores(false).is_none());
+    assert!(all.refused_stores(false).unwrap().contains("[defaults]"));
+    assert!(policy.refused_stores(false).unwrap().contains("class `b`"));
 }

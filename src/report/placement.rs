@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use firn_tiering::segment::ParityPlace;
 use serde::{Deserialize, Serialize};
 
 use super::escape::escaped;
@@ -87,6 +88,9 @@ pub struct Placement {
     pub heat: f64,
     /// Its class.
     pub class: Option<String>,
+    /// Where the parity of what is written to it lies: `inside`, `object` or `stores`.
+    #[serde(default)]
+    pub parity: String,
     /// `pin-hot`, `pin-cold`, `demote`, `promote`, `none`, `may-go` or `keep`.
     pub action: String,
     /// The rule that decided, from 1; absent where none did.
@@ -155,6 +159,7 @@ impl Placement {
             idle_s: candidate.idle.as_secs(),
             heat: f64::from(candidate.heat),
             class: rules.class_of(&subject).map(ToOwned::to_owned),
+            parity: rules.parity_of(&subject).as_str().to_owned(),
             action: decision.action.name().to_owned(),
             rule: decision.rule().map(|index| index as u64 + 1),
             why: rules.why(&subject, &decision),
@@ -187,6 +192,9 @@ impl Placement {
         let class =
             self.class.as_ref().map_or_else(String::new, |class| format!(", class {class}"));
         let _ = writeln!(text, "{}: {}{class}", self.action, self.why);
+        if self.parity != ParityPlace::Inside.as_str() {
+            let _ = writeln!(text, "parity of what is written to it: {}", self.parity);
+        }
         if let Some(blocked) = &self.blocked {
             let _ = writeln!(text, "not now: {blocked}");
         }

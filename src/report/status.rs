@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::model::ModelReport;
 use super::table;
+use parity::ParityStatus;
 use rates::Rates;
 
 use crate::policy::cycle::Turn;
 use crate::units::{rounded_bytes, rounded_duration};
 
+pub mod parity;
 pub mod rates;
 
 /// Characters of the bar that shows how full a tier is.
@@ -286,6 +288,9 @@ pub struct DataStatus {
     pub buffered_bytes: u64,
     /// Files with data that is not durable yet.
     pub dirty_files: u64,
+    /// Bytes of parity, by where they lie.
+    #[serde(default)]
+    pub parity: ParityStatus,
 }
 
 /// Memory of the daemon.
@@ -434,6 +439,9 @@ impl Status {
         row("cold", self.cold.as_ref().map_or_else(|| "none".to_owned(), cold));
         if let Some(data) = &self.data {
             row("data", text_of_data(data));
+            if let Some(parity) = data.parity.text() {
+                row("parity", parity);
+            }
         }
         if let Some(backup) = &self.backup {
             row("backup", text_of_backup(backup));

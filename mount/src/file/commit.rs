@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::BytesMut;
-use firn_tiering::encode::{Compression, EncodeMemory};
+use firn_tiering::encode::EncodeMemory;
 use parking_lot::Mutex;
 
-use super::extents::FileCommit;
+use super::extents::{FileCommit, Form};
 use super::job::{EncodeJob, Work};
 use super::node::{FileNode, FileState, PendingTimes};
 use super::overlay::{Fill, Span};
@@ -66,7 +66,7 @@ struct Taken {
     times: PendingTimes,
     attr_seq: u64,
     inline: bool,
-    compression: Compression,
+    form: Form,
 }
 
 impl Files {
@@ -125,7 +125,8 @@ impl Files {
             if !self.fits_inline(node, &spans)? {
                 return Ok(false);
             }
-            Taken::of(node, &state, spans, true, self.names.compression(node.ino))
+            // Nothing of it becomes a block.
+            Taken::of(node, &state, spans, true, Form::default())
         };
         self.make_permanent(std::slice::from_ref(&file)).map(|()| true)
     }
@@ -141,8 +142,8 @@ impl Files {
         if !inline && self.lift_inline(node, &mut state.overlay, &spans)? {
             spans = state.overlay.snapshot();
         }
-        let compression = self.names.compression(node.ino);
-        Ok(Some(Taken::of(node, &state, spans, inline, compression)))
+        let form = self.names.form(node.ino, state.size);
+        Ok(Some(Taken::of(node, &state, spans, inline, form)))
     }
 
     /// Whether the namespace's log takes all of it, without a sync of segments.
@@ -193,8 +194,8 @@ impl Files {
     /// Hands all bytes that are not inline to the encoders.
     fn encode(&self, taken: &mut [Taken]) {
         let given_up = Arc::default();
-        // Files that are compressed differently do not share a block.
-        let mut packs: BTreeMap<Compression, Pack> = BTreeMap::new();
+        // Files that are stored differently do not share a block.
+        let mut packs: BTreeMap<Form, Pack> = BTreeMap::new();
         for file in 0..taken.len() {
             if taken[file].inline {
                 continue;
@@ -208,23 +209,23 @@ impl Files {
                     self.seal(own, memory, taken, &given_up);
                     continue;
                 }
-                let compression = taken[file].compression;
-                let pack = packs.entry(compression).or_default();
+                let form = taken[file].form;
+                let pack = packs.entry(form).or_default();
                 if pack.len.next_multiple_of(PACK_ALIGN) + len > SLOT_LEN {
                     let full = std::mem::take(pack);
-                    self.seal(full, self.pack_memory(compression), taken, &given_up);
+                    self.seal(full, self.pack_memory(form), taken, &given_up);
                 }
                 pack.len = pack.len.next_multiple_of(PACK_ALIGN) + len;
                 pack.add(file, run);
             }
         }
-        for (compression, pack) in packs {
-            self.seal(pack, self.pack_memory(compression), taken, &given_up);
+        for (form, pack) in packs {
+            self.seal(pack, self.pack_memory(form), taken, &given_up);
         }
     }
 
-    fn pack_memory(&self, compression: Compression) -> Arc<Mutex<EncodeMemory>> {
-        Arc::clone(self.pack_memory.lock().entry(compression).or_default())
+    fn pack_memory(&self, form: Form) -> Arc<Mutex<EncodeMemory>> {
+        Arc::clone(self.pack_memory.lock().entry(form).or_default())
     }
 
     /// Makes a pack a job, points snapshots and overlays at it, and queues it.
@@ -237,7 +238,7 @@ impl Files {
     ) {
         let Some(plain) = pack.bytes(taken) else { return };
         let Some(&(first, _)) = pack.members.first() else { return };
-        let compression = taken[first].compression;
+        let form = taken[first].form;
         let job = EncodeJob::new(plain);
         let mut at = 0_u32;
         let mut targets = Vec::new();
@@ -259,7 +260,7 @@ impl Files {
         }
         let patience = self.settings.write_deadline;
         let given_up = Arc::clone(given_up);
-        self.encoders.submit(Work { job, targets, memory, compression, patience, given_up });
+        self.encoders.submit(Work { job, targets, memory, form, patience, given_up });
     }
 
     /// Sync, then namespace, then the overlays. Tells each file that fails; when nobody knows any
@@ -419,7 +420,7 @@ impl Taken {
         state: &FileState,
         spans: Vec<(u64, Span)>,
         inline: bool,
-        compression: Compression,
+        form: Form,
     ) -> Self {
         Self {
             node: Arc::clone(node),
@@ -429,7 +430,7 @@ impl Taken {
             times: state.times,
             attr_seq: state.attr_seq,
             inline,
-            compression,
+            form,
         }
     }
 

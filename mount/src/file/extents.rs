@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use firn_tiering::BlockId;
 use firn_tiering::encode::Compression;
+use firn_tiering::segment::ParityPlace;
 
 use super::piece::Piece;
 use crate::error::FsResult;
@@ -29,12 +30,21 @@ pub(crate) struct FileCommit {
     pub(crate) slots: Vec<(u64, Vec<Piece>)>,
 }
 
+/// How blocks are stored. What is stored differently does not share a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Form {
+    /// How they are compressed.
+    pub(crate) compression: Compression,
+    /// Where their parity lies.
+    pub(crate) parity: ParityPlace,
+}
+
 /// Committed extents.
 pub(crate) trait Extents: Send + Sync + 'static {
     /// Fails where nothing may be changed.
     fn check_changeable(&self, ino: Ino) -> FsResult<()>;
-    /// How the file's blocks are to be compressed from now on.
-    fn compression(&self, ino: Ino) -> Compression;
+    /// How the file's blocks are to be stored from now on; `size` is its length, committed or not.
+    fn form(&self, ino: Ino, size: u64) -> Form;
     /// Attributes as committed.
     fn attr(&self, ino: Ino) -> FsResult<Attr>;
     /// All pieces of a slot.

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
-use firn_tiering::encode::{Compression, EncodeMemory};
+use firn_tiering::encode::EncodeMemory;
 use firn_tiering::{Blocks, Error as TieringError, Wait};
 use parking_lot::{Condvar, Mutex};
 
+use super::extents::Form;
 use super::group_sync::Durability;
 use super::node::FileNode;
 use super::pins::{Pins, StoredBlock};
@@ -65,8 +66,8 @@ pub(crate) struct Work {
     pub(crate) targets: Vec<(Weak<FileNode>, Range<u64>)>,
     /// What the encoder knows about the stream.
     pub(crate) memory: Arc<Mutex<EncodeMemory>>,
-    /// What was asked of the encoder.
-    pub(crate) compression: Compression,
+    /// What was asked of the encoder and the store.
+    pub(crate) form: Form,
     /// Give up when nothing makes room for that long.
     pub(crate) patience: Duration,
     /// Another job of the same commit found no room: this one does not wait for it.
@@ -86,7 +87,8 @@ pub(crate) struct EncoderContext {
 impl EncoderContext {
     fn run(&self, work: &Work) {
         let mut memory = work.memory.lock().clone();
-        memory.set_compression(work.compression);
+        memory.set_compression(work.form.compression);
+        memory.set_parity(work.form.parity);
         let in_vain = work.given_up.load(Ordering::Relaxed);
         let wait = Wait::Progress(if in_vain { Duration::ZERO } else { work.patience });
         let _appending = self.pins.begin_append();

@@ -160,7 +160,7 @@ impl Files {
             job: Arc::clone(&job),
             targets: vec![(Arc::downgrade(node), range)],
             memory: Arc::clone(&node.encode_memory),
-            compression: self.names.compression(node.ino),
+            form: self.names.form(node.ino, state.size),
             patience: self.settings.write_deadline,
             given_up: Arc::default(),
         };

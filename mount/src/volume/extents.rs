@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use firn_tiering::BlockId;
 use firn_tiering::encode::Compression;
+use firn_tiering::segment::ParityPlace;
 
 use crate::error::{FsError, FsResult};
 use crate::file::SLOT_LEN;
-use crate::file::extents::{Extents, FileCommit};
+use crate::file::extents::{Extents, FileCommit, Form};
 use crate::namespace::{Durability, Inode, InodeGuard, Namespace, Piece, Timestamp, Txn};
 use crate::types::{Attr, Ino};
 
@@ -19,14 +20,28 @@ const PAGE: usize = 512;
 const MAX_CHANGES: usize = 1 << 16;
 
 /// Committed extents in a [`Namespace`].
-#[derive(Debug)]
 pub(super) struct NamespaceExtents {
     names: Arc<Namespace>,
+    parity: Option<Arc<dyn ParityChoice>>,
+}
+
+/// Who says where the parity of a file's blocks is to lie. Asked whenever some of it is written
+/// back, by threads that hold the file: it answers from memory and the namespace.
+pub trait ParityChoice: Send + Sync + 'static {
+    /// The place for what is written to the file from now on. `size` is its length, committed or
+    /// not.
+    fn parity(&self, ino: Ino, size: u64) -> ParityPlace;
+}
+
+impl std::fmt::Debug for NamespaceExtents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NamespaceExtents").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 impl NamespaceExtents {
-    pub(super) fn new(names: Arc<Namespace>) -> Self {
-        Self { names }
+    pub(super) fn new(names: Arc<Namespace>, parity: Option<Arc<dyn ParityChoice>>) -> Self {
+        Self { names, parity }
     }
 
     /// Stages one file. Only what lies behind its end may need batches of its own, and those
@@ -136,9 +151,12 @@ impl Extents for NamespaceExtents {
         self.names.check_changeable(ino)
     }
 
-    fn compression(&self, ino: Ino) -> Compression {
+    fn form(&self, ino: Ino, size: u64) -> Form {
         // Without a dataset there is nothing left to be written.
-        self.names.properties_of(ino).map_or_else(|_| Compression::AUTO, |own| own.compression)
+        let own = self.names.properties_of(ino);
+        let compression = own.map_or_else(|_| Compression::AUTO, |own| own.compression);
+        let parity = self.parity.as_ref().map(|choice| choice.parity(ino, size));
+        Form { compression, parity: parity.unwrap_or_default() }
     }
 
     fn attr(&self, ino: Ino) -> FsResult<Attr> {

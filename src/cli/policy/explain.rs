@@ -15,7 +15,7 @@ use crate::report::placement::Placement;
 /// Say what is to become of a file, by which rule, and what it takes to have it back
 ///
 /// With --json, one object: path, state, size_bytes, hot_bytes, cold_bytes, age_s, idle_s, heat,
-/// class, action, rule, why, blocked, pin (tier, source, from, until), prediction (p_reuse, verdict,
+/// class, parity, action, rule, why, blocked, pin (tier, source, from, until), prediction (p_reuse, verdict,
 /// horizon_s, percentile, features with name, value and effect), recall (bytes, requests, seconds,
 /// cost) and currency.
 #[derive(Debug, Args)]

@@ -19,22 +19,27 @@ pub(super) struct Held {
     stamp: Option<(SystemTime, u64)>,
     pub(super) policy: Policy,
     pub(super) rules: Rules,
-    /// Why what the file says now does not hold.
+    /// Why what the file says now does not hold, or not all of it.
     pub(super) failure: Option<String>,
+    /// The cold tier is spread over several stores.
+    is_spread: bool,
 }
 
 impl Held {
     /// What the file in `dir` says; the policy of no file where it cannot be read.
-    pub(super) fn load(dir: &Path) -> Self {
+    pub(super) fn load(dir: &Path, is_spread: bool) -> Self {
         let file = dir.join(policy::FILE_NAME);
         let stamp = stamp_of(&file);
         match read(&file) {
-            Ok((policy, rules)) => Self { file, stamp, policy, rules, failure: None },
+            Ok((policy, rules)) => {
+                let failure = on_one_store(&policy, is_spread);
+                Self { file, stamp, policy, rules, failure, is_spread }
+            }
             Err(failure) => {
                 tracing::error!(failure, "the policy of no file holds");
                 let policy = Policy::default();
                 let rules = Rules::compile(&policy).expect("no glob is too much for nothing");
-                Self { file, stamp, policy, rules, failure: Some(failure) }
+                Self { file, stamp, policy, rules, failure: Some(failure), is_spread }
             }
         }
     }
@@ -45,16 +50,17 @@ impl Held {
         if stamp == self.stamp {
             return None;
         }
-        let file = self.file.clone();
+        let (file, is_spread) = (self.file.clone(), self.is_spread);
         Some(match read(&file) {
             Ok((policy, rules)) => {
                 tracing::info!("another policy holds from now on");
-                Self { file, stamp, policy, rules, failure: None }
+                let failure = on_one_store(&policy, is_spread);
+                Self { file, stamp, policy, rules, failure, is_spread }
             }
             Err(failure) => {
                 tracing::error!(failure, "the policy before goes on holding");
                 let (policy, rules) = (self.policy.clone(), self.rules.clone());
-                Self { file, stamp, policy, rules, failure: Some(failure) }
+                Self { file, stamp, policy, rules, failure: Some(failure), is_spread }
             }
         })
     }
@@ -90,6 +96,15 @@ impl Held {
     pub(super) fn horizon_ms(&self) -> u64 {
         u64::try_from(self.horizon().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// What is told of a policy that wants parity across stores where there is only one. The rest of it
+/// holds.
+fn on_one_store(policy: &Policy, is_spread: bool) -> Option<String> {
+    let why = policy.refused_stores(is_spread)?;
+    let failure = format!("{why}: parity lies inside the segments instead");
+    tracing::warn!("{failure}");
+    Some(failure)
 }
 
 fn stamp_of(file: &Path) -> Option<(SystemTime, u64)> {

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use firn_tiering::encode::{Compression, EncodeMemory};
+use firn_tiering::segment::ParityPlace;
 use firn_tiering::{
     BlockDigest, BlockId, BlockRef, Blocks, Budget, Clock, Epoch, Error, Intent, ManualClock,
     ReadAhead, Result, Served, Source, Wait,
 };
 use parking_lot::Mutex;
 
-use super::super::{FileSettings, Observer, Placement, Space, Storage, Volume, VolumeParts};
+use super::super::{
+    FileSettings, Observer, ParityChoice, Placement, Space, Storage, Volume, VolumeParts,
+};
 use crate::core::Core;
 use crate::error::FsResult;
 use crate::namespace::{CheckOptions, MemoryStore, Namespace, NamespaceOptions, NewRoot};
@@ -40,6 +43,7 @@ struct State {
     syncs: u64,
     append_lens: Vec<usize>,
     asked: Vec<Compression>,
+    parity: Vec<ParityPlace>,
 }
 
 impl MemoryBlocks {
@@ -95,6 +99,11 @@ impl MemoryBlocks {
         self.state.lock().append_lens.clone()
     }
 
+    /// Where the parity of each append so far was to lie.
+    pub(super) fn parity(&self) -> Vec<ParityPlace> {
+        self.state.lock().parity.clone()
+    }
+
     /// How each append so far was to be compressed.
     pub(super) fn asked(&self) -> Vec<Compression> {
         self.state.lock().asked.clone()
@@ -112,6 +121,7 @@ impl Blocks for MemoryBlocks {
         let id = BlockId::new(Epoch(1), state.next).unwrap();
         state.append_lens.push(plain.len());
         state.asked.push(memory.compression());
+        state.parity.push(memory.parity());
         state.blocks.insert(id, (Bytes::copy_from_slice(plain), false));
         Ok(BlockRef { id, digest: BlockDigest::of(plain), len: plain.len() as u32 })
     }
@@ -216,6 +226,7 @@ pub(super) struct World {
     pub(super) budget: Budget,
     settings: FileSettings,
     observer: Option<Arc<dyn Observer>>,
+    parity: Option<Arc<dyn ParityChoice>>,
     volume: Option<Volume>,
 }
 
@@ -235,10 +246,11 @@ pub(super) fn open_parts(
     clock: Arc<ManualClock>,
     budget: Budget,
     settings: FileSettings,
+    parity: Option<Arc<dyn ParityChoice>>,
 ) -> Volume {
-    let storage = Arc::new(Roomy);
-    let observer = None;
-    Volume::open(VolumeParts { names, blocks, storage, clock, budget, settings, observer }).unwrap()
+    let (storage, observer) = (Arc::new(Roomy), None);
+    let parts = VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity };
+    Volume::open(parts).unwrap()
 }
 
 impl World {
@@ -262,8 +274,8 @@ impl World {
         Namespace::create(&*store, &*clock, root, [seed; 32]).unwrap();
         let budget = Budget::new(bytes, clock.clone());
         let blocks = Arc::default();
-        let (observer, volume) = (None, None);
-        let mut world = Self { clock, store, blocks, budget, settings, observer, volume };
+        let (observer, parity, volume) = (None, None, None);
+        let mut world = Self { clock, store, blocks, budget, settings, observer, parity, volume };
         world.open();
         world
     }
@@ -275,13 +287,21 @@ impl World {
         let (clock, budget) = (self.clock.clone(), self.budget.clone());
         let (settings, observer) = (self.settings, self.observer.clone());
         let storage = Arc::new(Roomy);
-        let parts = VolumeParts { names, blocks, storage, clock, budget, settings, observer };
+        let parity = self.parity.clone();
+        let parts =
+            VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity };
         self.volume = Some(Volume::open(parts).unwrap());
     }
 
     /// Has somebody observe, from another mount on.
     pub(super) fn observe(&mut self, observer: Arc<dyn Observer>) {
         self.observer = Some(observer);
+        self.crash();
+    }
+
+    /// Has somebody say where parity lies, from another mount on.
+    pub(super) fn choose_parity(&mut self, choice: Arc<dyn ParityChoice>) {
+        self.parity = Some(choice);
         self.crash();
     }
 

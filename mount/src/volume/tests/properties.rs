@@ -1,10 +1,13 @@
 //! Properties of datasets in use: what each has programs meet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use firn_tiering::Clock;
 use firn_tiering::encode::Compression;
+use firn_tiering::segment::ParityPlace;
 
+use super::super::ParityChoice;
 use super::fake::{READ_WRITE, ROOT, World};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
@@ -176,4 +179,37 @@ fn each_dataset_compresses_as_was_asked_from_then_on_and_shares_no_block() {
     world.write(large, 0, &vec![3; 300_000]);
     world.volume().sync().unwrap();
     assert_eq!(world.blocks.asked()[3..], [Compression::LZ4, nine]);
+}
+
+/// Says of each file what it was told.
+#[derive(Default)]
+struct Chosen(parking_lot::Mutex<std::collections::HashMap<Ino, ParityPlace>>);
+
+impl ParityChoice for Chosen {
+    fn parity(&self, ino: Ino, size: u64) -> ParityPlace {
+        assert!(size >= 100_000, "the length is the one that programs see");
+        self.0.lock().get(&ino).copied().unwrap_or_default()
+    }
+}
+
+#[test]
+fn parity_lies_where_it_is_chosen_at_that_moment_and_files_with_other_places_share_no_block() {
+    let mut world = World::new();
+    let chosen = Arc::new(Chosen::default());
+    world.choose_parity(Arc::clone(&chosen) as Arc<dyn ParityChoice>);
+    let files = ["a", "b", "c", "d"].map(|name| world.create(name));
+    chosen.0.lock().insert(files[1].0, ParityPlace::Object);
+    chosen.0.lock().insert(files[3].0, ParityPlace::Stores);
+    for file in files {
+        world.write(file, 0, &[1; 100_000]);
+    }
+    world.volume().sync().unwrap();
+    let mut parity = world.blocks.parity();
+    parity.sort();
+    // The two whose parity lies inside share one.
+    assert_eq!(parity, [ParityPlace::Inside, ParityPlace::Object, ParityPlace::Stores]);
+    chosen.0.lock().insert(files[0].0, ParityPlace::Object);
+    world.write(files[0], 0, &vec![2; 3 << 20]);
+    world.volume().sync().unwrap();
+    assert_eq!(world.blocks.parity()[3..], [ParityPlace::Object; 3]);
 }

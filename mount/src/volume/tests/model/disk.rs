@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use firn_tiering::segment::{SegmentId, VolumeId};
+use firn_tiering::segment::{ParityPlace, SegmentId, VolumeId};
 use firn_tiering::store::{ColdListing, Mended, Scrubbed};
 use firn_tiering::tier::{Memory, Tier};
 use firn_tiering::{
@@ -16,11 +16,12 @@ use firn_tiering::{
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::super::super::{LateLiveness, Volume};
+use super::super::super::{LateLiveness, ParityChoice, Volume};
 use super::super::fake::{forever, open_parts, quiet};
 use super::ops::Rot;
 use super::run::Subject;
 use crate::namespace::{Content, LocalStore, Namespace, NamespaceOptions, NewRoot, StoreOptions};
+use crate::types::Ino;
 
 /// Longer than anybody works on a segment of 1 MiB, by the clock of a machine that does other things, too.
 const LONGEST_CLAIM: Duration = Duration::from_secs(300);
@@ -38,6 +39,15 @@ pub(super) struct DiskWorld {
 struct Open {
     volume: Arc<Volume>,
     blocks: Arc<BlockStore>,
+}
+
+/// Has the parity of every other file lie apart.
+struct OddApart;
+
+impl ParityChoice for OddApart {
+    fn parity(&self, ino: Ino, _: u64) -> ParityPlace {
+        if ino.0 % 2 == 1 { ParityPlace::Object } else { ParityPlace::Inside }
+    }
 }
 
 /// Vouches for backups, as if there were one after every change.
@@ -93,7 +103,8 @@ impl DiskWorld {
         let blocks = Arc::new(BlockStore::open(config).unwrap());
         let first = blocks.next_block_id().unwrap();
         let on_blocks = blocks.clone() as Arc<dyn Blocks>;
-        let volume = Arc::new(open_parts(names, on_blocks, clock, budget, quiet()));
+        let parity = Some(Arc::new(OddApart) as Arc<dyn ParityChoice>);
+        let volume = Arc::new(open_parts(names, on_blocks, clock, budget, quiet(), parity));
         liveness.bind(&volume, first);
         self.open = Some(Open { volume, blocks });
     }
@@ -114,15 +125,15 @@ impl DiskWorld {
         blocks.into_iter().collect()
     }
 
-    /// Sealed segments in hot, and the keys of those that cold holds.
+    /// Sealed segments and sidecars in hot, and the keys of those that cold holds.
     fn segments(&self) -> (Vec<PathBuf>, Vec<String>) {
         let dir = std::fs::read_dir(self.dir.path().join("hot/segments")).unwrap();
         let paths = dir.map(|entry| entry.unwrap().path());
         let mut hot: Vec<_> =
-            paths.filter(|path| path.extension() == Some("seg".as_ref())).collect();
+            paths.filter(|path| path.extension() != Some("open".as_ref())).collect();
         hot.sort();
         let mut cold = self.cold.keys();
-        cold.retain(|key| key.starts_with("segments/"));
+        cold.retain(|key| key.starts_with("segments/") || key.starts_with("parity/"));
         (hot, cold)
     }
 
@@ -291,6 +302,13 @@ impl Subject for DiskWorld {
             }
             Rot::Vanish(pick) if !hot.is_empty() => {
                 let path = &hot[pick % hot.len()];
+                if path.extension() == Some("par".as_ref()) {
+                    // Until it is made anew its segment bears no damage.
+                    if self.may_rot(&path.with_extension("seg").display().to_string()) {
+                        std::fs::remove_file(path).unwrap();
+                    }
+                    return false;
+                }
                 let key = format!("segments/{}", path.file_name().unwrap().display());
                 if cold.contains(&key) && self.may_rot(&path.display().to_string()) {
                     std::fs::remove_file(path).unwrap();
