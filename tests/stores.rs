@@ -175,10 +175,10 @@ fn a_scrub_makes_damaged_and_missing_shards_anew() {
     assert_same(&volume, "mended");
 }
 
-fn threads_that_open(volume: &Volume) -> usize {
+fn threads(volume: &Volume, name: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{}/task", volume.pid())).unwrap().flatten();
     let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-    names.filter(|name| name.trim() == "firn-open").count()
+    names.filter(|found| found.trim() == name).count()
 }
 
 /// One lies on a filesystem whose daemon stands still, as where a server cannot be reached.
@@ -204,28 +204,29 @@ fn a_store_that_hangs_holds_up_neither_mounts_nor_reads_and_keeps_one_thread() {
     for mount in 0..2 {
         volume.mount();
         assert_same(&volume, "while a store hangs");
-        let root = volume.mountpoint.to_str().unwrap().to_owned();
-        for _ in 0..3 {
-            volume.run(&["tier", "stage", "-r", "--wait", &root]);
-            volume.run(&["tier", "release", "-r", &root]);
+        for name in ["firn-open", "firn-place"] {
+            assert!(threads(&volume, name) <= 1, "mount {mount}: {name}");
         }
-        assert!(threads_that_open(&volume) <= 1, "mount {mount}");
         let seen = status(&volume);
-        assert_eq!(seen["cold"]["spread"]["stores"][1]["state"], "failing", "{seen}");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", below.pid())).unwrap();
+        let stores = &seen["cold"]["spread"]["stores"];
+        // Whoever controls the jobs of this session may have had it go on.
+        if stat.contains(") T ") {
+            assert_eq!(stores[1]["state"], "failing", "mount {mount}: {stores}; {}", volume.log());
+        }
         volume.umount();
     }
     volume.mount();
     kill_process(daemon, Signal::CONT).unwrap();
+    // Which needs every store.
+    fs::write(volume.path("more"), noise(99, 1_000_000)).unwrap();
     let start = now();
-    loop {
-        assert_same(&volume, "when it goes on");
-        evict(&volume);
-        if status(&volume)["cold"]["spread"]["stores"][1]["state"] != "failing" {
-            break;
-        }
+    let archive = || volume.firn().args(["tier", "archive"]).arg(volume.path("more")).output();
+    while !archive().unwrap().status.success() {
         assert!(start.elapsed() < Duration::from_secs(60), "{}", status(&volume));
         std::thread::sleep(Duration::from_secs(1));
     }
+    assert_eq!(status(&volume)["cold"]["spread"]["stores"][1]["state"], "ok");
     volume.umount();
 }
 
