@@ -18,6 +18,7 @@ mod mountpoint;
 mod options;
 mod receivers;
 mod reply;
+mod requests;
 mod session;
 mod waiters;
 

@@ -57,7 +57,7 @@ impl Answers {
 
     /// The state of the volume.
     pub(super) fn status(&self) -> Status {
-        state::status(&self.parts, &self.fixed)
+        state::status(&self.parts, &self.kernel, &self.fixed)
     }
 
     /// Everything acknowledged so far reaches the disk: the kernel's dirty pages first.

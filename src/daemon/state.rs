@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Instant, SystemTime};
 
 use firn_mount::backup::{BackupStatus, Fuller};
+use firn_mount::fuse::KernelCache;
 use firn_mount::namespace::TreeResult;
 use firn_tiering::store::{Health, ParityUsage, Usage};
 
@@ -33,7 +34,7 @@ pub(super) struct Fixed {
 }
 
 /// The state of a mounted volume.
-pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
+pub(super) fn status(parts: &Parts, kernel: &KernelCache, fixed: &Fixed) -> Status {
     let usage = parts.store.usage();
     let health = parts.store.health();
     let backup = parts.backup.as_ref().map(|backup| backup.status());
@@ -61,7 +62,7 @@ pub(super) fn status(parts: &Parts, fixed: &Fixed) -> Status {
             rounded_bytes(health.unpinned_bytes)
         ));
     }
-    let counters = counters(&health);
+    let counters = counters(&health, kernel);
     let read_only = parts.volume.read_only_reason().is_some();
     Status {
         volume: mounts::shown(parts.dir.root()),
@@ -220,7 +221,8 @@ fn parity(usage: &ParityUsage) -> ParityStatus {
     }
 }
 
-fn counters(health: &Health) -> Counters {
+fn counters(health: &Health, kernel: &KernelCache) -> Counters {
+    let asked = kernel.requests().filter(|(_, count)| *count > 0);
     Counters {
         written_bytes: health.appended_plain_bytes,
         stored_bytes: health.appended_stored_bytes,
@@ -240,6 +242,7 @@ fn counters(health: &Health) -> Counters {
         recalled_bytes: health.recalled_bytes,
         upload_failures: health.upload_failures,
         waiting_writers: health.waiting_for_space,
+        kernel_requests: asked.map(|(kind, count)| (kind.to_owned(), count)).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! all that are mounted; its fields are only ever added to. With `--watch` there is one object a
 //! line and a look, and from the second look on it has `rates`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -404,6 +405,9 @@ pub struct Counters {
     /// Writers that wait for space now.
     #[serde(default)]
     pub waiting_writers: u64,
+    /// FUSE requests of the kernel by kind; a kind that never came is absent.
+    #[serde(default)]
+    pub kernel_requests: BTreeMap<String, u64>,
 }
 
 impl Counters {

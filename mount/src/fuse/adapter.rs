@@ -25,6 +25,7 @@ use super::convert::{self, caller, ino};
 use super::kernel_cache::KernelCache;
 use super::receivers::{Receivers, Serving};
 use super::reply::{Answer, LookupReply, OpenReply, SizedReply, TTL, settle};
+use super::requests::Opcode;
 use super::waiters::{Kind, Waiters};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
@@ -90,8 +91,20 @@ impl<C: Core> Adapter<C> {
         Self { core, cache, waiters, receivers, writeback: false }
     }
 
-    /// A request that moves `len` bytes begins.
-    fn serving(&self, len: usize) -> Serving<'_> {
+    /// A request begins; it ends when what is returned is dropped.
+    fn serving(&self, opcode: Opcode) -> Serving<'_> {
+        self.cache.asked(opcode);
+        match opcode {
+            Opcode::Fsync | Opcode::Fsyncdir | Opcode::Fallocate | Opcode::CopyFileRange => {
+                self.receivers.serving_long()
+            }
+            _ => self.receivers.serving(),
+        }
+    }
+
+    /// As [`Adapter::serving`], of one that moves `len` bytes.
+    fn moving(&self, opcode: Opcode, len: usize) -> Serving<'_> {
+        self.cache.asked(opcode);
         if len > SMALL { self.receivers.serving_long() } else { self.receivers.serving() }
     }
 
@@ -160,17 +173,18 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Lookup);
         let outcome = self.core.lookup(ino(parent), name.as_bytes());
         settle("lookup", ino(parent), outcome, LookupReply(reply));
     }
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        self.cache.asked(Opcode::Forget);
         self.core.forget(ino(node), count);
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Getattr);
         settle("getattr", ino(node), self.core.getattr(ino(node)), reply);
     }
 
@@ -192,7 +206,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Setattr);
         let (caller, node) = (caller(request), ino(node));
         let changes = SetAttr {
             perm: mode.map(|mode| (mode & 0o7777) as u16),
@@ -209,7 +223,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Readlink);
         settle("readlink", ino(node), self.core.readlink(ino(node)).map(Bytes::from), reply);
     }
 
@@ -223,7 +237,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Mknod);
         let (caller, parent) = (caller(request), ino(parent));
         let outcome = self.core.mknod(&caller, parent, name.as_bytes(), mode, umask, rdev);
         settle("mknod", parent, outcome, reply);
@@ -238,19 +252,19 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Mkdir);
         let (caller, parent) = (caller(request), ino(parent));
         let outcome = self.core.mkdir(&caller, parent, name.as_bytes(), mode, umask);
         settle("mkdir", parent, outcome, reply);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Unlink);
         settle("unlink", ino(parent), self.core.unlink(ino(parent), name.as_bytes()), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Rmdir);
         settle("rmdir", ino(parent), self.core.rmdir(ino(parent), name.as_bytes()), reply);
     }
 
@@ -262,7 +276,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Symlink);
         let target = target.as_os_str().as_bytes();
         let outcome = self.core.symlink(&caller(request), ino(parent), name.as_bytes(), target);
         settle("symlink", ino(parent), outcome, reply);
@@ -278,7 +292,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Rename);
         let (parent, new_parent) = (ino(parent), ino(new_parent));
         let mode = match convert::rename_mode(flags) {
             Ok(mode) => mode,
@@ -298,13 +312,13 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Link);
         let outcome = self.core.link(ino(node), ino(new_parent), new_name.as_bytes());
         settle("link", ino(node), outcome, reply);
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Open);
         let (caller, node, cache) = (caller(request), ino(node), self.cache.clone());
         let mode = convert::open_mode(flags, self.writeback);
         let reply = OpenReply(reply, FopenFlags::FOPEN_KEEP_CACHE);
@@ -327,7 +341,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Create);
         let (caller, parent) = (caller(request), ino(parent));
         let open = convert::open_mode(OpenFlags(flags), self.writeback);
         let outcome = self.core.create(&caller, parent, name.as_bytes(), mode, umask, open);
@@ -348,7 +362,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _serving = self.serving(len as usize);
+        let _serving = self.moving(Opcode::Read, len as usize);
         let (node, handle) = (ino(node), Handle(handle.0));
         self.ask_for(request.uid(), Kind::Read, "read", node, reply, move |core, wait| {
             core.read(node, handle, offset, len, wait)
@@ -367,7 +381,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _serving = self.serving(data.len());
+        let _serving = self.moving(Opcode::Write, data.len());
         let (caller, node, handle) = (caller(request), ino(node), Handle(handle.0));
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
@@ -398,7 +412,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Flush);
         let (node, handle) = (ino(node), Handle(handle.0));
         self.ask(Kind::Sync, "flush", node, reply, move |core, wait| {
             core.flush(node, handle, wait)
@@ -415,7 +429,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Release);
         if convert::writes(flags) {
             self.cache.writer_closed(ino(node));
         }
@@ -431,7 +445,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.receivers.serving_long();
+        let _serving = self.serving(Opcode::Fsync);
         let (node, handle) = (ino(node), Handle(handle.0));
         self.ask(Kind::Sync, "fsync", node, reply, move |core, wait| {
             core.fsync(node, handle, data_only, wait)
@@ -439,7 +453,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Opendir);
         let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
         settle("opendir", ino(node), self.core.opendir(ino(node)), OpenReply(reply, flags));
     }
@@ -452,7 +466,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         cookie: u64,
         mut reply: ReplyDirectory,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Readdir);
         let (node, handle) = (ino(node), Handle(handle.0));
         let outcome = self.core.readdir(node, handle, cookie, false, &mut |entry| {
             let (ino, kind) = (INodeNo(entry.ino.0), convert::kind(entry.kind));
@@ -469,7 +483,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         cookie: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Readdirplus);
         let (node, handle) = (ino(node), Handle(handle.0));
         let outcome = self.core.readdir(node, handle, cookie, true, &mut |entry| {
             let (node, attr, generation) = convert::entry_plus(entry);
@@ -487,19 +501,19 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Releasedir);
         self.core.releasedir(ino(node), Handle(handle.0));
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let _serving = self.receivers.serving_long();
+        let _serving = self.serving(Opcode::Fsyncdir);
         let node = ino(node);
         self.ask(Kind::Sync, "fsyncdir", node, reply, move |core, wait| core.fsyncdir(node, wait));
     }
 
     fn statfs(&self, _: &Request, node: INodeNo, reply: ReplyStatfs) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Statfs);
         let ino = ino(node);
         settle("statfs", ino, self.core.statfs(ino), reply);
     }
@@ -514,7 +528,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Setxattr);
         let (caller, node) = (caller(request), ino(node));
         let outcome = convert::xattr_mode(flags)
             .and_then(|mode| self.core.setxattr(&caller, node, name.as_bytes(), value, mode));
@@ -522,19 +536,19 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     }
 
     fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Getxattr);
         let outcome = self.core.getxattr(ino(node), name.as_bytes());
         settle("getxattr", ino(node), outcome, SizedReply(reply, size));
     }
 
     fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Listxattr);
         let outcome = self.core.listxattr(ino(node)).map(|names| convert::name_list(&names));
         settle("listxattr", ino(node), outcome, SizedReply(reply, size));
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Removexattr);
         let outcome = self.core.removexattr(&caller(request), ino(node), name.as_bytes());
         settle("removexattr", ino(node), outcome, reply);
     }
@@ -549,7 +563,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.receivers.serving_long();
+        let _serving = self.serving(Opcode::Fallocate);
         let (caller, node, handle) = (caller(request), ino(node), Handle(handle.0));
         self.ask(Kind::Write, "fallocate", node, reply, move |core, wait| {
             let what = convert::fallocate(mode)?;
@@ -566,7 +580,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Lseek);
         let (node, handle) = (ino(node), Handle(handle.0));
         let call = move |core: &C| {
             let (what, offset) = convert::seek(offset, whence)?;
@@ -597,7 +611,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _serving = self.receivers.serving_long();
+        let _serving = self.serving(Opcode::CopyFileRange);
         let caller = caller(request);
         let from = (ino(from), Handle(from_handle.0), from_offset);
         let to = (ino(to), Handle(to_handle.0), to_offset);
@@ -611,12 +625,12 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     // Sent only for what was not negotiated, or once to find out; the kernel then does without.
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Other);
         reply.error(Errno::ENOSYS);
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Other);
         reply.error(Errno::ENOSYS);
     }
 
@@ -630,7 +644,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: PollFlags,
         reply: ReplyPoll,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Other);
         reply.error(Errno::ENOSYS);
     }
 
@@ -645,7 +659,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        let _serving = self.receivers.serving();
+        let _serving = self.serving(Opcode::Other);
         reply.error(Errno::ENOTTY);
     }
 }

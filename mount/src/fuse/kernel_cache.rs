@@ -17,6 +17,7 @@ use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
+use super::requests::{Opcode, Requests};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
 use crate::types::{Forget, Handle, Ino};
@@ -32,17 +33,33 @@ struct Shared {
     mountpoint: PathBuf,
     notifier: OnceLock<Notifier>,
     writers: Mutex<HashMap<Ino, u32>>,
+    requests: Requests,
 }
 
 impl KernelCache {
     pub(super) fn new(mountpoint: PathBuf) -> Self {
-        let shared = Shared { mountpoint, notifier: OnceLock::new(), writers: Mutex::default() };
+        let shared = Shared {
+            mountpoint,
+            notifier: OnceLock::new(),
+            writers: Mutex::default(),
+            requests: Requests::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
     /// Requests may be answered before the session hands out its notifier.
     pub(super) fn connect(&self, notifier: Notifier) {
         self.shared.notifier.get_or_init(|| notifier);
+    }
+
+    /// The kernel had no answer of its own.
+    pub(super) fn asked(&self, opcode: Opcode) {
+        self.shared.requests.add(opcode);
+    }
+
+    /// Requests since the mount by kind: what the kernel could not answer from its cache.
+    pub fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.shared.requests.counts()
     }
 
     pub(super) fn writer_opened(&self, ino: Ino) {

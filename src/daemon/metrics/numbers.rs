@@ -72,6 +72,21 @@ impl Out<'_> {
         counter.encode(self.encoder.encode_descriptor(name, help, unit, counter.metric_type())?)
     }
 
+    /// Counters of one name, told apart by a label.
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (&'a str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            ConstCounter::new(count).encode(metric.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
     /// A gauge of bytes or of things, one value for each tier that has one.
     fn of_tiers(
         &mut self,
@@ -189,6 +204,12 @@ fn counted(counters: &Counters, out: &mut Out<'_>) -> fmt::Result {
     for (name, help, value) in counts {
         out.counter(name, help, None, value)?;
     }
+    out.counters(
+        "kernel_requests",
+        "FUSE requests of the kernel",
+        "kind",
+        counters.kernel_requests.iter().map(|(kind, count)| (kind.as_str(), *count)),
+    )?;
     out.count("waiting_writers", "Writers that wait for space", counters.waiting_writers)
 }
 
@@ -207,7 +228,12 @@ mod tests {
             hot: HotStatus { used_bytes: 5 << 30, capacity_bytes: 8 << 30, ..HotStatus::default() },
             cold: Some(ColdStatus { used_bytes: 7, waiting_segments: 3, ..ColdStatus::default() }),
             hit_ratio: Some(0.5),
-            counters: Some(Counters { uploaded_bytes: 9, cold_reads: 4, ..Counters::default() }),
+            counters: Some(Counters {
+                uploaded_bytes: 9,
+                cold_reads: 4,
+                kernel_requests: [("lookup".to_owned(), 7)].into(),
+                ..Counters::default()
+            }),
             ..Status::default()
         };
         let text = text(status).unwrap();
@@ -223,6 +249,7 @@ mod tests {
             "# TYPE firn_uploaded_bytes counter",
             "firn_uploaded_bytes_total{volume=\"u-1\"} 9",
             "firn_cold_reads_total{volume=\"u-1\"} 4",
+            "firn_kernel_requests_total{volume=\"u-1\",kind=\"lookup\"} 7",
             "firn_read_only{volume=\"u-1\"} 0.0",
         ];
         for line in lines {
