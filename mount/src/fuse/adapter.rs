@@ -79,6 +79,7 @@ pub(super) struct Adapter<C> {
     waiters: Waiters,
     receivers: Receivers,
     writeback: bool,
+    opens_directories: bool,
 }
 
 impl<C: Core> Adapter<C> {
@@ -88,7 +89,7 @@ impl<C: Core> Adapter<C> {
         waiters: Waiters,
         receivers: Receivers,
     ) -> Self {
-        Self { core, cache, waiters, receivers, writeback: false }
+        Self { core, cache, waiters, receivers, writeback: false, opens_directories: true }
     }
 
     /// A request begins; it ends when what is returned is dropped.
@@ -163,6 +164,8 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
             }
         }
         self.writeback = config.capabilities().contains(InitFlags::FUSE_WRITEBACK_CACHE);
+        self.opens_directories =
+            !config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         // Out of range only if the library's own limits change; its defaults work, too.
         let limited = config.set_max_write(MAX_REQUEST).is_ok()
             && config.set_max_background(MAX_BACKGROUND).is_ok();
@@ -452,8 +455,13 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         });
     }
 
+    /// Listings need no state: told so once, the kernel neither opens nor releases directories any
+    /// more, and keeps what it has read of them as with these flags.
     fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let _serving = self.serving(Opcode::Opendir);
+        if !self.opens_directories {
+            return reply.error(Errno::ENOSYS);
+        }
         let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
         settle("opendir", ino(node), self.core.opendir(ino(node)), OpenReply(reply, flags));
     }
