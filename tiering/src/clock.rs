@@ -1,8 +1,9 @@
 //! Time as a dependency, so that heat, retries and collection are reproducible in tests.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Tells the time. Production code never asks the system directly.
 pub trait Clock: Send + Sync + std::fmt::Debug + 'static {
@@ -14,14 +15,18 @@ pub trait Clock: Send + Sync + std::fmt::Debug + 'static {
     fn sleep(&self, duration: Duration);
 }
 
-/// The machine's clock.
+/// The machine's clock. Wall-clock time is that of the last tick, a few milliseconds, with which the
+/// kernel stamps what it changes by itself: no file looks as if it was changed before it was made,
+/// and what was made and changed within a tick has nothing to be told of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 #[allow(clippy::disallowed_methods, reason = "the one place that asks the system")]
 impl Clock for SystemClock {
     fn now(&self) -> SystemTime {
-        SystemTime::now()
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        // The kernel cannot be set to a time before 1970.
+        UNIX_EPOCH + Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
     }
 
     fn instant(&self) -> Instant {
