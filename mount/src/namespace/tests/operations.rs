@@ -404,3 +404,23 @@ fn a_store_holds_one_namespace() {
     let missing = Namespace::open(empty, world.clock, NamespaceOptions::default());
     assert_eq!(fails(missing), "EIO");
 }
+
+#[test]
+fn what_changes_nothing_is_not_stored() {
+    let world = World::new();
+    let file = world.file(Ino::ROOT, "f");
+    let stored = || world.ns.inode(file).unwrap();
+    let before = stored();
+    let ctime = |ctime| SetAttr { ctime: Some(ctime), ..SetAttr::default() };
+    world.ns.setattr(&ROOT_CALLER, file, &ctime(world.attr(file).ctime)).unwrap();
+    assert!(Arc::ptr_eq(&before, &stored()), "the same time once more");
+    let later = world.attr(file).ctime + std::time::Duration::from_millis(4);
+    world.ns.setattr(&ROOT_CALLER, file, &ctime(later)).unwrap();
+    assert_eq!(world.attr(file).ctime, later);
+    world.ns.unlink(Ino::ROOT, b"f").unwrap();
+    let orphan = stored();
+    world.ns.setattr(&ROOT_CALLER, file, &ctime(later + later.elapsed().unwrap())).unwrap();
+    assert!(Arc::ptr_eq(&orphan, &stored()), "the change time of what has no name");
+    chmod(&world, &ROOT_CALLER, file, 0o600);
+    assert_eq!(perm_of(&world, file), 0o600, "all else of an open file without a name");
+}
