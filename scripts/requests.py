@@ -142,6 +142,23 @@ def synced():
     run("rsync", "-a", source + "/", here(0) + "/")
 
 
+def listed():
+    """A hundred directories of ten files."""
+    for n in range(COUNT):
+        os.mkdir(here(n))
+        for m in range(10):
+            put("%s/%d" % (here(n), m))
+    remount()
+    for n in range(COUNT):
+        os.stat(here(n))
+
+
+def listed_twice():
+    listed()
+    for n in range(COUNT):
+        os.listdir(here(n))
+
+
 def wide():
     """A thousand names in one directory, which no single answer holds."""
     for n in range(1000):
@@ -210,11 +227,13 @@ ROWS = [
     ("utimensat", files, *each(lambda n: os.utime(here(n), (1, 1)))),
     ("setxattr", files, *each(lambda n: os.setxattr(here(n), "user.a", b"value"))),
     ("getxattr", xattrs, *each(lambda n: os.getxattr(here(n), "user.a"))),
-    ("1,000 names: ls, each", wide, *once(1000, "ls", "-U", os.path.join(mount, "work"))),
-    ("1,000 names: ls -l, each", wide, *once(1000, "ls", "-lU", os.path.join(mount, "work"))),
-    ("1,000 names: ls -l again, each", wide_listed, *once(1000, "ls", "-lU", os.path.join(mount, "work"))),
-    ("find -newer, cold, each file", tree_cold, *once(500, "find", here(0), "-newermt", "2000-01-01")),
-    ("du, cold, each file", tree_cold, *once(500, "du", "-s", here(0))),
+    ("list a directory of 10: first", listed, *each(lambda n: os.listdir(here(n)))),
+    ("list a directory of 10: again", listed_twice, *each(lambda n: os.listdir(here(n)))),
+    ("ls, 1,000 files in one directory, cold, in all", wide, *once(1, "ls", "-U", os.path.join(mount, "work"))),
+    ("ls -l, 1,000 files in one directory, cold, each", wide, *once(1000, "ls", "-lU", os.path.join(mount, "work"))),
+    ("ls -l again, each", wide_listed, *once(1000, "ls", "-lU", os.path.join(mount, "work"))),
+    ("find -newer, 10 directories of 50 files, cold, in all", tree_cold, *once(1, "find", here(0), "-newermt", "2000-01-01")),
+    ("du of the same, cold, in all", tree_cold, *once(1, "du", "-s", here(0))),
     ("tar x, each file", lambda: (tree(), os.mkdir(here(0))), *once(500, "tar", "-xf", source + ".tar", "-C", here(0))),
     ("cp -a, each file", tree, *once(500, "cp", "-a", source, here(0))),
     ("rsync -a, each file", tree, *once(500, "rsync", "-a", source + "/", here(0) + "/")),

@@ -18,6 +18,7 @@ mod placement;
 mod power;
 mod privileges;
 mod programs;
+mod requests;
 mod roundtrip;
 mod semantics;
 mod slow_link;
