@@ -37,11 +37,14 @@ def settled():
 
     No descriptor may be open on the mount: starting a program closes a copy of it, which is FLUSH.
     """
-    before, now = None, counts()
-    while before != now:
+    before = counts()
+    for _ in range(100):
         time.sleep(0.1)
-        before, now = now, counts()
-    return now
+        now = counts()
+        if now == before:
+            return now
+        before = now
+    sys.exit("requests.py: something else uses the mount")
 
 
 def remount():
