@@ -4,15 +4,17 @@
 //! would wait, asked again elsewhere under its own deadline. Requests that the kernel sends only
 //! after a capability was negotiated, and none that fuser 0.18 cannot parse, are answered here.
 
+mod ask;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use firn_tiering::{Clock, SystemClock, Wait};
+use firn_tiering::Wait;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, INodeNo,
     InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
@@ -21,34 +23,23 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use self::ask::EVERYBODY;
 use super::convert::{self, caller, ino};
 use super::kernel_cache::KernelCache;
-use super::receivers::{Receivers, Serving};
-use super::reply::{Answer, LookupReply, OpenReply, SizedReply, TTL, settle};
+use super::receivers::Receivers;
+use super::reply::{LookupReply, OpenReply, SizedReply, TTL, settle};
 use super::requests::Opcode;
 use super::waiters::{Kind, Waiters};
 use crate::core::Core;
-use crate::error::{FsError, FsResult};
-use crate::types::{Handle, Ino, SetAttr};
+use crate::error::FsError;
+use crate::types::{Handle, SetAttr};
 
 /// Largest read or write request in bytes.
 const MAX_REQUEST: u32 = 1 << 20;
 
-/// Reads and writes up to this many bytes take about as long as a request about names.
-const SMALL: usize = 64 << 10;
-
 /// Requests that the kernel may have in flight on behalf of nobody: read-ahead and write-back.
 /// Times [`MAX_REQUEST`] this bounds what waiting writes hold in memory.
 const MAX_BACKGROUND: u16 = 32;
-
-/// For calls that wait in one queue whoever made them.
-const EVERYBODY: u32 = 0;
-
-/// How long a read from the cold tier may take.
-const READ_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long anything that writes may go without progress.
-const WRITE_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What is asked of the kernel, each if it has it.
 ///
@@ -90,69 +81,6 @@ impl<C: Core> Adapter<C> {
         receivers: Receivers,
     ) -> Self {
         Self { core, cache, waiters, receivers, writeback: false, opens_directories: true }
-    }
-
-    /// A request begins; it ends when what is returned is dropped.
-    fn serving(&self, opcode: Opcode) -> Serving<'_> {
-        self.cache.asked(opcode);
-        match opcode {
-            Opcode::Fsync | Opcode::Fsyncdir | Opcode::Fallocate | Opcode::CopyFileRange => {
-                self.receivers.serving_long()
-            }
-            _ => self.receivers.serving(),
-        }
-    }
-
-    /// As [`Adapter::serving`], of one that moves `len` bytes.
-    fn moving(&self, opcode: Opcode, len: usize) -> Serving<'_> {
-        self.cache.asked(opcode);
-        if len > SMALL { self.receivers.serving_long() } else { self.receivers.serving() }
-    }
-
-    /// Asks the core here and now, or elsewhere if the answer takes waiting.
-    fn ask<R: Answer>(
-        &self,
-        kind: Kind,
-        name: &'static str,
-        ino: Ino,
-        reply: R,
-        call: impl Fn(&C, Wait) -> FsResult<R::Value> + Send + 'static,
-    ) {
-        self.ask_for(EVERYBODY, kind, name, ino, reply, call);
-    }
-
-    /// As [`Adapter::ask`], waiting among the calls of `user`.
-    fn ask_for<R: Answer>(
-        &self,
-        user: u32,
-        kind: Kind,
-        name: &'static str,
-        ino: Ino,
-        reply: R,
-        call: impl Fn(&C, Wait) -> FsResult<R::Value> + Send + 'static,
-    ) {
-        match call(&self.core, Wait::No) {
-            Err(FsError::WouldWait) => self.ask_elsewhere(user, kind, name, ino, reply, call),
-            outcome => settle(name, ino, outcome, reply),
-        }
-    }
-
-    /// Asks the core on a thread that may wait.
-    fn ask_elsewhere<R: Answer>(
-        &self,
-        user: u32,
-        kind: Kind,
-        name: &'static str,
-        ino: Ino,
-        reply: R,
-        call: impl FnOnce(&C, Wait) -> FsResult<R::Value> + Send + 'static,
-    ) {
-        let patience = if kind == Kind::Read { READ_DEADLINE } else { WRITE_DEADLINE };
-        let deadline = SystemClock.instant() + patience;
-        let core = Arc::clone(&self.core);
-        self.waiters.run(kind, user, move || {
-            settle(name, ino, call(&core, Wait::Until(deadline)), reply);
-        });
     }
 }
 
