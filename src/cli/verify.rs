@@ -19,22 +19,23 @@ use compare::Comparison;
 
 /// Verify a snapshot by its digest, or compare files with an ordinary directory
 ///
-/// Of a snapshot, reads every record of what it shows anew, adds it up, and compares the root with the
-/// one that was sealed in the background after the snapshot was taken; then computes its digest, and
-/// those of all snapshots before it, from their roots. With --data, also reads every byte of every
-/// file, from the cold tier where need be, and compares it with the file's BLAKE3. Note the digest
-/// elsewhere, and nobody can change this snapshot or one before it unseen. The root is the same for
-/// every copy of a snapshot that was sent, and for two snapshots that show the same. With --json, one
-/// object with the fields snapshot, verified, pending, root, sealed_root, digest, inodes, files,
-/// unread, unreadable, sent_root (that of a received snapshot where it was sent from), chain, destroyed, chain_is_cut, found and flaws; each of these has what, path and
-/// detail, and each of unreadable path and detail. A file that cannot be read is not proven, which says
-/// nothing of whether it was altered; a cold tier that does not answer several times in a row is not
-/// waited for any more.
+/// Of a snapshot, reads every record of what it shows anew, adds it up, and compares the root with
+/// the one that was sealed in the background after the snapshot was taken; then computes its digest,
+/// and those of all snapshots before it, from their roots. With --data, also reads every byte of
+/// every file, from the cold tier where need be, and compares it with the file's BLAKE3. Note the
+/// digest elsewhere, and nobody can change this snapshot or one before it unseen. The root is the
+/// same for every copy of a snapshot that was sent, and for two snapshots that show the same. With
+/// --json, one object with the fields snapshot, verified, pending, root, sealed_root, digest, inodes,
+/// files, unread, unreadable, sent_root (that of a received snapshot where it was sent from), chain,
+/// destroyed, chain_is_cut, found and flaws; each of these has what, path and detail, and each of
+/// unreadable path and detail. A file that cannot be read is not proven, which says nothing of
+/// whether it was altered; a cold tier that does not answer several times in a row is not waited for
+/// any more.
 ///
-/// Of two snapshots, does so for each, and then says whether their roots are the same, and so what they
-/// show: names, inode numbers, owners, modes, times of modification, attributes and content. They may be of
-/// different volumes. With --json, one object with the fields snapshots (two objects as above) and equal
-/// (null where one of the roots is not known).
+/// Of two snapshots, does so for each, and then says whether their roots are the same, and so what
+/// they show: names, inode numbers, owners, modes, times of modification, attributes and content.
+/// They may be of different volumes. With --json, one object with the fields snapshots (two objects
+/// as above) and equal (null where one of the roots is not known).
 ///
 /// With --against, looks at every name on both sides, in order: type, size, target of a symbolic link, device, and
 /// every byte of files of the same size. Owners, modes, times and attributes are not compared. A

@@ -24,12 +24,13 @@ use crate::report::snapshots::Received;
 /// Make a snapshot from a stream that `firn snapshot send` wrote
 ///
 /// A full stream makes a new dataset; a stream that was sent with -i adds a snapshot to a dataset
-/// that has the older one. Everything is checked, and the snapshot appears when all of it is there:
-/// a stream that ends early leaves nothing, or with -s what can be continued. What was received is read
+/// that has the older one. Everything is checked, and the snapshot appears when all of it is there: a
+/// stream that ends early leaves nothing, or with -s what can be continued. What was received is read
 /// again before that, and its root compared with that of the sender's snapshot: where they differ,
-/// nothing is left. A base that is not what the sender's is gets refused at the beginning. What went to the cold tier in the meantime is
-/// compared when the snapshot gets its digest; `firn snapshot list` shows what came of it. A second stream behind
-/// the first is an error; each needs a receive of its own.
+/// nothing is left. A base that is not what the sender's is gets refused at the beginning. What went
+/// to the cold tier in the meantime is compared when the snapshot gets its digest; `firn snapshot
+/// list` shows what came of it. A second stream behind the first is an error; each needs a receive of
+/// its own.
 #[derive(Debug, Args)]
 pub(super) struct Receive {
     /// The dataset: a path that does not exist yet, or for an incremental stream the root directory

@@ -23,14 +23,14 @@ use crate::report::snapshots::Sent;
 
 /// Write a snapshot as a stream, for `firn snapshot receive`
 ///
-/// The stream goes to standard output, or with --to straight into an object store. It holds blocks
-/// as they are stored, without compressing them again, and is checked throughout when it is
-/// received. In the end it says what root the snapshot's content has, with which the receiver compares
-/// its own; a snapshot that was just taken is given 10 s to get its digest for that, and without one a
-/// note says that the stream does without. With -i it holds only what is different from an older snapshot, which the receiver
-/// must have. With a key it is encrypted under that, and whoever receives it needs the same key.
-/// Without one it is not, wherever it goes; to an object, an encrypted volume is then sent with
-/// --plaintext only.
+/// The stream goes to standard output, or with --to straight into an object store. It holds blocks as
+/// they are stored, without compressing them again, and is checked throughout when it is received. In
+/// the end it says what root the snapshot's content has, with which the receiver compares its own; a
+/// snapshot that was just taken is given 10 s to get its digest for that, and without one a note says
+/// that the stream does without. With -i it holds only what is different from an older snapshot,
+/// which the receiver must have. With a key it is encrypted under that, and whoever receives it needs
+/// the same key. Without one it is not, wherever it goes; to an object, an encrypted volume is then
+/// sent with --plaintext only.
 #[derive(Debug, Args)]
 pub(super) struct Send {
     /// The snapshot: <dataset>@<name>; with -t, the dataset or any snapshot of it
