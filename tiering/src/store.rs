@@ -2,7 +2,8 @@
 //!
 //! [`BlockStore`] implements [`Blocks`] over a hot directory, an optional cold tier and the
 //! catalog. Where things are decided: `append` (the way in, sync), `seal`, `read` and `cold` (the
-//! way out), `open` (recovery, catching up), `upload` (copies to cold), `residence` (describe,
+//! way out), `open` (recovery, catching up), `upload` (copies to cold), `verdict` (what
+//! lies there), `residence` (describe,
 //! archive, release), `stage`, `capacity`, `marks`, `mover` and `victims` (the bound of the hot tier,
 //! and who goes), `heat` (who is warm), `reclaim` (dead blocks), `waste` (how many are too many) and
 //! `sweep`, `recode`, `encoder` and `idle` (encoding harder), `check`, `repair` (damaged copies),
@@ -56,6 +57,7 @@ pub(crate) mod testing;
 mod tests;
 mod upload;
 mod urgency;
+mod verdict;
 mod victims;
 mod waste;
 mod yielding;

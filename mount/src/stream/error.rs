@@ -159,7 +159,7 @@ impl ReceiveError {
             }
             Self::BaseDiffers { .. } => {
                 "`firn verify` that snapshot on both volumes; where it is not sound, receive a full \
-                 stream from the other into a new dataset"
+                 stream from the other into a new dataset; abandon with -A what was begun here"
             }
             Self::ContentDiffers { .. } => {
                 "nothing of it is left: `firn verify --data` the sender's snapshot, which is not what \

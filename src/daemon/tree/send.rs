@@ -19,6 +19,9 @@ use crate::report::snapshots::Sent;
 const DIGEST_WAIT: Duration = Duration::from_secs(10);
 const DIGEST_LOOK: Duration = Duration::from_millis(20);
 
+/// Looks after which the digester is asked for them once more.
+const DIGEST_ASK: u32 = 50;
+
 impl TreeAnswers<'_> {
     pub(super) fn send(
         &self,
@@ -76,8 +79,14 @@ impl TreeAnswers<'_> {
         }
         let end = self.now() + DIGEST_WAIT;
         while_saying(out, "waiting for the digest of the snapshot", || {
-            while !is_sealed() && self.now() < end {
-                self.parts.volume.digest_soon();
+            for look in 0_u32.. {
+                if is_sealed() || self.now() >= end {
+                    break;
+                }
+                // Not each time: it works on everything that waits, and rests for a share of that.
+                if look.is_multiple_of(DIGEST_ASK) {
+                    self.parts.volume.digest_soon();
+                }
                 std::thread::sleep(DIGEST_LOOK);
             }
         })

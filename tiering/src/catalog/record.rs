@@ -14,6 +14,9 @@ use crate::segment::{
 
 use super::heat::SegmentHeat;
 
+/// No segment has more bytes, and none more of parity.
+const MOST_BYTES: u64 = 1 << 30;
+
 /// Version of a bucket's bytes.
 const BUCKET_VERSION: u8 = 1;
 /// Version of a segment record's bytes. Version 1 ends before warmth and offer, version 2 before
@@ -368,6 +371,9 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         let place = ParityPlace::from_byte(byte);
         (place.ok_or_else(|| damaged(format!("place of parity {byte}")))?, input.u64()?)
     };
+    if len > MOST_BYTES || parity_bytes > MOST_BYTES {
+        return Err(damaged(format!("{len} bytes, of parity {parity_bytes}")));
+    }
     Ok(SegmentRecord {
         id,
         len,

@@ -44,6 +44,10 @@ const AHEAD_RETRY: Duration = Duration::from_secs(10);
 /// copied nor dropped.
 const LANE_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long a lane of fresh blocks beside the first stays open: where it is seldom written, its blocks
+/// would be without parity and without a copy for as long.
+const LANE_AGE: Duration = Duration::from_secs(900);
+
 /// The share of a configured capacity that any lane but the first may take before it is sealed, as
 /// a divisor: at a small capacity a third open segment would be missed.
 const LANE_DIVISOR: u64 = 16;
@@ -85,7 +89,7 @@ impl Lane {
 struct LaneState {
     lane: Lane,
     writer: Option<SegmentWriter>,
-    /// When it took a frame last, where that is of interest.
+    /// When it took a frame last or, if they are fresh, its first one; never in the first lane.
     at: Option<Instant>,
 }
 
@@ -272,11 +276,12 @@ impl Inner {
         let Some(writer) = active.lane(lane) else {
             return Err(Error::ReadOnly("no segment takes frames".into()));
         };
+        let is_first = writer.is_empty();
         let entry = writer.append(frame).map_err(full_disk)?;
         let id = writer.name().id;
         let half_full = lane == Lane::FIRST && writer.len() > self.config.segment_bytes / 2;
         active.appended += 1;
-        if lane.warmth == Warmth::Cold {
+        if lane.warmth == Warmth::Cold || (lane != Lane::FIRST && is_first) {
             active.state(lane).at = Some(self.config.clock.instant());
         }
         let mut unsealed = self.unsealed.write();
@@ -391,12 +396,15 @@ impl Inner {
         any
     }
 
-    /// Ends lanes of cold blocks to which nothing was added for a while.
+    /// Ends lanes of cold blocks to which nothing was added for a while, and old ones of fresh blocks.
     pub(super) fn end_idle_lanes(&self) {
         let mut active = self.active.lock();
         let now = self.config.clock.instant();
-        let idle = |at: Instant| now.saturating_duration_since(at) >= LANE_PAUSE;
-        for state in active.lanes.iter_mut().filter(|state| state.at.is_some_and(idle)) {
+        let ends = |state: &LaneState| {
+            let most = if state.lane.warmth == Warmth::Cold { LANE_PAUSE } else { LANE_AGE };
+            state.at.is_some_and(|at| now.saturating_duration_since(at) >= most)
+        };
+        for state in active.lanes.iter_mut().filter(|state| ends(state)) {
             if let Some(full) = state.writer.take_if(|writer| !writer.is_empty()) {
                 self.enqueue_seal(full);
             }

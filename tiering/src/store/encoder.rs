@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::budget::Permit;
 use crate::error::{Error, Result};
@@ -56,7 +56,8 @@ impl Encoder {
 
     /// Whether the block that was left under way, if there is one, is done.
     pub(super) fn is_free(&mut self) -> bool {
-        if self.under_way.is_some() && self.frames.try_recv().is_ok() {
+        // One whose thread is gone says so to whoever asks it next.
+        if self.under_way.is_some() && !matches!(self.frames.try_recv(), Err(TryRecvError::Empty)) {
             self.under_way = None;
         }
         self.under_way.is_none()

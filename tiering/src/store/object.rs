@@ -1,9 +1,11 @@
-//! A segment's object in the cold tier, and that of its sidecar, as bytes at an offset, so that what checks local files
-//! checks it too. Reads ahead one piece, for checks go through an object in order.
+//! A segment's object in the cold tier, and that of its sidecar, as bytes at an offset, so that what
+//! checks local files checks it too. Reads ahead one piece, for checks go through an object in order.
 //!
 //! What checks files takes what it cannot read for damage. A tier that does not answer is no
 //! damage, so the first failure is remembered, ends the reading, and [`ColdObject::verdict`]
-//! returns it in place of what the check made of it. What the tier itself knows to be damaged is
+//! returns it in place of what the check made of it. A sidecar that cannot be read is taken for a lost
+//! one, and is asked for no more: the segment proves itself, and [`ColdObject::sidecar_verdict`] tells
+//! whoever needs parity. What the tier itself knows to be damaged is
 //! damage: around it the object is read in no larger parts than are asked for, so that no more is
 //! lost than is.
 
@@ -37,17 +39,19 @@ pub(super) struct ColdObject<'a> {
     failure: Mutex<Option<Error>>,
     /// Looked for when it is asked for first.
     sidecar: OnceLock<Option<Box<Self>>>,
+    /// Why the sidecar could not be looked for.
+    unfound: Mutex<Option<Error>>,
 }
 
 impl<'a> ColdObject<'a> {
     pub(super) fn new(inner: &'a Inner, cold: &'a Cold, id: SegmentId, len: u64) -> Self {
         let (piece, marred, failure) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (key, sidecar) = (id.object_key(), OnceLock::new());
-        Self { inner, cold, id, key, len, until: None, piece, marred, failure, sidecar }
+        let (key, sidecar, unfound) = (id.object_key(), OnceLock::new(), Mutex::default());
+        Self { inner, cold, id, key, len, until: None, piece, marred, failure, sidecar, unfound }
     }
 
     /// The object of its sidecar. One that is gone, or that the tier knows to be damaged throughout,
-    /// is none; that the tier does not answer is remembered.
+    /// is none; so is one for which the tier does not answer, which is remembered.
     fn sidecar(&self) -> io::Result<&Self> {
         if self.sidecar.get().is_none() && !self.has_failed() {
             let (own, key) = (self.deadline(), self.id.sidecar_key());
@@ -58,8 +62,8 @@ impl<'a> ColdObject<'a> {
                 }
                 Err(Error::NotFound(_) | Error::Damaged { .. }) => None,
                 Err(error) => {
-                    *self.failure.lock() = Some(error);
-                    return Err(io::Error::other("the sidecar could not be looked for"));
+                    *self.unfound.lock() = Some(error);
+                    None
                 }
             };
             self.sidecar.get_or_init(|| found);
@@ -92,6 +96,19 @@ impl<'a> ColdObject<'a> {
     /// What a check of the object found, or why a part of it could not be read.
     pub(super) fn verdict<T>(&self, found: Result<T>) -> Result<T> {
         self.failure.lock().take().map_or(found, Err)
+    }
+
+    /// Whether parity that may be there could not be read.
+    pub(super) fn sidecar_has_failed(&self) -> bool {
+        let found = self.sidecar.get().and_then(Option::as_deref);
+        self.unfound.lock().is_some() || found.is_some_and(Self::has_failed)
+    }
+
+    /// Why parity that may be there could not be read.
+    pub(super) fn sidecar_verdict(&self) -> Result<()> {
+        let found = self.sidecar.get().and_then(Option::as_deref);
+        let unfound = self.unfound.lock().take();
+        unfound.map_or(Ok(()), Err).and_then(|()| found.map_or(Ok(()), |one| one.verdict(Ok(()))))
     }
 
     fn load(&self, offset: u64, least: u64) -> io::Result<Bytes> {
@@ -154,11 +171,6 @@ impl ReadAt for ColdObject<'_> {
     }
 
     fn read_sidecar_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let sidecar = self.sidecar()?;
-        let read = sidecar.read_exact_at(buf, offset);
-        if let Some(error) = sidecar.failure.lock().take() {
-            *self.failure.lock() = Some(error);
-        }
-        read
+        self.sidecar()?.read_exact_at(buf, offset)
     }
 }

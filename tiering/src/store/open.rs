@@ -335,6 +335,10 @@ impl Inner {
             segment.record.clone()
         });
         let Some(record) = record else { return };
+        let has_sidecar = self.hot.path(id, FileKind::Sidecar).exists();
+        if self.table.with(id, |segment| lacks_sidecar(segment, has_sidecar)) == Some(true) {
+            self.suspect(id, Suspect::HOT);
+        }
         if self.with_catalog(|catalog| catalog.record_segment(&record, entries)).is_ok() {
             // A reader and the background may have met here; it counts once.
             let twice = self.table.update(id, |s| std::mem::replace(&mut s.recorded, true));

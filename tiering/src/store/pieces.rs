@@ -11,7 +11,7 @@ use crate::throttle::Priority;
 use crate::tier::{Care, TierFailure, Wholeness, is_retriable};
 
 use super::cold::Cold;
-use super::repair::{DamageReport, Mended};
+use super::repair::{DamageReport, Mended, Suspect};
 use super::upload::CALL_DEADLINE;
 use super::urgency::acting_as;
 use super::{BlockStore, Inner};
@@ -81,6 +81,12 @@ impl BlockStore {
                 }
                 // It went meanwhile.
                 Err(Error::NotFound(_)) => {}
+                // Its segment makes it anew.
+                Err(Error::Damaged { .. }) if SegmentId::of_sidecar_key(&key).is_some() => {
+                    if let Some(id) = SegmentId::of_sidecar_key(&key) {
+                        inner.suspect(id, Suspect::COLD);
+                    }
+                }
                 // Each has waited as long as it may.
                 Err(error) if is_retriable(&error) && misses >= MOST_MISSES => return Err(error),
                 Err(error) => {

@@ -432,7 +432,7 @@ impl Inner {
 
     /// Asks cold something that can be asked again later, and does not ask again for a while when it
     /// does not answer: segments that go are many, and each would wait.
-    fn ask_aside<T>(&self, ask: impl FnOnce(Instant) -> Result<T>) -> Result<T> {
+    pub(super) fn ask_aside<T>(&self, ask: impl FnOnce(Instant) -> Result<T>) -> Result<T> {
         if self.cold_is_asleep() {
             return Err(Error::TimedOut("asking the cold tier, which did not answer lately"));
         }

@@ -26,8 +26,8 @@ use crate::throttle::Priority;
 
 use super::object::ColdObject;
 use super::signals::add;
-use super::upload::is_stranger;
 use super::urgency::acting_as;
+use super::verdict::is_stranger;
 use super::{CLOCK_SLICE, Inner, TICK};
 use rescue::Rescued;
 
@@ -275,7 +275,10 @@ impl Inner {
             let Some(one) = one else { continue };
             match rescue::put_together(one, other, &name) {
                 Ok(found) => {
-                    let has_failed = object.as_ref().is_some_and(ColdObject::has_failed);
+                    let needs_parity = !found.is_segment_intact();
+                    let has_failed = object.as_ref().is_some_and(|object| {
+                        object.has_failed() || needs_parity && object.sidecar_has_failed()
+                    });
                     let complete = unanswered.is_none() && !has_failed;
                     if in_cold && !complete {
                         break;

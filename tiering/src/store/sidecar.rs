@@ -35,6 +35,7 @@ use super::repair::Suspect;
 use super::steps::Step;
 use super::table::Segment;
 use super::upload::CALL_DEADLINE;
+use crate::tier::is_retriable;
 
 /// The local file of a segment, with that of its sidecar if there is one.
 pub(super) struct HotCopy {
@@ -101,9 +102,19 @@ impl HotDir {
         fs::write(&aside, bytes)
             .and_then(|()| File::open(&aside)?.sync_all())
             .and_then(|()| fs::rename(&aside, &path))
+            .inspect_err(|_| discard(&aside))
             .map_err(failed())
             .map_err(full_disk)?;
         sync_dir(&self.segments())
+    }
+}
+
+/// Removes what a full disk took of a file: nobody counts it before the next open.
+fn discard(aside: &Path) {
+    if let Err(error) = fs::remove_file(aside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "{} stays until the next open", aside.display());
     }
 }
 
@@ -165,7 +176,11 @@ impl Inner {
         cold.call(deadline, "replacing a sidecar in cold", move |tier| {
             Box::pin(async move {
                 tier.delete(&put_key).await?;
-                tier.put(&put_key, put).await
+                match tier.put(&put_key, put.clone()).await {
+                    // What was there is gone, so that one failure must not be the end of it.
+                    Err(error) if is_retriable(&error) => tier.put(&put_key, put).await,
+                    done => done,
+                }
             })
         })?;
         let back = cold.get_range(key.clone(), 0..content.len() as u64, deadline)?;
@@ -175,8 +190,8 @@ impl Inner {
         Err(Error::Damaged { what: "cold object", reason: format!("{key} reads back differently") })
     }
 
-    /// Copies the sidecar of a claimed segment whose local files were verified, if it has one, and
-    /// compares.
+    /// Copies the sidecar of a claimed segment whose local file was verified, if it has one, and
+    /// compares. One that is not there is made in memory.
     pub(super) fn copy_sidecar(
         &self,
         cold: &Cold,
@@ -188,15 +203,16 @@ impl Inner {
         if index.trailer().place != ParityPlace::Object {
             return Ok(());
         }
-        let mut local = vec![0; index.trailer().sidecar_len() as usize];
-        copy.read_sidecar_at(&mut local, 0)
-            .map_err(Error::io(format!("read the sidecar of segment {id}")))?;
+        let Some(local) = sidecar_of(copy, &repair(copy, name)?)?.map(bytes::Bytes::from) else {
+            tracing::warn!(%id, "a segment goes to cold without its sidecar, which cannot be made");
+            return Ok(());
+        };
         let key = id.sidecar_key();
         for _ in 0..2 {
             let deadline = self.config.clock.instant() + CALL_DEADLINE;
-            let (put_key, put_path) = (key.clone(), self.hot.path(id, FileKind::Sidecar));
+            let (put_key, put) = (key.clone(), local.clone());
             let put = cold.call(deadline, "copying a sidecar to cold", move |tier| {
-                Box::pin(async move { tier.put_file(&put_key, &put_path).await })
+                Box::pin(async move { tier.put(&put_key, put).await })
             });
             match put {
                 Ok(()) | Err(Error::Exists(_)) => {}
@@ -293,22 +309,24 @@ impl Inner {
 
     fn delete_stray_sidecars(&self, cold: &Cold) -> Result<()> {
         self.check_writable()?;
-        let deadline = self.config.clock.instant() + CALL_DEADLINE;
         let mut strays = Vec::new();
-        cold.list(SIDECARS, deadline, |object| {
-            let id = SegmentId::of_sidecar_key(&object.key);
-            strays.extend(id.filter(|id| !self.table.contains(*id) && !self.is_unsealed(*id)));
+        self.ask_aside(|deadline| {
+            cold.list(SIDECARS, deadline, |object| {
+                let id = SegmentId::of_sidecar_key(&object.key);
+                strays.extend(id.filter(|id| !self.table.contains(*id) && !self.is_unsealed(*id)));
+            })
         })?;
         for id in strays {
-            let deadline = self.config.clock.instant() + CALL_DEADLINE;
-            match self.cold_len_by(cold, id, deadline) {
+            match self.ask_aside(|deadline| self.cold_len_by(cold, id, deadline)) {
                 Err(Error::NotFound(_)) if self.is_view_complete() => {}
                 Ok(_) | Err(Error::NotFound(_)) => continue,
                 Err(error) => return Err(error),
             }
             let key = id.sidecar_key();
-            cold.call(deadline, "deleting from the cold tier", move |tier| {
-                Box::pin(async move { tier.delete(&key).await })
+            self.ask_aside(|deadline| {
+                cold.call(deadline, "deleting from the cold tier", move |tier| {
+                    Box::pin(async move { tier.delete(&key).await })
+                })
             })?;
             tracing::info!(%id, "the sidecar in cold of a segment that is gone was deleted");
         }

@@ -22,20 +22,18 @@ use std::time::{Duration, Instant};
 use crate::blocks::Wait;
 use crate::catalog::{Catalog, ColdCopy};
 use crate::error::{Error, Result};
-use crate::segment::{
-    FileKind, Identity, ReadAt, SegmentId, SegmentName, Trailer, identify, repair,
-};
+use crate::segment::{FileKind, ReadAt, SegmentId, SegmentName, repair};
 use crate::throttle::Priority;
 
 use super::cold::Cold;
 use super::job::Cancel;
-use super::object::ColdObject;
 use super::repair::Suspect;
 use super::sidecar::HotCopy;
 use super::signals::{add, get};
 use super::steps::Step;
 use super::table::Segment;
 use super::urgency::acting_as;
+use super::verdict::InCold;
 use super::{CLOCK_SLICE, Inner, TICK};
 
 /// Bytes compared at once when a copy is read back.
@@ -340,9 +338,14 @@ impl Inner {
         if self.table.with(id, |s| !s.record.holes.is_empty()).unwrap_or(true) {
             return Err(error);
         }
-        self.mend(id, Suspect::HOT)?;
+        let mended = self.mend(id, Suspect::HOT);
         let copy = open()?;
-        whole(&copy, name).map(|()| copy)
+        let Err(error) = whole(&copy, name) else { return Ok(copy) };
+        // Where only the sidecar could not be made, as on a full disk, the segment goes nevertheless.
+        if repair(&copy, name)?.is_segment_intact() {
+            return Ok(copy);
+        }
+        mended.and(Err(error))
     }
 
     /// Whether the object holds exactly the file's bytes.
@@ -401,66 +404,6 @@ impl Inner {
             Box::pin(async move { tier.head(&key).await })
         })?;
         Ok(head.len)
-    }
-
-    /// Verifies that the object is the copy of this segment: by its own checksums, every shard of
-    /// it, and by its trailer, which must be the local one where an index is left here.
-    /// A sidecar that is lost or damaged is made anew. Whether it was.
-    pub(super) fn verify_cold(&self, id: SegmentId) -> Result<bool> {
-        match self.look_in_cold(self.cold_tier()?, &self.name(id))? {
-            InCold::Whole => return Ok(false),
-            InCold::Renewed => return Ok(true),
-            InCold::Damaged => {}
-        }
-        self.suspect(id, Suspect::COLD);
-        Err(unsound())
-    }
-
-    /// Reads a segment's object throughout, unless it is another's.
-    pub(super) fn look_in_cold(&self, cold: &Cold, name: &SegmentName) -> Result<InCold> {
-        let object = ColdObject::new(self, cold, name.id, self.cold_len(cold, name.id)?);
-        self.recognise(&object, name)?;
-        match object.verdict(repair(&object, name)) {
-            Ok(found) if found.is_intact() => Ok(InCold::Whole),
-            Ok(found) => {
-                let is_renewed = self.renew_cold_sidecar(cold, &object, &found, name)?;
-                Ok(if is_renewed { InCold::Renewed } else { InCold::Damaged })
-            }
-            Err(Error::Damaged { .. }) => Ok(InCold::Damaged),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Refuses an object in cold that is known to be another's; one that is gone is nobody's.
-    pub(super) fn check_owned(&self, cold: &Cold, id: SegmentId) -> Result<()> {
-        match self.cold_len(cold, id) {
-            Ok(len) => self.recognise(&ColdObject::new(self, cold, id, len), &self.name(id)),
-            Err(Error::NotFound(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Refuses an object that names another volume or segment, or the content of another.
-    pub(super) fn recognise(&self, object: &ColdObject<'_>, name: &SegmentName) -> Result<()> {
-        match object.verdict(identify(object, name))? {
-            Identity::Same(trailer) => self.check_same(name.id, &trailer),
-            Identity::Foreign(other) => {
-                let reason = format!("it is segment {} of volume {:?}", other.id, other.volume);
-                Err(stranger(name.id, &reason))
-            }
-            Identity::Unknown => Ok(()),
-        }
-    }
-
-    /// Whether the object's trailer is the one of the segment that is known here.
-    fn check_same(&self, id: SegmentId, trailer: &Trailer) -> Result<()> {
-        match self.hot.read_index(&self.name(id)) {
-            Ok(index) if index.trailer() == trailer => Ok(()),
-            Ok(_) => Err(stranger(id, "it holds other blocks than the segment here")),
-            // Recovered from cold alone: what is there is what there is.
-            Err(_) if !self.table.with(id, |s| s.record.hot).unwrap_or(false) => Ok(()),
-            Err(error) => Err(stranger(id, &format!("the segment here cannot tell: {error}"))),
-        }
     }
 
     pub(super) fn cold_tier(&self) -> Result<&Cold> {
@@ -590,41 +533,10 @@ impl Inner {
     }
 }
 
-/// What a look at every byte of an object in cold, and of its sidecar, came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InCold {
-    Whole,
-    /// Only the sidecar was not, and was made anew.
-    Renewed,
-    Damaged,
-}
-
-/// Said of an object that was read throughout and is damaged.
-pub(super) fn unsound() -> Error {
-    Error::Damaged { what: "cold object", reason: "its checksums do not match".into() }
-}
-
 /// Pause after so many failures in a row.
 fn pause_after(failures: u32) -> Duration {
     let pause = FIRST_PAUSE * 2_u32.saturating_pow(failures.clamp(1, 16) - 1);
     pause.min(LONGEST_PAUSE)
-}
-
-/// What is said to fail with a sound object that is another's.
-const RECOGNISE: &str = "recognise";
-
-/// Whether an object is sound and not ours.
-pub(super) fn is_stranger(error: &Error) -> bool {
-    matches!(error, Error::Cold { action: RECOGNISE, .. })
-}
-
-/// A sound object that is not ours to take or to replace.
-fn stranger(id: SegmentId, reason: &str) -> Error {
-    Error::Cold {
-        action: RECOGNISE,
-        object: id.object_key(),
-        source: format!("{reason}; was the volume opened elsewhere as well?").into(),
-    }
 }
 
 /// Checks every part of a segment by its own checksums.

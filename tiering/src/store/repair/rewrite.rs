@@ -38,7 +38,8 @@ use super::super::read::chain;
 use super::super::sidecar::HotCopy;
 use super::super::stage::Progress;
 use super::super::steps::Step;
-use super::super::upload::{CALL_DEADLINE, InCold, is_stranger, unsound};
+use super::super::upload::CALL_DEADLINE;
+use super::super::verdict::{InCold, is_stranger, unsound};
 use super::{DamageReport, Mended, Remainder, Suspect};
 
 /// Bytes copied at once.
@@ -155,7 +156,7 @@ impl Inner {
         // Not by `verify_cold`, which makes the object suspect again: it would be looked at for ever,
         // and no upload come to replace it.
         let what = match self.look_in_cold(self.cold_tier()?, &self.name(id)) {
-            Ok(InCold::Whole) => return Ok(None),
+            Ok(InCold::Whole | InCold::Bare) => return Ok(None),
             Ok(InCold::Renewed) => return Ok(Some(renewed(id, true))),
             Ok(InCold::Damaged) => chain(&unsound()),
             Err(error @ (Error::Damaged { .. } | Error::NotFound(_))) => chain(&error),

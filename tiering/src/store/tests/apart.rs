@@ -3,19 +3,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, ParityPlace, SegmentId};
-use crate::store::testing::{CountingIds, Volume, damage, eventually, noise, soon, wave};
+use crate::store::testing::{
+    CountingIds, ShiftedClock, Volume, damage, eventually, noise, soon, wave,
+};
 use crate::store::{
     BackupProof, CheckOptions, CheckReport, DamageLog, DamageReport, Mended, Scrubbed, Step,
 };
-use crate::tier::{Memory, Tier};
+use crate::tier::{FailureKind, Fault, Faulty, Memory, Op, Tier};
 
 /// Four of them fill a segment.
 const BLOCK: usize = 60_000;
@@ -42,9 +46,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::on(|memory| memory)
+    }
+
+    /// With what `wrapped` makes of the cold tier.
+    fn on(wrapped: impl FnOnce(Arc<dyn Tier>) -> Arc<dyn Tier>) -> Self {
         let (memory, log) = (Arc::new(Memory::new()), Arc::new(Log::default()));
         let mut volume = Volume::with(|config| {
-            config.cold = Some(Arc::clone(&memory) as Arc<dyn Tier>);
+            config.cold = Some(wrapped(Arc::clone(&memory) as Arc<dyn Tier>));
             config.copy_ahead = false;
             config.cache_bytes = 0;
             config.damage = Some(Arc::clone(&log) as Arc<dyn DamageLog>);
@@ -236,6 +245,81 @@ fn a_sidecar_that_is_gone_in_hot_is_noticed_and_made_anew() {
     eventually("no segment is suspect", || world.volume.store().health().suspect_segments == 0);
     world.expect_files();
     assert!(world.log.0.lock().iter().all(|report| report.mended == Mended::Whole));
+}
+
+#[test]
+fn a_sidecar_that_is_gone_in_hot_is_noticed_without_a_catalog_too() {
+    let mut world = World::new();
+    world.volume.crash();
+    world.volume.delete_catalog();
+    std::fs::remove_file(&world.sidecar.0).unwrap();
+    world.volume.open();
+    eventually("it is made anew", || world.sidecar.0.exists());
+    eventually("no segment is suspect", || world.volume.store().health().suspect_segments == 0);
+    world.expect_files();
+}
+
+#[test]
+fn a_segment_goes_to_cold_with_a_sidecar_that_cannot_be_written_here() {
+    let world = World::new();
+    std::fs::remove_file(&world.sidecar.0).unwrap();
+    // In the place of a full disk.
+    let staged = world.volume.store().inner.hot.staged_path(world.id, FileKind::Sidecar);
+    std::fs::create_dir(&staged).unwrap();
+    world.archive();
+    assert!(!world.sidecar.0.exists());
+    assert!(*world.object().unwrap() == *world.segment.1);
+    assert!(*world.cold_sidecar().unwrap() == *world.sidecar.1);
+    std::fs::remove_dir(&staged).unwrap();
+}
+
+#[test]
+fn a_sidecar_in_cold_that_cannot_be_read_holds_up_no_sound_segment() {
+    for op in [Op::GetRange, Op::Head] {
+        let mut found = None;
+        let world = World::on(|memory| {
+            let faulty = Arc::new(Faulty::new(memory));
+            found = Some(Arc::clone(&faulty));
+            faulty
+        });
+        let faulty = found.unwrap();
+        world.archive();
+        let refuse = || {
+            faulty.reconnect();
+            let denied = Fault::Error(FailureKind::Refused);
+            (0..10_000).for_each(|_| faulty.fail_next(Some(op), "parity/", denied));
+        };
+        refuse();
+        let inner = &world.volume.store().inner;
+        let asked = faulty.calls(op);
+        assert!(!inner.verify_cold(world.id).unwrap());
+        // Once, and not once for each part of it.
+        assert!(faulty.calls(op) - asked < 10, "{op:?}: {} calls", faulty.calls(op) - asked);
+        // That of a damaged one may be mended by what could not be read.
+        let mut object = world.segment.1.clone();
+        flip_run(&mut object, world.frame(1).start as usize + 2_000);
+        world.memory.overwrite(&world.id.object_key(), object);
+        let error = inner.verify_cold(world.id).unwrap_err();
+        assert!(!matches!(error, Error::Damaged { .. }), "{error}");
+        faulty.reconnect();
+        assert!(matches!(inner.verify_cold(world.id), Err(Error::Damaged { .. })));
+    }
+}
+
+#[test]
+fn a_lane_that_is_seldom_written_is_sealed_once_it_is_old() {
+    let clock = Arc::new(ShiftedClock::default());
+    let volume = Volume::with(|config| config.clock = Arc::clone(&clock) as Arc<dyn Clock>);
+    volume.append_to(ParityPlace::Object, &noise(1, BLOCK));
+    for _ in 0..2 {
+        clock.advance(Duration::from_secs(440));
+        volume.append_to(ParityPlace::Object, &noise(2, 1_000));
+        volume.store().inner.end_idle_lanes();
+        assert_eq!(volume.files(FileKind::Sidecar).len(), 0);
+    }
+    clock.advance(Duration::from_secs(21));
+    volume.store().inner.end_idle_lanes();
+    eventually("it is sealed", || volume.files(FileKind::Sidecar).len() == 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::{Blocks, Wait};
+use crate::budget::Budget;
 use crate::clock::{Clock, ManualClock};
 use crate::encode::Codec;
 use crate::segment::FileKind;
@@ -319,6 +320,19 @@ fn whoever_wants_a_segment_does_not_wait_for_the_block_that_is_encoded_in_the_ba
         inner.table.unclaim(id);
     });
     assert_all_read(&volume, &blocks);
+}
+
+#[test]
+fn an_encoder_whose_thread_is_gone_is_free_again() {
+    let (blocks_to, _asked) = crossbeam_channel::bounded(1);
+    let (told, frames) = crossbeam_channel::bounded(1);
+    let mut encoder = Encoder::by_hand(blocks_to, frames);
+    let budget = Budget::new(1000, Arc::new(ManualClock::new()));
+    encoder.leave(budget.acquire(1000, Wait::No, "a block").unwrap());
+    assert!(!encoder.is_free());
+    drop(told);
+    assert!(encoder.is_free());
+    assert_eq!(budget.used_bytes(), 0);
 }
 
 /// Not by looking again and again while a clock that does not wait runs away.
