@@ -13,7 +13,7 @@ use crate::harness::{Volume, now};
 
 /// Steps that come with damage, with backups that have expired, or with hours: tests within one process reach
 /// them.
-const NOT_IN_MINUTES: [Step; 8] = [
+const NOT_IN_MINUTES: [Step; 9] = [
     Step::MendBeforeRename,
     Step::MendAfterRenameBeforeTable,
     Step::FetchAfterSyncBeforeRemove,
@@ -22,7 +22,11 @@ const NOT_IN_MINUTES: [Step; 8] = [
     Step::ForgetAfterUnlink,
     Step::ColdDeleteBefore,
     Step::ColdDeleteAfter,
+    Step::ColdDeleteAfterSidecar,
 ];
+
+/// A policy without which no step of a sidecar is reached.
+const PARITY_APART: &str = "[defaults]\nparity = \"object\"\n";
 
 /// How long work in the background may take to come to the step.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,6 +115,10 @@ fn kill_at(steps: impl Iterator<Item = Step>) {
     volume.umount();
     for step in steps {
         let dir = step.name();
+        let policy = volume.dir.join("policy.toml");
+        if step == Step::UploadAfterSidecar {
+            fs::write(&policy, PARITY_APART).unwrap();
+        }
         let mut expected = Expected::new();
         // What an earlier step left may already lead there.
         if volume.try_mount(&[("FIRN_FAILPOINT", step.name())]).is_ok()
@@ -131,6 +139,9 @@ fn kill_at(steps: impl Iterator<Item = Step>) {
             compare(&volume, &expected, step);
         }
         volume.umount();
+        if step == Step::UploadAfterSidecar {
+            fs::remove_file(&policy).unwrap();
+        }
         let report = volume.run(&["check", "--data", volume.dir.to_str().unwrap()]);
         assert!(!report.is_empty());
     }

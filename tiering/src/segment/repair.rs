@@ -382,10 +382,14 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
     }
 
     /// Checks every frame of the index, where nothing else tells of the bytes in them and nothing
-    /// makes them anew. An index that is lost is told of elsewhere.
+    /// makes them anew. Without the index nothing can be said for any.
     fn frames(&mut self) {
         let index = self.read(self.trailer.index_a.clone());
-        let Ok(entries) = decode_index(&index, self.trailer) else { return };
+        let Ok(entries) = decode_index(&index, self.trailer) else {
+            let all = Damage { part: Part::Data, range: DATA_START..self.trailer.frames_end };
+            self.found.damage.push(all.clone());
+            return self.found.lost.push(all);
+        };
         let patches = std::mem::take(&mut self.found.patches);
         let bytes = Patched::new(self.bytes, &patches, self.len);
         let name = self.trailer.name;
