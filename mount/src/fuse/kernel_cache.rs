@@ -22,6 +22,9 @@ use crate::core::Core;
 use crate::error::{FsError, FsResult};
 use crate::types::{Forget, Handle, Ino};
 
+/// How often writing out a mount is asked for again that was interrupted.
+const TRIES: u32 = 8;
+
 /// Handle on the kernel's cache of one mount. Clones share state.
 #[derive(Clone, Debug)]
 pub struct KernelCache {
@@ -96,7 +99,7 @@ impl KernelCache {
             return Ok(());
         }
         match File::open(&self.shared.mountpoint) {
-            Ok(root) => match rustix::fs::syncfs(&root) {
+            Ok(root) => match sync_all(&root) {
                 // What was written to a read-only dataset or to an abandoned state is part of no
                 // state; who wrote it is told.
                 Err(Errno::ROFS | Errno::STALE) => {}
@@ -153,4 +156,17 @@ impl KernelCache {
     fn invalidate(&self, ino: Ino, offset: i64) -> io::Result<()> {
         self.shared.notifier.get().map_or(Ok(()), |n| n.inval_inode(INodeNo(ino.0), offset, 0))
     }
+}
+
+/// Has the kernel write out a whole mount. It tells once of what failed since it was asked last, also of
+/// what a program was killed in the middle of: then asking again tells how it is now.
+fn sync_all(root: &File) -> Result<(), Errno> {
+    let mut outcome = rustix::fs::syncfs(root);
+    for _ in 1..TRIES {
+        if outcome != Err(Errno::INTR) {
+            break;
+        }
+        outcome = rustix::fs::syncfs(root);
+    }
+    outcome
 }
