@@ -60,8 +60,9 @@ pub(super) fn key(sequence: u64) -> String {
 
 /// The number in a manifest's key.
 pub(super) fn sequence_of(key: &str) -> Option<u64> {
-    let digits = key.strip_prefix(PREFIX)?;
-    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    let sequence = u64::from_str_radix(key.strip_prefix(PREFIX)?, 16).ok()?;
+    // Capitals, signs and fewer digits would give one number several keys.
+    (self::key(sequence) == key).then_some(sequence)
 }
 
 /// A time as it is stored: nanoseconds since 1970.

@@ -334,6 +334,9 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         return Err(damaged(format!("segment record version {version}")));
     }
     let (len, blocks, data_bytes) = (input.u64()?, input.u32()?, input.u64()?);
+    if len > MOST_BYTES || data_bytes > MOST_BYTES {
+        return Err(damaged(format!("{len} bytes, of frames {data_bytes}")));
+    }
     let first_block = BlockId::from_raw(input.u64()?);
     let (hot, settled) = match input.u8()? {
         0 => (false, false),
@@ -371,8 +374,8 @@ pub(super) fn decode_segment(id: SegmentId, bytes: &[u8]) -> Result<SegmentRecor
         let place = ParityPlace::from_byte(byte);
         (place.ok_or_else(|| damaged(format!("place of parity {byte}")))?, input.u64()?)
     };
-    if len > MOST_BYTES || parity_bytes > MOST_BYTES {
-        return Err(damaged(format!("{len} bytes, of parity {parity_bytes}")));
+    if parity_bytes > MOST_BYTES {
+        return Err(damaged(format!("{parity_bytes} bytes of parity")));
     }
     Ok(SegmentRecord {
         id,

@@ -243,7 +243,7 @@ impl Trailer {
             frames_end: u64_at(page, AT_FRAMES_END),
             protected_end: u64_at(page, AT_PROTECTED_END),
             index_a: range(AT_INDEX_A, index_len),
-            index_b: range(AT_INDEX_B, index_b_len),
+            index_b: if index_b_len == 0 { 0..0 } else { range(AT_INDEX_B, index_b_len) },
             table_a: range(AT_TABLE_A, table_len),
             table_b: range(AT_TABLE_B, table_len),
             parity: range(AT_PARITY, parity_len),
