@@ -157,7 +157,12 @@ impl Inner {
         // and no upload come to replace it.
         let what = match self.look_in_cold(self.cold_tier()?, &self.name(id)) {
             Ok(InCold::Whole | InCold::Bare) => return Ok(None),
-            Ok(InCold::Renewed) => return Ok(Some(renewed(id, true))),
+            Ok(InCold::Renewed) => {
+                // Every byte of it was read, and nothing is left to be copied for which somebody may wait.
+                self.table.update(id, |segment| segment.record.cold = ColdCopy::Verified);
+                self.record_state(id);
+                return Ok(Some(renewed(id, true)));
+            }
             Ok(InCold::Damaged) => chain(&unsound()),
             Err(error @ (Error::Damaged { .. } | Error::NotFound(_))) => chain(&error),
             Err(error) if is_stranger(&error) => {
