@@ -281,6 +281,9 @@ impl Trailer {
         {
             return Err("its parity is not where it should be");
         }
+        if self.index_b.is_empty() && self.index_b.start != 0 {
+            return Err("its second index lies out of range");
+        }
         let mut ends = vec![
             DATA_START..self.frames_end,
             self.index_a.clone(),
