@@ -196,14 +196,13 @@ impl Inner {
         &self,
         cold: &Cold,
         copy: &HotCopy,
-        name: &SegmentName,
+        found: &Repair,
+        id: SegmentId,
     ) -> Result<()> {
-        let id = name.id;
-        let index = SegmentIndex::from_file(copy, name)?;
-        if index.trailer().place != ParityPlace::Object {
+        if found.sidecar_len == 0 {
             return Ok(());
         }
-        let Some(local) = sidecar_of(copy, &repair(copy, name)?)?.map(bytes::Bytes::from) else {
+        let Some(local) = sidecar_of(copy, found)?.map(bytes::Bytes::from) else {
             tracing::warn!(%id, "a segment goes to cold without its sidecar, which cannot be made");
             return Ok(());
         };

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::blocks::Wait;
 use crate::catalog::{Catalog, ColdCopy};
 use crate::error::{Error, Result};
-use crate::segment::{FileKind, ReadAt, SegmentId, SegmentName, repair};
+use crate::segment::{FileKind, ReadAt, Repair, SegmentId, SegmentName, repair};
 use crate::throttle::Priority;
 
 use super::cold::Cold;
@@ -263,8 +263,8 @@ impl Inner {
     fn copy_to_cold(&self, id: SegmentId) -> Result<()> {
         let cold = self.cold_tier()?;
         let name = SegmentName { volume: self.config.volume, id };
-        let mut copy = match self.whole_file(&name) {
-            Ok(copy) => copy,
+        let (mut copy, found) = match self.whole_file(&name) {
+            Ok(whole) => whole,
             // Released in part, or damaged: if cold holds it already, its own checksums tell.
             Err(error) => {
                 return self.verify_cold(id).map(drop).map_err(|cold_error| {
@@ -278,7 +278,7 @@ impl Inner {
         let path = self.hot.path(id, FileKind::Sealed);
         self.reached(Step::UploadBeforePut)?;
         self.note_offer(id)?;
-        self.copy_sidecar(cold, &copy, &name)?;
+        self.copy_sidecar(cold, &copy, &found, id)?;
         for attempt in 0..2 {
             let (put_key, put_path) = (key.clone(), path.clone());
             let deadline = self.config.clock.instant() + CALL_DEADLINE;
@@ -298,7 +298,7 @@ impl Inner {
                 tracing::warn!(%id, "the local segment changed after it was checked");
                 return Ok(());
             }
-            copy = self.whole_file(&name)?;
+            (copy, _) = self.whole_file(&name)?;
             tracing::warn!(%id, attempt, "the copy in cold is damaged, the local segment is not");
             let delete_key = key.clone();
             cold.call(deadline, "replacing a copy in cold", move |tier| {
@@ -323,29 +323,33 @@ impl Inner {
     }
 
     /// The file of a claimed segment once every shard of it was checked, made anew if it must be.
-    fn whole_file(&self, name: &SegmentName) -> Result<HotCopy> {
+    fn whole_file(&self, name: &SegmentName) -> Result<(HotCopy, Repair)> {
         let id = name.id;
         let open = || {
             let opened = self.hot.open_copy(id);
             opened.map_err(Error::io(format!("open segment {id} for copying")))
         };
         let copy = open()?;
-        let checked = match self.hot.has(id) {
-            true => whole(&copy, name),
+        let looked = match self.hot.has(id) {
+            true => repair(&copy, name),
             false => Err(Error::NotFound(format!("the file of segment {id}"))),
         };
-        let Err(error) = checked else { return Ok(copy) };
+        let error = match looked {
+            Ok(found) if found.is_intact() => return Ok((copy, found)),
+            Ok(found) => damaged_parts(&found),
+            Err(error) => error,
+        };
         if self.table.with(id, |s| !s.record.holes.is_empty()).unwrap_or(true) {
             return Err(error);
         }
         let mended = self.mend(id, Suspect::HOT);
         let copy = open()?;
-        let Err(error) = whole(&copy, name) else { return Ok(copy) };
+        let found = repair(&copy, name)?;
         // Where only the sidecar could not be made, as on a full disk, the segment goes nevertheless.
-        if repair(&copy, name)?.is_segment_intact() {
-            return Ok(copy);
+        if found.is_segment_intact() {
+            return Ok((copy, found));
         }
-        mended.and(Err(error))
+        mended.and(Err(damaged_parts(&found)))
     }
 
     /// Whether the object holds exactly the file's bytes.
@@ -539,12 +543,7 @@ fn pause_after(failures: u32) -> Duration {
     pause.min(LONGEST_PAUSE)
 }
 
-/// Checks every part of a segment by its own checksums.
-fn whole<R: ReadAt + ?Sized>(bytes: &R, name: &SegmentName) -> Result<()> {
-    let found = repair(bytes, name)?;
-    if found.is_intact() { Ok(()) } else { Err(damaged_parts(found.damage.len())) }
-}
-
-fn damaged_parts(count: usize) -> Error {
+fn damaged_parts(found: &Repair) -> Error {
+    let count = found.damage.len();
     Error::Damaged { what: "segment", reason: format!("{count} parts are not as they were sealed") }
 }
