@@ -37,6 +37,10 @@ use super::status::Usage;
 /// The share of a frame that footer and parity add at sealing, as a divisor: 1/32 is above 2.3 %.
 const FOOTER_DIVISOR: u64 = 32;
 
+/// Bytes that a segment takes beside that, however small it is: header, trailer, and the sums of
+/// its shards, of which there are up to a thousand from a few hundred kilobytes on.
+const SEGMENT_CHARGE: u64 = 48 << 10;
+
 /// Pause before the next segment is made ahead again, after that failed.
 const AHEAD_RETRY: Duration = Duration::from_secs(10);
 
@@ -289,6 +293,10 @@ impl Inner {
         if let Some(file) = unsealed.files.get_mut(&id) {
             file.dirty = true;
             file.charged += charge_of(frame.len());
+            if is_first {
+                file.charged += SEGMENT_CHARGE;
+                self.capacity.add(SEGMENT_CHARGE);
+            }
         }
         drop(unsealed);
         if (half_full && active.next.is_none()) || self.ids.are_low() {
@@ -466,7 +474,7 @@ impl Inner {
         entries: Vec<IndexEntry>,
         len: u64,
     ) {
-        let charged = charge_of(len);
+        let charged = charge_of(len) + SEGMENT_CHARGE;
         self.capacity.add(charged);
         // Whether the crash came before or after a sync is not known.
         let file = UnsealedFile {

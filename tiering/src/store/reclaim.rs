@@ -108,7 +108,7 @@ impl Inner {
             && is_new
             && segment.judge_at.is_none_or(|at| at <= now)
             && thrift.is_much(dead, record)
-            && (!record.hot || self.capacity.has_reserve(living))
+            && (!record.hot || living == 0 || self.capacity.has_reserve(living))
     }
 
     /// Whether there is garbage that will be collected without anybody's help: it is not counted
@@ -197,6 +197,7 @@ impl Inner {
         let Some(record) = self.table.record(id) else { return Ok(false) };
         let index = self.load_index(id, CALL_DEADLINE)?;
         let live = self.live_among(id, &ids_of(index.entries()))?;
+        let counted = record.dead_bytes;
         let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
         // What was written again elsewhere does not live here.
         let here: Vec<_> = living
@@ -212,8 +213,11 @@ impl Inner {
         let live_bytes: u64 = here.iter().map(IndexEntry::frame_len).sum();
         let dead_bytes = record.data_bytes.saturating_sub(live_bytes);
         self.table.update(id, |segment| {
-            segment.unsaved |= segment.record.dead_bytes != dead_bytes;
-            segment.record.dead_bytes = dead_bytes;
+            // What was freed since it was judged counts on top, so that it is judged once more.
+            let since = segment.record.dead_bytes.saturating_sub(counted);
+            let now = dead_bytes.saturating_add(since).min(record.data_bytes);
+            segment.unsaved |= segment.record.dead_bytes != now;
+            segment.record.dead_bytes = now;
             segment.judged_dead = dead_bytes;
         });
         if live.is_empty() {
