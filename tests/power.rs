@@ -8,17 +8,16 @@
 //! control, a file that nobody syncs is written right before each cut: the copies must have lost it.
 
 mod actors;
-mod disk;
 
 use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::disk::Disk;
 use crate::harness::{Volume, shell, succeed};
 use crate::load::{Acknowledged, Load, verify};
 use actors::{Actors, Seen};
-use disk::Disk;
 
 /// How often the power is cut; `FIRN_POWER_CUTS` says otherwise.
 const CUTS: u64 = 32;
