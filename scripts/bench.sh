@@ -6,7 +6,7 @@
 #     --against FILE compare with earlier results; exit status 1 when a row is worse
 #     --tolerance P  worse means: by more than P percent (default 15)
 #     --rows REGEX   only the groups whose name matches: stream random small tree fsync snapshots
-#                    compression cold watching protection
+#                    compression cold watching protection cost
 #     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
 # SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
 # FIRN_BIN an already built firn, FIRN_S3_DIR the directory of an already built firn-s3-server and
@@ -83,7 +83,7 @@ s3_server=''
 clean_up() {
     if [ -n "$s3_server" ]; then kill "$s3_server" 2>/dev/null || true; fi
     local dir
-    for dir in "$mountpoint" "$few_mountpoint" "$work"/watch-*-mountpoint "$work/protection-mountpoint"; do
+    for dir in "$mountpoint" "$few_mountpoint" "$work"/watch-*-mountpoint "$work/protection-mountpoint" "$work/cost-mountpoint"; do
         if mountpoint -q "$dir"; then
             "$firn" umount "$dir" || fusermount3 -uz "$dir" || true
         fi
@@ -121,7 +121,7 @@ make_cold() { # side
 peak_kib=0
 remember_memory() {
     local pid kib
-    pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$work/volume/lock" 2>/dev/null) || return 0
+    pid=$(daemon_pid "$work/volume" 2>/dev/null) || return 0
     kib=$(awk '/^VmHWM:/ { print $2 }' "/proc/$pid/status" 2>/dev/null) || return 0
     if [ "${kib:-0}" -gt "$peak_kib" ]; then peak_kib=$kib; fi
 }
@@ -182,42 +182,54 @@ stream() { # side dir
     record 'sequential read, warm' MiB/s higher "$1" "${rate% *}"
 }
 
+# Four jobs at random places of one file, as the peers were measured.
 random() { # side dir
-    local file=$2/random rate
+    local file=$2/random rate jobs=(--numjobs=4 --bs=4k --size=${random_mib}M)
     if [ ! -e "$file" ]; then
         fio_rates --filename="$file" --rw=write --bs=1M --size=${random_mib}M --end_fsync=1 \
             --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k >/dev/null
     fi
     if $can_drop_caches; then
         make_cold "$1"
-        rate=$(fio_rates --filename="$file" --rw=randread --bs=4k --size=${random_mib}M \
-            --io_size=$((random_mib / 4))M --invalidate=0)
+        rate=$(fio_rates --filename="$file" --rw=randread "${jobs[@]}" \
+            --io_size=$((random_mib / 16))M --invalidate=0)
         record '4 KiB random read, cold' IOPS higher "$1" "${rate#* }"
     fi
     cat "$file" >/dev/null
-    rate=$(fio_rates --filename="$file" --rw=randread --bs=4k --size=${random_mib}M --invalidate=0)
+    rate=$(fio_rates --filename="$file" --rw=randread "${jobs[@]}" --io_size=$((random_mib / 4))M \
+        --invalidate=0)
     record '4 KiB random read, warm' IOPS higher "$1" "${rate#* }"
-    rate=$(fio_rates --filename="$file" --rw=randwrite --bs=4k --size=${random_mib}M \
-        --io_size=$((random_mib / 2))M --end_fsync=1 --refill_buffers)
+    rate=$(fio_rates --filename="$file" --rw=randwrite "${jobs[@]}" --io_size=$((random_mib / 8))M \
+        --end_fsync=1 --refill_buffers)
     record '4 KiB random write, one fsync' IOPS higher "$1" "${rate#* }"
 }
 
 small() { # side dir
-    local name rate
-    while read -r name rate; do
-        record "small file $name" ops/s higher "$1" "$rate"
-    done < <(small_work "$2/small" "$small_files")
+    small_rows "$1" '' 1 "$2/small" create stat
+    if $can_drop_caches; then
+        make_cold "$1"
+        small_rows "$1" ', cold' 1 "$2/small" read
+    fi
+    small_rows "$1" '' 1 "$2/small" read unlink
+    small_rows "$1" ', 4 processes' 4 "$2/small4" create stat unlink
 }
 
-small_work() { # dir count
+small_rows() { # side suffix processes dir work...
+    local name rate
+    while read -r name rate; do
+        record "small file $name$2" ops/s higher "$1" "$rate"
+    done < <(small_work "$small_files" "${@:3}")
+}
+
+# Files of 4 KiB, 500 to a directory, which go with the last of them. Prints operations a second from
+# the first process's start to the last one's end.
+small_work() { # count processes dir work...
     python3 - "$@" <<'PYTHON'
 import os, sys, time
-root, count = sys.argv[1], int(sys.argv[2])
-data = (b"0123456789abcdef" * 128)[:2000]
+count, processes, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+data = bytes(range(256)) * 16
 paths = [os.path.join(root, str(n // 500), "file-%06d.dat" % n) for n in range(count)]
-os.mkdir(root)
-for directory in sorted({os.path.dirname(path) for path in paths}):
-    os.mkdir(directory)
+directories = sorted({os.path.dirname(path) for path in paths})
 
 def create(path):
     with open(path, "wb", buffering=0) as file:
@@ -225,15 +237,51 @@ def create(path):
 
 def read(path):
     with open(path, "rb", buffering=0) as file:
-        assert len(file.read(4096)) == len(data)
+        assert file.read(8192) == data
 
-for name, work in (("create", create), ("stat", os.stat), ("read", read), ("unlink", os.unlink)):
-    start = time.perf_counter()
-    for path in paths:
+def work_on(work, part):
+    for path in part:
         work(path)
-    print(name, "%.1f" % (count / (time.perf_counter() - start)))
-for directory, _, _ in os.walk(root, topdown=False):
-    os.rmdir(directory)
+
+def together(work):
+    """Each process has directories of its own, and all begin at once."""
+    ready, begin = os.pipe()
+    children = []
+    for number in range(processes):
+        part = [path for path in paths if int(os.path.basename(os.path.dirname(path))) % processes == number]
+        child = os.fork()
+        if child == 0:
+            os.close(begin)
+            os.read(ready, 1)
+            try:
+                work_on(work, part)
+            except BaseException as error:
+                print(error, file=sys.stderr)
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    os.close(ready)
+    start = time.perf_counter()
+    os.close(begin)
+    failed = [child for child in children if os.waitpid(child, 0)[1]]
+    assert not failed, failed
+    return time.perf_counter() - start
+
+if not os.path.isdir(root):
+    for directory in [root, *directories]:
+        os.mkdir(directory)
+works = {"create": create, "stat": os.stat, "read": read, "unlink": os.unlink}
+for name in sys.argv[4:]:
+    start = time.perf_counter()
+    if processes == 1:
+        work_on(works[name], paths)
+        seconds = time.perf_counter() - start
+    else:
+        seconds = together(works[name])
+    print(name, "%.1f" % (count / seconds))
+    if name == "unlink":
+        for directory in [*directories, root]:
+            os.rmdir(directory)
 PYTHON
 }
 
@@ -403,7 +451,7 @@ watch_round() { # side
             --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k >/dev/null
     fi
     before=$(daemon_cpu "$volume")
-    small_work "$dir/small" "$small_files" >/dev/null
+    small_work "$small_files" 1 "$dir/small" create stat read unlink >/dev/null
     "$firn" sync "$dir"
     record 'daemon CPU, small files, heat on/off' s lower "$1" "$(since "$before" "$(daemon_cpu "$volume")")"
     sync -f "$work"
@@ -453,11 +501,56 @@ protection_round() { # side
     rmdir "$dir"
 }
 
+# What streams cost: CPU seconds of the daemon for each GiB, and bytes written below for each byte
+# taken in, while older streams go and what they leave is collected.
+cost() {
+    local volume=$work/cost dir=$work/cost-mountpoint gib round before
+    gib=$(awk -v mib="$stream_mib" -v n="$rounds" 'BEGIN { printf "%.6f", mib * n / 1024 }')
+    "$firn" init "$volume" --hot "$volume-hot"
+    mkdir "$dir"
+    "$firn" mount "$volume" "$dir"
+    mountpoint -q "$dir" || { echo "bench.sh: $volume is not mounted" >&2; exit 1; }
+    before=$(daemon_cpu "$volume")
+    for round in $(seq "$rounds"); do
+        rm -f "$dir/stream$((round - 1))"
+        fio_rates --filename="$dir/stream$round" --rw=write --bs=1M --size=${stream_mib}M --end_fsync=1 \
+            --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k >/dev/null
+    done
+    "$firn" sync "$dir"
+    record 'daemon CPU for a GiB written' s lower firn \
+        "$(per "$(since "$before" "$(daemon_cpu "$volume")")" "$gib")"
+    # Half of each buffer is noise: 1 byte taken in cannot become much less than half a byte.
+    record 'bytes written below for a byte taken in' each lower firn \
+        "$(per "$(daemon_written_gib "$volume")" "$gib")"
+    if $can_drop_caches; then
+        sync -f "$work"
+        echo 3 >/proc/sys/vm/drop_caches
+        before=$(daemon_cpu "$volume")
+        cat "$dir/stream$rounds" >/dev/null
+        record 'daemon CPU for a GiB read' s lower firn \
+            "$(per "$(since "$before" "$(daemon_cpu "$volume")")" "$(per "$stream_mib" 1024)")"
+    fi
+    "$firn" umount "$dir"
+    rm -rf "$volume" "$volume-hot"
+    rmdir "$dir"
+}
+
+per() { # amount of
+    awk -v a="$1" -v b="$2" 'BEGIN { printf "%.4f", a / b }'
+}
+
+daemon_pid() { # volume
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$1/lock"
+}
+
+# What a volume's daemon has caused to be written to storage so far.
+daemon_written_gib() { # volume
+    awk '/^write_bytes:/ { printf "%.6f", $2 / 2 ^ 30 }' "/proc/$(daemon_pid "$1")/io"
+}
+
 # CPU time of a volume's daemon so far, in ticks of 10 ms.
 daemon_cpu() { # volume
-    local pid
-    pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$1/lock")
-    awk '{ print $14 + $15 }' "/proc/$pid/stat"
+    awk '{ print $14 + $15 }' "/proc/$(daemon_pid "$1")/stat"
 }
 
 since() { # ticks ticks
@@ -671,6 +764,10 @@ fi
 if [[ protection =~ $groups ]]; then
     say 'protection'
     protection
+fi
+if [[ cost =~ $groups ]]; then
+    say 'cost'
+    cost
 fi
 if [[ cold =~ $groups ]]; then
     say 'cold tier'
