@@ -17,6 +17,7 @@ mod digester;
 mod extents;
 mod freeze;
 mod handles;
+mod known;
 mod liveness;
 mod meta;
 mod observer;
