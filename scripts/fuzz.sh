@@ -2,15 +2,17 @@
 # Fuzzes every decoder: each target of tests/fuzz for a minute, from the corpus that is kept there.
 #   scripts/fuzz.sh            every target, as many at a time as there are cores, at most two
 #   scripts/fuzz.sh TARGET...  some of them
-# FIRN_FUZZ_SECONDS says how long each, FIRN_FUZZ_KEEP=1 adds what was found to the kept corpus, as
-# few inputs as reach the same code. An input that fails is printed and kept in tests/fuzz/artifacts;
+# FIRN_FUZZ_SECONDS says how long each, FIRN_FUZZ_SEED where its random ways begin: with the same
+# number a target tries much the same inputs in every run of a commit. FIRN_FUZZ_KEEP=1 adds what was
+# found to the kept corpus, as few inputs as reach the same code. An input that fails is printed and
+# kept in tests/fuzz/artifacts;
 # `cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none TARGET FILE` gives it to its target again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fuzz=$PWD/tests/fuzz
 target=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
 seconds=${FIRN_FUZZ_SECONDS:-60}
-export FUZZ_LIMITS="-rss_limit_mb=512 -timeout=10 -max_len=16384"
+export FUZZ_LIMITS="-rss_limit_mb=512 -timeout=10 -max_len=16384 -seed=${FIRN_FUZZ_SEED:-20261120}"
 
 command -v cargo-fuzz >/dev/null || cargo install --locked --quiet cargo-fuzz
 
