@@ -13,9 +13,12 @@ use crate::harness::{Volume, now};
 
 /// Steps that come with damage, with backups that have expired, or with hours: tests within one process reach
 /// them.
-const NOT_IN_MINUTES: [Step; 9] = [
+const NOT_IN_MINUTES: [Step; 12] = [
     Step::MendBeforeRename,
     Step::MendAfterRenameBeforeTable,
+    Step::SalvageBeforeAppend,
+    Step::SalvageAfterAppendBeforeSync,
+    Step::SalvageAfterSync,
     Step::FetchAfterSyncBeforeRemove,
     Step::ForgetBeforeRecord,
     Step::ForgetAfterRecordBeforeUnlink,

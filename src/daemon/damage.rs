@@ -66,6 +66,8 @@ impl DamageLog for Damage {
         let DamageReport { segment, in_cold, what, blocks, mended } = damage;
         let (blocks, is_lost) = match mended {
             Mended::Lost(lost) => (lost, true),
+            // Nobody's content was there.
+            Mended::Unneeded => return,
             Mended::Sound | Mended::Whole | Mended::Displaced => (blocks, false),
         };
         let paths = self.paths(blocks);

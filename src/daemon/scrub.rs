@@ -357,7 +357,7 @@ impl Pass {
         self.incomplete += u64::from(found.is_incomplete);
         for damage in &found.damage {
             match damage.mended {
-                Mended::Sound => {}
+                Mended::Sound | Mended::Unneeded => {}
                 Mended::Whole => self.repaired += 1,
                 Mended::Lost(_) => self.lost += 1,
                 Mended::Displaced => self.displaced += 1,

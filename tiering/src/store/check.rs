@@ -145,7 +145,11 @@ impl Inner {
         if record.cold != ColdCopy::Absent {
             bad_cold = self.check_cold(&index, options, report);
         }
-        report.lost.extend(bad_hot.intersection(&bad_cold));
+        // What was saved of a damaged segment is read elsewhere.
+        let is_lost = |block: &&BlockId| {
+            !index.find(**block).iter().any(|entry| self.stands_elsewhere(id, entry))
+        };
+        report.lost.extend(bad_hot.intersection(&bad_cold).filter(is_lost));
     }
 
     fn check_hot(

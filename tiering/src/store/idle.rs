@@ -134,6 +134,7 @@ impl Inner {
             segment.recorded
                 && !segment.busy
                 && !segment.unreadable
+                && !segment.ruined
                 && record.hot
                 && record.holes.is_empty()
                 && !record.settled

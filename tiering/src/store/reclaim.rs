@@ -198,18 +198,12 @@ impl Inner {
         let index = self.load_index(id, CALL_DEADLINE)?;
         let live = self.live_among(id, &ids_of(index.entries()))?;
         let counted = record.dead_bytes;
-        let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
-        // What was written again elsewhere does not live here.
-        let here: Vec<_> = living
-            .filter(|entry| {
-                if record.hot {
-                    self.lies_here(id, entry) && !self.stands_open(id, entry)
-                } else {
-                    !self.is_superseded(id, entry)
-                }
-            })
-            .cloned()
-            .collect();
+        let here = if record.hot {
+            self.living_in_hot(&index, &live)
+        } else {
+            let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
+            living.filter(|entry| !self.is_superseded(id, entry)).cloned().collect()
+        };
         let live_bytes: u64 = here.iter().map(IndexEntry::frame_len).sum();
         let dead_bytes = record.data_bytes.saturating_sub(live_bytes);
         self.table.update(id, |segment| {
@@ -226,6 +220,9 @@ impl Inner {
         if !record.hot && here.is_empty() {
             // Compacted before: perhaps its living blocks have reached cold elsewhere by now.
             return self.remove_segment(&index, &live);
+        }
+        if self.table.with(id, |segment| segment.ruined) == Some(true) && !here.is_empty() {
+            return Ok(false);
         }
         if record.hot && !record.holes.is_empty() {
             if here.is_empty() {
@@ -248,6 +245,17 @@ impl Inner {
         }
         add(&self.counters.compacted_segments, 1);
         Ok(true)
+    }
+
+    /// Those of the `live` blocks of a segment that were not written again elsewhere.
+    pub(super) fn living_in_hot(
+        &self,
+        index: &SegmentIndex,
+        live: &HashSet<BlockId>,
+    ) -> Vec<IndexEntry> {
+        let id = index.name().id;
+        let living = index.entries().iter().filter(|entry| live.contains(&entry.id));
+        living.filter(|entry| !self.stands_elsewhere(id, entry)).cloned().collect()
     }
 
     /// Punches what is dead out of a hot file with holes, which is not compacted: its copy in cold

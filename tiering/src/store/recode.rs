@@ -168,7 +168,8 @@ impl Inner {
     pub(super) fn recode(&self, id: SegmentId, pace: Pace<'_>) -> Result<Outcome> {
         self.check_writable()?;
         let Some(record) = self.table.record(id) else { return Ok(Outcome::Absent) };
-        if !record.hot || !record.holes.is_empty() {
+        let ruined = self.table.with(id, |segment| segment.ruined) == Some(true);
+        if !record.hot || !record.holes.is_empty() || ruined {
             return Ok(Outcome::Absent);
         }
         let memory = match pace {
@@ -408,6 +409,11 @@ impl Inner {
                 && found.block_ref() == entry.block_ref()
                 && self.frame_of(&self.name(other), &file, &found).is_ok()
         })
+    }
+
+    /// Whether a block of this segment can be read elsewhere.
+    pub(super) fn stands_elsewhere(&self, id: SegmentId, entry: &IndexEntry) -> bool {
+        !self.lies_here(id, entry) || self.stands_open(id, entry)
     }
 
     /// Whether this segment is where a block has to be read. What the catalog says of another

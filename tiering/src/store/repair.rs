@@ -13,6 +13,7 @@
 
 mod rescue;
 mod rewrite;
+mod salvage;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -72,6 +73,9 @@ pub enum Mended {
     Whole,
     /// These blocks are in no copy and cannot be computed.
     Lost(Vec<BlockId>),
+    /// What is damaged stays so, and nobody needs it: dead blocks, or parity that cannot be made
+    /// anew. What is sound is written elsewhere.
+    Unneeded,
     /// Nothing is lost, but a sound object of another stands where the copy in cold should; it is
     /// left alone, and the segment counts as one that is in hot only.
     Displaced,
@@ -114,10 +118,36 @@ struct Case {
 #[derive(Default)]
 pub(super) struct Repairs {
     cases: Mutex<BTreeMap<SegmentId, Case>>,
+    /// What was told of segments that stay damaged, by segment and whether it is the copy in cold:
+    /// it is told once, and not by everybody who looks. Lists of blocks are only hashes of them.
+    told: Mutex<BTreeMap<(SegmentId, bool), blake3::Hash>>,
     rescuing: Mutex<Rescued>,
 }
 
 impl Repairs {
+    /// Whether a report says what was not told of this segment before.
+    fn is_news(&self, report: &DamageReport) -> bool {
+        let key = (report.segment, report.in_cold);
+        let mut told = self.told.lock();
+        let lost = match &report.mended {
+            Mended::Lost(blocks) => &blocks[..],
+            Mended::Unneeded => &[],
+            Mended::Sound | Mended::Whole | Mended::Displaced => {
+                told.remove(&key);
+                return true;
+            }
+        };
+        if told.len() >= MOST_SUSPECTS {
+            told.clear();
+        }
+        let mut hasher = blake3::Hasher::new();
+        for block in lost {
+            hasher.update(&block.raw().to_le_bytes());
+        }
+        let hash = hasher.finalize();
+        told.insert(key, hash) != Some(hash)
+    }
+
     /// Suspects that wait, and segments of which something is lost.
     pub(super) fn counts(&self) -> (u64, u64) {
         let cases = self.cases.lock();
@@ -191,7 +221,7 @@ impl Inner {
         case.suspect = before.suspect;
         for (copy, result) in results {
             match result {
-                Ok(Mended::Sound | Mended::Whole | Mended::Displaced) => {}
+                Ok(Mended::Sound | Mended::Whole | Mended::Unneeded | Mended::Displaced) => {}
                 Ok(Mended::Lost(_)) => {
                     case.suspect.add(copy);
                     (case.beyond, case.retry_at) = (true, Some(now + BEYOND_PAUSE));
@@ -231,6 +261,10 @@ impl Inner {
 
     pub(super) fn note_mended(&self, report: &DamageReport) {
         let DamageReport { segment, in_cold, what, mended, .. } = report;
+        if !self.repairs.is_news(report) {
+            tracing::debug!(%segment, in_cold, what, "a segment is as damaged as it was");
+            return;
+        }
         match mended {
             Mended::Sound => {}
             Mended::Whole => {
@@ -240,6 +274,9 @@ impl Inner {
             Mended::Lost(blocks) => {
                 let lost = blocks.len();
                 tracing::error!(%segment, in_cold, what, lost, "blocks are in no copy any more");
+            }
+            Mended::Unneeded => {
+                tracing::warn!(%segment, in_cold, what, "damage that nobody needs to be put right");
             }
             Mended::Displaced => {
                 tracing::error!(%segment, what, "another's object is where the copy in cold was");

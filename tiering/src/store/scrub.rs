@@ -206,7 +206,7 @@ impl Inner {
             return Ok(None);
         }
         let lost = self.needed_of(index, &bad)?;
-        let mended = if lost.is_empty() { Mended::Whole } else { Mended::Lost(lost) };
+        let mended = if lost.is_empty() { Mended::Unneeded } else { Mended::Lost(lost) };
         let what = "frames that contradict the index".to_owned();
         let report = DamageReport { segment: id, in_cold: false, what, blocks: bad, mended };
         self.note_mended(&report);

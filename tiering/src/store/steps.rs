@@ -69,6 +69,11 @@ steps! {
     MendBeforeRename = "mend-before-rename", "A whole segment was made beside the damaged one.";
     MendAfterRenameBeforeTable = "mend-after-rename-before-table",
         "It has the place of the damaged one, which still has a name aside.";
+    SalvageBeforeAppend = "salvage-before-append",
+        "It is known what lives in a segment that nothing makes whole.";
+    SalvageAfterAppendBeforeSync = "salvage-after-append-before-sync",
+        "Its sound blocks stand twice, the second time perhaps only in memory.";
+    SalvageAfterSync = "salvage-after-sync", "Its sound blocks stand twice, durably.";
     ForgetBeforeRecord = "forget-before-record", "Nothing is needed of a segment.";
     ForgetAfterRecordBeforeUnlink = "forget-after-record-before-unlink",
         "The catalog has forgotten it, its files are there.";

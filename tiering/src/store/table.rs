@@ -38,6 +38,9 @@ pub(super) struct Segment {
     pub(super) retry_at: Option<Instant>,
     /// Its index is damaged wherever it was looked for.
     pub(super) unreadable: bool,
+    /// What lives in its hot file is damaged beyond repair: there is nothing to copy, to compact or
+    /// to encode, until a copy comes back.
+    pub(super) ruined: bool,
     /// Dead bytes when it was last looked at closely.
     pub(super) judged_dead: u64,
     /// How thriftily that was.
@@ -62,6 +65,7 @@ impl Segment {
             failures: 0,
             retry_at: None,
             unreadable: false,
+            ruined: false,
             judged_dead: 0,
             judged_with: Thrift::default(),
             judge_at: None,

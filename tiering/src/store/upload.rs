@@ -76,7 +76,10 @@ impl Inner {
 
     /// Whether a segment is to be copied, now or later.
     pub(super) fn needs_copy(segment: &Segment) -> bool {
-        segment.record.hot && segment.record.cold != ColdCopy::Verified && !segment.unreadable
+        segment.record.hot
+            && segment.record.cold != ColdCopy::Verified
+            && !segment.unreadable
+            && !segment.ruined
     }
 
     /// Claims the oldest segment that should be copied now.
@@ -127,7 +130,8 @@ impl Inner {
         wanted.tier_retry_at = None;
         drop(wanted);
         for id in segments {
-            self.table.update(*id, |segment| segment.retry_at = None);
+            // What was beyond repair may have come back.
+            self.table.update(*id, |segment| (segment.retry_at, segment.ruined) = (None, false));
         }
         self.signals.kick_uploader();
     }
@@ -230,6 +234,11 @@ impl Inner {
         add(&self.counters.upload_failures, 1);
         let now = self.config.clock.instant();
         let damaged = matches!(error, Error::Damaged { .. });
+        if self.table.with(id, |segment| segment.ruined) == Some(true) {
+            // What is lost was told, and what was sound goes to cold from elsewhere.
+            self.table.update(id, |segment| (segment.failures, segment.retry_at) = (0, None));
+            return;
+        }
         let failures = self.table.update(id, |segment| {
             segment.failures = segment.failures.saturating_add(1);
             segment.retry_at = Some(now + pause_after(segment.failures));
@@ -467,10 +476,11 @@ impl Inner {
         if record.cold == ColdCopy::Verified || Self::needs_copy(segment) {
             return None;
         }
-        let why = match (segment.unreadable, record.cold) {
-            (true, _) => "its index is damaged wherever it was looked for",
-            (false, ColdCopy::Absent) => "its file is gone from the hot tier",
-            (false, _) => return None,
+        let why = match (segment.unreadable, segment.ruined, record.cold) {
+            (true, _, _) => "its index is damaged wherever it was looked for",
+            (false, true, _) => "what still lives in it is damaged beyond repair",
+            (false, false, ColdCopy::Absent) => "its file is gone from the hot tier",
+            (false, false, _) => return None,
         };
         let reason = format!("segment {} cannot be copied: {why}", record.id);
         Some(Error::Lost { id: record.first_block, reason })

@@ -85,9 +85,10 @@ impl Inner {
     fn is_wasteful(&self) -> bool {
         let (dead, all) = self.table.fold(self.open_waste(), |(dead, all), segment| {
             let record = &segment.record;
-            // What is left of compacted objects in cold goes by itself, and what is dead in files
-            // with holes is punched out of them.
-            let hot = if record.hot && record.holes.is_empty() { record.dead_bytes } else { 0 };
+            // What is left of compacted objects in cold goes by itself, what is dead in files with
+            // holes is punched out of them, and what nothing makes whole stays.
+            let counts = record.hot && record.holes.is_empty() && !segment.ruined;
+            let hot = if counts { record.dead_bytes } else { 0 };
             (dead + hot, all + record.data_bytes)
         });
         dead.saturating_mul(TOLERATED) > all

@@ -76,7 +76,10 @@ impl Inner {
             return self.mend_frames(record);
         }
         let what = match self.look_at_hot(id) {
-            Ok((_, found)) if found.is_intact() => return Ok(None),
+            Ok((_, found)) if found.is_intact() => {
+                self.table.update(id, |segment| segment.ruined = false);
+                return Ok(None);
+            }
             Ok((copy, found)) if self.renew_hot_sidecar(id, &copy, &found)? => {
                 return Ok(Some(renewed(id, false)));
             }
@@ -249,8 +252,10 @@ impl Inner {
             looked => looked?,
         };
         let Some(built) = made else {
-            // That something is lost is to be told in any case.
-            if let Err(error) = self.save_the_rest(record, deadline) {
+            // That something is lost is to be told in any case, whatever becomes of the rest.
+            let rest = self.save_the_rest(record, deadline);
+            drop(charge);
+            for error in [rest, self.salvage(id)].into_iter().filter_map(Result::err) {
                 let error = chain(&error);
                 tracing::warn!(%id, error, "what is left of a segment stays as it is");
             }
@@ -317,7 +322,7 @@ impl Inner {
             Ok(index) => self.needed_of(&index, &lost)?,
             Err(_) => self.needed_without_index(record)?,
         };
-        let mended = if lost.is_empty() { Mended::Whole } else { Mended::Lost(lost) };
+        let mended = if lost.is_empty() { Mended::Unneeded } else { Mended::Lost(lost) };
         Ok(DamageReport { segment: id, in_cold, what, blocks, mended })
     }
 
@@ -418,6 +423,7 @@ impl Inner {
             segment.record.hot = true;
             segment.record.holes = Holes::default();
             segment.unreadable = false;
+            segment.ruined = false;
             segment.verdict = None;
             (segment.failures, segment.retry_at) = (0, None);
         });

@@ -192,11 +192,14 @@ fn moves_without_a_crash_leave_nothing_behind() {
     }
 }
 
-/// Steps that a volume meets whose parity lies there.
+/// Steps that a volume meets whose parity lies there, and of which nothing is lost.
 fn steps(place: ParityPlace) -> impl Iterator<Item = Step> {
+    use Step::{ColdDeleteAfterSidecar, UploadAfterSidecar};
+    use Step::{SalvageAfterAppendBeforeSync, SalvageAfterSync, SalvageBeforeAppend};
     let is_met = move |step: &Step| {
-        place == ParityPlace::Object
-            || ![Step::UploadAfterSidecar, Step::ColdDeleteAfterSidecar].contains(step)
+        let apart = [UploadAfterSidecar, ColdDeleteAfterSidecar].contains(step);
+        let loss = [SalvageBeforeAppend, SalvageAfterAppendBeforeSync, SalvageAfterSync];
+        (place == ParityPlace::Object || !apart) && !loss.contains(step)
     };
     Step::ALL.iter().copied().filter(is_met)
 }

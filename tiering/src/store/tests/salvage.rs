@@ -1,0 +1,269 @@
+//! Segments of which something is lost before they were copied: what is sound gets to cold all the
+//! same, what is lost stays where it is and is told once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::block::{BlockId, BlockRef};
+use crate::blocks::Blocks;
+use crate::error::{Error, Result};
+use crate::segment::{FileKind, ParityPlace, SegmentId};
+use crate::store::testing::{Volume, damage, eventually, noise, soon};
+use crate::store::{
+    BackupProof, CheckOptions, DamageLog, DamageReport, Mended, Residence, Scrubbed, Step,
+};
+use crate::tier::{Memory, Tier};
+
+/// Four of them fill a segment.
+const BLOCK: usize = 60_000;
+
+/// The block that is lost.
+const LOST: usize = 1;
+
+#[derive(Default)]
+struct Log(Mutex<Vec<DamageReport>>);
+
+impl DamageLog for Log {
+    fn report(&self, damage: &DamageReport) {
+        self.0.lock().push(damage.clone());
+    }
+}
+
+/// A sealed segment in hot only, the frame of one of its blocks damaged throughout.
+struct World {
+    volume: Volume,
+    log: Arc<Log>,
+    blocks: Vec<(BlockRef, Vec<u8>)>,
+    id: SegmentId,
+    path: PathBuf,
+    sealed: Vec<u8>,
+}
+
+impl World {
+    fn new(place: ParityPlace) -> Self {
+        let (memory, log) = (Arc::new(Memory::new()), Arc::new(Log::default()));
+        let mut volume = Volume::with(|config| {
+            config.cold = Some(memory as Arc<dyn Tier>);
+            config.copy_ahead = false;
+            config.cache_bytes = 0;
+            config.damage = Some(Arc::clone(&log) as Arc<dyn DamageLog>);
+            config.cold_spread = (place == ParityPlace::Stores).then_some((4, 2));
+        });
+        volume.place = place;
+        let plain = (0..4).map(|n| noise(n, BLOCK));
+        let blocks: Vec<_> = plain.map(|plain| (volume.append(&plain), plain)).collect();
+        volume.store().sync().unwrap();
+        volume.seal();
+        let (id, path) = volume.files(FileKind::Sealed).remove(0);
+        let sealed = std::fs::read(&path).unwrap();
+        let inner = &volume.store().inner;
+        let found = inner.with_catalog(|catalog| catalog.lookup(blocks[LOST].0.id));
+        let frame = found.unwrap().unwrap().entry.frame_range();
+        damage(&path, frame.start, (frame.end - frame.start) as usize);
+        Self { volume, log, blocks, id, path, sealed }
+    }
+
+    fn sound(&self) -> Vec<BlockId> {
+        let sound = self.blocks.iter().enumerate().filter(|(at, _)| *at != LOST);
+        sound.map(|(_, (block, _))| block.id).collect()
+    }
+
+    fn lost(&self) -> BlockId {
+        self.blocks[LOST].0.id
+    }
+
+    fn archive(&self, blocks: &[BlockId]) -> Result<()> {
+        self.volume.store().archive(blocks, soon(), &mut |_, _| ()).map(drop)
+    }
+
+    /// Copies what is sound, wherever it has come to stand.
+    fn archive_sound(&self, when: &str) {
+        let mut last = Ok(());
+        for _ in 0..3 {
+            last = self.archive(&self.sound());
+            if last.is_ok() {
+                return;
+            }
+        }
+        panic!("{when}: {last:?}");
+    }
+
+    fn scrub(&self) -> Scrubbed {
+        let mut found = None;
+        eventually("it was looked at", || {
+            found = self.volume.store().scrub_segment(self.id, None, false).unwrap();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    fn is_ruined(&self) -> bool {
+        self.volume.store().inner.table.with(self.id, |s| s.ruined).unwrap()
+    }
+
+    fn assert_reads(&self, when: &str) {
+        for (at, (block, plain)) in self.blocks.iter().enumerate() {
+            let read = self.volume.read(block);
+            if at == LOST {
+                assert!(matches!(read, Err(Error::Lost { .. })), "{when}: {read:?}");
+            } else {
+                assert!(read.as_ref().is_ok_and(|read| read == plain), "{when}: block {at}");
+            }
+        }
+    }
+
+    /// The block that is lost is the only one that needs hot.
+    fn assert_saved(&self, when: &str) {
+        self.archive_sound(when);
+        let sound = self.sound();
+        let proof = BackupProof::of_blocks(sound.iter().copied());
+        let moved = self.volume.store().release(&sound, &proof, soon()).unwrap();
+        assert_eq!(moved.blocks, sound.len(), "{when}: {moved:?}");
+        assert_eq!(self.volume.store().residence(&sound), vec![Residence::Cold; 3], "{when}");
+        assert_eq!(std::fs::read(&self.path).unwrap().len(), self.sealed.len(), "{when}");
+        self.assert_reads(when);
+    }
+
+    fn reports(&self) -> Vec<Mended> {
+        self.log.0.lock().iter().map(|report| report.mended.clone()).collect()
+    }
+}
+
+#[test]
+fn what_is_sound_beside_a_lost_block_gets_to_cold_and_what_is_lost_is_told_once() {
+    for place in ParityPlace::ALL {
+        let mut world = World::new(place);
+        let when = format!("{place:?}");
+        let damaged = std::fs::read(&world.path).unwrap();
+        let refused = world.archive(&[world.lost()]);
+        assert!(matches!(refused, Err(Error::Lost { .. })), "{when}: {refused:?}");
+        world.assert_saved(&when);
+        assert!(std::fs::read(&world.path).unwrap() == damaged, "{when}: the file was changed");
+        let store = world.volume.store();
+        eventually("it rests", || store.health().suspect_segments == 0);
+        let health = store.health();
+        assert_eq!((health.lost_segments, health.uploads_waiting), (1, 0), "{when}");
+        assert_eq!((health.last_error, health.parked_uploads), (None, 0), "{when}");
+        // Nobody tries or tells it again.
+        let segments = store.segments_after(None);
+        for _ in 0..2 {
+            assert_eq!(world.scrub().damage[0].mended, Mended::Lost(vec![world.lost()]), "{when}");
+            assert_eq!(store.sweep().unwrap(), 0, "{when}");
+            store.recompress(&[world.lost()], soon(), &mut |_, _| ()).unwrap();
+        }
+        store.inner.rotate_now();
+        assert_eq!(store.segments_after(None), segments, "{when}");
+        assert_eq!(store.inner.drain_uploads(soon()).unwrap(), 0, "{when}");
+        assert_eq!(world.reports(), [Mended::Lost(vec![world.lost()])], "{when}");
+        let report = store.check(CheckOptions { data: true, cold_data: true }, &mut |_, _| ());
+        assert_eq!(Vec::from_iter(report.unwrap().lost), [world.lost()], "{when}");
+
+        world.volume.close();
+        world.volume.open();
+        world.assert_reads("after a remount");
+        assert_eq!(world.volume.store().inner.drain_uploads(soon()).unwrap(), 0, "{when}");
+        eventually("it rests", || world.volume.store().health().suspect_segments == 0);
+        assert_eq!(world.volume.store().segments_after(None), segments, "{when}");
+        assert_eq!(world.reports(), vec![Mended::Lost(vec![world.lost()]); 2], "{when}");
+        assert!(std::fs::read(&world.path).unwrap() == damaged, "{when}: the file was changed");
+    }
+}
+
+#[test]
+fn a_crash_at_every_step_of_saving_what_is_sound_loses_and_repeats_nothing() {
+    let steps =
+        [Step::SalvageBeforeAppend, Step::SalvageAfterAppendBeforeSync, Step::SalvageAfterSync];
+    for place in [ParityPlace::Inside, ParityPlace::Stores] {
+        for step in steps {
+            let when = format!("{} {place:?}", step.name());
+            let mut world = World::new(place);
+            let damaged = std::fs::read(&world.path).unwrap();
+            world.volume.store().inner.steps.stop_at(step, 1);
+            assert!(world.archive(&world.sound()).is_err(), "{when}");
+            assert!(world.volume.store().inner.steps.is_stopped(), "{when} is never reached");
+            world.volume.reopen_after_crash();
+            world.assert_reads(&when);
+            world.assert_saved(&when);
+            eventually("it is known to be lost", || world.is_ruined());
+            assert!(std::fs::read(&world.path).unwrap() == damaged, "{when}: it was changed");
+            // One segment that is damaged, one with what was saved of it.
+            world.volume.seal();
+            assert_eq!(world.volume.store().segments_after(None).len(), 2, "{when}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_segment_goes_once_nobody_needs_what_is_lost() {
+    let world = World::new(ParityPlace::Inside);
+    assert!(world.archive(&[world.lost()]).is_err());
+    world.assert_saved("before");
+    world.volume.namespace.dead.lock().insert(world.lost());
+    world.volume.store().free(&[world.lost()]);
+    eventually("it is gone", || !world.path.exists());
+    for (at, (block, plain)) in world.blocks.iter().enumerate().filter(|(at, _)| *at != LOST) {
+        assert!(world.volume.read(block).unwrap() == plain, "block {at}");
+    }
+}
+
+#[test]
+fn a_copy_that_comes_back_makes_the_damaged_segment_whole() {
+    let world = World::new(ParityPlace::Inside);
+    assert!(world.archive(&[world.lost()]).is_err());
+    world.assert_saved("before");
+    std::fs::write(&world.path, &world.sealed).unwrap();
+    assert!(world.scrub().damage.is_empty());
+    assert!(!world.is_ruined());
+    let (block, plain) = &world.blocks[LOST];
+    assert!(world.volume.read(block).unwrap() == plain);
+    world.archive(&[block.id]).unwrap();
+    assert_eq!(world.volume.store().residence(&[block.id]), [Residence::Dual]);
+}
+
+/// The parity of a segment lies apart and is gone, and it cannot be made anew, since a byte is not
+/// as it was sealed: in a gap, where a crash took a block, and nobody needs it.
+#[test]
+fn a_segment_whose_parity_is_gone_for_good_is_told_once_and_written_elsewhere() {
+    let log = Arc::new(Log::default());
+    let mut volume = Volume::with(|config| {
+        config.cache_bytes = 0;
+        config.damage = Some(Arc::clone(&log) as Arc<dyn DamageLog>);
+    });
+    volume.place = ParityPlace::Object;
+    let plain: Vec<_> = (0..3).map(|n| noise(n, BLOCK)).collect();
+    let blocks: Vec<_> = plain.iter().map(|plain| volume.append(plain)).collect();
+    volume.store().sync().unwrap();
+    let entry = volume.store().inner.find_unsealed(blocks[1].id).unwrap().2;
+    let open = volume.files(FileKind::Open);
+    volume.crash();
+    for (_, path) in &open {
+        if std::fs::metadata(path).unwrap().len() > entry.frame_range().end {
+            damage(path, entry.offset, entry.frame_len() as usize);
+        }
+    }
+    volume.open();
+    volume.seal();
+    volume.namespace.dead.lock().insert(blocks[1].id);
+    volume.store().wait_caught_up(soon()).unwrap();
+    let (id, path) = volume.files(FileKind::Sealed).remove(0);
+    std::fs::remove_file(&volume.files(FileKind::Sidecar)[0].1).unwrap();
+    damage(&path, entry.offset + 1000, 1);
+    let found = volume.store().scrub_segment(id, None, false).unwrap().unwrap();
+    let mended: Vec<_> = found.damage.iter().map(|damage| &damage.mended).collect();
+    assert_eq!(mended, [&Mended::Unneeded], "{found:?}");
+    volume.store().inner.suspect(id, crate::store::repair::Suspect::HOT);
+    eventually("it rests", || volume.store().health().suspect_segments == 0);
+    assert!(log.0.lock().iter().all(|report| report.mended == Mended::Unneeded));
+    assert!(log.0.lock().len() <= 1, "{:?}", log.0.lock());
+    volume.seal();
+    volume.store().sweep().unwrap();
+    eventually("it is gone", || !path.exists());
+    for at in [0, 2] {
+        assert!(volume.read(&blocks[at]).unwrap() == plain[at], "block {at}");
+    }
+    let report =
+        volume.store().check(CheckOptions { data: true, cold_data: false }, &mut |_, _| ());
+    assert!(report.as_ref().unwrap().is_clean(), "{report:?}");
+}
