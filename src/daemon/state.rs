@@ -355,3 +355,22 @@ fn resident_bytes() -> u64 {
     };
     resident().unwrap_or(0) * page
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn received_snapshots_that_are_not_what_was_sent_are_warned_of_by_name() {
+        assert_eq!(not_as_sent_warning(&[]), None);
+        let names: Vec<String> = (0..TOLD + 2).map(|n| format!("/m@{n}\n")).collect();
+        let warning = not_as_sent_warning(&names).expect("there are some");
+        assert!(
+            warning.starts_with(&format!("{} received snapshots are not", TOLD + 2)),
+            "{warning}"
+        );
+        let told = names.iter().filter(|name| warning.contains(&escaped(name)));
+        assert_eq!(told.count(), TOLD, "{warning}");
+        assert!(!warning.contains('\n'), "{warning}");
+    }
+}

@@ -312,6 +312,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_listing_says_which_snapshots_are_what_was_sent() {
+        let line = |name: &str, sent_root: Option<&str>, as_sent| SnapshotLine {
+            snapshot: format!("/m@{name}"),
+            sent_root: sent_root.map(str::to_owned),
+            as_sent,
+            ..SnapshotLine::default()
+        };
+        let own = line("own", None, None);
+        let listing = Listing {
+            snapshots: vec![
+                own.clone(),
+                line("same", Some("ab"), Some(true)),
+                line("other", Some("ab"), Some(false)),
+                line("new", Some("ab"), None),
+            ],
+        };
+        let text = listing.text();
+        let last = text.lines().map(|line| line.split_whitespace().next_back().unwrap_or(""));
+        assert_eq!(last.collect::<Vec<_>>(), ["SENT", "-", "equal", "DIFFERS", "pending"]);
+        // Where nothing was received nothing is said of it.
+        assert!(!Listing { snapshots: vec![own] }.text().contains("SENT"));
+    }
+
+    #[test]
     fn a_destruction_says_what_it_frees() {
         let mut destroyed = Destroyed {
             dry_run: true,

@@ -99,7 +99,7 @@ impl KernelCache {
             return Ok(());
         }
         match File::open(&self.shared.mountpoint) {
-            Ok(root) => match sync_all(&root) {
+            Ok(root) => match uninterrupted(|| rustix::fs::syncfs(&root)) {
                 // What was written to a read-only dataset or to an abandoned state is part of no
                 // state; who wrote it is told.
                 Err(Errno::ROFS | Errno::STALE) => {}
@@ -160,13 +160,40 @@ impl KernelCache {
 
 /// Has the kernel write out a whole mount. It tells once of what failed since it was asked last, also of
 /// what a program was killed in the middle of: then asking again tells how it is now.
-fn sync_all(root: &File) -> Result<(), Errno> {
-    let mut outcome = rustix::fs::syncfs(root);
+fn uninterrupted(mut write_out: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    let mut outcome = write_out();
     for _ in 1..TRIES {
         if outcome != Err(Errno::INTR) {
             break;
         }
-        outcome = rustix::fs::syncfs(root);
+        outcome = write_out();
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a kernel that answers like this is taken to say, and how often it is asked.
+    fn told(answers: &[Result<(), Errno>]) -> (Result<(), Errno>, usize) {
+        let mut asked = 0;
+        let outcome = uninterrupted(|| {
+            asked += 1;
+            answers[(asked - 1).min(answers.len() - 1)]
+        });
+        (outcome, asked)
+    }
+
+    #[test]
+    fn a_kernel_that_tells_of_an_interrupted_write_is_asked_again() {
+        let interrupted = Err(Errno::INTR);
+        assert_eq!(told(&[Ok(())]), (Ok(()), 1));
+        assert_eq!(told(&[interrupted, interrupted, Ok(())]), (Ok(()), 3));
+        // What failed for good is told at once, also behind an interruption.
+        assert_eq!(told(&[Err(Errno::IO), Ok(())]), (Err(Errno::IO), 1));
+        assert_eq!(told(&[interrupted, Err(Errno::NOSPC)]), (Err(Errno::NOSPC), 2));
+        // Nor is it asked for ever.
+        assert_eq!(told(&[interrupted]), (interrupted, TRIES as usize));
+    }
 }

@@ -344,6 +344,22 @@ fn a_sidecar_that_is_gone_or_damaged_in_cold_is_noticed_and_made_anew_there() {
 }
 
 #[test]
+fn a_sidecar_made_anew_in_cold_is_stored_though_that_fails_once() {
+    let mut found = None;
+    let world = World::on(|memory| {
+        let faulty = Arc::new(Faulty::new(memory));
+        found = Some(Arc::clone(&faulty));
+        faulty
+    });
+    let faulty = found.unwrap();
+    world.archive();
+    world.memory.overwrite(&world.id.sidecar_key(), b"nothing of it".to_vec());
+    faulty.fail_next(Some(Op::Put), "parity/", Fault::Error(FailureKind::Unavailable));
+    assert!(world.volume.store().inner.verify_cold(world.id).unwrap());
+    world.expect_objects();
+}
+
+#[test]
 fn with_both_damaged_the_damaged_block_is_an_error_and_no_other() {
     let world = World::new();
     let frame = world.frame(1);

@@ -7,7 +7,7 @@ use crate::block::BlockId;
 use crate::blocks::{Blocks, Wait};
 use crate::clock::{Clock, SystemClock};
 use crate::segment::FileKind;
-use crate::store::testing::{Volume, eventually, noise, soon};
+use crate::store::testing::{ShiftedClock, Volume, eventually, noise, soon};
 use crate::tier::{Fault, Faulty, Memory, Op, Tier};
 
 struct Scene {
@@ -94,4 +94,26 @@ fn many_dead_segments_do_not_each_wait_for_a_store_that_is_away() {
     volume.store().free(&blocks);
     eventually("all hot files are gone", || is_gone_from_hot(volume));
     assert!(scene.faulty.calls(Op::Head) - asked <= 2);
+}
+
+/// What it asks can be asked again, and the mover has other things to do.
+#[test]
+fn a_sweep_waits_for_a_store_that_hangs_for_seconds_and_not_for_minutes() {
+    let faulty = Arc::new(Faulty::new(Arc::new(Memory::new())));
+    let clock = Arc::new(ShiftedClock::default());
+    let volume = Volume::with(|config| {
+        config.cold = Some(Arc::clone(&faulty) as Arc<dyn Tier>);
+        config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    });
+    let inner = &volume.store().inner;
+    eventually("all is known", || inner.is_view_complete());
+    let asked = faulty.calls(Op::List);
+    faulty.fail_next(Some(Op::List), "parity/", Fault::Hang);
+    std::thread::scope(|scope| {
+        let sweep = scope.spawn(|| volume.store().sweep());
+        eventually("it was asked", || faulty.calls(Op::List) > asked);
+        clock.advance(Duration::from_secs(21));
+        eventually("it gave up", || sweep.is_finished());
+    });
+    assert!(inner.cold_asleep_until.lock().is_some());
 }

@@ -190,6 +190,33 @@ fn a_base_of_other_content_is_refused_before_anything_is_written() {
     to.assert_sound();
 }
 
+/// It has no digest yet when the receive begins.
+#[test]
+fn a_base_that_turns_out_to_be_of_other_content_is_refused_when_a_receive_goes_on() {
+    let (from, to) = sealed_pair(17);
+    let steps = sound();
+    let guid = from.found(Dataset::ROOT, "a").guid;
+    let dataset = to.receive_new("copy", &forge(&Forged { to: guid, ..forged(&steps) }));
+    let target = ReceiveTarget::Existing(dataset);
+    let changes = from.stream(Dataset::ROOT, "b", Some("a"));
+    let cut = boundaries(&changes)[1];
+    let error = to.receive(&target, &RESUMABLE, &changes[..cut]).unwrap_err();
+    let rest = from.send(&SendPlan::Rest(super::token(error)));
+    to.seal_all();
+    let before = to.state();
+    for options in [&PLAIN, &RESUMABLE] {
+        let error = to.receive(&target, options, &rest).unwrap_err();
+        let ReceiveError::BaseDiffers { name, here, sent } = &error else { panic!("{error}") };
+        assert_eq!(name, "a");
+        assert_eq!(Some(*here), to.root_of(dataset, "forged"));
+        assert_eq!(Some(*sent), from.root_of(Dataset::ROOT, "a"));
+        assert_eq!(to.state(), before);
+    }
+    let pending = to.volume().interrupted_receives().unwrap().remove(0);
+    drop(to.volume().abandon_receive(pending.dataset).unwrap());
+    to.assert_sound();
+}
+
 #[test]
 fn a_clone_needs_the_content_of_its_origin() {
     let (from, to) = sealed_pair(16);
