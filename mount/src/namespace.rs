@@ -22,7 +22,8 @@
 //! is opened again.
 //!
 //! *What may leak.* Blocks whose last reference went just before a crash are reported to nobody;
-//! the sweeper finds them. Leased numbers of a crashed process are skipped.
+//! the sweeper finds them. Leased numbers of a crashed process are skipped. A born entry of an inode
+//! that was cleared away while nobody read an older state goes with its node.
 
 mod acl;
 mod attr;

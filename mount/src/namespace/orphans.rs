@@ -80,7 +80,11 @@ impl Namespace {
             from = self.remove_slots(&mut txn, &mut inode, slot)?;
             let txn = match from {
                 Some(_) => txn.put_inode(inode).map(|_| txn)?,
-                None => self.purge_rest(txn, &inode, unreferenced)?,
+                None => {
+                    // Only of many extents is a part removed and the rest noted.
+                    txn.remove_truncation(ino)?;
+                    self.purge_rest(txn, &inode, unreferenced)?
+                }
             };
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
         }
@@ -135,8 +139,9 @@ impl Namespace {
         }
         txn.remove_inode(inode)?;
         txn.remove_orphan(ino)?;
-        txn.remove_truncation(ino)?;
-        txn.remove_digest_note(ino)?;
+        if inode.kind == FileKind::File && inode.digest.is_none() {
+            txn.remove_digest_note(ino)?;
+        }
         if txn.len() >= CHANGES_PER_BATCH {
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
             txn = self.begin();

@@ -127,7 +127,8 @@ impl<'a> Txn<'a> {
         let view = self.view(inode.ino)?;
         let key = key::head(view.line, inode.ino, Kind::Inode);
         self.erase(&view, &key, inode.ino, Kind::Inode, inode.version)?;
-        if born_here(&view, inode) {
+        // One left from when there were older readers goes with its node.
+        if view.keeps_born() && born_here(&view, inode) {
             self.batch.delete(Space::Born, &key::born(view.node, inode.ino, Kind::Inode));
         }
         let before = self.before(inode.ino)?;
