@@ -109,15 +109,10 @@ impl Namespace {
         }
     }
 
+    /// Locks both directories and reads their entries once, under the locks of what these name.
     fn lock_scene<'a>(&'a self, from: Side<'_>, to: Side<'_>) -> FsResult<Scene<'a>> {
+        let mut guard = self.lock(&[from.parent, to.parent]);
         loop {
-            let source = self.place(from.parent, from.name)?;
-            let source = source.bucket.find(from.name).map(|entry| entry.ino);
-            let target = self.place(to.parent, to.name)?;
-            let target = target.bucket.find(to.name).map(|entry| entry.ino);
-            let mut wanted = vec![from.parent, to.parent];
-            wanted.extend(source.iter().chain(&target));
-            let guard = self.lock(&wanted);
             let mut dirs = BTreeMap::new();
             let mut places = BTreeMap::new();
             for side in [from, to] {
@@ -125,19 +120,25 @@ impl Namespace {
                 let place = self.place(side.parent, side.name)?;
                 places.insert((side.parent, place.number), place);
             }
-            let now_at = |side: Side<'_>| {
+            let named = |side: Side<'_>| {
                 let place = &places[&(side.parent, self.names.bucket(side.name))];
                 place.bucket.find(side.name).map(|entry| entry.ino)
             };
-            if now_at(from) != source || now_at(to) != target {
-                continue;
+            let source = named(from).ok_or(FsError::NotFound)?;
+            let target = named(to);
+            let mut wanted = [Some(source), target].into_iter().flatten();
+            if wanted.all(|ino| self.locks.extend(&mut guard, ino)) {
+                let source = Inode::clone(&*self.named_inode(source)?);
+                let target = match target {
+                    Some(ino) => Some(Inode::clone(&*self.named_inode(ino)?)),
+                    None => None,
+                };
+                return Ok(Scene { _guard: guard, dirs, places, source, target });
             }
-            let source = Inode::clone(&*self.named_inode(source.ok_or(FsError::NotFound)?)?);
-            let target = match target {
-                Some(ino) => Some(Inode::clone(&*self.named_inode(ino)?)),
-                None => None,
-            };
-            return Ok(Scene { _guard: guard, dirs, places, source, target });
+            // Taken in the right order instead; the entries may be others by then.
+            drop(guard);
+            let wanted = [Some(from.parent), Some(to.parent), Some(source), target];
+            guard = self.lock(&wanted.into_iter().flatten().collect::<Vec<_>>());
         }
     }
 

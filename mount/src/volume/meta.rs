@@ -131,6 +131,7 @@ impl Volume {
         if mode == RenameMode::Replace
             && let Some(source) = self.existing(from)?
             && source.kind == FileKind::File
+            && self.is_dirty(source.ino)
             && self.existing(to)?.is_some_and(|target| target.ino != source.ino)
         {
             self.commit_before_rename(source.ino, wait)?;
