@@ -29,7 +29,7 @@ use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, CompressionPolicy, PinningPolicy};
 use fjall::{
     AbstractTree, CompressionType, Database, Guard, Iter, JournalRecoveryError, Keyspace,
-    KeyspaceCreateOptions, PersistMode, Readable, Slice,
+    KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Slice,
 };
 use parking_lot::Mutex;
 
@@ -400,8 +400,9 @@ impl NamespaceStore for LocalStore {
     fn commit(&self, batch: Batch, durability: Durability) -> StoreResult<()> {
         self.wait_for_tables()?;
         let open = self.opened();
-        // Flushes to the operating system at commit, since journal persistence is not manual.
-        let mut writes = open.database.batch();
+        let writes = OwnedWriteBatch::with_capacity(open.database.clone(), batch.len());
+        // Flushes to the operating system at commit.
+        let mut writes = writes.durability(Some(PersistMode::Buffer));
         self.rested.store(false, Ordering::Release);
         let mut added = [0; Space::ALL.len()];
         for change in batch.into_changes() {
