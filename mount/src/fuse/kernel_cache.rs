@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use firn_tiering::mix::ByMix;
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -35,7 +36,7 @@ pub struct KernelCache {
 struct Shared {
     mountpoint: PathBuf,
     notifier: OnceLock<Notifier>,
-    writers: Mutex<HashMap<Ino, u32>>,
+    writers: Mutex<HashMap<Ino, u32, ByMix>>,
     requests: Requests,
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use firn_tiering::mix::ByMix;
 use parking_lot::Mutex;
 
 use super::record::Inode;
@@ -21,7 +22,7 @@ pub(super) struct InodeCache {
 
 #[derive(Debug, Default)]
 struct Shard {
-    inodes: HashMap<u64, Cached>,
+    inodes: HashMap<u64, Cached, ByMix>,
     queue: VecDeque<u64>,
     published: u64,
 }

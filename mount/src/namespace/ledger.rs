@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use firn_tiering::mix::ByMix;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::key::{self, Dataset, Line, Node};
@@ -139,10 +140,10 @@ pub(super) struct Ledger {
 struct State {
     parts: BTreeMap<Part, Usage>,
     /// Whose a part is.
-    owners: HashMap<Part, Dataset>,
-    above: HashMap<Dataset, Dataset>,
+    owners: HashMap<Part, Dataset, ByMix>,
+    above: HashMap<Dataset, Dataset, ByMix>,
     /// Bytes of each dataset with all below it.
-    used: HashMap<Dataset, u64>,
+    used: HashMap<Dataset, u64, ByMix>,
 }
 
 /// New numbers that are on their way into the store.

@@ -18,6 +18,7 @@ mod load;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use firn_tiering::mix::ByMix;
 use parking_lot::Mutex;
 
 use super::key::{Dataset, Line, Node};
@@ -116,10 +117,10 @@ pub(super) struct Tree {
     /// another, and nothing of it is stored.
     pub(super) sending: Arc<Mutex<HashMap<Node, usize>>>,
     // What follows from the rest.
-    views: HashMap<u16, View>,
+    views: HashMap<u16, View, ByMix>,
     readers: HashMap<Line, Arc<[Node]>>,
     junctions: HashMap<(Line, u64), Dataset>,
-    properties: HashMap<Dataset, Arc<Properties>>,
+    properties: HashMap<Dataset, Arc<Properties>, ByMix>,
     has_quotas: bool,
 }
 
@@ -149,10 +150,10 @@ impl Tree {
             seals: BTreeMap::new(),
             unreadable_seals: BTreeSet::new(),
             sending: Arc::default(),
-            views: HashMap::new(),
+            views: HashMap::default(),
             readers: HashMap::new(),
             junctions: HashMap::new(),
-            properties: HashMap::new(),
+            properties: HashMap::default(),
             has_quotas: false,
         }
     }
@@ -165,7 +166,7 @@ impl Tree {
         self.has_quotas = self.properties.values().any(|own| own.quota.is_some());
         let places = self.datasets.iter().filter_map(|(of, record)| Some((*of, record.place?)));
         self.junctions = places.map(|(of, place)| ((place.parent, place.junction), of)).collect();
-        let mut views = HashMap::new();
+        let mut views = HashMap::default();
         for (&dataset, record) in &self.datasets {
             if self.rollbacks.contains_key(&dataset) {
                 continue;

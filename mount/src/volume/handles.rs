@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use firn_tiering::mix::ByMix;
 use parking_lot::Mutex;
 
 use crate::error::{FsError, FsResult};
@@ -77,7 +78,7 @@ impl OpenFile {
 #[derive(Debug)]
 pub(super) struct Handles {
     next: AtomicU64,
-    shards: Vec<Mutex<HashMap<u64, Arc<OpenFile>>>>,
+    shards: Vec<Mutex<HashMap<u64, Arc<OpenFile>, ByMix>>>,
 }
 
 impl Default for Handles {
@@ -88,7 +89,7 @@ impl Default for Handles {
 }
 
 impl Handles {
-    fn shard(&self, handle: u64) -> &Mutex<HashMap<u64, Arc<OpenFile>>> {
+    fn shard(&self, handle: u64) -> &Mutex<HashMap<u64, Arc<OpenFile>, ByMix>> {
         &self.shards[(handle % SHARDS) as usize]
     }
 

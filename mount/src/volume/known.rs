@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use firn_tiering::mix::ByMix;
+
 use crate::types::Ino;
 
 /// Inodes whose counts lie side by side.
@@ -24,7 +26,7 @@ impl Default for Chunk {
 
 /// Small counts of inodes.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<u64, Chunk>);
+pub(super) struct Known(HashMap<u64, Chunk, ByMix>);
 
 impl Known {
     pub(super) fn count(&self, ino: Ino) -> u64 {

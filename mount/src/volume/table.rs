@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use firn_tiering::mix::ByMix;
 use parking_lot::Mutex;
 
 use super::known::{CHUNK, Known};
@@ -60,7 +61,7 @@ pub(super) enum Last {
 /// Some of the inodes in use; each is in one of the two.
 #[derive(Debug, Default)]
 struct Shard {
-    entries: HashMap<Ino, Entry>,
+    entries: HashMap<Ino, Entry, ByMix>,
     known: Known,
 }
 

@@ -54,10 +54,11 @@ mod lru {
     use std::collections::HashMap;
 
     use firn_tiering::heat::Place;
+    use firn_tiering::mix::ByMix;
 
     /// A bounded table; when it is full all of it is forgotten, since looking up again is cheap.
     #[derive(Default)]
-    pub(super) struct Places(HashMap<u64, Place>);
+    pub(super) struct Places(HashMap<u64, Place, ByMix>);
 
     impl Places {
         pub(super) fn get(&self, item: u64) -> Option<Place> {
