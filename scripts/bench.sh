@@ -5,7 +5,7 @@
 #     --json FILE    where the results go (default <target>/bench.json, with --quick bench-quick.json)
 #     --against FILE compare with earlier results; exit status 1 when a row is worse
 #     --tolerance P  worse means: by more than P percent (default 15)
-#     --rows REGEX   only the groups whose name matches: stream random small tree fsync snapshots
+#     --rows REGEX   only the groups whose name matches: stream random small tree fsync thawed snapshots
 #                    compression cold watching protection cost
 #     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
 # SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
@@ -202,6 +202,37 @@ random() { # side dir
     rate=$(fio_rates --filename="$file" --rw=randwrite "${jobs[@]}" --io_size=$((random_mib / 8))M \
         --end_fsync=1 --refill_buffers)
     record '4 KiB random write, one fsync' IOPS higher "$1" "${rate#* }"
+}
+
+# A file in a snapshot that lies in hot as a plain copy as well, read by the kernel alone.
+thawed() { # side dir
+    local file=$2/thawed rate
+    if [ ! -e "$file" ]; then
+        fio_rates --filename="$file" --rw=write --bs=1M --size=${random_mib}M --end_fsync=1 \
+            --refill_buffers --buffer_compress_percentage=50 --buffer_compress_chunk=4k >/dev/null
+        if [ "$1" = firn ]; then "$firn" snapshot create "$mountpoint@thawed"; fi
+    fi
+    if [ "$1" = firn ]; then
+        unmount_volume
+        "$firn" mount -o cache=passthrough,thaw=always "$work/volume" "$mountpoint"
+        file=$mountpoint/.firn/snapshot/thawed/thawed
+        cat "$file" >/dev/null
+    fi
+    if $can_drop_caches; then
+        sync
+        echo 3 >/proc/sys/vm/drop_caches
+        rate=$(fio_rates --filename="$file" --rw=randread --bs=4k --size=${random_mib}M \
+            --io_size=$((random_mib / 4))M --invalidate=0 --readonly)
+        record '4 KiB random read, thawed, cold' IOPS higher "$1" "${rate#* }"
+    fi
+    cat "$file" >/dev/null
+    rate=$(fio_rates --filename="$file" --rw=randread --bs=4k --size=${random_mib}M --invalidate=0 \
+        --readonly)
+    record '4 KiB random read, thawed, warm' IOPS higher "$1" "${rate#* }"
+    if [ "$1" = firn ]; then
+        unmount_volume
+        mount_volume "$work/volume"
+    fi
 }
 
 small() { # side dir
@@ -739,14 +770,15 @@ say "working below $work on $(stat -f -c %T "$work")"
 $can_drop_caches || say "no cold rows: /proc/sys/vm/drop_caches is not writable"
 "$firn" init "$work/volume" --hot "$work/hot"
 mount_volume "$work/volume"
-for group in stream random small tree fsync; do
+for group in stream random small tree fsync thawed; do
     [[ $group =~ $groups ]] || continue
     [ "$group" != tree ] || make_tree
     for round in $(seq "$rounds"); do
         say "$group, run $round of $rounds"
         in_turns "$group" "$round"
     done
-    rm -f "$mountpoint/stream" "$plain/stream" "$mountpoint/random" "$plain/random"
+    rm -f "$mountpoint/stream" "$plain/stream" "$mountpoint/random" "$plain/random" \
+        "$mountpoint/thawed" "$plain/thawed"
 done
 remember_memory
 if [ "$peak_kib" -gt 0 ]; then

@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use firn_mount::fuse::{self, KernelCache, MountError, MountOptions, MountedSession, Unmounter};
+use firn_mount::fuse::{
+    self, CacheMode, KernelCache, MountError, MountOptions, MountedSession, Unmounter,
+};
+use firn_mount::thaw::ThawMode;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -50,6 +53,7 @@ mod schedule;
 mod scrub;
 mod state;
 pub mod storage;
+mod thawing;
 mod timed;
 pub mod transfers;
 pub mod tree;
@@ -147,6 +151,7 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
         config,
         cold,
         job.options.read_only,
+        thaw_mode(&job.options),
         runtime.handle(),
     )?);
     let phase = Phase::default();
@@ -174,6 +179,14 @@ fn begin(job: &Job) -> anyhow::Result<(Served, MountedSession)> {
     parts.start_placement();
     parts.start_scrub();
     Ok((Served { runtime, parts, phase, socket: Some(socket), metrics, lock }, session))
+}
+
+/// When files are thawed, if they are at all.
+fn thaw_mode(options: &MountOptions) -> ThawMode {
+    match options.cache {
+        CacheMode::Passthrough => options.thaw,
+        CacheMode::Writeback => ThawMode::Never,
+    }
 }
 
 /// The address of the metrics, where one is configured. Without it the volume is as good.

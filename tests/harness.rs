@@ -10,6 +10,9 @@ use tempfile::TempDir;
 /// How long a daemon may take to mount or to leave before a test calls it hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Mount options of every volume that says nothing of its own in its environment.
+pub const MOUNT_OPTIONS: &str = "FIRN_TEST_MOUNT_OPTIONS";
+
 /// The program under test.
 pub const FIRN: &str = env!("CARGO_BIN_EXE_firn");
 
@@ -115,10 +118,16 @@ impl Volume {
             .append(true)
             .open(self.scratch.path().join("daemon.log"))
             .unwrap();
-        let child = self
-            .firn()
-            .envs(envs.iter().copied())
-            .args(["mount", "--foreground"])
+        let mut command = self.firn();
+        command.envs(envs.iter().copied()).args(["mount", "--foreground"]);
+        // For all tests, as in `cache=passthrough,thaw=always`; or for those of one volume.
+        let asked = std::env::var(MOUNT_OPTIONS).ok();
+        let this = envs.iter().find(|(name, _)| *name == MOUNT_OPTIONS).map(|(_, o)| *o);
+        let own = self.envs.iter().find(|(name, _)| name == MOUNT_OPTIONS).map(|(_, o)| &**o);
+        if let Some(options) = this.or(own).or(asked.as_deref()) {
+            command.args(["-o", options]);
+        }
+        let child = command
             .arg(&self.dir)
             .arg(&self.mountpoint)
             .stdin(Stdio::null())

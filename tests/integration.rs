@@ -27,4 +27,5 @@ mod slow_link;
 mod snapshots;
 mod steps;
 mod stores;
+mod thaw;
 mod tiers;

@@ -1,10 +1,13 @@
 //! The filesystem as plain methods on plain types: what the FUSE adapter, tests, benchmarks and
 //! bulk migration call.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use firn_tiering::Wait;
 
 use crate::error::FsResult;
+use crate::thaw::Plain;
 use crate::types::{
     Attr, Caller, DirEntry, Fallocate, FsStats, Handle, Ino, OpenMode, RenameMode, Seek, SetAttr,
     XattrMode,
@@ -81,6 +84,13 @@ pub trait Core: Send + Sync + 'static {
         umask: u32,
         open: OpenMode,
     ) -> FsResult<(Attr, Handle)>;
+    /// The plain copy of a file that nothing can change, where it has one: whoever opens the file for
+    /// reading only may read that instead. Held, it stays.
+    fn plain(&self, _ino: Ino, _wait: Wait) -> FsResult<Option<Arc<Plain>>> {
+        Ok(None)
+    }
+    /// Nobody will ask for plain copies any more, since they could not be used.
+    fn end_plain(&self) {}
     /// Up to `len` bytes from `offset`; fewer only at the end of the file.
     fn read(&self, ino: Ino, handle: Handle, offset: u64, len: u32, wait: Wait) -> FsResult<Bytes>;
     /// Writes all of `data`. `from_cache` says that the kernel's page cache sends it, so that

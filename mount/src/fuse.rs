@@ -16,6 +16,7 @@ mod kernel_cache;
 mod mount_table;
 mod mountpoint;
 mod options;
+mod passthrough;
 mod receivers;
 mod reply;
 mod requests;

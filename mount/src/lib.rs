@@ -13,6 +13,7 @@ pub mod fuse;
 pub mod fuzzing;
 pub mod namespace;
 pub mod stream;
+pub mod thaw;
 pub mod types;
 pub mod volume;
 

@@ -170,6 +170,9 @@ pub struct OpenMode {
     pub sync: bool,
     /// Every write goes to the end. With write-back caching the kernel does this itself.
     pub append: bool,
+    /// What the page cache sends sets the file's times, as any write does: only with write-back caching
+    /// does the kernel keep them.
+    pub stamps_cached: bool,
 }
 
 /// How `rename` treats an existing target.

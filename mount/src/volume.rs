@@ -31,6 +31,7 @@ mod storage;
 mod stream;
 mod sweeper;
 mod table;
+mod thawer;
 mod virtual_xattr;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ use crate::file::flusher::Flusher;
 use crate::file::gate::Pass;
 use crate::file::{Files, chain};
 use crate::namespace::Namespace;
+use crate::thaw::ThawSettings;
 use crate::types::Ino;
 
 pub use crate::core::Core;
@@ -64,6 +66,7 @@ use purge::Purger;
 use quota::QuotaGate;
 use sweeper::Sweeper;
 use table::{Last, Table};
+use thawer::Thawer;
 
 /// What a volume is put together from.
 pub struct VolumeParts {
@@ -83,6 +86,8 @@ pub struct VolumeParts {
     pub observer: Option<Arc<dyn Observer>>,
     /// Who says where parity lies; without anybody, inside the segments.
     pub parity: Option<Arc<dyn ParityChoice>>,
+    /// How files are thawed, if they are.
+    pub thaw: Option<ThawSettings>,
 }
 
 /// A volume in use.
@@ -104,6 +109,7 @@ pub struct Volume {
     receiving: stream::Busy,
     quota_gate: QuotaGate,
     observer: Option<Arc<dyn Observer>>,
+    thawer: Option<Thawer>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -115,7 +121,7 @@ impl std::fmt::Debug for Volume {
 impl Volume {
     /// Starts the background threads and clears away what the last use left behind.
     pub fn open(parts: VolumeParts) -> FsResult<Self> {
-        let VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity } =
+        let VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity, thaw } =
             parts;
         let start_error = |error| FsError::io("starting threads", error);
         let extents = Arc::new(NamespaceExtents::new(Arc::clone(&names), parity));
@@ -135,6 +141,8 @@ impl Volume {
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
         };
+        let thawer = thaw.map(|thaw| Thawer::start(reader.clone(), thaw)).transpose();
+        let thawer = thawer.map_err(start_error)?;
         let digester = Digester::start(reader, settings.flush_interval).map_err(start_error)?;
         let sweep = Arc::clone(&table);
         let flusher =
@@ -155,6 +163,7 @@ impl Volume {
             receiving: stream::Busy::default(),
             quota_gate: QuotaGate::default(),
             observer,
+            thawer,
         };
         volume.purge_orphans()?;
         Ok(volume)
@@ -230,6 +239,9 @@ impl Volume {
     pub fn close(&self) -> FsResult<()> {
         self.sweeper.stop();
         self.digester.stop();
+        if let Some(thawer) = &self.thawer {
+            thawer.stop();
+        }
         drop(self.flusher.lock().take());
         if self.files.health.check().is_ok() {
             self.files.settle_all();

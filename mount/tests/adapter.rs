@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use firn_mount::fuse::{self, CacheMode, MountError, MountOptions, MountedSession};
+use firn_mount::fuse::{self, MountError, MountOptions, MountedSession};
 use recording::{Recording, STUCK, before_1970};
 use rustix::fs::{
     FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, XattrFlags,
@@ -577,11 +577,21 @@ fn unusable_mountpoints_and_options_are_named() {
     assert!(matches!(missing, MountError::Mountpoint { .. }), "{missing:?}");
     let file = mount(Path::new("/etc/passwd"), &options);
     assert!(matches!(file, MountError::Mountpoint { .. }), "{file:?}");
-    let mut passthrough = options.clone();
-    passthrough.apply("cache=passthrough").unwrap();
-    assert_eq!(passthrough.cache, CacheMode::Passthrough);
-    let refused = mount(mounted.dir.path(), &passthrough);
-    assert!(refused.to_string().contains("cache=passthrough"), "{refused}");
+}
+
+#[test]
+fn without_write_back_every_write_arrives_at_once_with_its_handle() {
+    let Some(mounted) = Mounted::with(|options| options.apply("cache=passthrough").unwrap()) else {
+        return;
+    };
+    let path = mounted.path("log");
+    let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    file.write_all(b"one").unwrap();
+    file.write_all(b"two").unwrap();
+    let writes = mounted.core.calls_of("write");
+    assert_eq!(writes.len(), 2, "none is held back: {writes:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"onetwo");
+    assert_eq!(mounted.session().kernel_cache().passed_opens(), Some(0));
 }
 
 #[test]

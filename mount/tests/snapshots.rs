@@ -120,6 +120,7 @@ impl Mounted {
             settings: FileSettings::default(),
             observer: None,
             parity: None,
+            thaw: None,
         });
         let volume = Arc::new(volume.unwrap());
         let dir = tempfile::tempdir().unwrap();

@@ -22,7 +22,8 @@ const TAKEOVER: &str = "takeover";
 /// Returns when the volume is mounted; a daemon serves it from then on and logs to `firn.log` in
 /// the volume directory (what it logs is chosen with RUST_LOG). Mount options are those of
 /// mount.fuse(8): ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, sync, dirsync, and
-/// cache=writeback (the default). A cold tier belongs to one instance of its volume; `takeover` makes
+/// cache=writeback (the default) or cache=passthrough, with which files in snapshots that are read at
+/// random often are read by the kernel alone (thaw=auto, always or never). A cold tier belongs to one instance of its volume; `takeover` makes
 /// it this one's, once you have made sure that the other is gone for good: use it once, never in
 /// /etc/fstab. As root, allow_other, dev and suid are the
 /// default; permissions are always checked by the kernel.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use firn_mount::core::Core;
+use firn_mount::thaw::ThawMode;
 use firn_mount::types::{FileKind, Ino};
 use firn_mount::{FsError, FsResult};
 use parking_lot::Mutex;
@@ -66,7 +67,7 @@ impl Unmounted {
         let runtime = Runtime::new().context("starting threads")?;
         let terms = Terms::of(volume, &config, true)?;
         let cold = cold::open(&config, &terms, &runtime)?.map(Arc::new);
-        let parts = assemble::open(volume, config, cold, false, runtime.handle())?;
+        let parts = assemble::open(volume, config, cold, false, ThawMode::Never, runtime.handle())?;
         let prefix = format!("{}:", mounts::shown(volume.root()));
         Ok(Self { parts, prefix, closed: Mutex::new(false), runtime: Some(runtime), _lock: lock })
     }

@@ -12,6 +12,7 @@ use firn_mount::fuse::KernelCache;
 use firn_mount::namespace::{
     LocalStore, Namespace, NamespaceOptions, NamespaceStore, NewRoot, StoreOptions,
 };
+use firn_mount::thaw::{ThawCounts, ThawMode, ThawSettings};
 use firn_mount::volume::{FileSettings, LateLiveness, Observer, Volume, VolumeParts};
 use firn_tiering::segment::VolumeId;
 use firn_tiering::throttle::Priority;
@@ -29,6 +30,7 @@ use super::placement::{Answering, Memory, Placement, Watcher};
 use super::schedule::Schedule;
 use super::scrub::Scrub;
 use super::storage::{BlockStorage, Frontier, disk_bytes};
+use super::thawing;
 use super::timed::Timed;
 use super::transfers::Transfers;
 use crate::cold::contact::Contact;
@@ -91,6 +93,8 @@ pub struct Parts {
     pub(super) damage: Arc<Damage>,
     /// Looks for damage.
     pub(super) scrub: Arc<Scrub>,
+    /// Files that lie in hot as plain copies as well; absent where none is thawed.
+    pub(super) thawed: Option<Arc<ThawCounts>>,
     /// What the namespace's database takes of the budget for good.
     _database: Option<Permit>,
     /// What is remembered of how files are used.
@@ -223,12 +227,14 @@ fn open_namespace_by(
     Ok(OpenNamespace { namespace: Arc::new(namespace), tracked, permit })
 }
 
-/// Opens the parts of `dir`. Work that waits for the cold tier runs on `runtime`.
+/// Opens the parts of `dir`. Files are thawed as `thaw` says. Work that waits for the cold tier runs on
+/// `runtime`.
 pub fn open(
     dir: &VolumeDir,
     config: Config,
     cold: Option<Arc<ColdTier>>,
     read_only: bool,
+    thaw: ThawMode,
     runtime: &Handle,
 ) -> anyhow::Result<Parts> {
     if std::env::var_os(UNPROTECTED).is_some() {
@@ -270,6 +276,7 @@ pub fn open(
     settings.cold = cold.as_ref().map(|cold| Arc::clone(cold.at(Priority::UserRead)));
     settings.cold_handles = cold.as_ref().map(|cold| cold.handles().clone());
     settings.read_only = read_only;
+    let thawed = thawing::count_in(&mut settings, thaw);
     settings.liveness = Some(Arc::clone(&liveness) as _);
     settings.backup = gate.clone().map(|gate| gate as _);
     settings.steward = Some(Arc::new(Answering(Arc::clone(&placement))) as _);
@@ -280,7 +287,9 @@ pub fn open(
     let frontier = Frontier::load(dir.backup_frontier());
     let storage = BlockStorage::new(Arc::clone(&store), frontier.clone());
     let blocks = Timed::over(&store, cold.as_deref(), &clock);
-    let volume = open_volume(&config, &namespace, blocks, storage, &placement, &budget, &clock)?;
+    let thaw = thawing::settings(config.hot_dir(dir.root()), thaw, read_only, &store, &thawed);
+    let volume =
+        open_volume(&config, &namespace, blocks, storage, &placement, &budget, &clock, thaw)?;
     if !read_only {
         let first = store.next_block_id().context("opening the block store")?;
         liveness.bind(&volume, first);
@@ -306,6 +315,7 @@ pub fn open(
         placement,
         damage,
         scrub,
+        thawed,
         _database: permit,
         _uses: uses_memory,
     })
@@ -328,6 +338,7 @@ fn open_volume(
     placement: &Arc<Placement>,
     budget: &Budget,
     clock: &Arc<dyn Clock>,
+    thaw: Option<ThawSettings>,
 ) -> anyhow::Result<Arc<Volume>> {
     let settings = FileSettings {
         flush_interval: config.flush_interval.0,
@@ -343,6 +354,7 @@ fn open_volume(
         settings,
         observer: observer_of(placement),
         parity: Some(Arc::clone(placement) as _),
+        thaw,
     };
     Ok(Arc::new(Volume::open(parts).context("opening the volume")?))
 }

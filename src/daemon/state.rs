@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use firn_mount::backup::{BackupStatus, Fuller};
 use firn_mount::fuse::KernelCache;
 use firn_mount::namespace::TreeResult;
+use firn_mount::thaw::{ThawCounts, Thawed};
 use firn_tiering::store::{Health, ParityUsage, Usage};
 
 use super::assemble::Parts;
@@ -15,6 +16,7 @@ use crate::mounts;
 use crate::report::escape::escaped;
 use crate::report::status::SpreadStatus;
 use crate::report::status::parity::{ParityBytes, ParityStatus};
+use crate::report::status::thawed::ThawedStatus;
 use crate::report::status::{
     AutomaticSnapshots, BackupState, ColdStatus, Counters, DataStatus, HotStatus,
     InterruptedReceive, MemoryStatus, MountStatus, PlacementStatus, Status,
@@ -108,6 +110,7 @@ pub(super) fn status(parts: &Parts, kernel: &KernelCache, fixed: &Fixed) -> Stat
         receives,
         not_as_sent,
         placement: Some(placement),
+        thawed: parts.thawed.as_ref().map(|counts| thawed(counts, kernel)),
         model: Some(parts.placement.model_status()),
         hit_ratio: counters.hit_ratio(),
         counters: Some(counters),
@@ -219,6 +222,11 @@ fn parity(usage: &ParityUsage) -> ParityStatus {
         object: of(usage.object_data_bytes, usage.object_bytes),
         stores: of(usage.stores_data_bytes, usage.stores_bytes),
     }
+}
+
+fn thawed(counts: &ThawCounts, kernel: &KernelCache) -> ThawedStatus {
+    let Thawed { files, bytes, thawed, damaged } = counts.now();
+    ThawedStatus { files, bytes, made: thawed, damaged, opens: kernel.passed_opens() }
 }
 
 fn counters(health: &Health, kernel: &KernelCache) -> Counters {

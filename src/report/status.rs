@@ -14,12 +14,14 @@ use super::model::ModelReport;
 use super::table;
 use parity::ParityStatus;
 use rates::Rates;
+use thawed::ThawedStatus;
 
 use crate::policy::cycle::Turn;
 use crate::units::{rounded_bytes, rounded_duration};
 
 pub mod parity;
 pub mod rates;
+pub mod thawed;
 
 /// Characters of the bar that shows how full a tier is.
 const BAR: u64 = 20;
@@ -57,6 +59,9 @@ pub struct Status {
     /// Where files are to lie, and what is done about it; absent when not mounted.
     #[serde(default)]
     pub placement: Option<PlacementStatus>,
+    /// Thawed files; absent where none is thawed and when not mounted.
+    #[serde(default)]
+    pub thawed: Option<ThawedStatus>,
     /// The classifier, as `firn model status` has it; absent when not mounted.
     #[serde(default)]
     pub model: Option<ModelReport>,
@@ -455,6 +460,9 @@ impl Status {
         }
         for InterruptedReceive { dataset, snapshot, token } in &self.receives {
             row("receive", format!("{dataset}@{snapshot} was interrupted, token {token}"));
+        }
+        if let Some(thawed) = &self.thawed {
+            row("thawed", thawed.text());
         }
         if let Some(memory) = &self.memory {
             row("memory", text_of_memory(memory));

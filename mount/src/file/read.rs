@@ -82,6 +82,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Manner<'a> {
     /// The handle's reader, where there is one.
     pub(crate) stream: Option<&'a ReadStream>,
+    /// Nobody needs it: it says nothing of how the file is used.
+    pub(crate) is_upkeep: bool,
     /// Whether what is likely to be read next may be fetched as well; asked only where that is
     /// about to be done.
     pub(crate) may_look_ahead: &'a dyn Fn() -> bool,
@@ -141,7 +143,9 @@ impl Files {
     ) -> FsResult<Outcome> {
         let (mut parts, covers_file) = self.locate(node, offset, len)?;
         let mut from_cold = false;
-        let intent = if covers_file && is_one_block(&parts) && (manner.may_look_ahead)() {
+        let intent = if manner.is_upkeep {
+            Intent::Upkeep
+        } else if covers_file && is_one_block(&parts) && (manner.may_look_ahead)() {
             Intent::SmallFile
         } else {
             Intent::Part

@@ -27,7 +27,7 @@ use self::ask::EVERYBODY;
 use super::convert::{self, caller, ino};
 use super::kernel_cache::KernelCache;
 use super::receivers::Receivers;
-use super::reply::{LookupReply, OpenReply, SizedReply, TTL, settle};
+use super::reply::{FileReply, LookupReply, OpenReply, SizedReply, TTL, settle};
 use super::requests::Opcode;
 use super::waiters::{Kind, Waiters};
 use crate::core::Core;
@@ -41,13 +41,12 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// Times [`MAX_REQUEST`] this bounds what waiting writes hold in memory.
 const MAX_BACKGROUND: u16 = 32;
 
-/// What is asked of the kernel, each if it has it.
+/// What is asked of the kernel, each if it has it, beside what the way of caching needs.
 ///
 /// Deliberately absent: lock capabilities (the kernel's own locks are right for a single mount),
 /// `SETXATTR_EXT` (fuser 0.18 does not parse its longer request), `AUTO_INVAL_DATA` (nobody else
 /// changes files), `ABORT_ERROR` (an ended connection is no error), and those of later sessions.
-const WANTED: [InitFlags; 12] = [
-    InitFlags::FUSE_WRITEBACK_CACHE,
+const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // The core applies the umask, since it must not where a default ACL stands.
     InitFlags::FUSE_DONT_MASK,
@@ -86,12 +85,15 @@ impl<C: Core> Adapter<C> {
 
 impl<C: Core> fuser::Filesystem for Adapter<C> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for capability in WANTED {
+        let mode = self.cache.passthrough().wanted_capability();
+        for capability in WANTED.into_iter().chain([mode]) {
             if config.add_capabilities(capability).is_err() {
                 tracing::debug!(?capability, "not offered by this kernel");
             }
         }
-        self.writeback = config.capabilities().contains(InitFlags::FUSE_WRITEBACK_CACHE);
+        self.cache.passthrough().negotiated(config);
+        self.writeback =
+            mode == InitFlags::FUSE_WRITEBACK_CACHE && config.capabilities().contains(mode);
         self.opens_directories =
             !config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         // Out of range only if the library's own limits change; its defaults work, too.
@@ -252,13 +254,21 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         let _serving = self.serving(Opcode::Open);
         let (caller, node, cache) = (caller(request), ino(node), self.cache.clone());
         let mode = convert::open_mode(flags, self.writeback);
-        let reply = OpenReply(reply, FopenFlags::FOPEN_KEEP_CACHE);
+        let reply = FileReply { reply, cache: cache.clone(), ino: node };
         self.ask(Kind::Write, "open", node, reply, move |core, wait| {
+            let plain = match cache.passthrough().is_permitted() {
+                Some(true) if !mode.write && !mode.truncate => core.plain(node, wait)?,
+                Some(false) => {
+                    core.end_plain();
+                    None
+                }
+                _ => None,
+            };
             let handle = core.open(&caller, node, mode, wait)?;
             if mode.write {
                 cache.writer_opened(node);
             }
-            Ok(handle)
+            Ok((handle, plain))
         });
     }
 
@@ -278,6 +288,9 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         let outcome = self.core.create(&caller, parent, name.as_bytes(), mode, umask, open);
         if let (Ok((attr, _)), true) = (&outcome, open.write) {
             self.cache.writer_opened(attr.ino);
+        }
+        if let Ok((attr, _)) = &outcome {
+            self.cache.passthrough().created(attr.ino);
         }
         settle("create", parent, outcome, reply);
     }
@@ -364,6 +377,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         if convert::writes(flags) {
             self.cache.writer_closed(ino(node));
         }
+        self.cache.passthrough().released(ino(node));
         self.core.release(ino(node), Handle(handle.0));
         reply.ok();
     }

@@ -106,6 +106,7 @@ pub(super) fn open_mode(flags: OpenFlags, writeback: bool) -> OpenMode {
         // O_SYNC contains the bit of O_DSYNC.
         sync: flags.0 & libc::O_DSYNC != 0,
         append: flags.0 & libc::O_APPEND != 0 && !writeback,
+        stamps_cached: !writeback,
     }
 }
 

@@ -18,6 +18,8 @@ use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
+use super::options::CacheMode;
+use super::passthrough::Passthrough;
 use super::requests::{Opcode, Requests};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
@@ -38,15 +40,17 @@ struct Shared {
     notifier: OnceLock<Notifier>,
     writers: Mutex<HashMap<Ino, u32, ByMix>>,
     requests: Requests,
+    passthrough: Passthrough,
 }
 
 impl KernelCache {
-    pub(super) fn new(mountpoint: PathBuf) -> Self {
+    pub(super) fn new(mountpoint: PathBuf, mode: CacheMode) -> Self {
         let shared = Shared {
             mountpoint,
             notifier: OnceLock::new(),
             writers: Mutex::default(),
             requests: Requests::default(),
+            passthrough: Passthrough::new(mode == CacheMode::Passthrough),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -64,6 +68,17 @@ impl KernelCache {
     /// Requests since the mount by kind: what the kernel could not answer from its cache.
     pub fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.shared.requests.counts()
+    }
+
+    /// Which files the kernel reads by itself.
+    pub(super) fn passthrough(&self) -> &Passthrough {
+        &self.shared.passthrough
+    }
+
+    /// Opens that the kernel serves by itself since the mount; `None` where it may not, or was not asked
+    /// to.
+    pub fn passed_opens(&self) -> Option<u64> {
+        self.shared.passthrough.opens()
     }
 
     pub(super) fn writer_opened(&self, ino: Ino) {

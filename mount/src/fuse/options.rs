@@ -5,6 +5,7 @@
 //! the ones that only `mount(8)` and systemd read are ignored.
 
 use super::MountError;
+use crate::thaw::ThawMode;
 
 /// How the kernel caches file content. Linux allows one of the two for a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -12,7 +13,7 @@ pub enum CacheMode {
     /// Writes are collected in the page cache.
     #[default]
     Writeback,
-    /// Reads of local files bypass the daemon.
+    /// Every write reaches the daemon at once, and reads of thawed files bypass it.
     Passthrough,
 }
 
@@ -37,6 +38,8 @@ pub struct MountOptions {
     pub sync: bool,
     /// Kernel caching of content.
     pub cache: CacheMode,
+    /// When files are thawed; without passthrough none is.
+    pub thaw: ThawMode,
     /// Threads that read requests; each holds one request of up to 1 MiB.
     pub threads: usize,
     /// How far the kernel reads ahead, in KiB; raised only by root, 0 leaves the kernel's default.
@@ -59,6 +62,7 @@ impl MountOptions {
             dirsync: false,
             sync: false,
             cache: CacheMode::Writeback,
+            thaw: ThawMode::Auto,
             threads: 4,
             readahead_kib: 4096,
         }
@@ -102,6 +106,10 @@ impl MountOptions {
             ("cache", "writeback") => self.cache = CacheMode::Writeback,
             ("cache", "passthrough") => self.cache = CacheMode::Passthrough,
             ("cache", _) => return Err(bad("it is writeback or passthrough")),
+            ("thaw", "auto") => self.thaw = ThawMode::Auto,
+            ("thaw", "always") => self.thaw = ThawMode::Always,
+            ("thaw", "never") => self.thaw = ThawMode::Never,
+            ("thaw", _) => return Err(bad("it is auto, always or never")),
             ("fsname", _) => value.clone_into(&mut self.fs_name),
             ("subtype", "firn") => {}
             ("subtype", _) => return Err(bad("it is always firn")),
@@ -115,16 +123,5 @@ impl MountOptions {
             _ => return Err(unknown()),
         }
         Ok(())
-    }
-
-    /// Refuses what cannot be had.
-    pub(super) fn check(&self) -> Result<(), MountError> {
-        match self.cache {
-            CacheMode::Writeback => Ok(()),
-            CacheMode::Passthrough => Err(MountError::BadOption {
-                option: "cache=passthrough".to_owned(),
-                reason: "this version caches in write-back mode only",
-            }),
-        }
     }
 }

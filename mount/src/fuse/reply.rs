@@ -1,12 +1,16 @@
 //! Answers: one trait over the kernel's reply types, one table from errors to errno.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fuser::{Errno, FileHandle, FopenFlags, Generation};
 
 use super::convert;
+use super::kernel_cache::KernelCache;
+use super::passthrough::Way;
 use crate::error::{FsError, FsResult};
+use crate::thaw::Plain;
 use crate::types::{Attr, FsStats, Handle, Ino};
 
 /// How long the kernel may keep entries and attributes. Only this daemon changes the volume, and
@@ -238,7 +242,7 @@ impl Answer for fuser::ReplyStatfs {
     }
 }
 
-/// An open: the kernel keeps what it has cached, since nobody else changes files or directories.
+/// An opened directory: the kernel keeps what it has cached, since nobody else changes it.
 pub(super) struct OpenReply(pub(super) fuser::ReplyOpen, pub(super) FopenFlags);
 
 impl Answer for OpenReply {
@@ -250,6 +254,33 @@ impl Answer for OpenReply {
 
     fn fail(self, errno: Errno) {
         self.0.error(errno);
+    }
+}
+
+/// An opened file: the kernel keeps what it has cached, since nobody else changes files, or reads the
+/// plain copy by itself.
+pub(super) struct FileReply {
+    pub(super) reply: fuser::ReplyOpen,
+    pub(super) cache: KernelCache,
+    pub(super) ino: Ino,
+}
+
+impl Answer for FileReply {
+    type Value = (Handle, Option<Arc<Plain>>);
+
+    fn succeed(self, (handle, plain): Self::Value) {
+        let Self { reply, cache, ino } = self;
+        let handle = FileHandle(handle.0);
+        let way = cache.passthrough().opened(ino, plain, |file| reply.open_backing(file));
+        match way {
+            Way::Cached => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
+            Way::Passing(id) => reply.opened_passthrough(handle, FopenFlags::empty(), &id),
+            Way::Beside(id) => reply.opened_passthrough(handle, FopenFlags::FOPEN_DIRECT_IO, &id),
+        }
+    }
+
+    fn fail(self, errno: Errno) {
+        self.reply.error(errno);
     }
 }
 

@@ -49,12 +49,11 @@ pub fn mount<C: Core>(
     options: &MountOptions,
     runtime: Handle,
 ) -> Result<MountedSession, MountError> {
-    options.check()?;
     let (connection, path) = mountpoint::attach(mountpoint, options)?;
     let guard = DetachOnError(Some(path.clone()));
     let device = mountpoint::mount_entry(&path).ok().flatten().map(|entry| entry.device);
     let device = device.unwrap_or_default();
-    let cache = KernelCache::new(path.clone());
+    let cache = KernelCache::new(path.clone(), options.cache);
     let waiters = Waiters::new(runtime);
     let threads = options.threads.max(1);
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);

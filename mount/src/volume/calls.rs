@@ -1,5 +1,7 @@
 //! [`Core`] for a [`Volume`]: each call in a few lines.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use firn_tiering::Wait;
 
@@ -8,6 +10,7 @@ use super::virtual_xattr::{PIN_NAME, is_virtual};
 use super::{Volume, must_wait};
 use crate::core::Core;
 use crate::error::{FsError, FsResult};
+use crate::thaw::Plain;
 use crate::types::{
     Attr, Caller, DirEntry, Fallocate, FsStats, Handle, Ino, OpenMode, Pin, RenameMode, Seek,
     SetAttr, XattrMode,
@@ -139,6 +142,16 @@ impl Core for Volume {
                 self.close_file(inode.ino, handle);
                 Err(error)
             }
+        }
+    }
+
+    fn plain(&self, ino: Ino, wait: Wait) -> FsResult<Option<Arc<Plain>>> {
+        self.thawer.as_ref().map_or(Ok(None), |thawer| thawer.plain(ino, wait))
+    }
+
+    fn end_plain(&self) {
+        if let Some(thawer) = &self.thawer {
+            thawer.give_up();
         }
     }
 

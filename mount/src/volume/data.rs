@@ -100,7 +100,9 @@ impl Volume {
             let size = node.state.read().size;
             observer.opened(node.ino, caller, mode, size);
         }
-        self.handles.add(node, mode, *caller, observer.is_some())
+        let is_watched =
+            !mode.write && self.thawer.as_ref().is_some_and(|thawer| thawer.is_watched(node.ino));
+        self.handles.add(node, mode, *caller, observer.is_some(), is_watched)
     }
 
     pub(super) fn close_file(&self, ino: Ino, handle: Handle) {
@@ -133,13 +135,19 @@ impl Volume {
         let observed = touch.zip(self.observer.as_ref());
         let may_look_ahead =
             || observed.is_none_or(|(touch, observer)| observer.may_look_ahead(&touch.caller));
-        let manner = Manner { stream: Some(&open.stream), may_look_ahead: &may_look_ahead };
+        let (stream, is_upkeep) = (Some(&open.stream), false);
+        let manner = Manner { stream, is_upkeep, may_look_ahead: &may_look_ahead };
         let waits = !matches!(wait, Wait::No);
         let _admitted = match observed {
             Some((touch, observer)) if waits => observer.admit(&touch, wait)?,
             _ => None,
         };
         let outcome = self.logged(ino, self.files.read(&open.node, manner, offset, len, wait))?;
+        if let Some(thawer) = self.thawer.as_ref().filter(|_| open.is_watched)
+            && open.jumps(offset, outcome.bytes.len() as u64)
+        {
+            thawer.note_random_read(ino);
+        }
         if let Some((touch, observer)) = observed {
             let touch = Touch { len: outcome.bytes.len() as u64, ..touch };
             open.touched(&touch);
@@ -171,7 +179,8 @@ impl Volume {
             true => Place::End,
             false => Place::At(write.offset),
         };
-        let stamp = (!write.from_cache).then(|| self.now());
+        let keeps_times = write.from_cache && !open.mode.stamps_cached;
+        let stamp = (!keeps_times).then(|| self.now());
         let (written, pass) = self.files.write(&open.node, place, write.data, stamp, wait)?;
         drop(admitted);
         self.drop_privileges(caller, &open.node, write.kill_privileges)?;

@@ -16,6 +16,9 @@ use crate::volume::observer::Touch;
 
 const SHARDS: u64 = 64;
 
+/// Reads from so many bytes on are no small ones, wherever they begin.
+const LONG_READ: u64 = 128 << 10;
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
@@ -27,6 +30,8 @@ pub(super) struct OpenFile {
     caller: Caller,
     /// How it is used is of interest.
     observed: bool,
+    /// Its random reads are counted, since it may be thawed.
+    pub(super) is_watched: bool,
     /// How it is read.
     pub(super) stream: ReadStream,
     told: AtomicU64,
@@ -54,6 +59,13 @@ impl OpenFile {
     /// The touched bytes were read or written.
     pub(super) fn touched(&self, touch: &Touch) {
         self.end.store(touch.offset.saturating_add(touch.len), Ordering::Relaxed);
+    }
+
+    /// Whether a read of these bytes neither began the file nor went on where the last one ended. Called
+    /// before [`OpenFile::touched`].
+    pub(super) fn jumps(&self, offset: u64, len: u64) -> bool {
+        let end = self.end.swap(offset.saturating_add(len), Ordering::Relaxed);
+        len < LONG_READ && offset != end && offset != 0
     }
 
     /// The failure of background writing that this handle was not told yet, once.
@@ -100,6 +112,7 @@ impl Handles {
         mode: OpenMode,
         caller: Caller,
         observed: bool,
+        is_watched: bool,
     ) -> Handle {
         let told = AtomicU64::new(node.state.read().failures);
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
@@ -108,7 +121,7 @@ impl Handles {
         if mode.write {
             node.writers.fetch_add(1, Ordering::AcqRel);
         }
-        let open = OpenFile { node, mode, caller, observed, stream, told, end };
+        let open = OpenFile { node, mode, caller, observed, is_watched, stream, told, end };
         self.shard(handle).lock().insert(handle, Arc::new(open));
         Handle(handle)
     }

@@ -15,4 +15,5 @@ mod quota;
 mod snapdir;
 mod snapshots;
 mod stream;
+mod thaw;
 mod threads;

@@ -378,7 +378,7 @@ impl Core for Recording {
     }
 
     fn open(&self, caller: &Caller, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<Handle> {
-        let OpenMode { read, write, truncate, sync, append } = mode;
+        let OpenMode { read, write, truncate, sync, append, .. } = mode;
         let flags: String =
             [(read, 'r'), (write, 'w'), (truncate, 't'), (sync, 's'), (append, 'a')]
                 .iter()

@@ -30,6 +30,7 @@ fn volume(dir: &Path, tier: Arc<dyn Tier>, runtime: &tokio::runtime::Runtime) ->
             config,
             Some(crate::cold::ColdTier::plain(tier)),
             false,
+            firn_mount::thaw::ThawMode::Never,
             runtime.handle(),
         )
         .unwrap(),

@@ -20,6 +20,7 @@ use super::super::{
 use crate::core::Core;
 use crate::error::FsResult;
 use crate::namespace::{CheckOptions, MemoryStore, Namespace, NamespaceOptions, NewRoot};
+use crate::thaw::ThawSettings;
 use crate::types::{Caller, Handle, Ino, OpenMode};
 
 /// Blocks in memory.
@@ -227,6 +228,7 @@ pub(super) struct World {
     settings: FileSettings,
     observer: Option<Arc<dyn Observer>>,
     parity: Option<Arc<dyn ParityChoice>>,
+    thaw: Option<ThawSettings>,
     volume: Option<Volume>,
 }
 
@@ -248,8 +250,9 @@ pub(super) fn open_parts(
     settings: FileSettings,
     parity: Option<Arc<dyn ParityChoice>>,
 ) -> Volume {
-    let (storage, observer) = (Arc::new(Roomy), None);
-    let parts = VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity };
+    let (storage, observer, thaw) = (Arc::new(Roomy), None, None);
+    let parts =
+        VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity, thaw };
     Volume::open(parts).unwrap()
 }
 
@@ -274,8 +277,9 @@ impl World {
         Namespace::create(&*store, &*clock, root, [seed; 32]).unwrap();
         let budget = Budget::new(bytes, clock.clone());
         let blocks = Arc::default();
-        let (observer, parity, volume) = (None, None, None);
-        let mut world = Self { clock, store, blocks, budget, settings, observer, parity, volume };
+        let (observer, parity, thaw, volume) = (None, None, None, None);
+        let mut world =
+            Self { clock, store, blocks, budget, settings, observer, parity, thaw, volume };
         world.open();
         world
     }
@@ -287,9 +291,9 @@ impl World {
         let (clock, budget) = (self.clock.clone(), self.budget.clone());
         let (settings, observer) = (self.settings, self.observer.clone());
         let storage = Arc::new(Roomy);
-        let parity = self.parity.clone();
+        let (parity, thaw) = (self.parity.clone(), self.thaw.clone());
         let parts =
-            VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity };
+            VolumeParts { names, blocks, storage, clock, budget, settings, observer, parity, thaw };
         self.volume = Some(Volume::open(parts).unwrap());
     }
 
@@ -302,6 +306,12 @@ impl World {
     /// Has somebody say where parity lies, from another mount on.
     pub(super) fn choose_parity(&mut self, choice: Arc<dyn ParityChoice>) {
         self.parity = Some(choice);
+        self.crash();
+    }
+
+    /// Has files thawed, from another mount on.
+    pub(super) fn thaw(&mut self, settings: ThawSettings) {
+        self.thaw = Some(settings);
         self.crash();
     }
 
@@ -350,8 +360,14 @@ impl World {
 }
 
 pub(super) const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 0 };
-pub(super) const READ_WRITE: OpenMode =
-    OpenMode { read: true, write: true, truncate: false, sync: false, append: false };
+pub(super) const READ_WRITE: OpenMode = OpenMode {
+    read: true,
+    write: true,
+    truncate: false,
+    sync: false,
+    append: false,
+    stamps_cached: false,
+};
 
 /// Until the end of time.
 pub(super) fn forever(clock: &ManualClock) -> Wait {

@@ -13,8 +13,14 @@ use crate::file::SLOT_LEN;
 use crate::namespace::{Dataset, TreeError};
 use crate::types::{Fallocate, Forget, Handle, Ino, OpenMode, SetAttr};
 
-const READ: OpenMode =
-    OpenMode { read: true, write: false, truncate: false, sync: false, append: false };
+const READ: OpenMode = OpenMode {
+    read: true,
+    write: false,
+    truncate: false,
+    sync: false,
+    append: false,
+    stamps_cached: false,
+};
 
 impl World {
     pub(super) fn snapshot(&self, name: &str) -> Ino {
