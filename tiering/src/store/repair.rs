@@ -148,6 +148,11 @@ impl Repairs {
         told.insert(key, hash) != Some(hash)
     }
 
+    /// A copy is whole: what is found of it from now on is news.
+    fn is_whole(&self, id: SegmentId, in_cold: bool) {
+        self.told.lock().remove(&(id, in_cold));
+    }
+
     /// Suspects that wait, and segments of which something is lost.
     pub(super) fn counts(&self) -> (u64, u64) {
         let cases = self.cases.lock();
@@ -183,6 +188,14 @@ impl Inner {
         case.suspect.add(which);
         drop(cases);
         self.signals.mender.ring();
+    }
+
+    /// Has the hot copy of a segment looked at now, though it was found to be beyond repair.
+    pub(super) fn look_again(&self, id: SegmentId) {
+        if let Some(case) = self.repairs.cases.lock().get_mut(&id) {
+            case.retry_at = None;
+        }
+        self.suspect(id, Suspect::HOT);
     }
 
     /// The loop of the thread that repairs.

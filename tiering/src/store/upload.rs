@@ -130,8 +130,14 @@ impl Inner {
         wanted.tier_retry_at = None;
         drop(wanted);
         for id in segments {
-            // What was beyond repair may have come back.
-            self.table.update(*id, |segment| (segment.retry_at, segment.ruined) = (None, false));
+            let ruined = self.table.update(*id, |segment| {
+                segment.retry_at = None;
+                segment.ruined
+            });
+            if ruined == Some(true) {
+                // What was beyond repair may have come back.
+                self.look_again(*id);
+            }
         }
         self.signals.kick_uploader();
     }

@@ -78,6 +78,7 @@ impl Inner {
         let what = match self.look_at_hot(id) {
             Ok((_, found)) if found.is_intact() => {
                 self.table.update(id, |segment| segment.ruined = false);
+                self.repairs.is_whole(id, false);
                 return Ok(None);
             }
             Ok((copy, found)) if self.renew_hot_sidecar(id, &copy, &found)? => {

@@ -32,6 +32,7 @@ impl Inner {
             return Ok(());
         }
         let index = self.load_index(id, CALL_DEADLINE)?;
+        let counted = self.table.with(id, |segment| segment.record.dead_bytes).unwrap_or(0);
         let live = self.live_among(id, &ids_of(index.entries()))?;
         let here = self.living_in_hot(&index, &live);
         let lost = self.move_sound(id, &here, self.possible(index.trailer().place))?;
@@ -42,9 +43,11 @@ impl Inner {
         self.table.update(id, |segment| {
             let kept: u64 = lost.iter().map(IndexEntry::frame_len).sum();
             segment.ruined = !lost.is_empty();
-            segment.record.dead_bytes = segment.record.data_bytes.saturating_sub(kept);
-            // Without a living block it is to be judged; with one there is nothing to win.
-            segment.judged_dead = if lost.is_empty() { 0 } else { segment.record.dead_bytes };
+            let since = segment.record.dead_bytes.saturating_sub(counted);
+            let dead = segment.record.data_bytes.saturating_sub(kept);
+            segment.record.dead_bytes = dead.saturating_add(since).min(segment.record.data_bytes);
+            // Without a living block it is to be judged, and when one was freed meanwhile.
+            segment.judged_dead = if lost.is_empty() { 0 } else { dead };
             segment.unsaved = true;
         });
         Ok(())

@@ -146,6 +146,12 @@ fn what_is_sound_beside_a_lost_block_gets_to_cold_and_what_is_lost_is_told_once(
         let health = store.health();
         assert_eq!((health.lost_segments, health.uploads_waiting), (1, 0), "{when}");
         assert_eq!((health.last_error, health.parked_uploads), (None, 0), "{when}");
+        // Asked for once more it is lost at once, and nothing waits for it.
+        let again = world.archive(&[world.lost()]);
+        assert!(matches!(again, Err(Error::Lost { .. })), "{when}: {again:?}");
+        assert_eq!(store.health().uploads_waiting, 0, "{when}");
+        assert!(world.is_ruined(), "{when}");
+        eventually("it rests", || store.health().suspect_segments == 0);
         // Nobody tries or tells it again.
         let segments = store.segments_after(None);
         for _ in 0..2 {
