@@ -230,6 +230,10 @@ thawed() { # side dir
         --readonly)
     record '4 KiB random read, thawed, warm' IOPS higher "$1" "${rate#* }"
     if [ "$1" = firn ]; then
+        "$firn" status --json "$mountpoint" | python3 -c '
+import json, sys
+if not (json.load(sys.stdin).get("thawed") or {}).get("opens"):
+    sys.exit("bench.sh: nothing passed through, so this was no row about thawed files")'
         unmount_volume
         mount_volume "$work/volume"
     fi
@@ -779,6 +783,7 @@ for group in stream random small tree fsync thawed; do
     done
     rm -f "$mountpoint/stream" "$plain/stream" "$mountpoint/random" "$plain/random" \
         "$mountpoint/thawed" "$plain/thawed"
+    [ "$group" != thawed ] || "$firn" snapshot destroy "$mountpoint@thawed"
 done
 remember_memory
 if [ "$peak_kib" -gt 0 ]; then

@@ -274,9 +274,10 @@ def main():
 try:
     main()
 finally:
+    # Whatever is left mounted, also by a daemon that has died.
     for name in os.listdir(scratch):
-        path = os.path.join(scratch, name)
-        if os.path.ismount(path):
-            subprocess.run([args.firn, "umount", path], check=False)
+        if name.endswith("-mountpoint"):
+            path = os.path.join(scratch, name)
+            subprocess.run([args.firn, "umount", path], check=False, stderr=subprocess.DEVNULL)
             subprocess.run(["umount", "-l", path], check=False, stderr=subprocess.DEVNULL)
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(scratch)
