@@ -10,8 +10,11 @@
 //! *Rule*: a copy is written from verified reads of content that lies in hot, one file at a time,
 //! counted before it is written. It is made durable, dropped from the page cache, read back and compared
 //! by BLAKE3 before anybody may open it; whoever opens it is given it only while its times and length
-//! are those of that moment; and it is compared once more when it is put back. A copy that was seen to
-//! differ is never given out again, and nothing is ever written back from it.
+//! are those of that moment; it is compared again every hour, also while it is read, and when it is put
+//! back, unless somebody waits for its room or the volume is closed meanwhile. A copy that was seen to
+//! differ is never given out again, and nothing is ever written back from it. Between two comparisons
+//! nobody looks at what the disk gives the kernel: rot shows to who reads then, as on any file system
+//! without checksums.
 //!
 //! *Crash*: a copy has no name in the hot tier's directory from the start (`O_TMPFILE`), so it ends with
 //! the process at whatever step, and none is ever trusted by another one. Where the file system has no
@@ -29,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use plain::Plain;
-pub(crate) use plain::{Source, write};
+pub(crate) use plain::{Proof, Source, write};
 pub(crate) use scores::Scores;
 pub(crate) use shelf::Shelf;
 
@@ -71,7 +74,7 @@ impl HotRoom {
     }
 
     /// Bytes of copies that have to go: before the mover drops anything for the same reason.
-    fn excess(&self, thawed: u64) -> u64 {
+    pub(crate) fn excess(&self, thawed: u64) -> u64 {
         if self.is_awaited {
             return thawed;
         }
@@ -103,6 +106,7 @@ pub struct ThawCounts {
     bytes: AtomicU64,
     thawed: AtomicU64,
     damaged: AtomicU64,
+    yielding: AtomicU64,
 }
 
 /// [`ThawCounts`] at one moment.
@@ -133,6 +137,16 @@ impl ThawCounts {
             thawed: of(&self.thawed),
             damaged: of(&self.damaged),
         }
+    }
+
+    /// Whether copies will go by themselves as soon as somebody waits for their room.
+    pub fn is_yielding(&self) -> bool {
+        self.yielding.load(Ordering::Relaxed) > 0
+    }
+
+    /// Bytes of copies that nobody uses, or that are being put back.
+    pub(crate) fn set_yielding(&self, bytes: u64) {
+        self.yielding.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn note_damage(&self) {

@@ -247,6 +247,10 @@ impl Volume {
             self.files.settle_all();
         }
         let synced = self.sync();
+        if let Some(thawer) = &self.thawer {
+            // Behind what is to be made durable: comparing copies may take a while.
+            thawer.finish();
+        }
         self.purger.finish();
         self.table.evict_clean();
         if synced.is_ok() && self.files.health.check().is_ok() {

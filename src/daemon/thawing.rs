@@ -15,6 +15,8 @@ pub(super) fn count_in(settings: &mut StoreConfig, mode: ThawMode) -> Option<Arc
     let (thawed, others) = (Arc::clone(&counts), settings.other_bytes.take());
     settings.other_bytes =
         Some(Arc::new(move || others.as_ref().map_or(0, |others| others()) + thawed.bytes()));
+    let yields = Arc::clone(&counts);
+    settings.others_yield = Some(Arc::new(move || yields.is_yielding()));
     Some(counts)
 }
 

@@ -60,6 +60,11 @@ impl Bell {
         self.rung.notify_all();
     }
 
+    /// Whether it is time to stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
     /// Waits for the bell or the end of the interval; `false` when it is time to stop.
     pub(crate) fn wait(&self, interval: Duration) -> bool {
         let mut state = self.state.lock();

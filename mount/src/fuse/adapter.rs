@@ -254,17 +254,26 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         let _serving = self.serving(Opcode::Open);
         let (caller, node, cache) = (caller(request), ino(node), self.cache.clone());
         let mode = convert::open_mode(flags, self.writeback);
-        let reply = FileReply { reply, cache: cache.clone(), ino: node };
+        let direct = flags.0 & libc::O_DIRECT != 0;
+        let reply = FileReply { reply, cache: cache.clone(), ino: node, direct };
         self.ask(Kind::Write, "open", node, reply, move |core, wait| {
+            let changes = mode.write || mode.truncate;
             let plain = match cache.passthrough().is_permitted() {
-                Some(true) if !mode.write && !mode.truncate => core.plain(node, wait)?,
+                Some(true) if !changes => core.plain(node, wait)?,
                 Some(false) => {
                     core.end_plain();
                     None
                 }
                 _ => None,
             };
+            if !changes {
+                cache.passthrough().check_open(node, changes)?;
+            }
             let handle = core.open(&caller, node, mode, wait)?;
+            if changes && let Err(error) = cache.passthrough().check_open(node, changes) {
+                core.release(node, handle);
+                return Err(error);
+            }
             if mode.write {
                 cache.writer_opened(node);
             }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use fuser::{BackingId, InitFlags, KernelConfig};
 use parking_lot::Mutex;
 
+use crate::error::{FsError, FsResult};
 use crate::thaw::Plain;
 use crate::types::Ino;
 
@@ -35,7 +36,7 @@ pub(super) enum Way<I> {
     Cached,
     /// From the copy.
     Passing(Arc<I>),
-    /// By the daemon, while others pass through.
+    /// By the daemon, while others pass through: reads that may be unaligned, as they may without a copy.
     Beside(Arc<I>),
 }
 
@@ -92,11 +93,29 @@ impl<I> Passthrough<I> {
         self.is_permitted().is_some_and(|permitted| permitted).then(passed)
     }
 
-    /// A file is opened; `register` makes its copy known to the kernel.
+    /// Refuses an open beside readers of a copy that was seen damaged, which the kernel would let it map;
+    /// and one that `changes` the file, which nothing that has a copy allows.
+    pub(super) fn check_open(&self, ino: Ino, changes: bool) -> FsResult<()> {
+        if !self.is_wanted {
+            return Ok(());
+        }
+        let why = match self.files.lock().get(&ino) {
+            Some(Opens::Passing { plain, .. }) if plain.is_damaged() => {
+                "others still read a thawed copy of it that is damaged"
+            }
+            Some(Opens::Passing { .. }) if changes => "others read a thawed copy of it",
+            _ => return Ok(()),
+        };
+        Err(FsError::io("opening a file", why))
+    }
+
+    /// A file is opened; `register` makes its copy known to the kernel. A `direct` open goes to the
+    /// daemon: a local file would demand aligned reads.
     pub(super) fn opened(
         &self,
         ino: Ino,
         plain: Option<Arc<Plain>>,
+        direct: bool,
         register: impl FnOnce(&File) -> io::Result<I>,
     ) -> Way<I> {
         if !self.is_wanted {
@@ -106,7 +125,7 @@ impl<I> Passthrough<I> {
         let entry = match files.entry(ino) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let copy = plain.filter(|plain| !plain.is_damaged());
+                let copy = plain.filter(|plain| !direct && !plain.is_damaged());
                 let passing = copy.and_then(|plain| {
                     let id = Arc::new(self.permitted(register(plain.file()))?);
                     Some(Opens::Passing { count: 0, id, plain })
@@ -121,7 +140,7 @@ impl<I> Passthrough<I> {
             }
             Opens::Passing { count, id, plain } => {
                 *count += 1;
-                if plain.is_damaged() {
+                if direct || plain.is_damaged() {
                     return Way::Beside(Arc::clone(id));
                 }
                 self.passed.fetch_add(1, Ordering::Relaxed);
@@ -200,16 +219,16 @@ mod tests {
     #[test]
     fn opens_of_one_kind_until_the_last_of_them_has_ended() {
         let (passthrough, plain) = (permitted(), copy());
-        let first = passthrough.opened(FILE, None, never);
+        let first = passthrough.opened(FILE, None, false, never);
         assert!(matches!(first, Way::Cached));
-        let second = passthrough.opened(FILE, Some(Arc::clone(&plain)), never);
+        let second = passthrough.opened(FILE, Some(Arc::clone(&plain)), false, never);
         assert!(matches!(second, Way::Cached), "another is open through the page cache");
         passthrough.released(FILE);
         passthrough.released(FILE);
 
-        let third = passthrough.opened(FILE, Some(Arc::clone(&plain)), |_| Ok(5));
+        let third = passthrough.opened(FILE, Some(Arc::clone(&plain)), false, |_| Ok(5));
         assert!(matches!(third, Way::Passing(id) if *id == 5));
-        let fourth = passthrough.opened(FILE, None, never);
+        let fourth = passthrough.opened(FILE, None, false, never);
         assert!(matches!(fourth, Way::Passing(id) if *id == 5), "the same copy, asked for or not");
         assert_eq!(passthrough.opens(), Some(2));
         assert_eq!(Arc::strong_count(&plain), 2, "held while it is read");
@@ -217,39 +236,56 @@ mod tests {
         passthrough.released(FILE);
         assert_eq!(Arc::strong_count(&plain), 1);
         assert!(passthrough.files.lock().is_empty());
-        assert!(matches!(passthrough.opened(FILE, None, never), Way::Cached));
+        assert!(matches!(passthrough.opened(FILE, None, false, never), Way::Cached));
     }
 
     #[test]
     fn beside_readers_of_a_copy_that_was_seen_damaged_the_daemon_serves() {
         let (passthrough, plain) = (permitted(), copy());
-        passthrough.opened(FILE, Some(Arc::clone(&plain)), |_| Ok(5));
+        passthrough.opened(FILE, Some(Arc::clone(&plain)), false, |_| Ok(5));
         plain.file().write_all_at(b"S", 0).unwrap();
         assert!(!plain.is_untouched());
-        let beside = passthrough.opened(FILE, Some(Arc::clone(&plain)), never);
+        let beside = passthrough.opened(FILE, Some(Arc::clone(&plain)), false, never);
         assert!(matches!(beside, Way::Beside(id) if *id == 5));
+        passthrough.check_open(FILE, false).unwrap_err();
         passthrough.released(FILE);
         passthrough.released(FILE);
-        let again = passthrough.opened(FILE, Some(plain), never);
+        passthrough.check_open(FILE, false).unwrap();
+        passthrough.check_open(FILE, true).unwrap();
+        let again = passthrough.opened(FILE, Some(plain), false, never);
         assert!(matches!(again, Way::Cached));
+    }
+
+    #[test]
+    fn direct_opens_go_to_the_daemon_and_writers_are_refused_beside_a_copy() {
+        let (passthrough, plain) = (permitted(), copy());
+        let alone = passthrough.opened(FILE, Some(Arc::clone(&plain)), true, never);
+        assert!(matches!(alone, Way::Cached));
+        passthrough.released(FILE);
+        let passing = passthrough.opened(FILE, Some(Arc::clone(&plain)), false, |_| Ok(5));
+        assert!(matches!(passing, Way::Passing(_)));
+        let direct = passthrough.opened(FILE, Some(plain), true, never);
+        assert!(matches!(direct, Way::Beside(id) if *id == 5));
+        passthrough.check_open(FILE, true).unwrap_err();
+        passthrough.check_open(FILE, false).unwrap();
     }
 
     #[test]
     fn where_the_kernel_refuses_files_are_served_as_without_copies() {
         let passthrough = permitted();
         let refused = passthrough
-            .opened(FILE, Some(copy()), |_| Err(io::Error::from_raw_os_error(libc::EPERM)));
+            .opened(FILE, Some(copy()), false, |_| Err(io::Error::from_raw_os_error(libc::EPERM)));
         assert!(matches!(refused, Way::Cached));
         assert_eq!(passthrough.is_permitted(), Some(false));
         assert_eq!(passthrough.opens(), None);
-        let other = passthrough.opened(Ino(8), None, never);
+        let other = passthrough.opened(Ino(8), None, false, never);
         assert!(matches!(other, Way::Cached), "and copies are not asked for any more");
 
         let writeback: Passthrough<u32> = Passthrough::new(false);
         assert_eq!(writeback.wanted_capability(), InitFlags::FUSE_WRITEBACK_CACHE);
         assert_eq!(writeback.is_permitted(), None);
         writeback.created(FILE);
-        assert!(matches!(writeback.opened(FILE, None, never), Way::Cached));
+        assert!(matches!(writeback.opened(FILE, None, false, never), Way::Cached));
         assert!(writeback.files.lock().is_empty(), "nothing to count");
     }
 }

@@ -263,15 +263,17 @@ pub(super) struct FileReply {
     pub(super) reply: fuser::ReplyOpen,
     pub(super) cache: KernelCache,
     pub(super) ino: Ino,
+    /// Opened with `O_DIRECT`.
+    pub(super) direct: bool,
 }
 
 impl Answer for FileReply {
     type Value = (Handle, Option<Arc<Plain>>);
 
     fn succeed(self, (handle, plain): Self::Value) {
-        let Self { reply, cache, ino } = self;
+        let Self { reply, cache, ino, direct } = self;
         let handle = FileHandle(handle.0);
-        let way = cache.passthrough().opened(ino, plain, |file| reply.open_backing(file));
+        let way = cache.passthrough().opened(ino, plain, direct, |file| reply.open_backing(file));
         match way {
             Way::Cached => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
             Way::Passing(id) => reply.opened_passthrough(handle, FopenFlags::empty(), &id),

@@ -189,9 +189,10 @@ impl Namespace {
         Ok(self.view(ino)?.dataset)
     }
 
-    /// Whether an inode is in a snapshot, where nothing can be changed.
+    /// Whether an inode is in a snapshot, where nothing can be changed. What a dataset shows while
+    /// it is received into is not: its end gives way to what was received.
     pub fn is_in_snapshot(&self, ino: Ino) -> bool {
-        self.view(ino).is_ok_and(|view| !view.is_live())
+        self.view(ino).is_ok_and(|view| !view.is_live() && !view.is_head)
     }
 
     /// Gives the snapshot of this name of each dataset another one, all or none.

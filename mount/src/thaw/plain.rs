@@ -49,6 +49,20 @@ impl Stamp {
 pub(crate) trait Source {
     /// The next bytes from `offset` on, `len` of them, verified; `None` when it is not to go on.
     fn read(&mut self, offset: u64, len: u32) -> FsResult<Option<Bytes>>;
+
+    /// Whether proving the copy is to go on.
+    fn goes_on(&mut self) -> bool {
+        true
+    }
+}
+
+/// What comparing a copy with what had been written came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    Whole,
+    Damaged,
+    /// It was not to go on.
+    GivenUp,
 }
 
 /// Writes a copy of `len` bytes into `dir` and proves it; `None` when the source gave up.
@@ -81,9 +95,10 @@ pub(crate) fn write(
     let digest = hasher.finalize();
     let io_failed = |error| FsError::io("proving a thawed file", error);
     file.sync_data().map_err(io_failed)?;
-    // What is proven is what the disk gives, not what memory still has.
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(failed)?;
-    if hash(&file, len).map_err(io_failed)? != digest {
+    let Some(read) = hash(&file, len, || source.goes_on()).map_err(io_failed)? else {
+        return Ok(None);
+    };
+    if read != digest {
         return Err(FsError::io("thawing a file", "it reads otherwise than it was written"));
     }
     let stamp = Stamp::of(&file).map_err(io_failed)?;
@@ -117,27 +132,37 @@ impl Plain {
         !self.is_damaged()
     }
 
-    /// Whether it still is what was written, by its bytes.
-    pub(crate) fn is_whole(&self) -> bool {
-        let same = hash(&self.file, self.len).is_ok_and(|now| now == self.digest);
-        if !same {
-            self.is_damaged.store(true, Ordering::Release);
+    /// Whether it still is what was written, by its bytes; as long as it `goes_on`.
+    pub(crate) fn prove(&self, goes_on: impl FnMut() -> bool) -> Proof {
+        match hash(&self.file, self.len, goes_on) {
+            Ok(None) => return Proof::GivenUp,
+            Ok(Some(now)) if now == self.digest => {}
+            Ok(Some(_)) | Err(_) => self.is_damaged.store(true, Ordering::Release),
         }
-        self.is_untouched()
+        if self.is_untouched() { Proof::Whole } else { Proof::Damaged }
     }
 }
 
-fn hash(file: &File, len: u64) -> io::Result<blake3::Hash> {
+/// Hashes what the disk gives, not what memory still has; `None` when it was not to go on.
+fn hash(
+    file: &File,
+    len: u64,
+    mut goes_on: impl FnMut() -> bool,
+) -> io::Result<Option<blake3::Hash>> {
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; STEP.min(len as usize)];
+    let mut buffer = vec![0; len.min(STEP as u64) as usize];
     let mut at = 0;
     while at < len {
-        let step = ((len - at) as usize).min(STEP);
+        if !goes_on() {
+            return Ok(None);
+        }
+        let step = (len - at).min(STEP as u64) as usize;
         file.read_exact_at(&mut buffer[..step], at)?;
         hasher.update(&buffer[..step]);
         at += step as u64;
     }
-    Ok(hasher.finalize())
+    Ok(Some(hasher.finalize()))
 }
 
 #[cfg(test)]
@@ -161,7 +186,9 @@ mod tests {
         let mut read = vec![0; bytes.len()];
         plain.file().read_exact_at(&mut read, 0).unwrap();
         assert!(read == bytes);
-        assert!(plain.is_untouched() && plain.is_whole());
+        assert!(plain.is_untouched());
+        assert_eq!(plain.prove(|| true), Proof::Whole);
+        assert_eq!(plain.prove(|| false), Proof::GivenUp);
         assert_eq!(counts.bytes(), len);
         drop(plain);
         assert_eq!(counts.bytes(), 0);
@@ -185,13 +212,12 @@ mod tests {
         plain.file().write_all_at(b"I", 0).unwrap();
         assert!(!plain.is_untouched() && plain.is_damaged());
         plain.file().write_all_at(b"i", 0).unwrap();
-        assert!(
-            !plain.is_untouched() && !plain.is_whole(),
-            "as it was before, but no longer trusted"
-        );
+        assert!(!plain.is_untouched());
+        assert_eq!(plain.prove(|| true), Proof::Damaged, "as it was before, but no longer trusted");
 
         let shorter = copy(b"ice and snow", &counts);
         shorter.file().set_len(3).unwrap();
-        assert!(!shorter.is_whole() && shorter.is_damaged());
+        assert_eq!(shorter.prove(|| true), Proof::Damaged);
+        assert!(shorter.is_damaged());
     }
 }

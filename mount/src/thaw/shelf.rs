@@ -13,6 +13,10 @@ use crate::types::Ino;
 /// A copy that nobody opened for so long goes.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// A copy whose bytes were compared so long ago is compared again, also while it is read: what the
+/// kernel reads by itself nobody else looks at.
+pub(super) const PROVEN_FOR: Duration = Duration::from_secs(3600);
+
 /// Copies at most: each is an open file.
 const MOST: usize = 256;
 
@@ -26,6 +30,7 @@ pub(crate) struct Shelf {
 struct Kept {
     plain: Arc<Plain>,
     used: Instant,
+    proven: Instant,
 }
 
 impl Kept {
@@ -39,7 +44,9 @@ impl Shelf {
     pub(crate) fn take(&mut self, ino: Ino, now: Instant) -> Option<Arc<Plain>> {
         let kept = self.copies.get_mut(&ino)?;
         kept.used = now;
-        kept.plain.is_untouched().then(|| Arc::clone(&kept.plain))
+        // Twice the time: the thread that compares may be behind.
+        let is_proven = now.saturating_duration_since(kept.proven) < PROVEN_FOR * 2;
+        (is_proven && kept.plain.is_untouched()).then(|| Arc::clone(&kept.plain))
     }
 
     /// Whether a file has a copy, trusted or not.
@@ -55,8 +62,30 @@ impl Shelf {
     /// Keeps a new copy, and gives it out.
     pub(crate) fn put(&mut self, ino: Ino, plain: Plain, now: Instant) -> Arc<Plain> {
         let plain = Arc::new(plain);
-        self.copies.insert(ino, Kept { plain: Arc::clone(&plain), used: now });
+        self.copies.insert(ino, Kept { plain: Arc::clone(&plain), used: now, proven: now });
         plain
+    }
+
+    /// The copy that was compared longest ago, if that is too long.
+    pub(crate) fn unproven(&self, now: Instant) -> Option<(Ino, Arc<Plain>)> {
+        let is_due = |kept: &Kept| {
+            now.saturating_duration_since(kept.proven) >= PROVEN_FOR && !kept.plain.is_damaged()
+        };
+        let due = self.copies.iter().filter(|(_, kept)| is_due(kept));
+        let oldest = due.min_by_key(|(_, kept)| kept.proven)?;
+        Some((*oldest.0, Arc::clone(&oldest.1.plain)))
+    }
+
+    /// A copy was compared and is whole.
+    pub(crate) fn is_proven(&mut self, ino: Ino, now: Instant) {
+        if let Some(kept) = self.copies.get_mut(&ino) {
+            kept.proven = now;
+        }
+    }
+
+    /// Bytes of copies that nobody uses.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.copies.values().filter(|kept| kept.is_free()).map(|kept| kept.plain.len()).sum()
     }
 
     /// Bytes that may be thawed now.
@@ -156,6 +185,24 @@ mod tests {
         let out = shelf.weed(&ROOM, now, |_| false);
         assert_eq!(inos(&out), [1]);
         assert!(out[0].1.is_damaged());
+    }
+
+    #[test]
+    fn a_copy_in_use_is_compared_again_and_not_given_out_for_long_without() {
+        let (mut shelf, counts) = (Shelf::default(), Arc::new(ThawCounts::default()));
+        let now = Instant::now();
+        let held = shelf.put(Ino(1), copy(b"snow", &counts), now);
+        assert_eq!(shelf.free_bytes(), 0);
+        assert!(shelf.unproven(now + PROVEN_FOR / 2).is_none());
+        let due = now + PROVEN_FOR;
+        assert!(shelf.unproven(due).is_some_and(|(ino, _)| ino == Ino(1)));
+        assert!(shelf.take(Ino(1), due).is_some());
+        assert!(shelf.take(Ino(1), due + PROVEN_FOR).is_none(), "nobody has compared it");
+        shelf.is_proven(Ino(1), due);
+        assert!(shelf.unproven(due).is_none());
+        assert!(shelf.take(Ino(1), due + PROVEN_FOR).is_some());
+        drop(held);
+        assert_eq!(shelf.free_bytes(), 4);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Thawing and putting back: which files of a volume get a plain copy, and the thread that makes it.
 //! What holds for the copies is said in [`crate::thaw`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::file::chain;
 use crate::file::flusher::Bell;
 use crate::file::node::FileNode;
 use crate::file::read::Manner;
-use crate::thaw::{self, Plain, Scores, Shelf, Source, ThawMode, ThawSettings};
+use crate::thaw::{self, Plain, Proof, Scores, Shelf, Source, ThawMode, ThawSettings};
 use crate::types::{Attr, FileKind, Ino};
 
 /// Files smaller than this are read once and stay in the page cache.
@@ -37,6 +37,10 @@ const IDLE_WAIT: Duration = Duration::from_secs(3600);
 /// Longest rest after each MiB; it takes as long as the MiB did.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
+/// How long a file that could not be thawed is not tried again, and how many of them are remembered.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
+const MOST_REFUSED: usize = 1024;
+
 /// How long copies are compared when a volume is closed; the rest goes unseen.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -51,6 +55,8 @@ struct Work {
     settings: ThawSettings,
     bell: Bell,
     waiting: Mutex<VecDeque<Ino>>,
+    /// Files that could not be thawed, and when.
+    refused: Mutex<HashMap<Ino, Instant>>,
     scores: Mutex<Scores>,
     shelf: Mutex<Shelf>,
     /// Held while a file is thawed: one at a time.
@@ -66,6 +72,7 @@ impl Thawer {
             settings,
             bell: Bell::default(),
             waiting: Mutex::default(),
+            refused: Mutex::default(),
             scores: Mutex::default(),
             shelf: Mutex::default(),
             thawing: Mutex::default(),
@@ -92,7 +99,7 @@ impl Thawer {
     /// A read that did not go on where the last one ended.
     pub(super) fn note_random_read(&self, ino: Ino) {
         let enough = self.work.scores.lock().note(ino, self.work.now());
-        if enough && !self.work.shelf.lock().has(ino) {
+        if enough && !self.work.shelf.lock().has(ino) && !self.work.is_refused(ino) {
             let mut waiting = self.work.waiting.lock();
             if waiting.len() < MOST_WAITING && !waiting.contains(&ino) {
                 waiting.push_back(ino);
@@ -128,26 +135,29 @@ impl Thawer {
         }
     }
 
-    /// Ends the thread and puts every copy back.
+    /// Has the thread end as soon as it can; does not wait for that.
     pub(super) fn stop(&self) {
         self.work.bell.stop();
+    }
+
+    /// Waits for the end of the thread and puts every copy back.
+    pub(super) fn finish(&self) {
+        self.stop();
         if let Some(thread) = self.thread.lock().take() {
             // A panic was reported when it happened.
             let _ = thread.join();
         }
         let copies = self.work.shelf.lock().clear();
         let until = self.work.now() + CLOSING_PATIENCE;
-        copies.into_iter().for_each(|(ino, plain)| {
-            if self.work.now() < until {
-                self.work.put_back(ino, &plain);
-            }
-        });
+        for (ino, plain) in copies {
+            self.work.compare(ino, &plain, || self.work.now() < until);
+        }
     }
 }
 
 impl Drop for Thawer {
     fn drop(&mut self) {
-        self.stop();
+        self.finish();
     }
 }
 
@@ -165,12 +175,42 @@ impl Work {
         self.settings.is_read_only || self.reader.names.is_in_snapshot(ino)
     }
 
-    /// Puts back what has to go, then thaws one file.
+    fn is_refused(&self, ino: Ino) -> bool {
+        let refused = self.refused.lock().get(&ino).copied();
+        refused.is_some_and(|at| self.now().saturating_duration_since(at) < REFUSED_FOR)
+    }
+
+    fn refuse(&self, ino: Ino) {
+        let mut refused = self.refused.lock();
+        if refused.len() >= MOST_REFUSED {
+            refused.clear();
+        }
+        refused.insert(ino, self.now());
+    }
+
+    /// Whether work on copies is to go on: nobody waits for their room, and it is not time to stop.
+    fn goes_on(&self) -> bool {
+        !self.bell.is_stopped() && !(self.settings.room)().is_awaited
+    }
+
+    /// Puts back what has to go, compares what was not compared for long, then thaws one file.
     fn round(&self) {
         let (names, mut room) = (&self.reader.names, (self.settings.room)());
         room.is_awaited |= self.is_impossible.load(Ordering::Relaxed);
+        let yielding = self.shelf.lock().free_bytes();
+        self.settings.counts.set_yielding(yielding);
         let out = self.shelf.lock().weed(&room, self.now(), |ino| names.is_gone(ino));
-        out.iter().for_each(|(ino, plain)| self.put_back(*ino, plain));
+        for (ino, plain) in out {
+            self.compare(ino, &plain, self.going_on());
+        }
+        let yielding = self.shelf.lock().free_bytes();
+        self.settings.counts.set_yielding(yielding);
+        let due = self.shelf.lock().unproven(self.now());
+        if let Some((ino, plain)) = due
+            && self.compare(ino, &plain, self.going_on()) == Proof::Whole
+        {
+            self.shelf.lock().is_proven(ino, self.now());
+        }
         let next = self.waiting.lock().pop_front();
         if let Some(ino) = next.filter(|_| !self.is_impossible.load(Ordering::Relaxed)) {
             self.thaw(ino, true);
@@ -178,9 +218,23 @@ impl Work {
         }
     }
 
-    /// Compares a copy that nobody reads any more with what it was, and lets go of it.
-    fn put_back(&self, ino: Ino, plain: &Plain) {
-        if !plain.is_whole() {
+    /// [`Work::goes_on`], which is found out now and then only.
+    fn going_on(&self) -> impl FnMut() -> bool + '_ {
+        let (mut looked, mut goes_on) = (None, true);
+        move || {
+            let now = self.now();
+            let is_due = |at: Instant| now.saturating_duration_since(at) >= LOOK_EVERY;
+            if looked.is_none_or(is_due) || self.bell.is_stopped() {
+                (looked, goes_on) = (Some(now), self.goes_on());
+            }
+            goes_on
+        }
+    }
+
+    /// Compares a copy with what it was.
+    fn compare(&self, ino: Ino, plain: &Plain, goes_on: impl FnMut() -> bool) -> Proof {
+        let proof = plain.prove(goes_on);
+        if proof == Proof::Damaged {
             self.settings.counts.note_damage();
             tracing::error!(
                 inode = ino.0,
@@ -188,6 +242,7 @@ impl Work {
                  hot tier; its content in the volume is not touched by that"
             );
         }
+        proof
     }
 
     /// Makes a copy, resting between its parts where nobody waits for it.
@@ -205,6 +260,7 @@ impl Work {
             }
             Err(FsError::Stale | FsError::WouldWait) => None,
             Err(error) => {
+                self.refuse(ino);
                 let error = chain(&error);
                 if !self.has_nameless_files() {
                     self.is_impossible.store(true, Ordering::Relaxed);
@@ -218,9 +274,13 @@ impl Work {
     }
 
     fn has_nameless_files(&self) -> bool {
-        use rustix::fs::{Mode, OFlags, open};
+        use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        open(&self.settings.dir, flags, Mode::RUSR).is_ok()
+        let made = open(&self.settings.dir, flags, Mode::RUSR | Mode::WUSR);
+        made.is_ok_and(|file| {
+            let reserved = fallocate(&file, FallocateFlags::empty(), 0, 1);
+            reserved != Err(rustix::io::Errno::OPNOTSUPP)
+        })
     }
 
     fn copy(&self, ino: Ino, rests: bool) -> FsResult<Option<Plain>> {
@@ -233,7 +293,8 @@ impl Work {
         }
         let charge = self.settings.counts.charge(attr.size);
         let node = table.file(ino, || Ok(attr))?;
-        let mut source = Content { work: self, node: &node, rests, since: self.now() };
+        let going_on = Box::new(self.going_on());
+        let mut source = Content { work: self, node: &node, rests, since: self.now(), going_on };
         thaw::write(&self.settings.dir, attr.size, charge, &mut source)
     }
 
@@ -251,10 +312,15 @@ struct Content<'a> {
     rests: bool,
     /// When the last rest ended.
     since: Instant,
+    /// Whether it is worth going on.
+    going_on: Box<dyn FnMut() -> bool + 'a>,
 }
 
 impl Source for Content<'_> {
     fn read(&mut self, offset: u64, len: u32) -> FsResult<Option<Bytes>> {
+        if !self.goes_on() {
+            return Ok(None);
+        }
         let manner = Manner { stream: None, is_upkeep: true, may_look_ahead: &|| false };
         let read = self.work.reader.files.read(self.node, manner, offset, len, Wait::No)?;
         let took = self.work.now() - self.since;
@@ -263,5 +329,9 @@ impl Source for Content<'_> {
         }
         self.since = self.work.now();
         Ok(Some(read.bytes))
+    }
+
+    fn goes_on(&mut self) -> bool {
+        (self.going_on)()
     }
 }

@@ -31,9 +31,7 @@ impl Inner {
     /// Notes what others use of the hot tier, and gives back memory that can do without.
     pub(super) fn look_around(&self) {
         if self.capacity.others_are_due(self.config.clock.instant()) {
-            if let Some(other) = &self.config.other_bytes {
-                self.capacity.set_other(other());
-            }
+            self.count_others();
             self.count_catalog();
         }
         if let Some(cold) = &self.cold {
@@ -41,6 +39,12 @@ impl Inner {
                 cold.drop_landed();
             }
             cold.drop_stale();
+        }
+    }
+
+    pub(super) fn count_others(&self) {
+        if let Some(other) = &self.config.other_bytes {
+            self.capacity.set_other(other());
         }
     }
 

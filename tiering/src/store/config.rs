@@ -60,6 +60,8 @@ pub struct StoreConfig {
     pub disk_space: DiskProbe,
     /// Bytes used on the hot tier by others (the databases); asked about once a second.
     pub other_bytes: Option<OtherBytes>,
+    /// Says whether some of that will go by itself while somebody waits for room.
+    pub others_yield: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     /// The cold tier, if there is one.
     pub cold: Option<Arc<dyn Tier>>,
     /// The same tier under each priority; without them all calls go to [`StoreConfig::cold`].
@@ -130,6 +132,7 @@ impl StoreConfig {
             watermarks: None,
             disk_space: Arc::new(DiskSpace::below),
             other_bytes: None,
+            others_yield: None,
             cold: None,
             cold_handles: None,
             cold_spread: None,

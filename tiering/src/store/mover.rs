@@ -66,7 +66,11 @@ impl Inner {
             };
         }
         if self.capacity.excess() > 0 && self.capacity.waiters() > 0 && !self.can_help() {
-            self.capacity.declare_full();
+            // What others keep may have become less since they were asked.
+            self.count_others();
+            if self.capacity.excess() > 0 {
+                self.capacity.declare_full();
+            }
         }
     }
 
@@ -151,9 +155,10 @@ impl Inner {
     }
 
     /// Whether waiting may still bring space: something can be collected, copied, dropped or
-    /// sealed.
+    /// sealed, or others give some back.
     fn can_help(&self) -> bool {
-        if self.can_collect() {
+        let others_yield = || self.config.others_yield.as_ref().is_some_and(|yields| yields());
+        if self.can_collect() || others_yield() {
             return true;
         }
         if self.cold.is_none() {

@@ -1,7 +1,7 @@
 //! The bound of the hot tier: dropping, waiting, and the end of space, by an injected clock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::block::{BlockId, BlockRef};
@@ -131,6 +131,36 @@ fn what_is_wholly_dead_goes_also_from_a_tier_that_is_above_its_bound() {
     volume.namespace.dead.lock().extend(dead.iter().copied());
     volume.store().free(&dead);
     eventually("they are gone", || volume.store().usage().segments <= before - 4);
+}
+
+#[test]
+fn a_writer_waits_for_what_others_give_back_and_hears_of_no_space_when_they_have_nothing() {
+    let (others, yields) = (Arc::new(AtomicU64::new(CAPACITY)), Arc::new(AtomicBool::new(true)));
+    let (kept, yielding) = (Arc::clone(&others), Arc::clone(&yields));
+    let volume = Volume::with(|config| {
+        small(config);
+        config.other_bytes = Some(Arc::new(move || kept.load(Ordering::SeqCst)));
+        config.others_yield = Some(Arc::new(move || yielding.load(Ordering::SeqCst)));
+    });
+    let known = |bytes| {
+        eventually("it was asked", || volume.store().usage().other_bytes == bytes);
+    };
+    let append = || {
+        volume.store().append(&noise(1, 300_000), &mut EncodeMemory::default(), soon()).map(drop)
+    };
+    known(CAPACITY);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(append);
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(!writer.is_finished(), "there is something to wait for");
+        // The last of it went, and nobody has asked since.
+        others.store(0, Ordering::SeqCst);
+        yields.store(false, Ordering::SeqCst);
+        writer.join().unwrap().unwrap();
+    });
+    others.store(CAPACITY, Ordering::SeqCst);
+    known(CAPACITY);
+    assert!(matches!(append(), Err(Error::NoSpace)));
 }
 
 /// A full volume without a cold tier, with 16 blocks or so in a segment, and its blocks.

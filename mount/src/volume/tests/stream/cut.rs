@@ -227,6 +227,10 @@ fn what_waits_to_be_continued_keeps_its_dataset_as_it_was() {
     }
     let made = volume.mkdir(&ROOT, root, b"no", 0o755, 0).unwrap_err();
     assert!(matches!(made, crate::FsError::Receiving), "{made}");
+    // Nothing can be changed, but all of it gives way to what is received: no copy is made of it.
+    assert!(!volume.names().is_in_snapshot(root));
+    let snapshot = volume.names().snapshot_root(dataset, "a").unwrap();
+    assert!(volume.names().is_in_snapshot(snapshot));
     shown::assert_same(&to.shown(root), &to.snapshot_tree(dataset, "a"), "");
     to.take(Dataset::ROOT, "of another dataset");
     to.assert_sound();
