@@ -13,7 +13,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::{BackupGate, BackupProof, BlockStore, Liveness, Steward, StoreConfig, Temper};
+use super::{
+    BackupGate, BackupProof, BlockStore, DamageLog, DamageReport, Liveness, Steward, StoreConfig,
+    Temper,
+};
 use crate::block::{BlockId, BlockRef, Epoch};
 use crate::blocks::{Blocks, IdSource, Wait};
 use crate::budget::Budget;
@@ -315,4 +318,14 @@ pub(crate) fn damage(path: &Path, offset: u64, len: usize) {
     file.read_exact_at(&mut bytes, offset).unwrap();
     bytes.iter_mut().for_each(|byte| *byte ^= 0xa5);
     file.write_all_at(&bytes, offset).unwrap();
+}
+
+/// Every damage that was reported.
+#[derive(Default)]
+pub(crate) struct Log(pub(crate) Mutex<Vec<DamageReport>>);
+
+impl DamageLog for Log {
+    fn report(&self, damage: &DamageReport) {
+        self.0.lock().push(damage.clone());
+    }
 }

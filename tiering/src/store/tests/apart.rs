@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
@@ -14,24 +13,13 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, ParityPlace, SegmentId};
 use crate::store::testing::{
-    CountingIds, ShiftedClock, Volume, damage, eventually, noise, soon, wave,
+    CountingIds, Log, ShiftedClock, Volume, damage, eventually, noise, soon, wave,
 };
-use crate::store::{
-    BackupProof, CheckOptions, CheckReport, DamageLog, DamageReport, Mended, Scrubbed, Step,
-};
+use crate::store::{BackupProof, CheckOptions, CheckReport, DamageLog, Mended, Scrubbed, Step};
 use crate::tier::{FailureKind, Fault, Faulty, Memory, Op, Tier};
 
 /// Four of them fill a segment.
 const BLOCK: usize = 60_000;
-
-#[derive(Default)]
-struct Log(Mutex<Vec<DamageReport>>);
-
-impl DamageLog for Log {
-    fn report(&self, damage: &DamageReport) {
-        self.0.lock().push(damage.clone());
-    }
-}
 
 /// A volume with one full segment whose parity lies apart.
 struct World {

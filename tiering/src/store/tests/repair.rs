@@ -4,31 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, SegmentId};
 use crate::store::repair::Suspect;
-use crate::store::testing::{Volume, damage, eventually, noise, soon};
+use crate::store::testing::{Log, Volume, damage, eventually, noise, soon};
 use crate::store::{
-    BackupProof, CheckOptions, DamageLog, DamageReport, DiskSpace, Mended, Residence, Step,
-    StoreConfig,
+    BackupProof, CheckOptions, DamageLog, DiskSpace, Mended, Residence, Step, StoreConfig,
 };
 use crate::tier::{Faulty, Memory, Tier};
 
 /// Four of them fill a segment.
 const BLOCK: usize = 60_000;
-
-#[derive(Default)]
-struct Log(Mutex<Vec<DamageReport>>);
-
-impl DamageLog for Log {
-    fn report(&self, damage: &DamageReport) {
-        self.0.lock().push(damage.clone());
-    }
-}
 
 /// A volume of two segments, and what they looked like when they were sealed.
 struct World {

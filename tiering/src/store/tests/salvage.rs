@@ -4,16 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, ParityPlace, SegmentId};
-use crate::store::testing::{Volume, damage, eventually, noise, soon};
-use crate::store::{
-    BackupProof, CheckOptions, DamageLog, DamageReport, Mended, Residence, Scrubbed, Step,
-};
+use crate::store::testing::{Log, Volume, damage, eventually, noise, soon};
+use crate::store::{BackupProof, CheckOptions, DamageLog, Mended, Residence, Scrubbed, Step};
 use crate::tier::{Memory, Tier};
 
 /// Four of them fill a segment.
@@ -21,15 +17,6 @@ const BLOCK: usize = 60_000;
 
 /// The block that is lost.
 const LOST: usize = 1;
-
-#[derive(Default)]
-struct Log(Mutex<Vec<DamageReport>>);
-
-impl DamageLog for Log {
-    fn report(&self, damage: &DamageReport) {
-        self.0.lock().push(damage.clone());
-    }
-}
 
 /// A sealed segment in hot only, the frame of one of its blocks damaged throughout.
 struct World {
