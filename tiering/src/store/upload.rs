@@ -1,7 +1,8 @@
 //! Copies of sealed segments to the cold tier: ahead of need, on demand, under pressure.
 //!
-//! *Move, first half*: the local file is verified, copied, read back and compared byte by byte;
-//! only then the table says `Verified`. Nothing here removes anything local.
+//! *Move, first half*: the local file is verified, copied, read back and compared byte by byte, and
+//! verified once more, since what it was compared with may have changed in between; only then the
+//! table says `Verified`. Nothing here removes anything local.
 //! A sidecar goes before its segment. *Crash*: an object that was not recorded is found again (same key, same bytes) and compared.
 //! *Retry*: a failed upload is tried again after a growing pause; so is the tier as a whole, by one
 //! segment, unless the segment was to blame. What waits is parked, visible with its reason in
@@ -305,7 +306,7 @@ impl Inner {
                 Err(error) => return Err(error),
             }
             self.reached(Step::UploadAfterPut)?;
-            if self.compare(cold, id, copy.file())? {
+            if self.compare(cold, id, copy.file())? && self.is_still_whole(&name, &copy)? {
                 return Ok(());
             }
             if self.look_in_cold(cold, &name)? != InCold::Damaged {
@@ -321,6 +322,16 @@ impl Inner {
             })?;
         }
         Err(Error::Damaged { what: "cold object", reason: format!("{key} reads back differently") })
+    }
+
+    /// Whether a file that was copied is sound after it was read for that: what changed since it was
+    /// checked lies in the copy as well, which is equal to it.
+    fn is_still_whole(&self, name: &SegmentName, copy: &HotCopy) -> Result<bool> {
+        let found = repair(copy, name)?;
+        if found.is_segment_intact() && !found.is_intact() {
+            self.suspect(name.id, Suspect { hot: true, cold: true });
+        }
+        Ok(found.is_segment_intact())
     }
 
     /// Records that an object may come to be in cold, so that the process may die at once.
