@@ -16,6 +16,7 @@ mod parked;
 mod proof;
 mod recode;
 mod repair;
+mod rotting;
 mod salvage;
 mod scale;
 mod scrub;
