@@ -372,7 +372,9 @@ fn a_disk_bounds_the_hot_tier_whatever_capacity_is_configured() {
         let mut blocks = Vec::new();
         for seed in 0..40 {
             blocks.push((volume.append(&noise(seed, 500_000)), seed));
-            let used = used_on_disk(&volume.config.hot_dir);
+            // A file that gets its name while they are counted counts twice.
+            let counted = (0..3).map(|_| used_on_disk(&volume.config.hot_dir));
+            let used = counted.min().unwrap();
             assert!(used <= CAPACITY, "{used} bytes on a disk of {CAPACITY}");
         }
         // A file that has just gone counts twice until the disk is asked again: as used and as room.
