@@ -38,6 +38,17 @@ impl World {
     }
 
     /// With what `wrapped` makes of the cold tier.
+    /// A tier that fails when it is told to.
+    fn faulty() -> (Self, Arc<Faulty>) {
+        let mut found = None;
+        let world = Self::on(|memory| {
+            let faulty = Arc::new(Faulty::new(memory));
+            found = Some(Arc::clone(&faulty));
+            faulty
+        });
+        (world, found.unwrap())
+    }
+
     fn on(wrapped: impl FnOnce(Arc<dyn Tier>) -> Arc<dyn Tier>) -> Self {
         let (memory, log) = (Arc::new(Memory::new()), Arc::new(Log::default()));
         let mut volume = Volume::with(|config| {
@@ -264,13 +275,7 @@ fn a_segment_goes_to_cold_with_a_sidecar_that_cannot_be_written_here() {
 #[test]
 fn a_sidecar_in_cold_that_cannot_be_read_holds_up_no_sound_segment() {
     for op in [Op::GetRange, Op::Head] {
-        let mut found = None;
-        let world = World::on(|memory| {
-            let faulty = Arc::new(Faulty::new(memory));
-            found = Some(Arc::clone(&faulty));
-            faulty
-        });
-        let faulty = found.unwrap();
+        let (world, faulty) = World::faulty();
         world.archive();
         let refuse = || {
             faulty.reconnect();
@@ -333,13 +338,7 @@ fn a_sidecar_that_is_gone_or_damaged_in_cold_is_noticed_and_made_anew_there() {
 
 #[test]
 fn a_sidecar_made_anew_in_cold_is_stored_though_that_fails_once() {
-    let mut found = None;
-    let world = World::on(|memory| {
-        let faulty = Arc::new(Faulty::new(memory));
-        found = Some(Arc::clone(&faulty));
-        faulty
-    });
-    let faulty = found.unwrap();
+    let (world, faulty) = World::faulty();
     world.archive();
     world.memory.overwrite(&world.id.sidecar_key(), b"nothing of it".to_vec());
     faulty.fail_next(Some(Op::Put), "parity/", Fault::Error(FailureKind::Unavailable));
