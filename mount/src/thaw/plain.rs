@@ -23,6 +23,7 @@ pub struct Plain {
     digest: blake3::Hash,
     stamp: Stamp,
     is_damaged: AtomicBool,
+    is_told: AtomicBool,
     _charge: Charge,
 }
 
@@ -103,8 +104,8 @@ pub(crate) fn write(
     }
     let stamp = Stamp::of(&file).map_err(io_failed)?;
     charge.is_written();
-    let is_damaged = AtomicBool::new(false);
-    Ok(Some(Plain { file, len, digest, stamp, is_damaged, _charge: charge }))
+    let (is_damaged, is_told) = (AtomicBool::new(false), AtomicBool::new(false));
+    Ok(Some(Plain { file, len, digest, stamp, is_damaged, is_told, _charge: charge }))
 }
 
 impl Plain {
@@ -121,6 +122,11 @@ impl Plain {
     /// Whether it was seen to differ from what was written.
     pub fn is_damaged(&self) -> bool {
         self.is_damaged.load(Ordering::Acquire)
+    }
+
+    /// Whether its damage is to be told: once, however often it is seen.
+    pub(crate) fn is_news(&self) -> bool {
+        !self.is_told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether nobody wrote to it, as far as its times and length tell. Once it was not so, never again.
@@ -217,6 +223,7 @@ mod tests {
 
         let shorter = copy(b"ice and snow", &counts);
         shorter.file().set_len(3).unwrap();
+        assert!(shorter.is_news() && !shorter.is_news());
         assert_eq!(shorter.prove(|| true), Proof::Damaged);
         assert!(shorter.is_damaged());
     }

@@ -207,7 +207,7 @@ impl Work {
         self.settings.counts.set_yielding(yielding);
         let due = self.shelf.lock().unproven(self.now());
         if let Some((ino, plain)) = due
-            && self.compare(ino, &plain, self.going_on()) == Proof::Whole
+            && self.compare(ino, &plain, self.at_ease()) == Proof::Whole
         {
             self.shelf.lock().is_proven(ino, self.now());
         }
@@ -231,10 +231,21 @@ impl Work {
         }
     }
 
+    /// [`Work::going_on`], with a rest as long as the work since the last one.
+    fn at_ease(&self) -> impl FnMut() -> bool + '_ {
+        let (mut going_on, mut since) = (self.going_on(), self.now());
+        move || {
+            let took = self.now().saturating_duration_since(since);
+            let goes_on = self.bell.rest(took.min(LONGEST_REST)) && going_on();
+            since = self.now();
+            goes_on
+        }
+    }
+
     /// Compares a copy with what it was.
     fn compare(&self, ino: Ino, plain: &Plain, goes_on: impl FnMut() -> bool) -> Proof {
         let proof = plain.prove(goes_on);
-        if proof == Proof::Damaged {
+        if proof == Proof::Damaged && plain.is_news() {
             self.settings.counts.note_damage();
             tracing::error!(
                 inode = ino.0,

@@ -139,6 +139,20 @@ fn a_copy_that_was_written_to_is_told_of_and_never_given_out() {
 }
 
 #[test]
+fn a_copy_that_rots_while_it_is_read_is_found_out_within_the_hour_and_told_once() {
+    let thawing = Thawing::new(ThawMode::Always, false);
+    let (_, frozen) = thawing.file_in_snapshot(b'a', LEN);
+    let plain = thawing.plain(frozen).unwrap();
+    plain.file().write_all_at(b"b", 4096).unwrap();
+    thawing.world.clock.advance(Duration::from_secs(3600));
+    thawing.wait_until("it is compared", |thawing| thawing.counts.now().damaged == 1);
+    assert!(plain.is_damaged() && thawing.plain(frozen).is_none());
+    drop(plain);
+    thawing.wait_until("it is put back", |thawing| thawing.counts.now().files == 0);
+    assert_eq!(thawing.counts.now().damaged, 1);
+}
+
+#[test]
 fn a_destroyed_snapshot_takes_its_copies_along_and_so_does_the_end() {
     let thawing = Thawing::new(ThawMode::Always, false);
     let (_, frozen) = thawing.file_in_snapshot(b'a', LEN);
