@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use super::le::{array_at, put, u16_at, u32_at, u64_at};
 use super::parity::Geometry;
 use super::place::{ParityPlace, SIDECAR_HEADER_LEN};
+use super::shard_sum::{SHARD_SUM_LEN, ShardSum};
 use super::{SEGMENT_VERSION, SegmentId, SegmentName, VolumeId, damaged};
 
 const HEADER_MAGIC: [u8; 8] = *b"\xf1Segmt\r\n";
@@ -65,8 +66,11 @@ const _: () = assert!(TRAILER_LEN == 256);
 const INSIDE_VERSION: u16 = 1;
 /// Parity scheme: none.
 const SCHEME_NONE: u8 = 0;
-/// Parity scheme: Reed-Solomon over GF(2^8) as FORMAT.md, "Parity" has it.
-const SCHEME_REED_SOLOMON: u8 = 1;
+/// Parity scheme: Reed-Solomon over GF(2^8) as FORMAT.md, "Shards and parity" has it, shards summed
+/// with BLAKE3.
+const SCHEME_BLAKE3: u8 = 1;
+/// Parity scheme: the same, shards summed with XXH3.
+const SCHEME_XXH3: u8 = 2;
 /// Flags a reader must know; FORMAT.md, "Versions".
 const MUST_KNOW: u16 = 0x00ff;
 /// No segment is longer: a bound for decoded lengths.
@@ -187,8 +191,11 @@ impl Trailer {
             put(&mut bytes, AT_DATA_SHARDS, &geometry.data_shards.to_le_bytes());
             put(&mut bytes, AT_STRIPES, &geometry.stripes.to_le_bytes());
             put(&mut bytes, AT_PER_STRIPE, &geometry.parity_per_stripe.to_le_bytes());
-            bytes[AT_SCHEME] = SCHEME_REED_SOLOMON;
-            bytes[AT_SHARD_SUM_LEN] = 16;
+            bytes[AT_SCHEME] = match geometry.sum {
+                ShardSum::Blake3 => SCHEME_BLAKE3,
+                ShardSum::Xxh3 => SCHEME_XXH3,
+            };
+            bytes[AT_SHARD_SUM_LEN] = SHARD_SUM_LEN as u8;
         }
         put(&mut bytes, AT_INDEX_SUM, &self.index_sum);
         put(&mut bytes, AT_TABLE_SUM, &self.table_sum);
@@ -212,19 +219,22 @@ impl Trailer {
     }
 
     fn read_fields(page: &[u8], place: ParityPlace) -> Result<Self> {
-        let geometry = match page[AT_SCHEME] {
+        let sum = match page[AT_SCHEME] {
             SCHEME_NONE => None,
-            SCHEME_REED_SOLOMON => Some(Geometry {
-                shard_len: u32_at(page, AT_SHARD_LEN),
-                data_shards: u32_at(page, AT_DATA_SHARDS),
-                stripes: u16_at(page, AT_STRIPES),
-                parity_per_stripe: u16_at(page, AT_PER_STRIPE),
-            }),
+            SCHEME_BLAKE3 => Some(ShardSum::Blake3),
+            SCHEME_XXH3 => Some(ShardSum::Xxh3),
             other => {
-                let (found, known) = (u32::from(other), u32::from(SCHEME_REED_SOLOMON));
+                let (found, known) = (u32::from(other), u32::from(SCHEME_XXH3));
                 return Err(Error::TooNew { what: "parity scheme", found, known });
             }
         };
+        let geometry = sum.map(|sum| Geometry {
+            shard_len: u32_at(page, AT_SHARD_LEN),
+            data_shards: u32_at(page, AT_DATA_SHARDS),
+            stripes: u16_at(page, AT_STRIPES),
+            parity_per_stripe: u16_at(page, AT_PER_STRIPE),
+            sum,
+        });
         if let Some(geometry) = &geometry {
             geometry.check().map_err(|reason| damaged("segment trailer", reason))?;
         }

@@ -2,7 +2,7 @@
 //! computed in one streaming pass.
 //!
 //! An erasure code repairs what a checksum has located, so every shard, parity included, has a
-//! 16-byte BLAKE3 in the shard table. Shards are dealt round-robin over the stripes, parity going
+//! checksum of 16 bytes in the shard table. Shards are dealt round-robin over the stripes, parity going
 //! on where the data stopped, so that any run of `n` shards meets at most `ceil(n / stripes)` of one.
 
 use crate::error::{Error, Result};
@@ -11,9 +11,8 @@ use super::align_up;
 use super::bytes_at::{ReadAt, ZeroFilled};
 use super::code::StripeCode;
 use super::header::Trailer;
+use super::shard_sum::{SHARD_SUM_LEN, ShardSum};
 
-/// Bytes of a shard's checksum.
-pub(super) const SHARD_SUM_LEN: usize = 16;
 /// Parity shards in each stripe: three for a run of damage, two for strays.
 const PARITY_PER_STRIPE: u16 = 5;
 /// Fewest stripes of a segment that has that many shards.
@@ -29,7 +28,7 @@ const MOST_STRIPE_SHARDS: u32 = 256;
 /// Longest run of damage that parity is laid out for, as a fraction of the segment.
 const RUN_FRACTION: u64 = 100;
 
-/// How the bytes under parity are cut into shards and stripes. Recorded in the trailer; readers
+/// How the bytes under parity are cut into shards and stripes, and shards summed. Recorded in the trailer; readers
 /// assume nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -41,6 +40,8 @@ pub struct Geometry {
     pub stripes: u16,
     /// Parity shards of each stripe.
     pub parity_per_stripe: u16,
+    /// The checksums in the shard tables.
+    pub sum: ShardSum,
 }
 
 impl Geometry {
@@ -55,6 +56,7 @@ impl Geometry {
             data_shards: data_shards as u32,
             stripes: STRIPES.min(data_shards as u16),
             parity_per_stripe: PARITY_PER_STRIPE,
+            sum: ShardSum::Xxh3,
         };
         // Small segments have relatively long tables: more stripes until a run meets three shards
         // of a stripe at most.
@@ -134,11 +136,6 @@ impl Geometry {
     }
 }
 
-/// Checksum of a shard, filled up with zeros.
-pub(super) fn shard_sum(shard: &[u8]) -> [u8; SHARD_SUM_LEN] {
-    super::short(&blake3::hash(shard))
-}
-
 /// Parity and checksums of a segment.
 #[derive(Default)]
 pub(super) struct Protection {
@@ -188,7 +185,7 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
             .read_exact_at(&mut shard[..len], start + from)
             .map_err(Error::io("read the segment back for its parity"))?;
         shard[len..].fill(0);
-        table.extend_from_slice(&shard_sum(&shard));
+        table.extend_from_slice(&geometry.sum.of(&shard));
         let stripe = number % stripes;
         let sums = &mut parity[stripe as usize];
         code(stripe).add((number / stripes) as usize, &shard, sums);
@@ -199,7 +196,7 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
         let stripe = (number % stripes) as usize;
         let shard = &parity[stripe][taken[stripe]];
         taken[stripe] += 1;
-        table.extend_from_slice(&shard_sum(shard));
+        table.extend_from_slice(&geometry.sum.of(shard));
         in_order.extend_from_slice(shard);
     }
     Ok(Protection { parity: in_order, table })

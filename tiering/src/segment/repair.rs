@@ -19,9 +19,10 @@ use super::entry::IndexEntry;
 use super::frame::verify_frame;
 use super::header::{DATA_START, HEAD_TRAILER, HEADER_LEN, SegmentHeader, TRAILER_LEN, Trailer};
 use super::index::{SegmentIndex, decode_index};
-use super::parity::{Geometry, SHARD_SUM_LEN, protect, shard_sum};
+use super::parity::{Geometry, protect};
 use super::patched::Patched;
 use super::place::{Joined, ParityPlace, sidecar_header};
+use super::shard_sum::{SHARD_SUM_LEN, ShardSum};
 use super::unprotected::is_unprotected;
 use super::{SegmentName, damaged};
 
@@ -193,6 +194,7 @@ struct Work<'a, R: ?Sized> {
 
 /// Which shards of a segment match a checksum, and the checksums.
 struct Sums {
+    kind: ShardSum,
     /// One or two tables; the second only where neither is known to be whole.
     tables: Vec<Vec<u8>>,
 }
@@ -200,7 +202,7 @@ struct Sums {
 impl Sums {
     /// The checksum in the tables that the shard matches.
     fn matching(&self, number: u32, shard: &[u8]) -> Option<[u8; SHARD_SUM_LEN]> {
-        let sum = shard_sum(shard);
+        let sum = self.kind.of(shard);
         let at = number as usize * SHARD_SUM_LEN;
         let known = self.tables.iter().any(|table| table[at..at + SHARD_SUM_LEN] == sum);
         known.then_some(sum)
@@ -319,7 +321,7 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
                 None => copies.to_vec(),
             },
         };
-        let sums = Sums { tables };
+        let sums = Sums { kind: geometry.sum, tables };
         let mut table = vec![0; geometry.table_len() as usize];
         let mut bad = vec![Vec::new(); usize::from(geometry.stripes)];
         for number in 0..geometry.shards() {
@@ -333,7 +335,8 @@ impl<R: ReadAt + ?Sized> Work<'_, R> {
         }
         for (stripe, bad) in bad.iter().enumerate().filter(|(_, bad)| !bad.is_empty()) {
             for (number, shard) in self.rebuild(geometry, stripe as u32, bad, &sums) {
-                super::le::put(&mut table, number as usize * SHARD_SUM_LEN, &shard_sum(&shard));
+                let sum = geometry.sum.of(&shard);
+                super::le::put(&mut table, number as usize * SHARD_SUM_LEN, &sum);
                 self.patch_shard(geometry, number, shard);
             }
         }

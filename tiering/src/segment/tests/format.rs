@@ -31,21 +31,26 @@ fn fixture_blocks() -> [(Vec<u8>, Codec, Filter, u8); 8] {
     ]
 }
 
-/// Where the parity lies of the segments that have that version.
-fn place_of(version: u16) -> ParityPlace {
-    if version == 1 { ParityPlace::Inside } else { ParityPlace::Object }
-}
+/// Every form that segments were sealed in: the directory of its fixture, the version of its pages,
+/// where its parity lies, and how its shards are summed.
+const FORMS: [(&str, u16, ParityPlace, ShardSum); 3] = [
+    ("scheme2", 1, ParityPlace::Inside, ShardSum::Xxh3),
+    ("v1", 1, ParityPlace::Inside, ShardSum::Blake3),
+    ("v2", 2, ParityPlace::Object, ShardSum::Blake3),
+];
 
-/// Writes the fixtures of the current version. Run once per version, then never again:
+/// Writes the fixture of a new form. Run once for each, then never again:
 /// `cargo test -p firn-tiering write_fixtures -- --ignored`.
 #[test]
-#[ignore = "writes the fixtures of a new version"]
+#[ignore = "writes the fixtures of a new form"]
 fn write_fixtures() {
-    let to = fixtures().join(format!("v{SEGMENT_VERSION}"));
-    assert!(!to.exists(), "fixtures of this version exist; they never change");
+    let (form, _, place, sum) = FORMS[0];
+    assert_eq!(sum, ShardSum::Xxh3, "what is written now");
+    let to = fixtures().join(form);
+    assert!(!to.exists(), "fixtures of this form exist; they never change");
     std::fs::create_dir_all(&to).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SegmentWriter::create(dir.path(), NAME, place_of(SEGMENT_VERSION)).unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, place).unwrap();
     for (i, (plain, codec, filter, level)) in fixture_blocks().into_iter().enumerate() {
         let id = BlockId::from_raw(0x0001_0000_0000_0100 + i as u64);
         let encoded = encode_block_as(&plain, codec, filter, level);
@@ -56,30 +61,34 @@ fn write_fixtures() {
     std::fs::copy(&sealed.path, to.join(NAME.id.file_name(FileKind::Sealed))).unwrap();
     let idx = to.join(NAME.id.file_name(FileKind::Index));
     std::fs::write(idx, sealed.index.to_idx_bytes()).unwrap();
-    let sidecar = NAME.id.file_name(FileKind::Sidecar);
-    std::fs::copy(dir.path().join(&sidecar), to.join(sidecar)).unwrap();
+    if place == ParityPlace::Object {
+        let sidecar = NAME.id.file_name(FileKind::Sidecar);
+        std::fs::copy(dir.path().join(&sidecar), to.join(sidecar)).unwrap();
+    }
 }
 
 #[test]
-fn there_is_a_fixture_of_every_version_and_each_reads() {
-    let mut versions: Vec<_> = std::fs::read_dir(fixtures())
+fn there_is_a_fixture_of_every_form_and_each_reads() {
+    let mut forms: Vec<_> = std::fs::read_dir(fixtures())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    versions.sort();
-    let expected: Vec<_> = (1..=SEGMENT_VERSION).map(|version| format!("v{version}")).collect();
-    assert_eq!(versions, expected);
-    for version in 1..=SEGMENT_VERSION {
-        let dir = fixtures().join(format!("v{version}"));
+    forms.sort();
+    assert_eq!(forms, FORMS.map(|(form, ..)| form));
+    assert!((1..=SEGMENT_VERSION).all(|version| FORMS.iter().any(|form| form.1 == version)));
+    for (form, version, place, sum) in FORMS {
+        let dir = fixtures().join(form);
         let file = |kind| std::fs::read(dir.join(NAME.id.file_name(kind))).unwrap();
         let sealed = file(FileKind::Sealed);
         let index = SegmentIndex::from_file(sealed.as_slice(), &NAME).unwrap();
         assert_eq!(SegmentIndex::from_idx_bytes(&file(FileKind::Index), &NAME).unwrap(), index);
+        assert_eq!(sealed[24..26], version.to_le_bytes());
+        assert_eq!(index.trailer().geometry.map(|geometry| geometry.sum), Some(sum));
         assert!(check_frames(sealed.as_slice(), &index).is_empty());
         let segment = std::fs::File::open(dir.join(NAME.id.file_name(FileKind::Sealed))).unwrap();
         let sidecar = std::fs::File::open(dir.join(NAME.id.file_name(FileKind::Sidecar))).ok();
         let sidecar = sidecar.as_ref().map(|sidecar| sidecar as &dyn ReadAt);
-        assert_eq!(sidecar.is_some(), place_of(version) == ParityPlace::Object);
+        assert_eq!(sidecar.is_some(), place == ParityPlace::Object);
         assert!(repair(&WithSidecar::new(&segment, sidecar), &NAME).unwrap().is_intact());
         let blocks = fixture_blocks();
         assert_eq!(index.entries().len(), blocks.len());
@@ -95,7 +104,7 @@ fn there_is_a_fixture_of_every_version_and_each_reads() {
         std::fs::write(open.path().join(name), file(FileKind::Open)).unwrap();
         let recovered = SegmentWriter::recover(open.path(), NAME).unwrap();
         assert_eq!(recovered.writer.entries(), index.entries());
-        assert_eq!(recovered.writer.place(), place_of(version));
+        assert_eq!(recovered.writer.place(), place);
     }
 }
 
@@ -157,7 +166,7 @@ fn pages_have_their_golden_bytes() {
         end[128..140],
         [256_u32.to_le_bytes(), shards.to_le_bytes(), [4.min(shards as u8), 0, 5, 0]].concat()[..]
     );
-    assert_eq!(hex(&end[140..144]), "01100000");
+    assert_eq!(hex(&end[140..144]), "02100000");
     assert!(end[176..].iter().all(|&byte| byte == 0));
 }
 
@@ -188,6 +197,34 @@ fn newer_versions_are_named_not_guessed() {
         repair(bytes.as_slice(), &NAME).unwrap_err(),
     ] {
         assert!(matches!(error, crate::Error::TooNew { found: 3, known: 2, .. }), "{error}");
+    }
+    let mut page = sample.bytes[128..384].to_vec();
+    page[140] = 3;
+    let sum = short(&blake3::hash(&page[24..]));
+    le::put(&mut page, 8, &sum);
+    let error = Trailer::from_bytes(&page, &NAME).unwrap_err();
+    assert!(error.to_string().contains("parity scheme"), "{error}");
+}
+
+/// What was sealed with other checksums is mended with them, to the same bytes.
+#[test]
+fn damage_in_a_fixture_of_every_form_is_mended_to_the_same_bytes() {
+    for (form, ..) in FORMS.iter().filter(|form| form.2 == ParityPlace::Inside) {
+        let path = fixtures().join(form).join(NAME.id.file_name(FileKind::Sealed));
+        let sealed = std::fs::read(path).unwrap();
+        let index = SegmentIndex::from_file(sealed.as_slice(), &NAME).unwrap();
+        let trailer = index.trailer();
+        for at in [600, trailer.parity.start + 9, trailer.table_a.start + 3, trailer.index_a.start]
+        {
+            let mut bytes = sealed.clone();
+            bytes[at as usize] ^= 0x40;
+            let found = repair(bytes.as_slice(), &NAME).unwrap();
+            assert!(!found.is_intact() && found.lost.is_empty(), "{form} at {at}: {found:?}");
+            for patch in &found.patches {
+                le::put(&mut bytes, patch.offset as usize, &patch.bytes);
+            }
+            assert_eq!(bytes, sealed, "{form} at {at}");
+        }
     }
 }
 
