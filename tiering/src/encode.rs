@@ -21,6 +21,7 @@ pub use choose::{Candidate, Choice, EncodeMemory, Probe, probe};
 pub use compression::{Compression, UnknownCompression};
 
 use crate::block::{CELL_LEN, MAX_BLOCK_LEN};
+use crate::buffers::Buffer;
 use crate::error::{Error, Result};
 
 /// How hard to try. Chosen by load: when writers outpace the encoders, cheaper.
@@ -273,7 +274,7 @@ pub fn encode_block_as(plain: &[u8], codec: Codec, filter: Filter, level: u8) ->
             level,
             plain_len: plain.len() as u32,
             cell_lens,
-            payload: Bytes::copy_from_slice(&scratch.payload[..end]),
+            payload: copied(&scratch.payload[..end]),
         }
     })
 }
@@ -308,8 +309,15 @@ fn raw_block(plain: &[u8]) -> EncodedBlock {
         level: 0,
         plain_len: plain.len() as u32,
         cell_lens: plain.chunks(CELL_LEN).map(|cell| cell.len() as u32).collect(),
-        payload: Bytes::copy_from_slice(plain),
+        payload: copied(plain),
     }
+}
+
+/// `cells` in memory that is used again.
+fn copied(cells: &[u8]) -> Bytes {
+    let mut copy = Buffer::with_capacity(cells.len());
+    copy.extend_from_slice(cells);
+    copy.share()
 }
 
 /// Decodes one cell of exactly `plain_len` bytes. Damaged input is an error, and never makes the

@@ -30,6 +30,7 @@ pub mod tier;
 pub use block::{BlockDigest, BlockId, BlockRef, Epoch, MAX_BLOCK_LEN, MAX_EXPORT_LEN};
 pub use blocks::{Blocks, IdSource, Intent, Served, Source, Wait};
 pub use budget::{Budget, Permit};
+pub use buffers::Buffer;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, Result};
 pub use mix::mix;

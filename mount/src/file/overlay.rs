@@ -12,7 +12,8 @@ use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use firn_tiering::Buffer;
 
 use super::job::EncodeJob;
 use super::pins::StoredBlock;
@@ -23,6 +24,9 @@ const SPAN_OVERHEAD: u64 = 128;
 
 /// Two writes to a slot in a row and this many bytes make the next growth reserve the whole slot.
 const LARGE_BUFFER: usize = 256 << 10;
+
+/// As much as the kernel sends at once, which it does for streams alone.
+const STREAM_WRITE: usize = 1 << 20;
 
 /// What a range of a file holds now.
 #[derive(Clone, Debug)]
@@ -130,7 +134,7 @@ pub(crate) struct Found {
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
     spans: BTreeMap<u64, Span>,
-    active: BTreeMap<u64, BytesMut>,
+    active: BTreeMap<u64, Buffer>,
     seq: u64,
     weight: u64,
     allocated: u64,
@@ -204,6 +208,8 @@ impl Overlay {
         let at = buffer.len();
         if buffer.capacity() - at < data.len() {
             let want = match at {
+                // A stream goes on: what is taken now need not be copied when it does.
+                0 if data.len() >= STREAM_WRITE => SLOT_LEN as usize,
                 0 => data.len(),
                 _ if at + data.len() >= LARGE_BUFFER => SLOT_LEN as usize - at,
                 _ => data.len().max(at),
@@ -326,7 +332,7 @@ impl Overlay {
     pub(crate) fn freeze(&mut self, slot: u64) {
         let Some(buffer) = self.active.remove(&slot) else { return };
         self.weight -= buffer.capacity() as u64;
-        let bytes = buffer.freeze();
+        let bytes = buffer.share();
         let range = slot * SLOT_LEN..(slot + 1) * SLOT_LEN;
         let mut added = 0;
         for span in self.spans.range_mut(range).map(|(_, span)| span) {

@@ -6,6 +6,7 @@
 //! stamps name and checksum into the header when it appends them.
 
 use crate::block::{BlockDigest, BlockId, MAX_BLOCK_LEN};
+use crate::buffers::Buffer;
 use crate::encode::{Codec, EncodedBlock, Filter};
 use crate::error::{Error, Result};
 
@@ -70,7 +71,7 @@ pub(super) fn check_flags(flags: u16) -> Result<()> {
 #[derive(Clone, Debug)]
 pub struct Frame {
     entry: IndexEntry,
-    bytes: Vec<u8>,
+    bytes: Buffer,
 }
 
 impl Frame {
@@ -111,7 +112,7 @@ impl Frame {
         entry.offset = 0;
         debug_assert_eq!(entry.check(), Ok(()));
         debug_assert_eq!(entry.cell_lens.len(), hash.cells.len());
-        let mut bytes = Vec::with_capacity(entry.frame_len() as usize);
+        let mut bytes = Buffer::with_capacity(entry.frame_len() as usize);
         bytes.resize(entry.header_len as usize, 0);
         write_header(&mut bytes, &entry, &hash.root);
         for (index, (cell, cv)) in cells.zip(&hash.cells).enumerate() {
@@ -129,15 +130,16 @@ impl Frame {
     }
 
     /// The frame's bytes as [`Frame::stamp`] left them.
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(super) fn into_bytes(self) -> Buffer {
         self.bytes
     }
 
     /// Takes a frame out of the segment `name` to append it to another, verifying all of it.
     pub fn from_stored(name: &SegmentName, stored: &[u8]) -> Result<Self> {
         let header = verify_frame(name, 0, stored)?;
-        let len = header.entry.frame_len() as usize;
-        Ok(Self { entry: header.entry, bytes: stored[..len].to_vec() })
+        let mut bytes = Buffer::with_capacity(header.entry.frame_len() as usize);
+        bytes.extend_from_slice(&stored[..header.entry.frame_len() as usize]);
+        Ok(Self { entry: header.entry, bytes })
     }
 
     /// The block, verified.

@@ -6,6 +6,8 @@
 //! it was verified, and the frame is put together anew, so that nothing but what a writer of this
 //! program writes reaches a segment.
 
+use bytes::Bytes;
+
 use crate::block::{BlockId, BlockRef};
 use crate::error::Result;
 
@@ -24,7 +26,7 @@ impl CellRead {
     /// The block as it travels, out of the bytes of [`CellRead::stored`] of the whole block.
     /// [`crate::Error::Damaged`] when they, or the entry, are not those of `block`. Tags that are
     /// wrong while the block is right do no harm: they are computed again.
-    pub fn export(&self, block: &BlockRef, stored: &[u8]) -> Result<Vec<u8>> {
+    pub fn export(&self, block: &BlockRef, stored: &[u8]) -> Result<Bytes> {
         let (entry, payload) = self.resolve(stored)?;
         entry.check().map_err(|reason| damaged("block entry", reason))?;
         check_flags(entry.flags)?;
@@ -46,10 +48,10 @@ impl CellRead {
 
 impl Frame {
     /// The block as it travels.
-    pub fn export(mut self) -> Vec<u8> {
+    pub fn export(mut self) -> Bytes {
         self.set_id(NAMELESS);
         self.stamp(&NOWHERE);
-        self.into_bytes()
+        self.into_bytes().share()
     }
 
     /// A block that travelled, to be appended as `id`. Every byte is verified; anything before or

@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::block::{BlockDigest, BlockRef};
+use crate::buffers::Buffer;
 use crate::encode::decode_cell_into;
 use crate::error::Result;
 
@@ -72,7 +73,7 @@ pub fn open_cells(
     }
     let whole = cells.len() == count;
     let mut rest = stored;
-    let mut plain = crate::buffers::take(cells.len() * crate::block::CELL_LEN);
+    let mut plain = Buffer::with_capacity(cells.len() * crate::block::CELL_LEN);
     let mut cvs = Vec::with_capacity(cells.len());
     let start = (cells.start * crate::block::CELL_LEN) as u32;
     for (index, len) in entry.cell_lens.iter().enumerate().skip(cells.start).take(cells.len()) {
@@ -93,7 +94,7 @@ pub fn open_cells(
     if whole && !is_unprotected() {
         check_root(&block.digest, &cvs)?;
     }
-    Ok(Verified { start, bytes: crate::buffers::share(plain) })
+    Ok(Verified { start, bytes: plain.share() })
 }
 
 /// Verifies a whole frame's cells: each tag, and the root. What a scrub reads; `Ok` means that
@@ -117,7 +118,7 @@ pub(super) fn hash_cells(
 ) -> Result<BlockHash> {
     let mut rest = payload;
     let mut cells = Vec::with_capacity(entry.cell_count());
-    let mut plain = Vec::new();
+    let mut plain = Buffer::default();
     for (index, len) in entry.cell_lens.iter().enumerate() {
         let (cell, tag) = split_cell(&mut rest, len as usize)?;
         plain.clear();
@@ -136,7 +137,7 @@ pub(super) fn good_cells(entry: &IndexEntry, payload: &[u8]) -> u32 {
     let mut good = 0;
     for (index, len) in entry.cell_lens.iter().enumerate() {
         let Ok((cell, tag)) = split_cell(&mut rest, len as usize) else { break };
-        let mut plain = Vec::new();
+        let mut plain = Buffer::default();
         let Ok(decoded) = decode(entry, index, cell, &mut plain) else { continue };
         if cell_tag(&entry.digest, index, &cell_cv(index, entry.cell_count(), decoded)) == tag {
             good |= 1 << index;
@@ -157,7 +158,7 @@ fn decode<'a>(
     entry: &IndexEntry,
     index: usize,
     cell: &[u8],
-    plain: &'a mut Vec<u8>,
+    plain: &'a mut Buffer,
 ) -> Result<&'a [u8]> {
     let plain_len = entry.plain_cell_len(index) as usize;
     let start = plain.len();

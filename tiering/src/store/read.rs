@@ -7,13 +7,13 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::block::{BlockRef, CELL_LEN, MAX_EXPORT_LEN};
 use crate::blocks::{Intent, Served, Source, Wait};
+use crate::buffers::Buffer;
 use crate::catalog::{BlockRecord, ColdCopy};
 use crate::error::{Error, Result};
 use crate::readahead::ReadAhead;
@@ -310,8 +310,10 @@ impl Inner {
     ) -> Result<Bytes> {
         let read = want.plan(entry)?;
         let stored = read.stored();
-        let mut bytes = vec![0; bounded_len(&stored)?];
-        file.read_exact_at(&mut bytes, stored.start)
+        let len = bounded_len(&stored)?;
+        let mut bytes = Buffer::with_capacity(len);
+        bytes
+            .read_at(file, len, stored.start)
             .map_err(Error::io(format!("read block {}", block.id)))?;
         let taken = self.take(block, &read, want, &bytes)?;
         self.counters.read_hot(taken.len());
@@ -412,7 +414,7 @@ impl Inner {
         want: &Want,
         stored: &[u8],
     ) -> Result<Bytes> {
-        let Want::Plain(wanted, _) = want else { return Ok(read.export(block, stored)?.into()) };
+        let Want::Plain(wanted, _) = want else { return read.export(block, stored) };
         let verified = read.open(block, stored)?;
         for (cell, range) in cells_of(read, block) {
             let partial = range.start < wanted.start || range.end > wanted.end;

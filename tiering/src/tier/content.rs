@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Tier;
+use crate::buffers::Buffer;
 use crate::error::{Error, Result};
 
 /// Bytes compared at a time: 8 MiB, also the part size of multipart uploads.
@@ -75,10 +75,12 @@ impl Content {
             Self::File { path, file, .. } => {
                 let (path, file) = (path.clone(), Arc::clone(file));
                 blocking(move || {
-                    let mut buffer = vec![0; (range.end - range.start) as usize];
-                    file.read_exact_at(&mut buffer, range.start)
+                    let len = (range.end - range.start) as usize;
+                    let mut buffer = Buffer::with_capacity(len);
+                    buffer
+                        .read_at(&*file, len, range.start)
                         .map_err(Error::io(format!("read {}", path.display())))?;
-                    Ok(Bytes::from(buffer))
+                    Ok(buffer.share())
                 })
                 .await
             }

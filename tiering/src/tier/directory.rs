@@ -24,6 +24,7 @@ use super::content::{CHUNK_LEN, Content, blocking};
 use super::failure::{FailureKind, TierFailure};
 use super::memory::past_end;
 use super::{MAX_WHOLE_OBJECT_LEN, ObjectMeta, Tier, check_key, check_prefix, check_range};
+use crate::buffers::Buffer;
 use crate::error::{Error, Result};
 
 /// Where objects are written before they get their name.
@@ -161,9 +162,10 @@ impl Directory {
             let message = format!("{len} bytes are more than any object of ours");
             return Err(TierFailure::error(FailureKind::Rejected, "read", key, message));
         }
-        let mut buffer = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut buffer, range.start).map_err(|e| read_failed("read", key, &e))?;
-        Ok(Bytes::from(buffer))
+        let len = (range.end - range.start) as usize;
+        let mut buffer = Buffer::with_capacity(len);
+        buffer.read_at(&file, len, range.start).map_err(|e| read_failed("read", key, &e))?;
+        Ok(buffer.share())
     }
 
     fn list_blocking(

@@ -35,7 +35,7 @@ use super::throttled::{PACED_PART, Pace};
 use super::{
     MAX_WHOLE_OBJECT_LEN, ObjectMeta, Tier, UPLOAD_MEMORY, check_key, check_prefix, check_range,
 };
-use crate::buffers;
+use crate::buffers::Buffer;
 use crate::error::{Error, Result};
 use leftovers::Leftovers;
 
@@ -213,7 +213,7 @@ impl ObjectTier {
             return Err(TierFailure::error(FailureKind::Rejected, "read", key, message));
         }
         let mut body = answer.into_stream();
-        let mut bytes = buffers::take(wanted.min(FIRST_BUFFER) as usize);
+        let mut bytes = Buffer::with_capacity(wanted.min(FIRST_BUFFER) as usize);
         while let Some(part) = body.next().await {
             let part = part.map_err(failed)?;
             if (bytes.len() + part.len()) as u64 > wanted {
@@ -226,7 +226,7 @@ impl ObjectTier {
             let message = format!("{} bytes came instead of {wanted}", bytes.len());
             return Err(TierFailure::error(FailureKind::BadBody, "read", key, message));
         }
-        Ok(buffers::share(bytes))
+        Ok(bytes.share())
     }
 }
 

@@ -17,7 +17,7 @@ fn stored(plain: &[u8], encoded: &EncodedBlock) -> (IndexEntry, Vec<u8>) {
 fn export(entry: &IndexEntry, frame: &[u8]) -> crate::Result<Vec<u8>> {
     let read = entry.whole();
     let at = read.stored();
-    read.export(&entry.block_ref(), &frame[at.start as usize..at.end as usize])
+    read.export(&entry.block_ref(), &frame[at.start as usize..at.end as usize]).map(Vec::from)
 }
 
 fn import(stored: &[u8]) -> crate::Result<Frame> {
