@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Every ring of tests, from a clean checkout to a verdict.
-#   scripts/test.sh            everything but soak and fuzz, which still find something now and then
+#   scripts/test.sh            everything
 #   scripts/test.sh RING...    some of: lint unit mounted posix quickstart soak fuzz
 set -euo pipefail
 cd "$(dirname "$0")/.."
 project=$PWD
 rings=("$@")
-[ ${#rings[@]} -gt 0 ] || rings=(lint unit mounted posix quickstart)
+[ ${#rings[@]} -gt 0 ] || rings=(lint unit mounted posix quickstart soak fuzz)
 
 say() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
 

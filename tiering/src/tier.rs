@@ -122,8 +122,8 @@ pub trait Tier: Send + Sync + std::fmt::Debug + 'static {
         let (_, _) = (check_key(key)?, care);
         Ok(Wholeness::default())
     }
-    /// Stores an object in place of whatever the key has, in one step: a reader and a crash find the
-    /// old one or the new one. For a layer that mends its own pieces; nobody else replaces anything.
+    /// Stores an object in place of whatever the key has, for who has found that damaged. In one step
+    /// where the tier keeps an object in one piece: a reader and a crash find the old one or the new one.
     async fn replace(&self, key: &str, _: &Content) -> Result<()> {
         let message = "objects of this tier are not replaced";
         Err(TierFailure::error(FailureKind::Rejected, "replace", key, message))

@@ -18,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::blocks::Wait;
@@ -25,6 +26,7 @@ use crate::catalog::{Catalog, ColdCopy};
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, ReadAt, Repair, SegmentId, SegmentName, repair};
 use crate::throttle::Priority;
+use crate::tier::Content;
 
 use super::cold::Cold;
 use super::job::Cancel;
@@ -298,9 +300,19 @@ impl Inner {
         for attempt in 0..2 {
             let (put_key, put_path) = (key.clone(), path.clone());
             let deadline = self.config.clock.instant() + CALL_DEADLINE;
-            let put = cold.call(deadline, "copying a segment to cold", move |tier| {
-                Box::pin(async move { tier.put_file(&put_key, &put_path).await })
-            });
+            let put = if attempt == 0 {
+                cold.call(deadline, "copying a segment to cold", move |tier| {
+                    Box::pin(async move { tier.put_file(&put_key, &put_path).await })
+                })
+            } else {
+                let file = Arc::clone(copy.file());
+                let len =
+                    file.metadata().map_err(Error::io(format!("length of segment {id}")))?.len();
+                let content = Content::File { path: put_path, file, len };
+                cold.call(deadline, "replacing a copy in cold", move |tier| {
+                    Box::pin(async move { tier.replace(&put_key, &content).await })
+                })
+            };
             match put {
                 Ok(()) | Err(Error::Exists(_)) => {}
                 Err(error) => return Err(error),
@@ -314,12 +326,9 @@ impl Inner {
                 tracing::warn!(%id, "the local segment changed after it was checked");
                 return Ok(());
             }
+            // Replaced and not deleted first: should the local file go now, its parity may still help.
             (copy, _) = self.whole_file(&name)?;
             tracing::warn!(%id, attempt, "the copy in cold is damaged, the local segment is not");
-            let delete_key = key.clone();
-            cold.call(deadline, "replacing a copy in cold", move |tier| {
-                Box::pin(async move { tier.delete(&delete_key).await })
-            })?;
         }
         Err(Error::Damaged { what: "cold object", reason: format!("{key} reads back differently") })
     }

@@ -241,6 +241,15 @@ impl Tier for Encrypted {
         self.inner.mend(key, care).await
     }
 
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        check_key(key)?;
+        if is_in_the_clear(key) {
+            return self.inner.replace(key, content).await;
+        }
+        let sealed = self.stage(key, content).await?;
+        self.inner.replace(key, &Content::open(&sealed.path()).await?).await
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -335,6 +335,13 @@ impl Tier for Spread {
         self.remove(key).await
     }
 
+    /// Not in one step: what is damaged though its pieces were looked after is beyond them.
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        check_object(key)?;
+        self.remove(key).await?;
+        self.write(key, content.clone()).await
+    }
+
     async fn clean(&self) -> Result<u64> {
         let calls = (0..self.stores.len())
             .map(|at| self.ask(at, self.stores[at].tier().clean()).boxed())

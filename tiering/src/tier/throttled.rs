@@ -17,7 +17,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::failure::is_retriable;
-use super::{Care, ObjectMeta, Tier, Wholeness};
+use super::{Care, Content, ObjectMeta, Tier, Wholeness};
 use crate::error::{Error, Result};
 use crate::throttle::{Kind, Outcome, Permit, Priority, Throttle};
 
@@ -150,6 +150,32 @@ impl Pace {
     }
 }
 
+impl Throttled {
+    /// Stores `len` bytes, which may go in parts.
+    async fn paced(&self, len: u64, store: impl Future<Output = Result<()>> + Send) -> Result<()> {
+        if len <= PACED_PART {
+            return self.pass(Kind::Write, len, store).await;
+        }
+        let first = self.throttle.admit(self.priority, Kind::Write, PACED_PART).await?;
+        let pace = Arc::new(Pace {
+            throttle: Arc::clone(&self.throttle),
+            priority: self.priority,
+            first: Mutex::new(Some(first)),
+        });
+        let result = PACE.scope(Arc::clone(&pace), store).await;
+        let unused = pace.first.lock().take();
+        if let Some(permit) = unused {
+            // Not cut: it was there already, or went as one.
+            permit.resize(if result.is_ok() { len } else { 0 });
+            permit.finish(match outcome_of(&result) {
+                Outcome::Done => Outcome::Answered,
+                other => other,
+            });
+        }
+        result
+    }
+}
+
 #[async_trait]
 impl Tier for Throttled {
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
@@ -164,26 +190,7 @@ impl Tier for Throttled {
                 return Err(Error::Io { action: format!("open {}", path.display()), source });
             }
         };
-        if len <= PACED_PART {
-            return self.pass(Kind::Write, len, self.inner.put_file(key, path)).await;
-        }
-        let first = self.throttle.admit(self.priority, Kind::Write, PACED_PART).await?;
-        let pace = Arc::new(Pace {
-            throttle: Arc::clone(&self.throttle),
-            priority: self.priority,
-            first: Mutex::new(Some(first)),
-        });
-        let result = PACE.scope(Arc::clone(&pace), self.inner.put_file(key, path)).await;
-        let unused = pace.first.lock().take();
-        if let Some(permit) = unused {
-            // Not cut: it was there already, or went as one.
-            permit.resize(if result.is_ok() { len } else { 0 });
-            permit.finish(match outcome_of(&result) {
-                Outcome::Done => Outcome::Answered,
-                other => other,
-            });
-        }
-        result
+        self.paced(len, self.inner.put_file(key, path)).await
     }
 
     async fn get(&self, key: &str) -> Result<Bytes> {
@@ -222,6 +229,10 @@ impl Tier for Throttled {
 
     async fn mend(&self, key: &str, care: Care) -> Result<Wholeness> {
         self.pass(Kind::Untimed, 0, self.inner.mend(key, care)).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        self.paced(content.len(), self.inner.replace(key, content)).await
     }
 
     fn describe(&self) -> String {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::segment::FileKind;
-use crate::store::testing::{Volume, damage, noise, soon};
-use crate::tier::{Memory, ObjectMeta, Tier};
+use crate::store::testing::{Volume, damage, eventually, noise, soon};
+use crate::tier::{Content, Faulty, Memory, ObjectMeta, Op, Tier};
 
 /// Takes a segment, and has the local file rot the moment before.
 #[derive(Debug, Default)]
@@ -56,6 +56,10 @@ impl Tier for Rotting {
         self.memory.clean().await
     }
 
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        self.memory.replace(key, content).await
+    }
+
     fn describe(&self) -> String {
         "rotting".to_owned()
     }
@@ -74,4 +78,25 @@ fn what_rots_between_the_look_and_the_copy_does_not_count_as_copied() {
     let copy = tier.memory.peek(&id.object_key()).unwrap();
     assert!(copy[..] == sealed[..], "what was copied is what was sealed");
     assert!(std::fs::read(&path).unwrap() == sealed, "and the local file was made whole");
+}
+
+/// Its own parity may be all that is left when the local file goes in that moment.
+#[test]
+fn a_damaged_object_stays_until_another_has_its_place() {
+    let memory = Arc::new(Memory::new());
+    let faulty = Arc::new(Faulty::new(Arc::clone(&memory) as Arc<dyn Tier>));
+    let volume = Volume::with_cold(Arc::clone(&faulty) as Arc<dyn Tier>);
+    let block = volume.append(&noise(1, 60_000));
+    volume.seal();
+    let (id, path) = volume.files(FileKind::Sealed).remove(0);
+    let sealed = std::fs::read(path).unwrap();
+    volume.store().archive(&[block.id], soon(), &mut |_, _| ()).unwrap();
+    let mut object = sealed.clone();
+    object[5_000] ^= 1;
+    memory.overwrite(&id.object_key(), object);
+    let listing = volume.store().cold_listing().unwrap();
+    volume.store().scrub_segment(id, listing.as_ref(), true).unwrap().unwrap();
+    let is_whole = || memory.peek(&id.object_key()).unwrap()[..] == sealed[..];
+    eventually("it is copied again", is_whole);
+    assert_eq!((faulty.calls(Op::Replace), faulty.calls(Op::Delete)), (1, 0));
 }

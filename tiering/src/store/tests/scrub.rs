@@ -17,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::segment::{FileKind, SegmentId};
 use crate::store::testing::{Volume, damage, eventually, noise, soon};
 use crate::store::{BackupProof, CheckOptions, Mended, Residence, Scrubbed};
-use crate::tier::{Care, FailureKind, Fault, Faulty, Memory, ObjectMeta, Op, Tier, Wholeness};
+use crate::tier::{
+    Care, Content, FailureKind, Fault, Faulty, Memory, ObjectMeta, Op, Tier, Wholeness,
+};
 
 struct World {
     volume: Volume,
@@ -312,6 +314,10 @@ impl Tier for Deaf {
             Some(true) => Ok(Wholeness { pieces: 3, ..Wholeness::default() }),
             _ => Err(Error::TimedOut("asking the stores")),
         }
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        self.memory.replace(key, content).await
     }
 
     fn describe(&self) -> String {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{DELETE_LEAVE, DELETE_TIME, Ownership, PUT_LEAVE};
 use crate::error::{Error, Result};
-use crate::tier::{Care, ObjectMeta, Tier, Wholeness};
+use crate::tier::{Care, Content, ObjectMeta, Tier, Wholeness};
 
 /// A guarded tier. Reading passes.
 #[derive(Clone, Debug)]
@@ -75,6 +75,11 @@ impl Tier for Owned {
             self.ownership.look(&*self.inner, DELETE_LEAVE).await?;
         }
         self.inner.mend(key, care).await
+    }
+
+    async fn replace(&self, key: &str, content: &Content) -> Result<()> {
+        self.ownership.look(&*self.inner, DELETE_LEAVE).await?;
+        self.inner.replace(key, content).await
     }
 
     fn describe(&self) -> String {
