@@ -39,6 +39,7 @@ pub(crate) async fn conforms(tier: &dyn Tier) {
     lists_in_pages(tier).await;
     refuses_bad_keys(tier).await;
     settles_races(tier).await;
+    replaces(tier).await;
     assert_eq!(tier.list("", None, 100).await.unwrap(), [], "the suite cleans up");
     tier.clean().await.unwrap();
 }
@@ -164,6 +165,22 @@ async fn settles_races(tier: &dyn Tier) {
     }
     assert_eq!(tier.get("race/same").await.unwrap(), content);
     tier.delete("race/same").await.unwrap();
+}
+
+async fn replaces(tier: &dyn Tier) {
+    for (before, after) in [(70_000, 70_000), (5, (20 << 20) + 17), (3 << 20, 5)] {
+        tier.put("files/r", bytes(before, 8)).await.unwrap();
+        let content = bytes(after, 9);
+        let file = file_of(&content);
+        tier.replace("files/r", &Content::open(file.path()).await.unwrap()).await.unwrap();
+        assert!(tier.get("files/r").await.unwrap() == content, "{before} became other bytes");
+        tier.replace("files/r", &Content::Bytes(bytes(before, 8))).await.unwrap();
+        assert!(
+            tier.get("files/r").await.unwrap() == bytes(before, 8),
+            "{after} became other bytes"
+        );
+        tier.delete("files/r").await.unwrap();
+    }
 }
 
 #[tokio::test]
