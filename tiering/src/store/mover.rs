@@ -219,6 +219,8 @@ impl Inner {
                     segment.unsaved = true;
                 }
             });
+            // It may have been appended again between both looks.
+            self.free_unsealed(block);
             add(&self.counters.freed_bytes, bytes);
         }
     }

@@ -3,7 +3,7 @@
 //! *Who is dead*: dead-byte counters only start a closer look. A block is dead when [`Liveness`]
 //! says that nothing refers to it, and, if it was appended since this store was opened, when it
 //! was freed as well: a block on its way from `append` into the namespace is referred to by
-//! nothing that could be asked.
+//! nothing that could be asked. Where it is written again, that is asked of the new place alone.
 //! *Compaction* appends each living frame, verified, under its own id to a segment that takes
 //! frames, the cold ones apart (encoded again as `recode` does when the store is idle), and syncs; the map of unsealed
 //! blocks then points at the new copy, and only then the old segment leaves the catalog and the
@@ -318,6 +318,7 @@ impl Inner {
         drop(charge);
         self.reached(Step::CompactAfterAppendBeforeSync)?;
         self.sync()?;
+        self.hand_over(id, here);
         self.reached(Step::CompactAfterSyncBeforeRemove)?;
         self.replace(record, index, live)?;
         Ok(true)
@@ -349,9 +350,22 @@ impl Inner {
             }
         }
         self.sync()?;
+        self.hand_over(name.id, here);
         self.reached(Step::FetchAfterSyncBeforeRemove)?;
         self.table.update(name.id, |segment| segment.nothing_is_needed());
         self.remove_segment(index, live).map(drop)
+    }
+
+    /// Blocks of a segment were appended to another, durably: what is on its way into the namespace
+    /// is so there and not here, and what was freed here meanwhile is freed there.
+    pub(super) fn hand_over(&self, id: SegmentId, moved: &[IndexEntry]) {
+        let freed = self.table.update(id, |segment| {
+            let blocks = ids_of(moved).into_iter();
+            blocks.filter(|block| !segment.freed.insert(*block)).collect::<Vec<_>>()
+        });
+        let Some(freed) = freed.filter(|freed| !freed.is_empty()) else { return };
+        self.freed.lock().extend(freed);
+        self.signals.kick_mover();
     }
 
     /// Removes a segment of which nothing is needed here any more; the object in cold only if

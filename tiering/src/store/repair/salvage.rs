@@ -65,7 +65,7 @@ impl Inner {
         let opened = self.hot.open_sealed(id);
         let file = opened.map_err(Error::io(format!("open segment {id} to save its blocks")))?;
         let name = self.name(id);
-        let mut lost = Vec::new();
+        let (mut saved, mut lost) = (Vec::new(), Vec::new());
         self.reached(Step::SalvageBeforeAppend)?;
         for (entry, cold) in here.iter().zip(self.are_cold(id, here)) {
             if self.is_stopping() {
@@ -77,6 +77,7 @@ impl Inner {
                     let lane = if cold { Lane::cold(place) } else { Lane::fresh(place) };
                     self.append_frame(&mut frame, lane, Some(id))?;
                     charge.keep_some(charge_of(frame.len()));
+                    saved.push(entry.clone());
                 }
                 Err(Error::Damaged { .. } | Error::Io { .. }) => lost.push(entry.clone()),
                 Err(error) => return Err(error),
@@ -85,6 +86,7 @@ impl Inner {
         drop(charge);
         self.reached(Step::SalvageAfterAppendBeforeSync)?;
         self.sync()?;
+        self.hand_over(id, &saved);
         self.reached(Step::SalvageAfterSync)?;
         Ok(lost)
     }

@@ -2,14 +2,19 @@
 //! same, what is lost stays where it is and is told once.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, ParityPlace, SegmentId};
-use crate::store::testing::{Log, Volume, damage, eventually, noise, soon};
-use crate::store::{BackupProof, CheckOptions, DamageLog, Mended, Residence, Scrubbed, Step};
+use crate::store::testing::{FakeNamespace, Log, Volume, damage, eventually, noise, soon};
+use crate::store::{
+    BackupProof, CheckOptions, DamageLog, Inner, Mended, Residence, Scrubbed, Step, Steward,
+    StoreConfig, Temper,
+};
 use crate::tier::{Memory, Tier};
 
 /// Four of them fill a segment.
@@ -30,6 +35,10 @@ struct World {
 
 impl World {
     fn new(place: ParityPlace) -> Self {
+        Self::with(place, |_| ())
+    }
+
+    fn with(place: ParityPlace, change: impl FnOnce(&mut StoreConfig)) -> Self {
         let (memory, log) = (Arc::new(Memory::new()), Arc::new(Log::default()));
         let mut volume = Volume::with(|config| {
             config.cold = Some(memory as Arc<dyn Tier>);
@@ -37,6 +46,7 @@ impl World {
             config.cache_bytes = 0;
             config.damage = Some(Arc::clone(&log) as Arc<dyn DamageLog>);
             config.cold_spread = (place == ParityPlace::Stores).then_some((4, 2));
+            change(config);
         });
         volume.place = place;
         let plain = (0..4).map(|n| noise(n, BLOCK));
@@ -55,6 +65,12 @@ impl World {
     fn sound(&self) -> Vec<BlockId> {
         let sound = self.blocks.iter().enumerate().filter(|(at, _)| *at != LOST);
         sound.map(|(_, (block, _))| block.id).collect()
+    }
+
+    /// Nobody needs these blocks any more.
+    fn free(&self, blocks: &[BlockId]) {
+        self.volume.namespace.dead.lock().extend(blocks);
+        self.volume.store().free(blocks);
     }
 
     fn lost(&self) -> BlockId {
@@ -193,12 +209,62 @@ fn a_damaged_segment_goes_once_nobody_needs_what_is_lost() {
     let world = World::new(ParityPlace::Inside);
     assert!(world.archive(&[world.lost()]).is_err());
     world.assert_saved("before");
-    world.volume.namespace.dead.lock().insert(world.lost());
-    world.volume.store().free(&[world.lost()]);
+    world.free(&[world.lost()]);
     eventually("it is gone", || !world.path.exists());
     for (at, (block, plain)) in world.blocks.iter().enumerate().filter(|(at, _)| *at != LOST) {
         assert!(world.volume.read(block).unwrap() == plain, "block {at}");
     }
+}
+
+#[test]
+fn a_block_that_was_saved_and_freed_at_once_does_not_hold_the_damaged_segment() {
+    let world = World::new(ParityPlace::Inside);
+    assert!(world.archive(&[world.lost()]).is_err());
+    eventually("it rests", || world.volume.store().health().suspect_segments == 0);
+    world.free(&world.sound());
+    world.volume.seal();
+    eventually("only the damaged segment is left", || {
+        world.volume.store().segments_after(None) == [world.id]
+    });
+    assert!(world.path.exists());
+    world.free(&[world.lost()]);
+    eventually("it is gone", || !world.path.exists());
+}
+
+/// Frees a block when it is asked how warm that is, which is after it was found to live.
+#[derive(Default)]
+struct Hasty {
+    store: OnceLock<(Weak<Inner>, Arc<FakeNamespace>)>,
+    block: Mutex<Option<BlockId>>,
+}
+
+impl Steward for Hasty {
+    fn tempers(&self, blocks: &[BlockId]) -> Result<Vec<Temper>> {
+        let block = self.block.lock().take_if(|block| blocks.contains(block));
+        if let Some((store, namespace)) = self.store.get().filter(|_| block.is_some()) {
+            let store = store.upgrade().unwrap();
+            namespace.dead.lock().extend(block);
+            store.freed.lock().extend(block);
+            store.count_freed();
+        }
+        Ok(vec![Temper::Warm(1.0); blocks.len()])
+    }
+}
+
+#[test]
+fn a_block_that_is_freed_while_it_is_saved_is_dead_where_it_was_saved_to() {
+    let hasty = Arc::new(Hasty::default());
+    let steward = Arc::clone(&hasty) as Arc<dyn Steward>;
+    let world = World::with(ParityPlace::Inside, |config| config.steward = Some(steward));
+    let volume = &world.volume;
+    let store = (Arc::downgrade(&volume.store().inner), Arc::clone(&volume.namespace));
+    assert!(hasty.store.set(store).is_ok());
+    *hasty.block.lock() = Some(world.sound()[0]);
+    assert!(world.archive(&[world.lost()]).is_err());
+    assert_eq!(*hasty.block.lock(), None, "it was freed meanwhile");
+    assert!(volume.store().inner.find_unsealed(world.sound()[0]).is_some(), "it was saved");
+    let dead_bytes = || volume.store().inner.unsealed_usage().dead_bytes;
+    eventually("it is known to be dead", || dead_bytes() > 0);
 }
 
 #[test]
