@@ -19,6 +19,7 @@
 //! backup names it, and the table no longer points at it.
 
 mod append;
+mod archive;
 mod background;
 mod cache;
 mod capacity;

@@ -1,4 +1,4 @@
-//! Where blocks are, and letting go of them by hand: describe, archive, release.
+//! Where blocks are, and letting go of them by hand: describe, release.
 //!
 //! *Release* is the second half of a move. Per segment, in order: the copy in cold was read back
 //! and verified and still has its length; a backup names the blocks; the table and the catalog
@@ -24,7 +24,7 @@ use crate::segment::{DATA_START, FileKind, IndexEntry, SegmentId, SegmentIndex, 
 
 use super::append::full_disk;
 use super::gates::{BackupProof, Temper};
-use super::job::{Cancel, Job, JobProgress};
+use super::job::{Job, JobProgress};
 use super::mover::ids_of;
 use super::repair::Suspect;
 use super::signals::add;
@@ -195,41 +195,6 @@ impl Inner {
         self.locate(block, wait)?.ok_or_else(lost)
     }
 
-    /// Copies the segments that hold `blocks` to cold, sealing them first or leaving out those
-    /// that are open.
-    pub(super) fn archive(
-        &self,
-        blocks: &[BlockId],
-        seal: bool,
-        job: &mut Job<'_>,
-    ) -> Result<Archived> {
-        self.cold_tier()?;
-        if seal {
-            self.seal_holding(blocks, job.wait)?;
-        }
-        let open = blocks.iter().filter(|id| self.find_unsealed(**id).is_some()).count();
-        let groups = self.group(blocks, job.wait)?;
-        let segments: Vec<SegmentId> = groups.into_keys().collect();
-        let len = |id: &SegmentId| self.table.with(*id, |s| s.record.len).unwrap_or(0);
-        let bytes = segments.iter().map(len).sum();
-        let missing = |id: &SegmentId| {
-            self.table.with(*id, |s| s.record.cold != ColdCopy::Verified).unwrap_or(false)
-        };
-        let missing: Vec<SegmentId> = segments.iter().copied().filter(missing).collect();
-        self.want_copies(&missing);
-        let copied = self.verify_cold_only(&segments, &job.cancel).and_then(|()| {
-            let progress = &mut *job.progress;
-            self.wait_copied(&segments, job.wait, &job.cancel, |done, done_bytes| {
-                let total = segments.len();
-                progress(JobProgress { done, total, done_bytes, total_bytes: bytes });
-            })
-        });
-        // What has not begun when somebody gives up is not begun.
-        self.unwant_copies(&missing);
-        copied?;
-        Ok(Archived { segments: segments.len(), bytes, open })
-    }
-
     /// Seals the segments that hold `blocks`.
     pub(super) fn seal_holding(&self, blocks: &[BlockId], wait: Wait) -> Result<()> {
         let unsealed: Vec<_> =
@@ -239,23 +204,6 @@ impl Inner {
         }
         self.rotate_those(&unsealed);
         self.wait_sealed(&unsealed, wait)
-    }
-
-    /// Verifies copies that were only listed and have no hot file to compare with.
-    fn verify_cold_only(&self, segments: &[SegmentId], cancel: &Cancel) -> Result<()> {
-        for &id in segments {
-            cancel.check()?;
-            let listed = self
-                .table
-                .with(id, |s| !s.record.hot && s.record.cold == ColdCopy::Listed)
-                .unwrap_or(false);
-            if listed {
-                self.verify_cold(id)?;
-                self.table.update(id, |s| s.record.cold = ColdCopy::Verified);
-                self.record_state(id);
-            }
-        }
-        Ok(())
     }
 
     /// The entries of sealed blocks by segment.

@@ -497,7 +497,7 @@ impl Inner {
     }
 
     /// Why a segment will not get to cold by itself, if that is so.
-    fn is_beyond_copying(segment: &Segment) -> Option<Error> {
+    pub(super) fn is_beyond_copying(segment: &Segment) -> Option<String> {
         let record = &segment.record;
         if record.cold == ColdCopy::Verified || Self::needs_copy(segment) {
             return None;
@@ -508,8 +508,7 @@ impl Inner {
             (false, false, ColdCopy::Absent) => "its file is gone from the hot tier",
             (false, false, _) => return None,
         };
-        let reason = format!("segment {} cannot be copied: {why}", record.id);
-        Some(Error::Lost { id: record.first_block, reason })
+        Some(format!("segment {} cannot be copied: {why}", record.id))
     }
 
     /// Waits until every one of `segments` is verified in cold, or failed often, or cannot get
@@ -536,8 +535,12 @@ impl Inner {
             if copied == segments.len() {
                 return Ok(());
             }
-            let beyond = |id| self.table.with(id, Self::is_beyond_copying).flatten();
-            if let Some(error) = segments.iter().find_map(|id| beyond(*id)) {
+            let beyond = |segment: &Segment| {
+                let reason = Self::is_beyond_copying(segment)?;
+                Some(Error::Lost { id: segment.record.first_block, reason })
+            };
+            let beyond = segments.iter().find_map(|id| self.table.with(*id, beyond).flatten());
+            if let Some(error) = beyond {
                 return Err(error);
             }
             let often = segments
