@@ -1,5 +1,5 @@
-//! Segments that a pass leaves for the next one since the cold tier did not answer: so many in a row, as
-//! each has waited as long as it may. Nothing of it is stored.
+//! Segments that a pass leaves for the next one since the cold tier or the disk did not answer: so many in a
+//! row, as each has waited as long as it may. Nothing of it is stored.
 
 use firn_tiering::segment::SegmentId;
 use firn_tiering::store::Scrubbed;
@@ -26,7 +26,7 @@ impl Misses {
                 tracing::error!(%id, %error, "a segment could not be looked over");
                 Ok(None)
             }
-            Err(error) if is_retriable(&error) && self.0 < MOST => {
+            Err(error) if may_pass(&error) && self.0 < MOST => {
                 self.0 += 1;
                 tracing::warn!(%id, %error, "a segment is left for the next pass");
                 Ok(None)
@@ -41,6 +41,11 @@ impl Misses {
     }
 }
 
+/// Whether a tier or the disk may answer later.
+fn may_pass(error: &Error) -> bool {
+    is_retriable(error) || matches!(error, Error::Io { .. })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -51,8 +56,10 @@ mod tests {
     fn a_pass_leaves_a_few_segments_in_a_row_and_rests_then() {
         let mut misses = Misses::default();
         let id = SegmentId::from_raw(1);
-        let late = || Err(Error::TimedOut("asking the cold tier"));
-        for _ in 0..2 {
+        type Miss = fn() -> Result<Option<Scrubbed>>;
+        let late: Miss = || Err(Error::TimedOut("asking the cold tier"));
+        let unread: Miss = || Err(Error::io("read a segment")(std::io::ErrorKind::Other.into()));
+        for late in [late, unread] {
             for _ in 0..MOST {
                 assert!(misses.judge(id, late()).unwrap().is_none());
             }

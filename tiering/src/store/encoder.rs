@@ -5,14 +5,13 @@
 //! block once nobody asks it any more. Nothing is stored here.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::budget::Permit;
 use crate::error::{Error, Result};
-use crate::segment::{Frame, IndexEntry, SegmentName};
+use crate::segment::{Frame, IndexEntry, ReadAt, SegmentName};
 
 use super::CLOCK_SLICE;
 use super::idle::lower_priority;
@@ -44,7 +43,7 @@ impl Encoder {
                 lower_priority();
             }
             for Block { name, file, entry } in asked {
-                if told.send(read_frame(&name, &file, &entry).and_then(harder)).is_err() {
+                if told.send(read_frame(&name, &*file, &entry).and_then(harder)).is_err() {
                     return;
                 }
             }
@@ -93,7 +92,11 @@ impl Encoder {
 }
 
 /// The verified frame of a block.
-pub(super) fn read_frame(name: &SegmentName, file: &File, entry: &IndexEntry) -> Result<Frame> {
+pub(super) fn read_frame<R: ReadAt + ?Sized>(
+    name: &SegmentName,
+    file: &R,
+    entry: &IndexEntry,
+) -> Result<Frame> {
     let range = entry.frame_range();
     let mut stored = vec![0; bounded_len(&range)?];
     file.read_exact_at(&mut stored, range.start)

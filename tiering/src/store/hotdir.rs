@@ -34,6 +34,9 @@ pub(super) struct Listing {
 pub(super) struct HotDir {
     root: PathBuf,
     files: Mutex<OpenFiles>,
+    /// What a test makes unreadable of each file.
+    #[cfg(test)]
+    pub(super) bad_sectors: super::testing::BadSectors,
 }
 
 #[derive(Default)]
@@ -47,7 +50,12 @@ struct OpenFiles {
 
 impl HotDir {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), files: Mutex::default() }
+        Self {
+            root: root.to_owned(),
+            files: Mutex::default(),
+            #[cfg(test)]
+            bad_sectors: super::testing::BadSectors::default(),
+        }
     }
 
     /// Makes the directories and their names durable.

@@ -6,6 +6,8 @@
 //! other copy make of the segment, in memory. One thread works off the suspects by `rewrite`: it
 //! makes the whole segment anew beside the damaged one and replaces that only when every checksum
 //! of the new one is right.
+//! *Unread*: what the disk does not give is no damage yet: as long as it would count as lost, it is
+//! tried again with growing pauses, for [`UNREAD_PATIENCE`].
 //! *Crash*: suspects are forgotten, and found again by the next reader or scrub; for the files see
 //! `rewrite`.
 //! *Bounds*: one rescue and one rewrite at a time; of the segments that were rescued last a few
@@ -16,6 +18,7 @@ mod rewrite;
 mod salvage;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,6 +29,7 @@ use crate::segment::{ReadAt, Repair, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
 
 use super::object::ColdObject;
+use super::sidecar::HotCopy;
 use super::signals::add;
 use super::urgency::acting_as;
 use super::verdict::is_stranger;
@@ -42,6 +46,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Pause before a segment that nothing there can make whole is looked at again: a copy may come
 /// back, but not because somebody reads.
 const BEYOND_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How long a disk may fail to give what is nowhere else before that counts as lost.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which copies of a segment are suspect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,22 +235,30 @@ impl Inner {
         let results: Vec<_> = copies.map(|copy| (copy, self.mend(id, copy))).collect();
         self.table.unclaim(id);
         let now = self.config.clock.instant();
+        let is_unread = self.is_unread(id);
         let mut cases = self.repairs.cases.lock();
         let case = cases.entry(id).or_default();
         let before = std::mem::take(case);
         case.suspect = before.suspect;
         for (copy, result) in results {
+            let pause = FIRST_PAUSE * 2_u32.saturating_pow(before.failures.min(16));
+            let soon = Some(now + pause.min(LONGEST_PAUSE));
             match result {
+                // Some of it could not be saved for now, since it could not be read.
+                Ok(mended) if copy.hot && is_unread => {
+                    case.suspect.add(copy);
+                    case.beyond = matches!(mended, Mended::Lost(_));
+                    (case.failures, case.retry_at) = (before.failures + 1, soon);
+                }
                 Ok(Mended::Sound | Mended::Whole | Mended::Unneeded | Mended::Displaced) => {}
                 Ok(Mended::Lost(_)) => {
                     case.suspect.add(copy);
-                    (case.beyond, case.retry_at) = (true, Some(now + BEYOND_PAUSE));
+                    case.beyond = true;
+                    case.retry_at.get_or_insert(now + BEYOND_PAUSE);
                 }
                 Err(error) => {
                     case.suspect.add(copy);
-                    let pause = FIRST_PAUSE * 2_u32.saturating_pow(before.failures.min(16));
-                    case.failures = before.failures + 1;
-                    case.retry_at = Some(now + pause.min(LONGEST_PAUSE));
+                    (case.failures, case.retry_at) = (before.failures + 1, soon);
                     if !self.is_stopping() {
                         let error = super::read::chain(&error);
                         tracing::warn!(%id, error, "a damaged segment could not be repaired yet");
@@ -254,6 +269,25 @@ impl Inner {
         if case.suspect == Suspect::default() {
             cases.remove(&id);
         }
+    }
+
+    /// Whether parts of a hot segment that nothing replaces could not be read, and may be later.
+    fn is_unread(&self, id: SegmentId) -> bool {
+        let since = self.table.with(id, |segment| segment.unread_since).flatten();
+        let now = self.config.clock.instant();
+        since.is_some_and(|since| now.saturating_duration_since(since) < UNREAD_PATIENCE)
+    }
+
+    /// A part of a hot segment that nothing replaces could not be read: whether it is to be tried
+    /// again, which is seen to, and not to be taken for damaged yet.
+    fn is_to_be_read_later(&self, id: SegmentId) -> bool {
+        let now = self.config.clock.instant();
+        self.table.update(id, |segment| segment.unread_since.get_or_insert(now).to_owned());
+        let is_unread = self.is_unread(id);
+        if is_unread {
+            self.suspect(id, Suspect::HOT);
+        }
+        is_unread
     }
 
     /// Looks at the suspect copies of a claimed segment and puts right what can be.
@@ -311,14 +345,20 @@ impl Inner {
         seen: &mut dyn FnMut(Remainder<'_>) -> Option<T>,
     ) -> Result<Option<T>> {
         let Some(record) = self.table.record(id) else { return Ok(None) };
-        let hot = if record.hot { self.hot.open_copy(id).ok() } else { None };
+        let (copy, unopened) = match record.hot.then(|| self.hot.open_copy(id)) {
+            Some(Ok(copy)) => (Some(copy), None),
+            Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
+                (None, Some(Error::io(format!("open segment {id}"))(error)))
+            }
+            _ => (None, None),
+        };
         // A tier that does not answer may have the rest.
         let (object, unanswered) = match self.object_of(id, deadline) {
             Ok(object) => (object, None),
             Err(error) => (None, Some(error)),
         };
         let name = self.name(id);
-        let hot = hot.as_ref().map(|copy| copy as &dyn ReadAt);
+        let hot = copy.as_ref().map(|copy| copy as &dyn ReadAt);
         let cold = object.as_ref().map(|object| object as &dyn ReadAt);
         let mut last = None;
         for (in_cold, one, other) in [(false, hot, cold), (true, cold, hot)] {
@@ -329,10 +369,14 @@ impl Inner {
                     let has_failed = object.as_ref().is_some_and(|object| {
                         object.has_failed() || needs_parity && object.sidecar_has_failed()
                     });
-                    let complete = unanswered.is_none() && !has_failed;
-                    if in_cold && !complete {
+                    let is_answered = unanswered.is_none() && !has_failed;
+                    if in_cold && !is_answered {
                         break;
                     }
+                    let unread =
+                        unopened.is_some() || copy.as_ref().is_some_and(HotCopy::has_failed);
+                    let is_read = found.lost.is_empty() || !unread || !self.is_to_be_read_later(id);
+                    let complete = is_answered && is_read;
                     if let Some(done) = seen(Remainder { bytes: one, in_cold, found, complete }) {
                         return Ok(Some(done));
                     }
@@ -342,6 +386,10 @@ impl Inner {
         }
         if let Some(object) = &object {
             object.verdict(Ok(()))?;
+        }
+        let unread = unopened.or_else(|| copy.and_then(|copy| copy.failure()));
+        if let Some(error) = unread.filter(|_| self.is_to_be_read_later(id)) {
+            return Err(error);
         }
         unanswered.or(last).map_or(Ok(None), Err)
     }

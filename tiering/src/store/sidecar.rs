@@ -20,6 +20,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use crate::error::{Error, Result};
 use crate::segment::{
     FileKind, Joined, ParityPlace, Patched, ReadAt, Repair, SIDECARS, SegmentId, SegmentIndex,
@@ -37,10 +39,14 @@ use super::table::Segment;
 use super::upload::CALL_DEADLINE;
 use crate::tier::is_retriable;
 
-/// The local file of a segment, with that of its sidecar if there is one.
+/// The local file of a segment, with that of its sidecar if there is one. What checks it takes what
+/// cannot be read for damage; here it is remembered that it could not be.
 pub(super) struct HotCopy {
     file: Arc<File>,
     sidecar: Option<File>,
+    failure: Mutex<Option<io::Error>>,
+    #[cfg(test)]
+    bad_sectors: super::testing::BadSectors,
 }
 
 impl HotCopy {
@@ -50,17 +56,45 @@ impl HotCopy {
     }
 
     fn with(file: Arc<File>, sidecar: &Path) -> io::Result<Self> {
-        match File::open(sidecar) {
-            Ok(sidecar) => Ok(Self { file, sidecar: Some(sidecar) }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Self { file, sidecar: None })
-            }
+        let (sidecar, failure) = match File::open(sidecar) {
+            Ok(sidecar) => (Some(sidecar), None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, None),
             Err(error) => {
                 // As if it were not there: it is made anew, and the segment is what counts.
                 tracing::warn!(%error, "{} cannot be opened", sidecar.display());
-                Ok(Self { file, sidecar: None })
+                (None, Some(error))
             }
-        }
+        };
+        Ok(Self {
+            file,
+            sidecar,
+            failure: Mutex::new(failure),
+            #[cfg(test)]
+            bad_sectors: super::testing::BadSectors::default(),
+        })
+    }
+
+    /// Whether a part could not be read, of which nobody knows whether it is damaged.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.lock().is_some()
+    }
+
+    /// Why a part could not be read.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.failure.lock().take().map(Error::io("read what is stored in hot"))
+    }
+
+    fn read(&self, file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        let read = self.bad_sectors.check(offset, buf.len());
+        #[cfg(not(test))]
+        let read = Ok(());
+        read.and_then(|()| FileExt::read_exact_at(file, buf, offset)).inspect_err(|error| {
+            // A file that ends too early was read.
+            if error.kind() != io::ErrorKind::UnexpectedEof {
+                *self.failure.lock() = Some(io::Error::new(error.kind(), error.to_string()));
+            }
+        })
     }
 
     /// The segment's file.
@@ -75,7 +109,7 @@ impl ReadAt for HotCopy {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        FileExt::read_exact_at(&*self.file, buf, offset)
+        self.read(&self.file, buf, offset)
     }
 
     fn sidecar_len(&self) -> io::Result<u64> {
@@ -84,14 +118,17 @@ impl ReadAt for HotCopy {
 
     fn read_sidecar_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let sidecar = self.sidecar.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        FileExt::read_exact_at(sidecar, buf, offset)
+        self.read(sidecar, buf, offset)
     }
 }
 
 impl HotDir {
     /// The sealed segment's file and that of its sidecar, open for reading.
     pub(super) fn open_copy(&self, id: SegmentId) -> io::Result<HotCopy> {
-        HotCopy::with(self.open_sealed(id)?, &self.path(id, FileKind::Sidecar))
+        let copy = HotCopy::with(self.open_sealed(id)?, &self.path(id, FileKind::Sidecar))?;
+        #[cfg(test)]
+        let copy = HotCopy { bad_sectors: self.bad_sectors.clone(), ..copy };
+        Ok(copy)
     }
 
     /// Replaces the sidecar of a segment, durably.

@@ -41,6 +41,8 @@ pub(super) struct Segment {
     /// What lives in its hot file is damaged beyond repair: there is nothing to copy, to compact or
     /// to encode, until a copy comes back.
     pub(super) ruined: bool,
+    /// Since when parts of its hot file that are needed cannot be read; see `repair`.
+    pub(super) unread_since: Option<Instant>,
     /// Dead bytes when it was last looked at closely.
     pub(super) judged_dead: u64,
     /// How thriftily that was.
@@ -66,6 +68,7 @@ impl Segment {
             retry_at: None,
             unreadable: false,
             ruined: false,
+            unread_since: None,
             judged_dead: 0,
             judged_with: Thrift::default(),
             judge_at: None,

@@ -320,6 +320,31 @@ pub(crate) fn damage(path: &Path, offset: u64, len: usize) {
     file.write_all_at(&bytes, offset).unwrap();
 }
 
+type IsBad = Box<dyn Fn(u64, usize) -> bool + Send>;
+
+/// Parts of hot files, by offset and length of a read, that the disk does not give.
+#[derive(Clone, Default)]
+pub(crate) struct BadSectors(Arc<Mutex<Option<IsBad>>>);
+
+impl BadSectors {
+    pub(crate) fn set(&self, is_bad: impl Fn(u64, usize) -> bool + Send + 'static) {
+        *self.0.lock() = Some(Box::new(is_bad));
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.0.lock() = None;
+    }
+
+    pub(crate) fn check(&self, offset: u64, len: usize) -> std::io::Result<()> {
+        match &*self.0.lock() {
+            Some(is_bad) if is_bad(offset, len) => {
+                Err(std::io::Error::other("injected failure of a read"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Every damage that was reported.
 #[derive(Default)]
 pub(crate) struct Log(pub(crate) Mutex<Vec<DamageReport>>);

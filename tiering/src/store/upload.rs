@@ -242,7 +242,8 @@ impl Inner {
         }
         add(&self.counters.upload_failures, 1);
         let now = self.config.clock.instant();
-        let damaged = matches!(error, Error::Damaged { .. });
+        // Its own bytes are damaged, or the disk does not give them.
+        let damaged = matches!(error, Error::Damaged { .. } | Error::Io { .. });
         if self.table.with(id, |segment| segment.ruined) == Some(true) {
             // What is lost was told, and what was sound goes to cold from elsewhere.
             self.table.update(id, |segment| (segment.failures, segment.retry_at) = (0, None));

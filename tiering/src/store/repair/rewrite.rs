@@ -94,6 +94,9 @@ impl Inner {
     fn look_at_hot(&self, id: SegmentId) -> Result<(HotCopy, Repair)> {
         let copy = self.hot.open_copy(id).map_err(Error::io(format!("open segment {id}")))?;
         let found = repair(&copy, &self.name(id))?;
+        if !copy.has_failed() {
+            self.table.update(id, |segment| segment.unread_since = None);
+        }
         Ok((copy, found))
     }
 
@@ -145,9 +148,12 @@ impl Inner {
         index: &SegmentIndex,
     ) -> Result<Vec<IndexEntry>> {
         let id = record.id;
-        let file = self.hot.open_sealed(id).map_err(Error::io(format!("open segment {id}")))?;
+        let copy = self.hot.open_copy(id).map_err(Error::io(format!("open segment {id}")))?;
         let bad: HashSet<BlockId> =
-            check_frames(file.as_ref(), index).into_iter().map(|(block, _)| block).collect();
+            check_frames(&copy, index).into_iter().map(|(block, _)| block).collect();
+        if let Some(error) = copy.failure().filter(|_| self.is_to_be_read_later(id)) {
+            return Err(error);
+        }
         let is_bad = |entry: &&IndexEntry| {
             let frame = entry.frame_range();
             bad.contains(&entry.id) && !record.holes.touches(frame.start, frame.end)
@@ -256,11 +262,15 @@ impl Inner {
             // That something is lost is to be told in any case, whatever becomes of the rest.
             let rest = self.save_the_rest(record, deadline);
             drop(charge);
-            for error in [rest, self.salvage(id)].into_iter().filter_map(Result::err) {
-                let error = chain(&error);
+            let saved = self.salvage(id);
+            for error in [rest.err().as_ref(), saved.as_ref().err()].into_iter().flatten() {
+                let error = chain(error);
                 tracing::warn!(%id, error, "what is left of a segment stays as it is");
             }
-            return self.report_lost(record, what, in_cold, &best.unwrap_or_default());
+            let found = best.unwrap_or_default();
+            return saved
+                .unwrap_or_default()
+                .judge(self.report_lost(record, what, in_cold, &found)?);
         };
         let found = built?;
         self.install(id)?;

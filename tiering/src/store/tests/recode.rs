@@ -314,7 +314,7 @@ fn whoever_wants_a_segment_does_not_wait_for_the_block_that_is_encoded_in_the_ba
         assert_eq!(inner.recode(id, Pace::Background(&|| true)).unwrap(), Outcome::Paused);
         assert!(asked.try_recv().is_err());
         assert!(inner.config.budget.used_bytes() > used);
-        told.send(read_frame(&block.name, &block.file, &block.entry)).unwrap();
+        told.send(read_frame(&block.name, &*block.file, &block.entry)).unwrap();
         assert_eq!(inner.recode(id, Pace::Background(&|| false)).unwrap(), Outcome::Paused);
         assert_eq!(inner.config.budget.used_bytes(), used);
         inner.table.unclaim(id);

@@ -1,16 +1,22 @@
 //! Segments of which something is lost before they were copied: what is sound gets to cold all the
 //! same, what is lost stays where it is and is told once.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, ParityPlace, SegmentId};
-use crate::store::testing::{FakeNamespace, Log, Volume, damage, eventually, noise, soon};
+use crate::store::repair::Suspect;
+use crate::store::testing::{
+    FakeNamespace, Log, ShiftedClock, Volume, damage, eventually, later, noise, soon,
+};
 use crate::store::{
     BackupProof, CheckOptions, DamageLog, Inner, Mended, Residence, Scrubbed, Step, Steward,
     StoreConfig, Temper,
@@ -67,6 +73,13 @@ impl World {
         sound.map(|(_, (block, _))| block.id).collect()
     }
 
+    /// Where a block's frame lies in the damaged file.
+    fn frame(&self, block: BlockId) -> Range<u64> {
+        let inner = &self.volume.store().inner;
+        let index = inner.hot.read_index(&inner.name(self.id)).unwrap();
+        index.find(block)[0].frame_range()
+    }
+
     /// Nobody needs these blocks any more.
     fn free(&self, blocks: &[BlockId]) {
         self.volume.namespace.dead.lock().extend(blocks);
@@ -78,7 +91,7 @@ impl World {
     }
 
     fn archive(&self, blocks: &[BlockId]) -> Result<()> {
-        self.volume.store().archive(blocks, soon(), &mut |_, _| ()).map(drop)
+        self.volume.store().archive(blocks, later(), &mut |_, _| ()).map(drop)
     }
 
     fn scrub(&self) -> Scrubbed {
@@ -272,6 +285,62 @@ fn a_block_that_is_freed_while_it_is_saved_is_dead_where_it_was_saved_to() {
     assert!(volume.store().inner.find_unsealed(world.sound()[0]).is_some(), "it was saved");
     let dead_bytes = || volume.store().inner.unsealed_usage().dead_bytes;
     eventually("it is known to be dead", || dead_bytes() > 0);
+}
+
+#[test]
+fn what_cannot_be_read_while_the_rest_is_saved_is_saved_later_and_is_not_lost() {
+    let world = World::new(ParityPlace::Inside);
+    let [unread, saved, _] = world.sound()[..] else { panic!() };
+    let frame = world.frame(unread);
+    let inner = &world.volume.store().inner;
+    // Only who reads the frame as one piece, which is who saves it, meets this.
+    let is_bad = move |at, len| frame == (at..at + len as u64);
+    inner.hot.bad_sectors.set(is_bad);
+    assert!(world.archive(&[world.lost()]).is_err());
+    assert!(inner.find_unsealed(saved).is_some(), "the rest is saved at once");
+    assert!(inner.find_unsealed(unread).is_none());
+    inner.hot.bad_sectors.clear();
+    eventually("it is saved as well", || inner.find_unsealed(unread).is_some());
+    eventually("it rests", || world.volume.store().health().suspect_segments == 0);
+    assert_eq!(world.reports(), [Mended::Lost(vec![world.lost()])]);
+    world.assert_saved("afterwards");
+}
+
+#[test]
+fn a_disk_that_gives_nothing_for_a_moment_has_lost_nothing() {
+    let clock = Arc::new(ShiftedClock::default());
+    let shifted = Arc::clone(&clock) as Arc<dyn Clock>;
+    let world = World::with(ParityPlace::Inside, |config| config.clock = shifted);
+    let store = world.volume.store();
+    let health = || {
+        let health = store.health();
+        (health.suspect_segments, health.lost_segments)
+    };
+    std::fs::write(&world.path, &world.sealed).unwrap();
+    let looked = || store.inner.table.with(world.id, |s| s.unread_since.is_some()).unwrap();
+    store.inner.hot.bad_sectors.set(|_, _| true);
+    store.inner.suspect(world.id, Suspect::HOT);
+    eventually("it was looked at", looked);
+    assert_eq!((health(), world.reports()), ((1, 0), vec![]));
+    let refused = store.scrub_segment(world.id, None, false);
+    assert!(matches!(refused, Err(Error::Io { .. }) | Ok(None)), "{refused:?}");
+    store.inner.hot.bad_sectors.clear();
+    eventually("it rests", || health() == (0, 0));
+    assert!(!looked() && !world.is_ruined());
+    assert_eq!(world.reports(), []);
+    // One that gives nothing for good has lost what it held.
+    store.inner.hot.bad_sectors.set(|_, _| true);
+    store.inner.suspect(world.id, Suspect::HOT);
+    eventually("it was looked at", looked);
+    clock.advance(Duration::from_secs(61));
+    eventually("it is lost", || health() == (0, 1));
+    let all = world.blocks.iter().map(|(block, _)| block.id).collect();
+    assert_eq!(world.reports(), [Mended::Lost(all)]);
+    // And has it again when it answers.
+    store.inner.hot.bad_sectors.clear();
+    assert!(world.scrub().damage.is_empty());
+    assert!(!looked() && !world.is_ruined());
+    world.archive(&[world.lost()]).unwrap();
 }
 
 #[test]
