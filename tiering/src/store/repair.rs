@@ -155,9 +155,13 @@ impl Repairs {
         told.insert(key, hash) != Some(hash)
     }
 
-    /// A copy is whole: what is found of it from now on is news.
+    /// A copy is whole: what is found of it from now on is news, and what was beyond repair may not
+    /// be so any more.
     fn is_whole(&self, id: SegmentId, in_cold: bool) {
         self.told.lock().remove(&(id, in_cold));
+        if let Some(case) = self.cases.lock().get_mut(&id) {
+            case.retry_at = None;
+        }
     }
 
     /// Suspects that wait, and segments of which something is lost.

@@ -8,6 +8,8 @@
 //! first, and stays in hot until the object is verified.
 //! *Crash*: what lies in staging is removed at the next open; the name leads to the damaged file or
 //! to the whole one.
+//! *No whole copy*: where nothing makes one, the object does not count as verified any more, and the
+//! local file stays, damaged as it is.
 //! *A file with holes* is repaired frame by frame: what is damaged becomes a hole and is brought
 //! back, since cold holds the segment. Only where cold is damaged as well the whole file is made.
 
@@ -135,6 +137,9 @@ impl Inner {
                 Ok(Some(report))
             }
             Err(Error::Damaged { .. } | Error::NotFound(_)) => {
+                // What lies there is damaged, and nothing better comes in its place.
+                self.table.update(id, |segment| segment.record.holes = record.holes.clone());
+                self.record_state(id);
                 self.make_anew(record, what, false).map(Some)
             }
             Err(error) => Err(error),
@@ -166,11 +171,13 @@ impl Inner {
         // Not by `verify_cold`, which makes the object suspect again: it would be looked at for ever,
         // and no upload come to replace it.
         let what = match self.look_in_cold(self.cold_tier()?, &self.name(id)) {
-            Ok(InCold::Whole | InCold::Bare) => return Ok(None),
+            Ok(InCold::Whole | InCold::Bare) => {
+                self.trust_cold(id);
+                return Ok(None);
+            }
             Ok(InCold::Renewed) => {
-                // Every byte of it was read, and nothing is left to be copied for which somebody may wait.
-                self.table.update(id, |segment| segment.record.cold = ColdCopy::Verified);
-                self.record_state(id);
+                // Nothing is left to be copied for which somebody may wait.
+                self.trust_cold(id);
                 return Ok(Some(renewed(id, true)));
             }
             Ok(InCold::Damaged) => chain(&unsound()),
@@ -267,10 +274,9 @@ impl Inner {
                 let error = chain(error);
                 tracing::warn!(%id, error, "what is left of a segment stays as it is");
             }
-            let found = best.unwrap_or_default();
-            return saved
-                .unwrap_or_default()
-                .judge(self.report_lost(record, what, in_cold, &found)?);
+            let report = self.report_lost(record, what, in_cold, &best.unwrap_or_default())?;
+            self.distrust_cold(id, matches!(report.mended, Mended::Lost(_)));
+            return saved.unwrap_or_default().judge(report);
         };
         let found = built?;
         self.install(id)?;
@@ -281,6 +287,40 @@ impl Inner {
         }
         let blocks = self.blocks_of(id, &found.damage)?;
         Ok(DamageReport { segment: id, in_cold, what, blocks, mended: Mended::Whole })
+    }
+
+    /// No copy of a segment is whole: what is in cold is no reason any more to let go of what is in
+    /// hot. A file with holes can neither be saved nor copied.
+    fn distrust_cold(&self, id: SegmentId, is_lost: bool) {
+        let changed = self.table.update(id, |segment| {
+            let record = &mut segment.record;
+            if record.cold != ColdCopy::Verified || !record.hot && !is_lost {
+                return false;
+            }
+            record.cold = ColdCopy::Listed;
+            segment.verdict = None;
+            segment.ruined |= record.hot && !record.holes.is_empty();
+            true
+        });
+        if changed == Some(true) {
+            self.record_state(id);
+        }
+    }
+
+    /// Every byte of an object was read and is as it was sealed. It counts again if it was
+    /// distrusted, and what it can make of a ruined file in hot is made.
+    fn trust_cold(&self, id: SegmentId) {
+        self.repairs.is_whole(id, true);
+        let was = self.table.update(id, |segment| {
+            let was_ruined = std::mem::take(&mut segment.ruined);
+            (was_ruined, std::mem::replace(&mut segment.record.cold, ColdCopy::Verified))
+        });
+        if let Some((_, ColdCopy::Listed | ColdCopy::Absent)) = was {
+            self.record_state(id);
+        }
+        if let Some((true, _)) = was {
+            self.look_again(id);
+        }
     }
 
     /// Puts right what can be of a local file of which something is lost, so that the rest does not

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::block::{BlockId, BlockRef};
 use crate::blocks::Blocks;
+use crate::catalog::ColdCopy;
 use crate::error::{Error, Result};
 use crate::segment::{FileKind, SegmentId};
 use crate::store::repair::Suspect;
 use crate::store::testing::{Log, Volume, damage, eventually, noise, soon};
 use crate::store::{
-    BackupProof, CheckOptions, DamageLog, DiskSpace, Mended, Residence, Step, StoreConfig,
+    BackupProof, CheckOptions, DamageLog, DamageReport, DiskSpace, Mended, Residence, Step,
+    StoreConfig,
 };
 use crate::tier::{Faulty, Memory, Tier};
 
@@ -313,6 +315,93 @@ fn two_damaged_copies_make_a_whole_one() {
         world.object().is_some_and(|object| object == world.sealed[0].2)
     });
     world.expect_clean();
+}
+
+/// Damages the same frame of both copies of the first segment throughout.
+fn damage_both(world: &World, at: usize) {
+    let frame = world.frame(at);
+    let (start, end) = (frame.start as usize, frame.end as usize);
+    damage(&world.sealed[0].1, frame.start, end - start);
+    world.damage_object(|bytes| bytes[start..end].iter_mut().for_each(|byte| *byte ^= 9));
+}
+
+#[test]
+fn with_both_copies_beyond_repair_hot_keeps_what_it_has() {
+    // All of the file, and one with holes in it.
+    for released in [&[][..], &[0]] {
+        let world = World::dual();
+        let when = format!("{} blocks released", released.len());
+        world.release(&released.iter().map(|at| world.blocks[*at].0.id).collect::<Vec<_>>());
+        damage_both(&world, 1);
+        let store = world.volume.store();
+        let (id, path, _) = &world.sealed[0];
+        let damaged = std::fs::read(path).unwrap();
+        store.inner.suspect(*id, Suspect { hot: true, cold: true });
+        eventually("it is lost", || {
+            let health = store.health();
+            (health.suspect_segments, health.lost_segments) == (0, 1)
+        });
+        assert_eq!(store.inner.table.record(*id).unwrap().cold, ColdCopy::Listed, "{when}");
+        // Nobody copies it to and fro.
+        assert_eq!(store.inner.drain_uploads(soon()).unwrap(), 0, "{when}");
+        let all = world.ids();
+        let here: Vec<_> = (1..4).map(|at| all[at]).collect();
+        let moved = store.release(&here, &BackupProof::of_blocks(here.iter().copied()), soon());
+        let moved = moved.unwrap();
+        assert!(moved.refused.iter().any(|(block, _)| *block == all[1]), "{when}: {moved:?}");
+        store.inner.relieve();
+        store.sweep().unwrap();
+        assert!(std::fs::read(path).unwrap() == damaged, "{when}: the file was changed");
+        assert!(matches!(world.read(1), Err(Error::Lost { .. })), "{when}");
+        for at in [0, 2, 3] {
+            world.read(at).unwrap_or_else(|error| panic!("{when}: block {at}: {error}"));
+        }
+        // The object comes back as it was.
+        world.memory.overwrite(&world.key(), world.sealed[0].2.clone());
+        let found = eventually_scrubbed(&world);
+        assert!(found.iter().all(|damage| damage.mended == Mended::Whole), "{when}: {found:?}");
+        world.read(1).unwrap();
+        eventually("it is verified", || {
+            store.inner.table.record(*id).unwrap().cold == ColdCopy::Verified
+        });
+        eventually("nothing is lost", || store.health().lost_segments == 0);
+    }
+}
+
+/// What a scrub of both copies of the first segment reports.
+fn eventually_scrubbed(world: &World) -> Vec<DamageReport> {
+    loop {
+        let store = world.volume.store();
+        if let Some(found) = store.scrub_segment(world.sealed[0].0, None, true).unwrap() {
+            return found.damage;
+        }
+    }
+}
+
+#[test]
+fn damage_of_a_copy_that_was_whole_again_meanwhile_is_told_anew() {
+    let world = World::dual();
+    world.release(&world.ids());
+    let frame = world.frame(1);
+    let told = || -> Vec<_> {
+        let log = world.log.0.lock();
+        log.iter().filter(|report| report.in_cold).map(|r| r.mended.clone()).collect()
+    };
+    for round in 1..=2 {
+        world.damage_object(|bytes| {
+            let frame = frame.start as usize..frame.end as usize;
+            bytes[frame].iter_mut().for_each(|byte| *byte ^= 9);
+        });
+        for _ in 0..2 {
+            eventually_scrubbed(&world);
+        }
+        let told = told();
+        assert_eq!(told.len(), round, "{told:?}");
+        let Mended::Lost(blocks) = &told[round - 1] else { panic!("{told:?}") };
+        assert!(blocks.contains(&world.blocks[1].0.id), "{blocks:?}");
+        world.memory.overwrite(&world.key(), world.sealed[0].2.clone());
+        assert!(eventually_scrubbed(&world).is_empty());
+    }
 }
 
 #[test]
