@@ -45,23 +45,23 @@ impl Namespace {
     }
 
     /// Removes orphans with all they hold; the caller knows that nobody uses them any more.
-    /// Takes locks itself. What is not an orphan is left alone. Returns the blocks to which
-    /// nothing refers any more, as [`super::Committed`] does.
-    pub fn purge(&self, inodes: &[Ino]) -> FsResult<Vec<BlockId>> {
-        let mut unreferenced = Vec::new();
+    /// Takes locks itself. What is not an orphan is left alone. Adds the blocks to which nothing
+    /// refers any more to `unreferenced`, as [`super::Committed`] does; also with an error, which
+    /// takes nothing back of what was committed before it.
+    pub fn purge(&self, inodes: &[Ino], unreferenced: &mut Vec<BlockId>) -> FsResult<()> {
         // A batch covers many small files under one set of locks.
         for group in inodes.chunks(64) {
             let mut large = Vec::new();
             let guard = self.lock(group);
             let mut txn = self.begin();
             for &ino in group {
-                txn = self.purge_one(txn, ino, &mut large, &mut unreferenced)?;
+                txn = self.purge_one(txn, ino, &mut large, unreferenced)?;
             }
             unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
             drop(guard);
-            large.into_iter().try_for_each(|ino| self.purge_slots(ino, &mut unreferenced))?;
+            large.into_iter().try_for_each(|ino| self.purge_slots(ino, unreferenced))?;
         }
-        Ok(unreferenced)
+        Ok(())
     }
 
     /// Removes a large orphan. Nobody can reach it, so that the locks, which others share, need

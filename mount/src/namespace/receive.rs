@@ -106,13 +106,15 @@ impl Receiving {
 
 impl Namespace {
     /// Applies steps in one batch, with the place behind them. Takes locks itself. Applying the
-    /// same again changes nothing. Returns blocks to which nothing refers any more.
+    /// same again changes nothing. Adds blocks to which nothing refers any more to `unreferenced`,
+    /// as far as it got.
     pub(crate) fn apply(
         &self,
         receiving: &mut Receiving,
         steps: &[Step],
         position: Position,
-    ) -> Result<Vec<BlockId>, ApplyError> {
+        unreferenced: &mut Vec<BlockId>,
+    ) -> Result<(), ApplyError> {
         let mut objects: Vec<Ino> = Vec::with_capacity(steps.len());
         for step in steps {
             objects.extend(step.objects().into_iter().flatten().map(Ino));
@@ -129,15 +131,15 @@ impl Namespace {
         if removed.is_empty() {
             txn.append(progress(receiving.dataset, position), Entries::default());
         }
-        let mut unreferenced = txn.commit(Durability::Buffered)?.unreferenced;
+        unreferenced.extend(txn.commit(Durability::Buffered)?.unreferenced);
         drop(guard);
         if !removed.is_empty() {
             // Only when they are gone as a whole may the stream go on behind them.
-            unreferenced.extend(self.purge(&removed)?);
+            self.purge(&removed, unreferenced)?;
             self.gate.commit(progress(receiving.dataset, position), Durability::Buffered)?;
         }
         receiving.position = position;
-        Ok(unreferenced)
+        Ok(())
     }
 }
 

@@ -29,6 +29,14 @@ use parking_lot::Mutex;
 use super::*;
 use crate::types::{Attr, Caller};
 
+impl Namespace {
+    /// [`Namespace::purge`]; the blocks to which nothing refers any more.
+    fn purged(&self, inodes: &[Ino]) -> FsResult<Vec<BlockId>> {
+        let mut unreferenced = Vec::new();
+        self.purge(inodes, &mut unreferenced).map(|()| unreferenced)
+    }
+}
+
 pub(super) const ROOT_CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 pub(super) const USER: Caller = Caller { uid: 1000, gid: 100, pid: 0 };
 

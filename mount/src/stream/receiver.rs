@@ -190,9 +190,10 @@ impl<'a> Receiver<'a> {
         let batch = std::mem::take(&mut self.batch);
         let Some(behind) = batch.behind else { return Ok(()) };
         self.files.ensure_durable(&batch.held)?;
-        let applied = self.names.apply(receiving, &batch.steps, behind);
-        let unreferenced = applied.map_err(|error| apply_error(error, at))?;
+        let mut unreferenced = Vec::new();
+        let applied = self.names.apply(receiving, &batch.steps, behind, &mut unreferenced);
         self.files.report_unreferenced(unreferenced);
+        applied.map_err(|error| apply_error(error, at))?;
         Ok((self.admit)(receiving)?)
     }
 }

@@ -143,15 +143,16 @@ fn work_off(tasks: &Tasks, names: &Namespace, files: &Files) {
 
 /// Clears away a group, or each file alone when one of them cannot be.
 fn purge(group: &[Ino], names: &Namespace, files: &Files) {
-    match names.purge(group) {
-        Ok(lost) => files.report_unreferenced(lost),
-        Err(error) => {
-            tracing::error!(inodes = ?group, error = chain(&error), "clearing away removed files");
-            if let Some(reason) = names.read_only() {
-                files.health.fail(reason);
-            } else if group.len() > 1 {
-                group.chunks(1).for_each(|ino| purge(ino, names, files));
-            }
+    let mut unreferenced = Vec::new();
+    let purged = names.purge(group, &mut unreferenced);
+    // Also what an error came after: nothing would name these blocks again before the next open.
+    files.report_unreferenced(unreferenced);
+    if let Err(error) = purged {
+        tracing::error!(inodes = ?group, error = chain(&error), "clearing away removed files");
+        if let Some(reason) = names.read_only() {
+            files.health.fail(reason);
+        } else if group.len() > 1 {
+            group.chunks(1).for_each(|ino| purge(ino, names, files));
         }
     }
 }

@@ -75,7 +75,7 @@ fn rates() {
     timed("unlink and purge", &mut || {
         for (number, &(dir, ino)) in inodes.iter().enumerate() {
             ns.unlink(dir, name(number as u64).as_bytes()).unwrap();
-            ns.purge(&[ino]).unwrap();
+            ns.purged(&[ino]).unwrap();
         }
     });
     let start = Instant::now();

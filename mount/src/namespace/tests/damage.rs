@@ -159,7 +159,7 @@ fn a_file_whose_link_records_are_lost_can_be_removed() {
     for name in [&b"one"[..], b"two"] {
         world.ns.unlink(dir, name).unwrap();
     }
-    world.ns.purge(&[twice]).unwrap();
+    world.ns.purged(&[twice]).unwrap();
     world.assert_sound();
 }
 

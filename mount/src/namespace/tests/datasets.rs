@@ -115,7 +115,7 @@ fn a_destroyed_dataset_leaves_nothing() {
     let refused = world.ns.destroy_dataset(child, false);
     assert!(matches!(refused, Err(TreeError::InTheWay(names)) if names == ["s"]));
     let removed = world.ns.destroy_dataset(child, true).unwrap();
-    world.ns.purge(&[removed.inode.ino]).unwrap();
+    world.ns.purged(&[removed.inode.ino]).unwrap();
     assert_eq!(fails(world.ns.getattr(file)), "ESTALE");
     assert_eq!(fails(world.ns.lookup(Ino::ROOT, b"data")), "ENOENT");
     assert!(world.ns.sweep_some(3).unwrap().more);
@@ -151,7 +151,7 @@ fn a_clone_shares_until_it_differs() {
     assert_eq!(world.write(changed, 0, &[piece(0, 10, 4)]), []);
     ns.removexattr(&ROOT_CALLER, changed, b"user.x").unwrap();
     let gone = ns.unlink(root, b"gone").unwrap().inode.ino;
-    assert_eq!(ns.purge(&[gone]).unwrap(), []);
+    assert_eq!(ns.purged(&[gone]).unwrap(), []);
     world.file(root, "new");
     assert_eq!(world.names(root), ["changed", "kept", "new"]);
     assert_eq!(world.names(snapshot), ["changed", "gone", "kept"]);
@@ -166,7 +166,7 @@ fn a_clone_shares_until_it_differs() {
     ns.destroy_snapshots(&[(Dataset::ROOT, "s")], true).unwrap();
     assert_eq!(ns.getattr(snapshot).unwrap().ino, snapshot);
     let junction = ns.destroy_dataset(clone, false).unwrap().inode.ino;
-    ns.purge(&[junction]).unwrap();
+    ns.purged(&[junction]).unwrap();
     assert_eq!(fails(ns.getattr(snapshot)), "ESTALE");
     assert_eq!(sweep(&world), [block(4).id]);
     for space in [Space::History, Space::Born] {
@@ -195,7 +195,7 @@ fn a_promoted_clone_outlives_its_origin() {
     let refused = ns.destroy_dataset(second, true);
     assert!(matches!(refused, Err(TreeError::Cloned(clones)) if clones == [first]));
     let junction = ns.destroy_dataset(first, true).unwrap().inode.ino;
-    ns.purge(&[junction]).unwrap();
+    ns.purged(&[junction]).unwrap();
     assert_eq!(sweep(&world), [block(2).id]);
     world.assert_sound();
     let world = world.crash();
@@ -208,7 +208,7 @@ fn a_promoted_clone_outlives_its_origin() {
     let file = ns.lookup(root, b"f").unwrap().ino;
     assert_eq!(ns.slot(file, 0).unwrap(), [piece(0, 10, 1)]);
     let junction = ns.destroy_dataset(second, true).unwrap().inode.ino;
-    ns.purge(&[junction]).unwrap();
+    ns.purged(&[junction]).unwrap();
     assert_eq!(sweep(&world), [block(1).id]);
     for space in [Space::History, Space::Born, Space::Backrefs] {
         assert!(world.store.page(space, &[], None, 9).unwrap().items.is_empty(), "{space:?}");
@@ -230,7 +230,7 @@ fn a_clone_that_goes_leaves_its_snapshot_to_a_sweep_of_its_own() {
         world.write(*file, 0, &[piece(0, 10, number)]);
     }
     let removed = ns.destroy_dataset(clone, false).unwrap();
-    ns.purge(&[removed.inode.ino]).unwrap();
+    ns.purged(&[removed.inode.ino]).unwrap();
     for _ in 0..3 {
         ns.sweep_some(5).unwrap();
     }
@@ -262,7 +262,7 @@ fn a_dataset_goes_with_everything_below_in_one_batch_or_not_at_all() {
     world.ns.release(b, "s", "tag").unwrap();
     let removed = world.ns.destroy_datasets(&order, true).unwrap();
     assert_eq!(fails(world.ns.lookup(Ino::ROOT, b"a")), "ENOENT");
-    world.ns.purge(&[removed.inode.ino]).unwrap();
+    world.ns.purged(&[removed.inode.ino]).unwrap();
     sweep(&world);
     world.assert_sound();
     let world = world.power_loss();

@@ -53,14 +53,14 @@ fn a_diff_tells_what_changed_and_nothing_else() {
     world.write(find(b"changed"), 0, &[piece(0, 10, 2)]);
     ns.rename(dir, b"moved", Ino::ROOT, b"there", RenameMode::Replace).unwrap();
     let gone = ns.unlink(dir, b"gone").unwrap().inode.ino;
-    ns.purge(&[gone]).unwrap();
+    ns.purged(&[gone]).unwrap();
     ns.link(find(b"linked"), Ino::ROOT, b"second").unwrap();
     let perm = crate::types::SetAttr { perm: Some(0o600), ..Default::default() };
     ns.setattr(&ROOT_CALLER, find(b"mode"), &perm).unwrap();
     let passing = world.file(Ino::ROOT, "passing");
     let second = take(&world, "2");
     ns.unlink(Ino::ROOT, b"passing").unwrap();
-    ns.purge(&[passing]).unwrap();
+    ns.purged(&[passing]).unwrap();
     world.file(dir, "new");
     let expected = [
         "+ /passing",
@@ -155,7 +155,7 @@ fn every_name(age: fn(World) -> World) {
         ns.unlink(d, name).unwrap();
     }
     ns.unlink(Ino::ROOT, b"x").unwrap();
-    ns.purge(&[file]).unwrap();
+    ns.purged(&[file]).unwrap();
     let new = linked(&world, e, &["n"]);
     ns.link(new, d, b"o").unwrap();
     assert_eq!(diff(&world, first, second), ["- /d/a", "- /d/c", "M /d"]);

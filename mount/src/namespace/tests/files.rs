@@ -165,11 +165,13 @@ fn a_large_orphan_is_purged_in_batches_also_after_a_crash() {
     assert!(removed.is_orphan());
     assert_eq!(world.ns.slot(file, 7).unwrap().len(), 1, "an open file can still be read");
     world.store.fail_after(1);
-    assert_eq!(fails(world.ns.purge(&[file])), "EIO");
+    let mut freed = Vec::new();
+    assert_eq!(fails(world.ns.purge(&[file], &mut freed)), "EIO");
+    assert_eq!(freed, [block(0).id], "what was committed is told");
     let world = world.crash();
     world.assert_sound();
     assert_eq!(world.ns.orphans(None, 10).unwrap(), [file]);
-    let freed = world.ns.purge(&[file]).unwrap();
+    let freed = world.ns.purged(&[file]).unwrap();
     assert!(freed.len() >= 600);
     assert_eq!(world.ns.orphans(None, 10).unwrap(), []);
     let left = world.store.page(Space::Head, &[], None, 1000).unwrap();
@@ -185,7 +187,7 @@ fn a_large_orphan_is_purged_in_batches_also_after_a_crash() {
 fn what_has_a_name_is_not_purged() {
     let world = World::new();
     let file = world.file(Ino::ROOT, "f");
-    world.ns.purge(&[file, Ino::ROOT, Ino(999)]).unwrap();
+    world.ns.purged(&[file, Ino::ROOT, Ino(999)]).unwrap();
     assert_eq!(world.names(Ino::ROOT), ["f"]);
 }
 

@@ -77,7 +77,7 @@ fn names_that_come_and_go_keep_their_records() {
         for (dir, name) in [(HERE, b"a"), (d, b"b")] {
             ns.unlink(dir, name).unwrap();
         }
-        ns.purge(&[file]).unwrap();
+        ns.purged(&[file]).unwrap();
         assert!(recorded(&world, HERE, file).is_empty());
         world.assert_sound();
     }
@@ -125,7 +125,7 @@ fn names_that_change_keep_their_records() {
         rename((HERE, "z"), (HERE, "single"), RenameMode::Replace);
         assert_links(&world, HERE, one, &[(HERE, "single"), (d, "p")]);
         let orphans = ns.orphans(None, 10).unwrap();
-        ns.purge(&orphans).unwrap();
+        ns.purged(&orphans).unwrap();
         world.assert_sound();
     }
 }
@@ -224,7 +224,7 @@ fn a_file_of_an_older_volume_gets_records_once_it_has_one_name_that_it_knows() {
     for name in ["p", "r"] {
         ns.unlink(HERE, name.as_bytes()).unwrap();
     }
-    ns.purge(&[lost]).unwrap();
+    ns.purged(&[lost]).unwrap();
     world.assert_sound();
 }
 

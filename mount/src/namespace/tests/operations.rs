@@ -320,7 +320,7 @@ fn the_list_of_attribute_names_has_a_limit() {
     world.ns.setxattr(&ROOT_CALLER, file, b"user.y", b"", XattrMode::Create).unwrap();
     world.assert_sound();
     world.ns.unlink(Ino::ROOT, b"f").unwrap();
-    world.ns.purge(&[file]).unwrap();
+    world.ns.purged(&[file]).unwrap();
     world.assert_sound();
 }
 

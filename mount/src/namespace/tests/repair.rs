@@ -426,7 +426,7 @@ fn content_that_is_gone_is_an_error_and_no_hole() {
     let (s, ..) = mended("inline", plant, &[FindingKind::Content], &["/d/young"], &[]);
     assert!(is_lost(&s.world, s.young, 0));
     s.world.ns.unlink(s.dir, b"young").unwrap();
-    s.world.ns.purge(&[s.young]).unwrap();
+    s.world.ns.purged(&[s.young]).unwrap();
     s.world.assert_sound();
 }
 

@@ -21,7 +21,7 @@ fn sample() -> (World, Ino) {
     ns.setxattr(&ROOT_CALLER, kept, b"user.y", b"now", Default::default()).unwrap();
     ns.unlink(dir, b"gone").unwrap();
     ns.unlink(dir, b"twin").unwrap();
-    ns.purge(&[gone, open]).unwrap();
+    ns.purged(&[gone, open]).unwrap();
     ns.snapshot(&[Dataset::ROOT], "later", "").unwrap();
     for number in 0..70 {
         let new = world.file(Ino::ROOT, &format!("new{number}"));

@@ -16,7 +16,7 @@ fn an_overwritten_extent_keeps_its_block_for_the_snapshot() {
     assert!(world.ns.is_referenced(block(1).id).unwrap());
     assert_eq!(world.write(file, 0, &[piece(0, 10, 3)]), [block(2).id]);
     world.ns.unlink(Ino::ROOT, b"f").unwrap();
-    assert_eq!(world.ns.purge(&[file]).unwrap(), [block(3).id]);
+    assert_eq!(world.ns.purged(&[file]).unwrap(), [block(3).id]);
     assert!(world.ns.is_referenced(block(1).id).unwrap());
     assert_eq!(fails(world.ns.lookup(Ino::ROOT, b"f")), "ENOENT");
     assert_eq!(fails(world.ns.getattr(file)), "ESTALE");

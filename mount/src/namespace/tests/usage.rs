@@ -61,7 +61,7 @@ fn what_a_snapshot_keeps_counts_until_it_is_swept() {
     assert_eq!(space(&world, Dataset::ROOT), (3, 1, 2), "nobody saw what was replaced");
     world.ns.unlink(Ino::ROOT, b"f").unwrap();
     assert_eq!(space(&world, Dataset::ROOT), (3, 1, 0));
-    world.ns.purge(&[file]).unwrap();
+    world.ns.purged(&[file]).unwrap();
     assert_eq!(space(&world, Dataset::ROOT), (2, 0, 0));
     let snapshot = world.ns.find_snapshot(Dataset::ROOT, "a").unwrap();
     assert_eq!(snapshot.referenced, Some(Referenced { bytes: 2 * WHOLE, files: 2 }));
@@ -115,7 +115,7 @@ fn a_clone_begins_with_nothing_and_takes_the_snapshots_when_promoted() {
     world.assert_counted();
     assert_eq!((space(&world, clone).0, space(&world, top).0), (2, 1));
     let gone = ns.destroy_dataset(top, true).unwrap();
-    ns.purge(&[gone.inode.ino]).unwrap();
+    ns.purged(&[gone.inode.ino]).unwrap();
     sweep(&world);
     assert_eq!((space(&world, clone).0, space(&world, Dataset::ROOT).0), (2, 2));
     // What lies behind the clone's origin is the clone's, too, without the snapshot.

@@ -144,6 +144,30 @@ fn a_damaged_record_fails_its_own_file_and_no_other() {
 }
 
 #[test]
+fn what_was_cleared_away_of_a_file_before_a_damaged_record_is_freed_at_once() {
+    let mut world = World::new();
+    let file = world.create("large");
+    // More than one batch clears away.
+    for slot in 0..700 {
+        world.write(file, slot * MIB as u64, &[slot as u8; 9000]);
+    }
+    // Afterwards nothing but the namespace knows the blocks.
+    world.remount();
+    let volume = world.volume();
+    let before = world.blocks.len();
+    let mut damage = Batch::new();
+    let slot = key::head_numbered(Dataset::ROOT, file.0, key::Kind::Extent, 650);
+    damage.put(Space::Head, &slot, b"damaged".to_vec());
+    world.store.commit(damage, Durability::Buffered).unwrap();
+    volume.unlink(Ino::ROOT, b"large").unwrap();
+    volume.purger.finish();
+    volume.files.free_unreferenced().unwrap();
+    assert_eq!(volume.read_only_reason(), None);
+    let after = world.blocks.len();
+    assert!(0 < after && after <= before / 2, "{after} of {before} blocks are left");
+}
+
+#[test]
 fn preallocating_all_there_is_stays_cheap() {
     let world = World::new();
     let a = world.create("a");

@@ -248,7 +248,7 @@ impl Pair {
         let expected: Vec<_> =
             nodes.filter(|(_, node)| node.nlink == 0).map(|(ino, _)| self.live(*ino)).collect();
         assert_eq!(orphans, expected);
-        let freed = self.world.ns.purge(&orphans).unwrap();
+        let freed = self.world.ns.purged(&orphans).unwrap();
         let mut gone = BTreeSet::new();
         for ino in &orphans {
             let slots = self.branch.tree.nodes.remove(&Ino(ino.object())).unwrap().slots;

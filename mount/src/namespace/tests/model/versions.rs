@@ -104,7 +104,7 @@ impl Pair {
             assert!(matches!(done, Err(TreeError::Cloned(_))));
             return false;
         }
-        self.world.ns.purge(&[done.unwrap().inode.ino]).unwrap();
+        self.world.ns.purged(&[done.unwrap().inode.ino]).unwrap();
         self.branch = self.others.remove(0);
         self.is_swept = false;
         true
