@@ -7,6 +7,8 @@
 //! verification and goes to cold.
 //! *Crash*: with the holes unknown (the catalog is not durable) the same happens to every reader.
 //! With holes known and not punched, the next release of the segment punches them.
+//! *No holes*: on a file system that cannot punch, what is released in part keeps its room until the
+//! file goes.
 //! *Gone*: a hot file that somebody removed holds up no release; it is repaired from its other copy.
 
 use std::collections::{BTreeMap, HashMap};
@@ -468,8 +470,15 @@ impl Inner {
         };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         for run in ranges {
-            fallocate(&file, flags, run.start, run.end - run.start)
-                .map_err(|errno| failed()(errno.into()))?;
+            let punch = || Ok(fallocate(&file, flags, run.start, run.end - run.start)?);
+            match self.faults.before_punch().and_then(|()| punch()) {
+                // It costs room until the whole file goes; nobody reads there any more.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    tracing::debug!(%id, %error, "what was dropped of a hot file keeps its room");
+                    return Ok(());
+                }
+                done => done.map_err(failed())?,
+            }
         }
         Ok(())
     }

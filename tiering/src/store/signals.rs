@@ -140,6 +140,8 @@ pub(super) fn get(counter: &AtomicU64) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) fail_sync: AtomicBool,
+    /// As a file system that knows no holes.
+    pub(super) refuse_punch: AtomicBool,
 }
 
 impl Faults {
@@ -149,5 +151,13 @@ impl Faults {
             return Err(std::io::Error::other("injected failure of fdatasync"));
         }
         Ok(())
+    }
+
+    /// The same before a hole is punched.
+    pub(super) fn before_punch(&self) -> std::io::Result<()> {
+        match self.refuse_punch.load(Ordering::Relaxed) {
+            true => Err(std::io::ErrorKind::Unsupported.into()),
+            false => Ok(()),
+        }
     }
 }

@@ -124,6 +124,37 @@ fn releasing_some_blocks_of_a_segment_keeps_the_others_hot() {
 }
 
 #[test]
+fn on_a_file_system_without_holes_blocks_are_released_and_the_file_goes_with_the_last() {
+    let (mut volume, _, _) = volume();
+    let blocks = fill(&volume, 4, 50_000);
+    archive(&volume, &ids(&blocks));
+    let (_, path) = volume.files(FileKind::Sealed).remove(0);
+    let whole = std::fs::read(&path).unwrap();
+    let refuse = |volume: &Volume| {
+        volume.store().inner.faults.refuse_punch.store(true, Ordering::Relaxed);
+    };
+    refuse(&volume);
+    release(&volume, &ids(&blocks[..2]));
+    let placed = volume.store().residence(&ids(&blocks[1..3]));
+    assert_eq!(placed, [Residence::Cold, Residence::Dual]);
+    assert!(std::fs::read(&path).unwrap() == whole, "nothing was punched");
+    assert_all_read(&volume, &blocks);
+    // What the disk says of holes is not what was recorded.
+    volume.close();
+    volume.delete_catalog();
+    volume.open();
+    refuse(&volume);
+    assert_all_read(&volume, &blocks);
+    volume.store().stage(&ids(&blocks[..1]), soon(), &mut |_, _| ()).unwrap();
+    let report = volume.store().check(CheckOptions { data: true, cold_data: true }, &mut |_, _| ());
+    assert!(report.as_ref().unwrap().is_clean(), "{report:?}");
+    archive(&volume, &ids(&blocks));
+    release(&volume, &ids(&blocks));
+    assert!(!path.exists());
+    assert_all_read(&volume, &blocks);
+}
+
+#[test]
 fn staging_into_holes_makes_blocks_readable_without_cold() {
     let (mut volume, faulty, _) = volume();
     let blocks = fill(&volume, 8, 60_000);
