@@ -2,6 +2,7 @@
 //! names the file, and what can be repaired is, by readers and by scrubs.
 
 mod part;
+mod places;
 mod table;
 
 use std::fs;

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -18,7 +19,7 @@ use crate::harness::{Volume, noise, now, shell};
 const SIDE_BY_SIDE: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
+pub(super) enum Kept {
     Hot,
     Dual,
     Cold,
@@ -36,7 +37,7 @@ enum Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Frames,
     Index,
     Parity,
@@ -44,7 +45,7 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Harm {
+pub(super) enum Harm {
     Flip,
     Truncate,
     Delete,
@@ -53,7 +54,7 @@ enum Harm {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// Everything is there, and whole again afterwards.
     Whole,
     /// What cannot be read is named.
@@ -99,7 +100,7 @@ fn cells() -> Vec<(Kept, Place, Harm, End)> {
     cells
 }
 
-fn files() -> Vec<(String, Vec<u8>)> {
+pub(super) fn files() -> Vec<(String, Vec<u8>)> {
     let large = (0..2).map(|n| (format!("large{n}"), noise(90 + n, 3 << 20)));
     let small = (0..4).map(|n| (format!("small{n}"), noise(n, 3000)));
     large.chain(small).collect()
@@ -108,6 +109,12 @@ fn files() -> Vec<(String, Vec<u8>)> {
 /// An unmounted volume with two sealed segments.
 fn volume(kept: Kept, files: &[(String, Vec<u8>)]) -> Volume {
     let mut volume = if kept == Kept::Hot { Volume::with(&[], &[]) } else { Volume::mounted() };
+    write_segments(&mut volume, kept, files);
+    volume
+}
+
+/// Writes files to a mounted volume as two segments, and unmounts it.
+pub(super) fn write_segments(volume: &mut Volume, kept: Kept, files: &[(String, Vec<u8>)]) {
     for half in files.chunks(files.len() / 2) {
         for (name, content) in half {
             fs::write(volume.path(name), content).unwrap();
@@ -120,11 +127,10 @@ fn volume(kept: Kept, files: &[(String, Vec<u8>)]) -> Volume {
         volume.run(&["tier", "release", "-r", &root]);
     }
     volume.umount();
-    volume
 }
 
 /// All files below a directory, the largest first.
-fn below(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -137,7 +143,7 @@ fn below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn part_of(path: &Path, part: Part) -> Range<u64> {
+pub(super) fn part_of(path: &Path, part: Part) -> Range<u64> {
     let bytes = fs::read(path).unwrap();
     let name = SegmentHeader::from_bytes(&bytes).unwrap().name;
     let trailer = Trailer::from_bytes(&bytes[bytes.len() - TRAILER_LEN..], &name).unwrap();
@@ -149,16 +155,16 @@ fn part_of(path: &Path, part: Part) -> Range<u64> {
     }
 }
 
-fn middle(range: &Range<u64>) -> u64 {
+pub(super) fn middle(range: &Range<u64>) -> u64 {
     range.start + (range.end - range.start) / 2
 }
 
-fn truncate(path: &Path) {
+pub(super) fn truncate(path: &Path) {
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_len(path.metadata().unwrap().len() / 2).unwrap();
 }
 
-fn swap(one: &Path, other: &Path) {
+pub(super) fn swap(one: &Path, other: &Path) {
     let aside = one.with_extension("aside");
     fs::rename(one, &aside).unwrap();
     fs::rename(other, one).unwrap();
@@ -210,7 +216,11 @@ fn apply(volume: &Volume, place: Place, harm: Harm) {
 }
 
 /// Reads everything; names what cannot be read.
-fn unreadable(volume: &Volume, files: &[(String, Vec<u8>)], when: &str) -> BTreeSet<String> {
+pub(super) fn unreadable(
+    volume: &Volume,
+    files: &[(String, Vec<u8>)],
+    when: &str,
+) -> BTreeSet<String> {
     let mut lost = BTreeSet::new();
     for (name, content) in files {
         match read(volume, name) {
@@ -229,7 +239,7 @@ fn check(volume: &Volume) -> (i32, String) {
     (output.status.code().unwrap(), text_of(&output))
 }
 
-fn text_of(output: &Output) -> String {
+pub(super) fn text_of(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
 }
 
@@ -250,11 +260,46 @@ fn recover(
     }
     let mut recovered = Volume::existing(place);
     let lost = unreadable(&recovered, files, when);
-    for name in &lost {
-        assert!(text.contains(&format!("\n    /{name}\n")), "{when}: {name} is not named: {text}");
-    }
+    names_all(&text, &lost, when);
     recovered.umount();
     Some(lost)
+}
+
+/// Reads, looks over, mounts again and checks a mounted volume, which ends unmounted and as is
+/// said; the files that cannot be read.
+pub(super) fn outcome(
+    volume: &mut Volume,
+    files: &[(String, Vec<u8>)],
+    end: End,
+) -> BTreeSet<String> {
+    let mut lost = unreadable(volume, files, "at once");
+    let (code, report) = scrub(volume, &["start", "--wait", "--cold-data"]);
+    lost.extend(unreadable(volume, files, "after a scrub"));
+    volume.umount();
+    volume.mount();
+    lost.extend(unreadable(volume, files, "mounted again"));
+    volume.umount();
+    let (checked, text) = check(volume);
+    if lost.is_empty() {
+        let expected = match end {
+            // Afterwards it counts as a segment that is in hot only, and is that.
+            End::Told => (3, 0),
+            End::Stray => (0, 3),
+            _ => (0, 0),
+        };
+        assert_eq!((code, checked), expected, "{report}: {text}");
+    } else {
+        assert_eq!((end, code, checked), (End::Named, 3, 3), "{lost:?}: {report}: {text}");
+    }
+    names_all(&text, &lost, "checked");
+    lost
+}
+
+/// What is lost is named in what was said.
+fn names_all(text: &str, lost: &BTreeSet<String>, when: &str) {
+    for name in lost {
+        assert!(text.contains(&format!("\n    /{name}\n")), "{when}: {name} is not named: {text}");
+    }
 }
 
 fn run(kept: Kept, place: Place, harm: Harm, end: End) {
@@ -274,28 +319,7 @@ fn run(kept: Kept, place: Place, harm: Harm, end: End) {
         assert_eq!(recover(&volume, &cold, &files, "instead"), Some(BTreeSet::new()));
         return;
     }
-    let mut lost = unreadable(&volume, &files, "at once");
-    let (code, report) = scrub(&volume, &["start", "--wait", "--cold-data"]);
-    lost.extend(unreadable(&volume, &files, "after a scrub"));
-    volume.umount();
-    volume.mount();
-    lost.extend(unreadable(&volume, &files, "mounted again"));
-    volume.umount();
-    let (checked, text) = check(&volume);
-    if lost.is_empty() {
-        let expected = match end {
-            // Afterwards it counts as a segment that is in hot only, and is that.
-            End::Told => (3, 0),
-            End::Stray => (0, 3),
-            _ => (0, 0),
-        };
-        assert_eq!((code, checked), expected, "{report}: {text}");
-    } else {
-        assert_eq!((end, code, checked), (End::Named, 3, 3), "{lost:?}: {report}: {text}");
-    }
-    for name in &lost {
-        assert!(text.contains(&format!("\n    /{name}\n")), "{name} is not named: {text}");
-    }
+    let lost = outcome(&mut volume, &files, end);
     if matches!(place, Place::Object(Part::All) | Place::Backup) && end != End::Told {
         let gone = recover(&volume, &cold, &files, "in-the-end").unwrap();
         // Of a damaged object, the index that was kept here tells where more of it is.
@@ -303,19 +327,17 @@ fn run(kept: Kept, place: Place, harm: Harm, end: End) {
     }
 }
 
-/// Runs those of the cells, some at a time, and names each that does not end as it is to.
-fn run_all(which: impl Fn(Kept, Place) -> bool) {
-    let chosen = cells().into_iter().filter(|(kept, place, ..)| which(*kept, *place));
-    let left = Mutex::new(chosen.collect::<Vec<_>>());
+/// Runs cells, some at a time, and names each that does not end as it is to.
+pub(super) fn run_side_by_side<F: FnOnce() + Send>(cells: impl Iterator<Item = (String, F)>) {
+    let left = Mutex::new(cells.collect::<Vec<_>>());
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
                 loop {
-                    let Some((kept, place, harm, end)) = left.lock().pop() else { break };
-                    let cell = format!("{kept:?}: {harm:?} {place:?}, which is to end {end:?}");
+                    let Some((cell, run)) = left.lock().pop() else { break };
                     let start = now();
-                    if std::panic::catch_unwind(|| run(kept, place, harm, end)).is_err() {
+                    if std::panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
                         failed.lock().push(cell.clone());
                     }
                     eprintln!("{cell}: {:.1?}", start.elapsed());
@@ -325,6 +347,15 @@ fn run_all(which: impl Fn(Kept, Place) -> bool) {
     });
     let failed = failed.into_inner();
     assert!(failed.is_empty(), "cells with another end: {failed:#?}");
+}
+
+/// Runs those of the cells.
+fn run_all(which: impl Fn(Kept, Place) -> bool) {
+    let chosen = cells().into_iter().filter(|(kept, place, ..)| which(*kept, *place));
+    run_side_by_side(chosen.map(|(kept, place, harm, end)| {
+        let cell = format!("{kept:?}: {harm:?} {place:?}, which is to end {end:?}");
+        (cell, move || run(kept, place, harm, end))
+    }));
 }
 
 #[test]
