@@ -4,12 +4,13 @@
 //!
 //! The image lies on an XFS that can copy by reference, which makes a copy one instant. Beside those
 //! who write, others make, move and remove names, take and destroy snapshots, copy to cold and drop
-//! from hot, and the namespace is backed up every second, so that cuts fall into all of that. As a
-//! control, a file that nobody syncs is written right before each cut: the copies must have lost it.
+//! from hot, and the namespace is backed up every second, so that cuts fall into all of that. What
+//! moves between the tiers, and the files of one writer, have their parity apart, so that cuts fall
+//! between segments and their sidecars too. As a control, a file that nobody syncs is written right before each cut: the copies must have lost it.
 
 mod actors;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -28,6 +29,10 @@ const READ_WHOLE: u64 = 4;
 /// Bytes of the file that is not synced before a cut.
 const UNSYNCED: usize = 300_000;
 
+/// Where parity lies: apart for the names that move between the tiers, and for one writer.
+const POLICY: &str = "[[class]]\nname = \"apart\"\npath = [\"/names/**\", \"/w1-*\"]\n\
+                      parity = \"object\"\n";
+
 /// What had been acknowledged before a cut, and what had been undone after it.
 struct Cut {
     number: u64,
@@ -43,17 +48,31 @@ fn move_in(dir: &Path, cold: &Path) {
     shell(script, &[dir, cold]);
 }
 
-/// Brings one copy of the disk up and compares; the copy is gone afterwards. Says whether the file
-/// that was not synced is there as a whole.
-fn restart_and_verify(pool: &Disk, image: &Path, cut: &Cut) -> bool {
+/// What a copy of the disk had.
+struct Found {
+    /// The file that was not synced, as a whole.
+    unsynced: bool,
+    /// Sidecars in either tier.
+    sidecars: usize,
+}
+
+fn sidecars(dirs: &[PathBuf]) -> usize {
+    let entries = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|end| end == "par")).count()
+}
+
+/// Brings one copy of the disk up and compares; the copy is gone afterwards.
+fn restart_and_verify(pool: &Disk, image: &Path, cut: &Cut) -> Found {
     let disk = Disk::mount(image, pool.path(&format!("restarted-{}", cut.number)));
     let dir = disk.path("volume");
+    let sidecars = sidecars(&[dir.join("hot/segments"), disk.path("cold/parity")]);
     move_in(&dir, &disk.path("cold"));
     let mut volume = Volume::existing(dir.clone());
     verify(&volume.mountpoint, &cut.files, cut.number as u32);
     cut.seen.verify(&volume, cut.number);
     let unsynced = std::fs::read(volume.path(&unsynced_name(cut.number)));
-    let kept = unsynced.is_ok_and(|bytes| bytes == vec![cut.number as u8; UNSYNCED]);
+    let unsynced = unsynced.is_ok_and(|bytes| bytes == vec![cut.number as u8; UNSYNCED]);
     volume.umount();
     let mut check = volume.firn();
     check.arg("check").arg(&dir);
@@ -64,7 +83,7 @@ fn restart_and_verify(pool: &Disk, image: &Path, cut: &Cut) -> bool {
     drop((volume, disk));
     std::fs::remove_file(image).unwrap();
     assert!(!checked.is_empty());
-    kept
+    Found { unsynced, sidecars }
 }
 
 fn unsynced_name(cut: u64) -> String {
@@ -80,6 +99,7 @@ fn make(disk: &Disk) -> Volume {
     succeed(&mut init);
     let script = "sed -i 's/^backup_interval = .*/backup_interval = \"1s\"/' \"$1/firn.toml\"";
     shell(script, &[&dir]);
+    std::fs::write(dir.join("policy.toml"), POLICY).unwrap();
     Volume::existing(dir)
 }
 
@@ -107,7 +127,7 @@ fn acknowledged_writes_survive_power_loss() {
     let (seed, cuts) = (chosen("FIRN_POWER_SEED", 20_261_120), chosen("FIRN_POWER_CUTS", CUTS));
     let mut files = Acknowledged::default();
     let mut actors = Actors::new(&volume);
-    let (mut kept, mut unflushed) = (0, 0);
+    let (mut kept, mut unflushed, mut apart) = (0, 0, 0);
     for number in 0..cuts {
         let load = Load::start(&volume.mountpoint, &files);
         actors.start(&volume, number);
@@ -124,7 +144,9 @@ fn acknowledged_writes_survive_power_loss() {
         files = load.stop();
         actors.stop();
         let cut = Cut { number, files: acknowledged, seen };
-        kept += u64::from(restart_and_verify(&pool, &copy, &cut));
+        let found = restart_and_verify(&pool, &copy, &cut);
+        kept += u64::from(found.unsynced);
+        apart += u64::from(found.sidecars > 0);
     }
     verify(&volume.mountpoint, &files, cuts as u32);
     actors.seen().verify(&volume, cuts);
@@ -132,6 +154,7 @@ fn acknowledged_writes_survive_power_loss() {
     drop((volume, disk, pool));
     assert!(!files.is_empty(), "nothing was ever acknowledged");
     assert!(unflushed >= cuts / 2, "only {unflushed} cuts met unflushed work");
+    assert!(apart >= cuts / 4, "only {apart} cuts met parity that lies apart");
     actors.assert_all_acted();
     // Without this the copies would show what a page cache holds, and the test nothing at all.
     assert!(kept <= cuts / 2, "{kept} of {cuts} copies have what nobody had synced");
