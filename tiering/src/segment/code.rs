@@ -5,6 +5,9 @@
 //! whose field and vector loops do the work; its own coder would hold a whole stripe in memory and
 //! invert a 251 x 251 matrix, where only the few lost shards are unknown.
 
+#[cfg(target_arch = "x86_64")]
+mod gfni;
+
 use reed_solomon_erasure::galois_8::{div, mul, mul_slice_xor};
 
 /// Bytes worked on at once, so that a piece of each parity shard stays in the first-level cache.
@@ -43,6 +46,37 @@ impl StripeCode {
             }
             at += piece.len();
         }
+    }
+
+    /// Adds the data shards from `first` on.
+    pub(crate) fn add_run(&self, first: usize, shards: &[&[u8]], parity: &mut [Vec<u8>]) {
+        let added = self.add_fours(first, shards, parity);
+        for (index, shard) in shards.iter().enumerate().skip(added) {
+            self.add(first + index, shard, parity);
+        }
+    }
+
+    /// Adds as many as there are fours of, where the processor has a way of its own; returns how many.
+    #[cfg(target_arch = "x86_64")]
+    fn add_fours(&self, first: usize, shards: &[&[u8]], parity: &mut [Vec<u8>]) -> usize {
+        if !gfni::is_there() {
+            return 0;
+        }
+        let (fours, _) = shards.as_chunks::<{ gfni::SHARDS }>();
+        for (index, four) in fours.iter().enumerate() {
+            let Ok(rows) = <&mut [Vec<u8>; gfni::ROWS]>::try_from(&mut *parity) else { return 0 };
+            let at = first + index * gfni::SHARDS;
+            let factors =
+                std::array::from_fn(|row| std::array::from_fn(|shard| self.rows[row][at + shard]));
+            // SAFETY: the processor has what it is compiled for.
+            unsafe { gfni::add(factors, *four, rows.each_mut().map(|row| &mut row[..])) };
+        }
+        fours.len() * gfni::SHARDS
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn add_fours(&self, _: usize, _: &[&[u8]], _: &mut [Vec<u8>]) -> usize {
+        0
     }
 
     /// The lost data shards, in the order of `lost`.
@@ -115,6 +149,27 @@ mod tests {
                 reed_solomon_erasure::galois_8::ReedSolomon::new(data, parity).unwrap();
             crate_code.encode_sep(&shards, &mut expected).unwrap();
             assert_eq!(parity_of(&StripeCode::new(data, parity), &shards, parity), expected);
+        }
+    }
+
+    /// Every factor, and every number of shards that is left over from fours.
+    #[test]
+    fn a_run_of_shards_adds_what_its_shards_add() {
+        let code = StripeCode::new(251, 5);
+        let shards: Vec<Vec<u8>> =
+            (0..251).map(|i| super::super::tests::noise(i, 64 * 3)).collect();
+        let parity_in_runs = |len: usize| {
+            let mut parity = vec![vec![0; 64 * 3]; 5];
+            for first in (0..251).step_by(len) {
+                let run: Vec<&[u8]> =
+                    shards[first..251.min(first + len)].iter().map(Vec::as_slice).collect();
+                code.add_run(first, &run, &mut parity);
+            }
+            parity
+        };
+        let expected = parity_of(&code, &shards, 5);
+        for len in [1, 3, 4, 7, 16, 251] {
+            assert!(parity_in_runs(len) == expected, "{len} at a time");
         }
     }
 

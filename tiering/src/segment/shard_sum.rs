@@ -4,7 +4,7 @@
 //! forged to match its sum is found out when its frame is read. XXH3 finds a damaged shard as
 //! surely at a quarter of the time; segments sealed before it came have BLAKE3.
 
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 /// Bytes of a shard's checksum.
 pub(super) const SHARD_SUM_LEN: usize = 16;
@@ -23,7 +23,7 @@ impl ShardSum {
     pub(super) fn of(self, shard: &[u8]) -> [u8; SHARD_SUM_LEN] {
         match self {
             Self::Blake3 => super::short(&blake3::hash(shard)),
-            Self::Xxh3 => xxh3_128(shard).to_le_bytes(),
+            Self::Xxh3 => XxHash3_128::oneshot(shard).to_le_bytes(),
         }
     }
 }

@@ -5,10 +5,11 @@
 //! an error of the whole database. What is cut was not durable, unless the medium lost it; so it
 //! is kept beside the journal, and the cut is logged.
 
+use std::hash::Hasher;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 /// Longest journal that is read: several times what fjall lets one grow to.
 const JOURNAL_MAX: u64 = 1 << 30;
@@ -71,15 +72,15 @@ fn batch_len(bytes: &[u8]) -> Option<usize> {
     }
     let items = u32::from_le_bytes(array(bytes, 1)?);
     let mut at = 1 + 4 + 8;
-    let mut hash = Xxh3::new();
+    let mut hash = XxHash3_64::new();
     for _ in 0..items {
         let len = item_len(bytes.get(at..)?)?;
-        hash.update(bytes.get(at..at.checked_add(len)?)?);
+        hash.write(bytes.get(at..at.checked_add(len)?)?);
         at += len;
     }
     let end = bytes.get(at..)?;
     let checksum = u64::from_le_bytes(array(end, 1)?);
-    let whole = *end.first()? == END && checksum == hash.digest() && end.get(9..13)? == TRAILER;
+    let whole = *end.first()? == END && checksum == hash.finish() && end.get(9..13)? == TRAILER;
     whole.then_some(at + 13)
 }
 
