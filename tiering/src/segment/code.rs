@@ -8,6 +8,8 @@
 #[cfg(target_arch = "x86_64")]
 mod gfni;
 
+use std::ops::DerefMut;
+
 use reed_solomon_erasure::galois_8::{div, mul, mul_slice_xor};
 
 /// Bytes worked on at once, so that a piece of each parity shard stays in the first-level cache.
@@ -38,7 +40,10 @@ impl StripeCode {
     }
 
     /// Adds data shard `index` to the parity shards, which begin as zeros.
-    pub(crate) fn add(&self, index: usize, shard: &[u8], parity: &mut [Vec<u8>]) {
+    pub(crate) fn add<P>(&self, index: usize, shard: &[u8], parity: &mut [P])
+    where
+        P: DerefMut<Target = [u8]>,
+    {
         let mut at = 0;
         for piece in shard.chunks(PIECE) {
             for (row, parity) in self.rows.iter().zip(parity.iter_mut()) {
@@ -49,7 +54,10 @@ impl StripeCode {
     }
 
     /// Adds the data shards from `first` on.
-    pub(crate) fn add_run(&self, first: usize, shards: &[&[u8]], parity: &mut [Vec<u8>]) {
+    pub(crate) fn add_run<P>(&self, first: usize, shards: &[&[u8]], parity: &mut [P])
+    where
+        P: DerefMut<Target = [u8]>,
+    {
         let added = self.add_fours(first, shards, parity);
         for (index, shard) in shards.iter().enumerate().skip(added) {
             self.add(first + index, shard, parity);
@@ -58,13 +66,16 @@ impl StripeCode {
 
     /// Adds as many as there are fours of, where the processor has a way of its own; returns how many.
     #[cfg(target_arch = "x86_64")]
-    fn add_fours(&self, first: usize, shards: &[&[u8]], parity: &mut [Vec<u8>]) -> usize {
+    fn add_fours<P>(&self, first: usize, shards: &[&[u8]], parity: &mut [P]) -> usize
+    where
+        P: DerefMut<Target = [u8]>,
+    {
         if !gfni::is_there() {
             return 0;
         }
         let (fours, _) = shards.as_chunks::<{ gfni::SHARDS }>();
         for (index, four) in fours.iter().enumerate() {
-            let Ok(rows) = <&mut [Vec<u8>; gfni::ROWS]>::try_from(&mut *parity) else { return 0 };
+            let Ok(rows) = <&mut [P; gfni::ROWS]>::try_from(&mut *parity) else { return 0 };
             let at = first + index * gfni::SHARDS;
             let factors =
                 std::array::from_fn(|row| std::array::from_fn(|shard| self.rows[row][at + shard]));
@@ -75,7 +86,7 @@ impl StripeCode {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn add_fours(&self, _: usize, _: &[&[u8]], _: &mut [Vec<u8>]) -> usize {
+    fn add_fours<P>(&self, _: usize, _: &[&[u8]], _: &mut [P]) -> usize {
         0
     }
 

@@ -5,6 +5,8 @@
 //! checksum of 16 bytes in the shard table. Shards are dealt round-robin over the stripes, parity going
 //! on where the data stopped, so that any run of `n` shards meets at most `ceil(n / stripes)` of one.
 
+use std::sync::{Arc, OnceLock};
+
 use crate::buffers::Buffer;
 use crate::error::{Error, Result};
 
@@ -30,6 +32,10 @@ const MOST_STRIPE_SHARDS: u32 = 256;
 const AT_ONCE: u32 = 4;
 /// Longest run of damage that parity is laid out for, as a fraction of the segment.
 const RUN_FRACTION: u64 = 100;
+
+/// The codes that writers use, by their data shards: making one takes as long as a tenth of its work.
+static CODES: [OnceLock<Arc<StripeCode>>; MOST_STRIPE_SHARDS as usize] =
+    [const { OnceLock::new() }; MOST_STRIPE_SHARDS as usize];
 
 /// How the bytes under parity are cut into shards and stripes, and shards summed. Recorded in the trailer; readers
 /// assume nothing else.
@@ -134,8 +140,13 @@ impl Geometry {
     }
 
     /// The code of stripe `stripe`.
-    pub(super) fn code(&self, stripe: u32) -> StripeCode {
-        StripeCode::new(self.data_in(stripe) as usize, usize::from(self.parity_per_stripe))
+    pub(super) fn code(&self, stripe: u32) -> Arc<StripeCode> {
+        let (data, parity) = (self.data_in(stripe) as usize, usize::from(self.parity_per_stripe));
+        let make = || Arc::new(StripeCode::new(data, parity));
+        match CODES.get(data).filter(|_| self.parity_per_stripe == PARITY_PER_STRIPE) {
+            Some(code) => Arc::clone(code.get_or_init(make)),
+            None => make(),
+        }
     }
 }
 
@@ -143,7 +154,7 @@ impl Geometry {
 #[derive(Default)]
 pub(super) struct Protection {
     /// Parity shards in file order.
-    pub(super) parity: Vec<u8>,
+    pub(super) parity: Buffer,
     /// Checksums of all shards, data before parity.
     pub(super) table: Vec<u8>,
 }
@@ -171,14 +182,17 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
     let bytes = ZeroFilled::new(bytes);
     let shard_len = geometry.shard_len as usize;
     let stripes = u32::from(geometry.stripes);
-    let per_stripe = usize::from(geometry.parity_per_stripe);
     // Stripes differ by one data shard at most.
     let (long, short) = (geometry.code(0), geometry.code(stripes - 1));
     let code = |stripe| {
         if geometry.data_in(stripe) == geometry.data_in(0) { &long } else { &short }
     };
-    let mut parity: Vec<Vec<Vec<u8>>> =
-        vec![vec![vec![0; shard_len]; per_stripe]; geometry.stripes as usize];
+    let mut parity = Buffer::with_capacity(geometry.parity_len() as usize);
+    parity.resize(geometry.parity_len() as usize, 0);
+    let mut rows: Vec<Vec<&mut [u8]>> = (0..stripes).map(|_| Vec::new()).collect();
+    for (number, shard) in (geometry.data_shards..).zip(parity.chunks_exact_mut(shard_len)) {
+        rows[(number % stripes) as usize].push(shard);
+    }
     let mut table = Vec::with_capacity(geometry.table_len() as usize);
     let most = (AT_ONCE * stripes).min(geometry.data_shards);
     let mut batch = Buffer::with_capacity(most as usize * shard_len);
@@ -196,18 +210,12 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
         for stripe in 0..stripes.min(count as u32) {
             let of_stripe: Vec<&[u8]> =
                 shards.iter().skip(stripe as usize).step_by(stripes as usize).copied().collect();
-            let sums = &mut parity[stripe as usize];
+            let sums = &mut rows[stripe as usize];
             code(stripe).add_run((first / stripes) as usize, &of_stripe, sums);
         }
     }
-    let mut in_order = Vec::with_capacity(geometry.parity_len() as usize);
-    let mut taken = vec![0; geometry.stripes as usize];
-    for number in geometry.data_shards..geometry.shards() {
-        let stripe = (number % stripes) as usize;
-        let shard = &parity[stripe][taken[stripe]];
-        taken[stripe] += 1;
+    for shard in parity.chunks_exact(shard_len) {
         table.extend_from_slice(&geometry.sum.of(shard));
-        in_order.extend_from_slice(shard);
     }
-    Ok(Protection { parity: in_order, table })
+    Ok(Protection { parity, table })
 }

@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::buffers::Buffer;
 use crate::error::{Error, Result};
 
 use super::bytes_at::ReadAt;
@@ -365,8 +366,9 @@ impl SegmentWriter {
 }
 
 /// The bytes of `range` with those parts in it and zeros between them.
-fn laid_out(range: Range<u64>, parts: &[(u64, &[u8])]) -> Vec<u8> {
-    let mut bytes = vec![0; (range.end - range.start) as usize];
+fn laid_out(range: Range<u64>, parts: &[(u64, &[u8])]) -> Buffer {
+    let mut bytes = Buffer::default();
+    bytes.resize((range.end - range.start) as usize, 0);
     for (at, part) in parts {
         super::le::put(&mut bytes, (at - range.start) as usize, part);
     }

@@ -227,7 +227,7 @@ fn a_bad_sector_costs_the_cells_in_it_and_nothing_else() {
     let mut zeros = file.bytes.clone();
     zeros[bad as usize..bad as usize + 4096].fill(0);
     let same = parity::protect(zeros.as_slice(), DATA_START, len - DATA_START, &geometry).unwrap();
-    assert!(sealed.table == same.table && sealed.parity == same.parity);
+    assert!(sealed.table == same.table && *sealed.parity == *same.parity);
 }
 
 #[test]
