@@ -335,6 +335,10 @@ tree() { # side dir
     record 'tar extraction' s lower "$1" "$(seconds_of tar -xf "$tarball" -C "$2/tar")"
     settle "$1"
     record 'rsync -aHAX' s lower "$1" "$(seconds_of rsync -aHAX "$tree/" "$2/rsync/")"
+    settle "$1"
+    record 'rsync -a' s lower "$1" "$(seconds_of rsync -a "$tree/" "$2/rsync-a/")"
+    rm -r "$2/rsync-a"
+    settle "$1"
     if $can_drop_caches; then
         make_cold "$1"
         record 'du, cold' s lower "$1" "$(seconds_of du -s "$2/rsync")"
