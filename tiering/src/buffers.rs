@@ -53,9 +53,12 @@ impl Buffer {
         }
     }
 
-    /// Adds `bytes` at the end.
+    /// Adds `bytes` at the end. Where there is no room it becomes at least twice as large, so that what
+    /// comes piece by piece is not copied each time.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
+        if self.0.capacity() - self.0.len() < bytes.len() {
+            self.reserve(bytes.len().max(self.0.capacity()));
+        }
         self.0.extend_from_slice(bytes);
     }
 
@@ -94,6 +97,7 @@ impl Buffer {
     /// The content, which does not change any more; the memory comes back when nobody needs it.
     pub fn share(mut self) -> Bytes {
         if self.0.capacity() < SHORTEST || self.0.len() < self.0.capacity() / 2 {
+            self.0.shrink_to_fit();
             return Bytes::from(mem::take(&mut self.0));
         }
         Bytes::from_owner(self)
@@ -167,9 +171,13 @@ mod tests {
     fn one_that_grows_keeps_its_content() {
         let mut buffer = Buffer::default();
         let piece: Vec<u8> = (0..100_000_u32).map(|i| (i / 7) as u8).collect();
+        let mut moves = 0;
         for _ in 0..20 {
+            let before = buffer.capacity();
             buffer.extend_from_slice(&piece);
+            moves += usize::from(buffer.capacity() != before);
         }
+        assert!(moves <= 6, "it was moved {moves} times");
         buffer.reserve(1 << 20);
         assert_eq!(*buffer, piece.repeat(20)[..]);
         assert_eq!(*buffer.clone(), *buffer);
