@@ -28,6 +28,8 @@ const SHARD_ALIGN: u64 = 64;
 const LEAST_SHARD_LEN: u64 = 256;
 /// Shards of one stripe, data and parity: the field has no more elements.
 const MOST_STRIPE_SHARDS: u32 = 256;
+/// Bytes of one shard of each stripe: a segment that is large has few stripes.
+const WIDEST: u64 = 16 << 20;
 /// Data shards of a stripe that are read and added to its parity at once.
 const AT_ONCE: u32 = 4;
 /// Longest run of damage that parity is laid out for, as a fraction of the segment.
@@ -98,8 +100,14 @@ impl Geometry {
         {
             return Err("too many shards in a stripe");
         }
-        if self.shard_len == 0 || self.shard_len > 2 << 20 {
+        if self.shard_len == 0
+            || self.shard_len > 2 << 20
+            || !u64::from(self.shard_len).is_multiple_of(SHARD_ALIGN)
+        {
             return Err("shard length out of range");
+        }
+        if u64::from(stripes) * u64::from(self.shard_len) > WIDEST {
+            return Err("its stripes are too many for their shards");
         }
         Ok(())
     }

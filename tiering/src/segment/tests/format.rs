@@ -229,6 +229,19 @@ fn damage_in_a_fixture_of_every_form_is_mended_to_the_same_bytes() {
 }
 
 #[test]
+fn shards_that_no_writer_cuts_are_refused() {
+    let sample = Sample::raw(&[300, 100_000]);
+    for (at, value) in [(128, 100_u32), (128, 0), (128, 4 << 20), (132, 1 << 20)] {
+        let mut page = sample.bytes[128..384].to_vec();
+        le::put(&mut page, at, &value.to_le_bytes());
+        let sum = short(&blake3::hash(&page[24..]));
+        le::put(&mut page, 8, &sum);
+        let refused = Trailer::from_bytes(&page, &NAME);
+        assert!(matches!(refused, Err(crate::Error::Damaged { .. })), "{value} at {at}");
+    }
+}
+
+#[test]
 fn another_segments_parts_are_refused() {
     let sample = Sample::raw(&[300, 400]);
     let other = SegmentName { id: SegmentId::from_raw(8), ..NAME };
