@@ -15,8 +15,10 @@ use crate::segment::SegmentId;
 
 use super::Inner;
 use super::job::{Cancel, Job, JobProgress};
+use super::read::chain;
 use super::repair::Suspect;
 use super::residence::Archived;
+use super::table::Segment;
 
 impl Inner {
     /// Copies the segments that hold `blocks` to cold, sealing them first or leaving out those
@@ -29,6 +31,7 @@ impl Inner {
     ) -> Result<Archived> {
         self.cold_tier()?;
         let unsure = self.look_at_ruined(blocks, seal, job.wait)?;
+        let mut unsound = None;
         let mut done = BTreeSet::new();
         let mut archived = Archived::default();
         loop {
@@ -38,8 +41,13 @@ impl Inner {
             archived.open = blocks.iter().filter(|id| self.find_unsealed(**id).is_some()).count();
             let (mut left, lost) = self.left_to_copy(blocks, job.wait)?;
             left.retain(|id| !done.contains(id));
+            for (id, error) in self.verify_cold_only(&left, &job.cancel)? {
+                done.insert(id);
+                left.retain(|other| *other != id);
+                unsound.get_or_insert(error);
+            }
             if left.is_empty() {
-                let error = lost.map(|lost| unsure.unwrap_or(lost));
+                let error = lost.map(|lost| unsure.unwrap_or(lost)).or(unsound);
                 return error.map_or(Ok(archived), Err);
             }
             match self.copy_those(&left, job, archived) {
@@ -116,36 +124,47 @@ impl Inner {
         };
         let missing: Vec<SegmentId> = segments.iter().copied().filter(missing).collect();
         self.want_copies(&missing);
-        let copied = self.verify_cold_only(segments, &job.cancel).and_then(|()| {
-            let progress = &mut *job.progress;
-            self.wait_copied(segments, job.wait, &job.cancel, |done, done_bytes| {
-                progress(JobProgress {
-                    done: before.segments + done,
-                    total: before.segments + segments.len(),
-                    done_bytes: before.bytes + done_bytes,
-                    total_bytes: before.bytes + bytes,
-                });
-            })
+        let progress = &mut *job.progress;
+        let copied = self.wait_copied(segments, job.wait, &job.cancel, |done, done_bytes| {
+            progress(JobProgress {
+                done: before.segments + done,
+                total: before.segments + segments.len(),
+                done_bytes: before.bytes + done_bytes,
+                total_bytes: before.bytes + bytes,
+            });
         });
         // What has not begun when somebody gives up is not begun.
         self.unwant_copies(&missing);
         copied.map(|()| bytes)
     }
 
-    /// Verifies copies that were only listed and have no hot file to compare with.
-    fn verify_cold_only(&self, segments: &[SegmentId], cancel: &Cancel) -> Result<()> {
+    /// Verifies copies that were only listed and have no hot file to compare with; says of each that is
+    /// not sound what is wrong with it.
+    fn verify_cold_only(
+        &self,
+        segments: &[SegmentId],
+        cancel: &Cancel,
+    ) -> Result<Vec<(SegmentId, Error)>> {
+        let mut unsound = Vec::new();
         for &id in segments {
             cancel.check()?;
-            let listed = self
-                .table
-                .with(id, |s| !s.record.hot && s.record.cold == ColdCopy::Listed)
-                .unwrap_or(false);
-            if listed {
-                self.verify_cold(id)?;
-                self.table.update(id, |s| s.record.cold = ColdCopy::Verified);
-                self.record_state(id);
+            let is_listed = |s: &Segment| !s.record.hot && s.record.cold == ColdCopy::Listed;
+            if self.table.with(id, is_listed) != Some(true) {
+                continue;
+            }
+            match self.verify_cold(id) {
+                Ok(_) => {
+                    self.table.update(id, |s| s.record.cold = ColdCopy::Verified);
+                    self.record_state(id);
+                }
+                Err(error @ (Error::Damaged { .. } | Error::NotFound(_))) => {
+                    let first = self.table.with(id, |s| s.record.first_block);
+                    let reason = format!("segment {id} lies in cold alone: {}", chain(&error));
+                    unsound.extend(first.map(|first| (id, Error::Lost { id: first, reason })));
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(unsound)
     }
 }
