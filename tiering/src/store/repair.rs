@@ -111,6 +111,17 @@ struct Remainder<'a> {
     found: Repair,
     /// Everything that could help was looked at.
     complete: bool,
+    /// The local file, when it opened.
+    hot: Option<&'a HotCopy>,
+    /// It did not open, for another reason than not being there.
+    is_unopened: bool,
+}
+
+impl Remainder<'_> {
+    /// Whether some of the local file was not read so far, which may be as good as the rest.
+    fn is_unread(&self) -> bool {
+        self.is_unopened || self.hot.is_some_and(HotCopy::has_failed)
+    }
 }
 
 #[derive(Default)]
@@ -276,7 +287,7 @@ impl Inner {
     }
 
     /// Whether parts of a hot segment that nothing replaces could not be read, and may be later.
-    fn is_unread(&self, id: SegmentId) -> bool {
+    pub(super) fn is_unread(&self, id: SegmentId) -> bool {
         let since = self.table.with(id, |segment| segment.unread_since).flatten();
         let now = self.config.clock.instant();
         since.is_some_and(|since| now.saturating_duration_since(since) < UNREAD_PATIENCE)
@@ -381,7 +392,9 @@ impl Inner {
                         unopened.is_some() || copy.as_ref().is_some_and(HotCopy::has_failed);
                     let is_read = found.lost.is_empty() || !unread || !self.is_to_be_read_later(id);
                     let complete = is_answered && is_read;
-                    if let Some(done) = seen(Remainder { bytes: one, in_cold, found, complete }) {
+                    let (hot, is_unopened) = (copy.as_ref(), unopened.is_some());
+                    let left = Remainder { bytes: one, in_cold, found, complete, hot, is_unopened };
+                    if let Some(done) = seen(left) {
                         return Ok(Some(done));
                     }
                 }

@@ -243,7 +243,8 @@ impl Inner {
         add(&self.counters.upload_failures, 1);
         let now = self.config.clock.instant();
         // Its own bytes are damaged, or the disk does not give them.
-        let damaged = matches!(error, Error::Damaged { .. } | Error::Io { .. });
+        let is_unread = matches!(error, Error::Io { .. }) && self.is_unread(id);
+        let damaged = is_unread || matches!(error, Error::Damaged { .. });
         if self.table.with(id, |segment| segment.ruined) == Some(true) {
             // What is lost was told, and what was sound goes to cold from elsewhere.
             self.table.update(id, |segment| (segment.failures, segment.retry_at) = (0, None));
@@ -327,7 +328,8 @@ impl Inner {
                 tracing::warn!(%id, "the local segment changed after it was checked");
                 return Ok(());
             }
-            // Replaced and not deleted first: should the local file go now, its parity may still help.
+            // Replaced in one step where the tier can: should the local file go now, its own parity
+            // may still help.
             (copy, _) = self.whole_file(&name)?;
             tracing::warn!(%id, attempt, "the copy in cold is damaged, the local segment is not");
         }

@@ -166,7 +166,7 @@ impl Inner {
         }
         let mut last = None;
         let served = self.for_each_remainder(id, deadline, &mut |left| {
-            let Remainder { bytes, in_cold, found, complete } = left;
+            let Remainder { bytes, in_cold, found, complete, .. } = left;
             let served = take(bytes, in_cold, &found);
             let until = if complete { now + LOST_FOR } else { now };
             rescued.keep(Kept { segment: id, in_cold, found, until });

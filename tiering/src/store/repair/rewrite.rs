@@ -136,13 +136,17 @@ impl Inner {
                 };
                 Ok(Some(report))
             }
-            Err(Error::Damaged { .. } | Error::NotFound(_)) => {
-                // What lies there is damaged, and nothing better comes in its place.
+            Err(error) => {
+                // What lies there is damaged, and nothing better came in its place.
                 self.table.update(id, |segment| segment.record.holes = record.holes.clone());
                 self.record_state(id);
-                self.make_anew(record, what, false).map(Some)
+                match error {
+                    Error::Damaged { .. } | Error::NotFound(_) => {
+                        self.make_anew(record, what, false).map(Some)
+                    }
+                    error => Err(error),
+                }
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -156,8 +160,10 @@ impl Inner {
         let copy = self.hot.open_copy(id).map_err(Error::io(format!("open segment {id}")))?;
         let bad: HashSet<BlockId> =
             check_frames(&copy, index).into_iter().map(|(block, _)| block).collect();
-        if let Some(error) = copy.failure().filter(|_| self.is_to_be_read_later(id)) {
-            return Err(error);
+        match copy.failure() {
+            Some(error) if self.is_to_be_read_later(id) => return Err(error),
+            Some(_) => {}
+            None => drop(self.table.update(id, |segment| segment.unread_since = None)),
         }
         let is_bad = |entry: &&IndexEntry| {
             let frame = entry.frame_range();
@@ -294,12 +300,15 @@ impl Inner {
     fn distrust_cold(&self, id: SegmentId, is_lost: bool) {
         let changed = self.table.update(id, |segment| {
             let record = &mut segment.record;
+            // What is known of it is not stored, so that after an open it may not be.
+            let has_holes = record.hot && !record.holes.is_empty();
+            segment.ruined |= has_holes && record.cold != ColdCopy::Verified;
             if record.cold != ColdCopy::Verified || !record.hot && !is_lost {
                 return false;
             }
             record.cold = ColdCopy::Listed;
             segment.verdict = None;
-            segment.ruined |= record.hot && !record.holes.is_empty();
+            segment.ruined |= has_holes;
             true
         });
         if changed == Some(true) {
@@ -330,7 +339,7 @@ impl Inner {
             return Ok(());
         }
         let made = self.for_each_remainder(record.id, deadline, &mut |left| {
-            let gains = !left.in_cold && !left.found.patches.is_empty();
+            let gains = !left.in_cold && !left.found.patches.is_empty() && !left.is_unread();
             gains.then(|| self.build(record.id, &left))
         })?;
         let Some(built) = made else { return Ok(()) };
@@ -434,6 +443,11 @@ impl Inner {
         let built = copy_durably(&bytes, 0..found.file_len, &path).and_then(|()| {
             if found.sidecar_len > 0 {
                 copy_durably(&bytes, found.file_len..end, &apart)?;
+            }
+            if !found.lost.is_empty() && left.is_unread() {
+                // Zeros stand for it in what was made, and would be all that is left of it.
+                let reason = "a part of it could not be read, and may be later".to_owned();
+                return Err(Error::Damaged { what: "segment", reason });
             }
             let opened = HotCopy::at(&path, &apart);
             let copy = opened.map_err(Error::io(format!("open {}", path.display())))?;

@@ -368,6 +368,54 @@ fn with_both_copies_beyond_repair_hot_keeps_what_it_has() {
     }
 }
 
+/// That it is beyond repair is not stored.
+#[test]
+fn a_file_with_holes_beside_an_object_beyond_repair_is_left_alone_after_an_open_too() {
+    let mut world = World::dual();
+    world.release(&[world.blocks[0].0.id]);
+    damage_both(&world, 1);
+    let id = world.sealed[0].0;
+    for _ in 0..2 {
+        let store = world.volume.store();
+        store.inner.suspect(id, Suspect { hot: true, cold: true });
+        eventually("it is lost", || {
+            let health = store.health();
+            (health.suspect_segments, health.lost_segments) == (0, 1)
+        });
+        assert_eq!(store.inner.drain_uploads(soon()).unwrap(), 0);
+        world.volume.close();
+        world.volume.open();
+    }
+}
+
+#[test]
+fn an_object_beyond_repair_keeps_nothing_else_from_being_copied() {
+    let memory = Arc::new(Memory::new());
+    let volume = Volume::with(|config| {
+        config.cold = Some(Arc::clone(&memory) as Arc<dyn Tier>);
+        config.copy_ahead = false;
+    });
+    let gone = volume.append(&noise(1, 60_000));
+    volume.store().sync().unwrap();
+    volume.seal();
+    let (lost, _) = volume.files(FileKind::Sealed).remove(0);
+    volume.store().archive(&[gone.id], soon(), &mut |_, _| ()).unwrap();
+    let proof = BackupProof::of_blocks([gone.id]);
+    volume.store().release(&[gone.id], &proof, soon()).unwrap();
+    let mut object = memory.peek(&lost.object_key()).unwrap().to_vec();
+    object[600..50_000].fill(0);
+    memory.overwrite(&lost.object_key(), object);
+    let scrubbed = || volume.store().scrub_segment(lost, None, true).unwrap().is_some();
+    eventually("it is distrusted", || {
+        scrubbed() && volume.store().inner.table.record(lost).unwrap().cold == ColdCopy::Listed
+    });
+    let sound = volume.append(&noise(2, 60_000));
+    let both = [gone.id, sound.id];
+    let copied = volume.store().archive(&both, soon(), &mut |_, _| ());
+    assert!(matches!(copied, Err(Error::Lost { .. })), "{copied:?}");
+    assert_eq!(volume.store().residence(&[sound.id]), [Residence::Dual]);
+}
+
 /// What a scrub of both copies of the first segment reports.
 fn eventually_scrubbed(world: &World) -> Vec<DamageReport> {
     loop {

@@ -343,6 +343,36 @@ fn a_disk_that_gives_nothing_for_a_moment_has_lost_nothing() {
     world.archive(&[world.lost()]).unwrap();
 }
 
+/// What is made of the rest has zeros there, and would be all that is left.
+#[test]
+fn what_the_disk_does_not_give_is_not_replaced_by_what_was_made_of_the_rest() {
+    let clock = Arc::new(ShiftedClock::default());
+    let shifted = Arc::clone(&clock) as Arc<dyn Clock>;
+    let world = World::with(ParityPlace::Inside, |config| config.clock = shifted);
+    let store = world.volume.store();
+    let unread = world.sound()[2];
+    let frame = world.frame(unread);
+    // Something that can be mended, beside the block that cannot.
+    damage(&world.path, world.sealed.len() as u64 - 100, 4);
+    let before = std::fs::read(&world.path).unwrap();
+    // Disks fail by the page.
+    let (start, end) = (frame.start.next_multiple_of(4096), frame.end / 4096 * 4096);
+    let overlaps = move |at: u64, len: usize| at < end && start < at + len as u64;
+    store.inner.hot.bad_sectors.set(overlaps);
+    store.inner.suspect(world.id, Suspect::HOT);
+    let looked = || store.inner.table.with(world.id, |s| s.unread_since.is_some()).unwrap();
+    eventually("it was looked at", looked);
+    clock.advance(Duration::from_secs(61));
+    eventually("it is lost", || store.health().lost_segments == 1);
+    assert!(std::fs::read(&world.path).unwrap() == before, "the file was changed");
+    // It answers again: the rest is put right then.
+    store.inner.hot.bad_sectors.clear();
+    store.inner.suspect(world.id, Suspect::HOT);
+    store.inner.look_again(world.id);
+    eventually("the rest is put right", || std::fs::read(&world.path).unwrap() != before);
+    eventually("it is saved", || store.inner.find_unsealed(unread).is_some());
+}
+
 #[test]
 fn a_copy_that_comes_back_makes_the_damaged_segment_whole() {
     let world = World::new(ParityPlace::Inside);
