@@ -5,6 +5,7 @@
 //! checksum of 16 bytes in the shard table. Shards are dealt round-robin over the stripes, parity going
 //! on where the data stopped, so that any run of `n` shards meets at most `ceil(n / stripes)` of one.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::buffers::Buffer;
@@ -165,6 +166,8 @@ pub(super) struct Protection {
     pub(super) parity: Buffer,
     /// Checksums of all shards, data before parity.
     pub(super) table: Vec<u8>,
+    /// What could not be read and was protected as zeros.
+    pub(super) unread: Vec<Range<u64>>,
 }
 
 impl Protection {
@@ -225,5 +228,5 @@ pub(super) fn protect<R: ReadAt + ?Sized>(
     for shard in parity.chunks_exact(shard_len) {
         table.extend_from_slice(&geometry.sum.of(shard));
     }
-    Ok(Protection { parity, table })
+    Ok(Protection { parity, table, unread: bytes.unreadable() })
 }

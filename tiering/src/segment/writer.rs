@@ -9,6 +9,8 @@
 //! rename, so that a sealed segment has it; a crash in between leaves it beside an open segment,
 //! which is sealed again and writes it anew. Where the parity is to lie stands in the header from
 //! the start; if that is lost, it lies inside, where it protects best and needs nothing else.
+//! *Unread*: what was written here and cannot be read back is not sealed as anything else; what could
+//! not be read at recovery counts as zeros.
 //! *Retry*: `seal` may be called again after an error that is not a failed sync.
 //! *Leaks*: frames that were appended and never referred to stay until the segment dies.
 
@@ -42,15 +44,20 @@ const FOOTER_LEAST_FRAMES: u64 = 32 << 20;
 /// Two shard tables of a full segment.
 const TABLES_BOUND: u64 = 2 * 16 * 1029;
 
+/// How often what was written is read back before it counts as unreadable.
+const SEAL_READS: usize = 3;
+
 /// A segment that takes frames.
 #[derive(Debug)]
 pub struct SegmentWriter {
     name: SegmentName,
     place: ParityPlace,
     dir: PathBuf,
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
     end: u64,
     entries: Vec<IndexEntry>,
+    /// What could not be read when it was recovered.
+    unread: Vec<Range<u64>>,
     sealed: bool,
 }
 
@@ -109,6 +116,7 @@ impl SegmentWriter {
             file: Arc::new(file),
             end: DATA_START,
             entries: Vec::new(),
+            unread: Vec::new(),
             sealed: false,
         })
     }
@@ -139,8 +147,9 @@ impl SegmentWriter {
         let entries = kept.iter().map(|frame| frame.header.entry.clone()).collect();
         kept.retain(|frame| !frame.intact);
         let dir = dir.to_owned();
-        let writer = Self { name, place, dir, file: Arc::new(file), end, entries, sealed: false };
         let (torn_bytes, unreadable) = (len.saturating_sub(end), scan.unreadable);
+        let (file, unread) = (Arc::new(file), unreadable.clone());
+        let writer = Self { name, place, dir, file, end, entries, unread, sealed: false };
         Ok(Recovered { writer, damaged: kept, gaps, torn_bytes, unreadable })
     }
 
@@ -286,7 +295,7 @@ impl SegmentWriter {
         let rest = DATA_START + index_b_len + 2 * TRAILER_LEN as u64;
         let geometry = has_parity.then(|| Geometry::plan(protected, rest));
         let protection = match &geometry {
-            Some(geometry) => protect(&*self.file, DATA_START, protected, geometry)?,
+            Some(geometry) => self.protected(protected, geometry)?,
             None => Protection::default(),
         };
 
@@ -338,6 +347,27 @@ impl SegmentWriter {
         write(&page, HEAD_TRAILER as u64)?;
         self.file.set_len(file_len).map_err(Error::io(format!("seal segment {}", self.name.id)))?;
         Ok(trailer)
+    }
+
+    /// Parity of the first `protected` bytes. What was written here and does not come back is no zeros:
+    /// sums that say so would have a repair write them over it once the disk gives it again.
+    fn protected(&self, protected: u64, geometry: &Geometry) -> Result<Protection> {
+        let is_known = |range: &Range<u64>| {
+            self.unread.iter().any(|known| known.start <= range.start && range.end <= known.end)
+        };
+        let mut attempts = SEAL_READS;
+        loop {
+            let protection = protect(&*self.file, DATA_START, protected, geometry)?;
+            attempts -= 1;
+            match protection.unread.iter().find(|range| !is_known(range)) {
+                None => return Ok(protection),
+                Some(_) if attempts > 0 => {}
+                Some(range) => {
+                    let action = format!("read bytes {range:?} of segment {} back", self.name.id);
+                    return Err(Error::io(action)(ErrorKind::Other.into()));
+                }
+            }
+        }
     }
 
     /// Writes what lies apart, durably but for its name, which is synced with the segment's.

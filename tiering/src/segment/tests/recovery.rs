@@ -3,6 +3,7 @@
 use super::*;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An open segment with blocks of those lengths.
 fn open_segment(dir: &Path, lens: &[usize]) -> (PathBuf, Vec<IndexEntry>) {
@@ -254,4 +255,21 @@ fn an_index_is_read_from_the_copy_that_the_disk_gives() {
     file.bad = 0..len;
     let failed = SegmentIndex::from_file(&file, &NAME);
     assert!(matches!(failed, Err(crate::Error::Io { .. })), "{failed:?}");
+}
+
+/// Sums of zeros would have a repair write zeros over it once the disk gives it again.
+#[test]
+fn what_cannot_be_read_back_is_not_sealed_as_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), NAME, ParityPlace::Inside).unwrap();
+    writer.append(&mut raw_frame(42, &noise(1, 100_000))).unwrap();
+    let blind = std::fs::OpenOptions::new().write(true).open(writer.path()).unwrap();
+    let readable = std::mem::replace(&mut writer.file, Arc::new(blind));
+    let refused = writer.seal().unwrap_err();
+    assert!(refused.to_string().contains("read bytes"), "{refused}");
+    writer.file = readable;
+    let sealed = writer.seal().unwrap();
+    let bytes = std::fs::read(&sealed.path).unwrap();
+    assert!(check_frames(bytes.as_slice(), &sealed.index).is_empty());
+    assert!(repair(bytes.as_slice(), &NAME).unwrap().is_intact());
 }
