@@ -25,9 +25,6 @@ const SPAN_OVERHEAD: u64 = 128;
 /// Two writes to a slot in a row and this many bytes make the next growth reserve the whole slot.
 const LARGE_BUFFER: usize = 256 << 10;
 
-/// As much as the kernel sends at once, which it does for streams alone.
-const STREAM_WRITE: usize = 1 << 20;
-
 /// What a range of a file holds now.
 #[derive(Clone, Debug)]
 pub(crate) enum Fill {
@@ -208,8 +205,6 @@ impl Overlay {
         let at = buffer.len();
         if buffer.capacity() - at < data.len() {
             let want = match at {
-                // A stream goes on: what is taken now need not be copied when it does.
-                0 if data.len() >= STREAM_WRITE => SLOT_LEN as usize,
                 0 => data.len(),
                 _ if at + data.len() >= LARGE_BUFFER => SLOT_LEN as usize - at,
                 _ => data.len().max(at),
