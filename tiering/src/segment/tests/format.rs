@@ -239,6 +239,17 @@ fn shards_that_no_writer_cuts_are_refused() {
         let refused = Trailer::from_bytes(&page, &NAME);
         assert!(matches!(refused, Err(crate::Error::Damaged { .. })), "{value} at {at}");
     }
+    // What is held of each stripe at once is bounded.
+    let sum = ShardSum::Xxh3;
+    let of = |stripes| Geometry {
+        shard_len: 1 << 18,
+        data_shards: 600,
+        stripes,
+        parity_per_stripe: 5,
+        sum,
+    };
+    assert_eq!((of(4).check().is_ok(), of(64).check().is_ok()), (true, true));
+    assert!(of(65).check().is_err());
 }
 
 #[test]
