@@ -242,6 +242,11 @@ impl DiskWorld {
     }
 }
 
+/// Whether it is a sidecar that belongs to no segment yet.
+fn is_being_written(path: &Path, hot: &[PathBuf]) -> bool {
+    path.extension() == Some("par".as_ref()) && !hot.contains(&path.with_extension("seg"))
+}
+
 fn options() -> StoreOptions {
     StoreOptions { cache_bytes: 4 << 20, write_buffer_bytes: 1 << 20, ..StoreOptions::default() }
 }
@@ -292,7 +297,7 @@ impl Subject for DiskWorld {
         match how {
             Rot::Hot(pick, at) if !hot.is_empty() => {
                 let path = &hot[pick % hot.len()];
-                if self.may_rot(&path.display().to_string()) {
+                if !is_being_written(path, &hot) && self.may_rot(&path.display().to_string()) {
                     self.rot_hot(path, at);
                 }
             }
@@ -304,11 +309,10 @@ impl Subject for DiskWorld {
             }
             Rot::Vanish(pick) if !hot.is_empty() => {
                 let path = &hot[pick % hot.len()];
+                if is_being_written(path, &hot) {
+                    return false;
+                }
                 if path.extension() == Some("par".as_ref()) {
-                    // One that is still being written belongs to no segment yet.
-                    if !hot.contains(&path.with_extension("seg")) {
-                        return false;
-                    }
                     // Until it is made anew its segment bears no damage.
                     if self.may_rot(&path.with_extension("seg").display().to_string()) {
                         std::fs::remove_file(path).unwrap();
