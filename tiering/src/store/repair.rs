@@ -388,12 +388,12 @@ impl Inner {
                     if in_cold && !is_answered {
                         break;
                     }
-                    let unread =
-                        unopened.is_some() || copy.as_ref().is_some_and(HotCopy::has_failed);
-                    let is_read = found.lost.is_empty() || !unread || !self.is_to_be_read_later(id);
-                    let complete = is_answered && is_read;
                     let (hot, is_unopened) = (copy.as_ref(), unopened.is_some());
-                    let left = Remainder { bytes: one, in_cold, found, complete, hot, is_unopened };
+                    let complete = is_answered;
+                    let mut left =
+                        Remainder { bytes: one, in_cold, found, complete, hot, is_unopened };
+                    let is_needed = !left.found.lost.is_empty() && left.is_unread();
+                    left.complete &= !(is_needed && self.is_to_be_read_later(id));
                     if let Some(done) = seen(left) {
                         return Ok(Some(done));
                     }

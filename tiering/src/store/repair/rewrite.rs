@@ -300,15 +300,13 @@ impl Inner {
     fn distrust_cold(&self, id: SegmentId, is_lost: bool) {
         let changed = self.table.update(id, |segment| {
             let record = &mut segment.record;
-            // What is known of it is not stored, so that after an open it may not be.
-            let has_holes = record.hot && !record.holes.is_empty();
-            segment.ruined |= has_holes && record.cold != ColdCopy::Verified;
+            // Also where the object does not count any more: that the file is hopeless is not stored.
+            segment.ruined |= record.hot && !record.holes.is_empty();
             if record.cold != ColdCopy::Verified || !record.hot && !is_lost {
                 return false;
             }
             record.cold = ColdCopy::Listed;
             segment.verdict = None;
-            segment.ruined |= has_holes;
             true
         });
         if changed == Some(true) {
