@@ -388,6 +388,41 @@ fn a_file_with_holes_beside_an_object_beyond_repair_is_left_alone_after_an_open_
     }
 }
 
+/// Holes are what is not read here any more, and lose what lies there for good.
+#[test]
+fn a_damaged_frame_becomes_no_hole_while_the_other_copy_does_not_answer() {
+    let faulty = Arc::new(Faulty::new(Arc::new(Memory::new())));
+    let volume = Volume::with(|config| {
+        config.cold = Some(Arc::clone(&faulty) as Arc<dyn Tier>);
+        config.copy_ahead = false;
+        config.cache_bytes = 0;
+    });
+    let blocks: Vec<_> = (0..3).map(|n| volume.append(&noise(n, 60_000))).collect();
+    volume.store().sync().unwrap();
+    volume.seal();
+    let (id, path) = volume.files(FileKind::Sealed).remove(0);
+    let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
+    volume.store().archive(&ids, soon(), &mut |_, _| ()).unwrap();
+    let gone = &ids[..1];
+    let proof = BackupProof::of_blocks(gone.iter().copied());
+    volume.store().release(gone, &proof, soon()).unwrap();
+    let inner = &volume.store().inner;
+    let holes = || inner.table.record(id).unwrap().holes;
+    let before = holes();
+    assert!(!before.is_empty());
+    let index = inner.hot.read_index(&inner.name(id)).unwrap();
+    damage(&path, index.find(ids[1])[0].frame_range().start + 500, 3);
+    faulty.cut_off();
+    inner.claim_waiting(id, soon()).unwrap();
+    inner.mend(id, Suspect::HOT).unwrap_err();
+    inner.table.unclaim(id);
+    assert_eq!(holes(), before);
+    faulty.reconnect();
+    inner.suspect(id, Suspect::HOT);
+    eventually("it is mended", || inner.health().suspect_segments == 0);
+    assert_eq!(volume.read(&blocks[1]).unwrap(), noise(1, 60_000));
+}
+
 #[test]
 fn an_object_beyond_repair_keeps_nothing_else_from_being_copied() {
     let memory = Arc::new(Memory::new());
