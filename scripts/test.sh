@@ -20,7 +20,9 @@ target=${CARGO_TARGET_DIR:-$project/target}
 # Shared by the rings on a mount: a volume of this build, gone again whatever happens.
 work=
 clean_up() {
+    local status=$?
     [ -n "$work" ] || return 0
+    [ $status = 0 ] || grep -E 'WARN|ERROR' "$work/volume/firn.log" | tail -n 40 || true
     if mountpoint -q "$work/mountpoint"; then
         "$target/ci/firn" umount "$work/mountpoint" || fusermount3 -uz "$work/mountpoint" || true
     fi

@@ -166,8 +166,9 @@ impl Volume {
 
     /// Unmounts in order; everything is durable afterwards.
     pub fn umount(&mut self) {
-        let mountpoint = self.mountpoint.clone();
-        self.run(&["umount", mountpoint.to_str().unwrap()]);
+        let mut command = self.firn();
+        command.arg("umount").arg(&self.mountpoint);
+        succeed_unless(&mut command, "files on it are open");
         self.wait_ended();
         assert!(!self.is_mounted());
     }
@@ -227,15 +228,34 @@ impl Drop for Volume {
 
 /// Runs a command to its end; the test fails when it does.
 pub fn succeed(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let Output { status, stdout, stderr } = &output;
-    let text = String::from_utf8_lossy(stdout).into_owned();
-    assert!(
-        status.success(),
-        "{command:?} ended with {status}\n{text}\n{}",
-        String::from_utf8_lossy(stderr)
-    );
-    text
+    let output = output(command);
+    assert!(output.status.success(), "{command:?} {}", told(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// [`succeed`], tried again for a moment while it fails for this reason. A process that another thread
+/// is just starting has all files open that this one has, until it is a program of its own.
+fn succeed_unless(command: &mut Command, reason: &str) {
+    let start = now();
+    loop {
+        let output = output(command);
+        if output.status.success() {
+            return;
+        }
+        let passing = String::from_utf8_lossy(&output.stderr).contains(reason);
+        let waited = start.elapsed() > Duration::from_secs(2);
+        assert!(passing && !waited, "{command:?} {}", told(&output));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+fn told(Output { status, stdout, stderr }: &Output) -> String {
+    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(text));
+    format!("ended with {status}\n{stdout}\n{stderr}")
 }
 
 /// Runs a shell script with `set -e`; `$1`... are the arguments.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firn_mount::fuse::{self, MountError, MountOptions, MountedSession};
-use recording::{Recording, STUCK, before_1970};
+use recording::{REFUSED, Recording, STUCK, before_1970};
 use rustix::fs::{
     FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, XattrFlags,
 };
@@ -330,6 +330,25 @@ fn draining_everything_writes_out_all_open_files() {
     cache.drain_all().unwrap();
     let total: u64 = mounted.core.calls_of("write").iter().map(|call| written(call)).sum();
     assert!(total >= 500_000, "{:#?}", mounted.core.calls());
+}
+
+#[test]
+fn draining_fails_for_a_write_that_is_refused_now_but_for_none_of_before() {
+    let Some(mounted) = Mounted::new() else { return };
+    let cache = mounted.session().kernel_cache();
+    let mut closed = File::create(mounted.path("closed")).unwrap();
+    closed.write_all(REFUSED).unwrap();
+    assert_eq!(errno(closed.sync_all()), Some(libc::ENOSPC));
+    drop(closed);
+    // The kernel tells of it once more to whoever writes out the whole mount.
+    let mut open = File::create(mounted.path("open")).unwrap();
+    open.write_all(b"content").unwrap();
+    cache.drain_all().unwrap();
+
+    let mut another = File::create(mounted.path("another")).unwrap();
+    another.write_all(REFUSED).unwrap();
+    assert_eq!(errno(cache.drain_all()), Some(libc::ENOSPC));
+    cache.drain_all().unwrap();
 }
 
 /// The length in a recorded write.

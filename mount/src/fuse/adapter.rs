@@ -338,8 +338,10 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         let (caller, node, handle) = (caller(request), ino(node), Handle(handle.0));
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let cache = self.cache.clone();
         let write = move |core: &C, data: &[u8], wait| {
-            core.write(&caller, node, handle, offset, data, from_cache, kill, wait)
+            let done = core.write(&caller, node, handle, offset, data, from_cache, kill, wait);
+            done.inspect_err(|error| cache.write_refused(error))
         };
         match write(&self.core, data, Wait::No) {
             Err(FsError::WouldWait) => {

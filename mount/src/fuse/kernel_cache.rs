@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use firn_tiering::mix::ByMix;
@@ -25,7 +26,7 @@ use crate::core::Core;
 use crate::error::{FsError, FsResult};
 use crate::types::{Forget, Handle, Ino};
 
-/// How often writing out a mount is asked for again that was interrupted.
+/// How often writing out a mount is asked for at most, while the kernel tells of what was before.
 const TRIES: u32 = 8;
 
 /// Handle on the kernel's cache of one mount. Clones share state.
@@ -39,6 +40,7 @@ struct Shared {
     mountpoint: PathBuf,
     notifier: OnceLock<Notifier>,
     writers: Mutex<HashMap<Ino, u32, ByMix>>,
+    refused_writes: AtomicU64,
     requests: Requests,
     passthrough: Passthrough,
 }
@@ -49,6 +51,7 @@ impl KernelCache {
             mountpoint,
             notifier: OnceLock::new(),
             writers: Mutex::default(),
+            refused_writes: AtomicU64::new(0),
             requests: Requests::default(),
             passthrough: Passthrough::new(mode == CacheMode::Passthrough),
         };
@@ -95,6 +98,21 @@ impl KernelCache {
         }
     }
 
+    /// A write was answered with an error: the kernel drops the pages that it came from.
+    pub(super) fn write_refused(&self, error: &FsError) {
+        match error {
+            // What is of no state, and what will be asked again where it may wait.
+            FsError::ReadOnlyDataset
+            | FsError::InSnapshot
+            | FsError::Receiving
+            | FsError::Stale
+            | FsError::WouldWait => {}
+            _ => {
+                self.shared.refused_writes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Whether the kernel may hold pages of this inode that the core has not seen.
     pub fn may_be_dirty(&self, ino: Ino) -> bool {
         self.shared.writers.lock().contains_key(&ino)
@@ -115,12 +133,11 @@ impl KernelCache {
             return Ok(());
         }
         match File::open(&self.shared.mountpoint) {
-            Ok(root) => match uninterrupted(|| rustix::fs::syncfs(&root)) {
-                // What was written to a read-only dataset or to an abandoned state is part of no
-                // state; who wrote it is told.
-                Err(Errno::ROFS | Errno::STALE) => {}
-                done => done?,
-            },
+            Ok(root) => {
+                let refused = || self.shared.refused_writes.load(Ordering::Relaxed);
+                let before = refused();
+                written_out(|| rustix::fs::syncfs(&root), || refused() != before)?;
+            }
             // The mountpoint may be out of reach, as after a lazy unmount; only slower then.
             Err(error) => tracing::debug!(%error, "draining page by page"),
         }
@@ -174,15 +191,27 @@ impl KernelCache {
     }
 }
 
-/// Has the kernel write out a whole mount. It tells once of what failed since it was asked last, also of
-/// what a program was killed in the middle of: then asking again tells how it is now.
-fn uninterrupted(mut write_out: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
-    let mut outcome = write_out();
-    for _ in 1..TRIES {
-        if outcome != Err(Errno::INTR) {
-            break;
+/// Has the kernel write out a whole mount.
+///
+/// The kernel tells once of what failed since it was asked last, however long ago: also of files that
+/// were closed since, whose writers were told then, and of what a program was killed in the middle of.
+/// So an error is of now only when a write was refused meanwhile; behind any other it is asked again.
+fn written_out(
+    mut write_out: impl FnMut() -> Result<(), Errno>,
+    refused_meanwhile: impl Fn() -> bool,
+) -> Result<(), Errno> {
+    let mut outcome = Ok(());
+    for _ in 0..TRIES {
+        outcome = match write_out() {
+            Err(Errno::ROFS | Errno::STALE) => Ok(()),
+            outcome => outcome,
+        };
+        match outcome {
+            Err(error) if !refused_meanwhile() => {
+                tracing::warn!(%error, "the kernel tells of a write that failed before; asking again");
+            }
+            _ => break,
         }
-        outcome = write_out();
     }
     outcome
 }
@@ -191,25 +220,33 @@ fn uninterrupted(mut write_out: impl FnMut() -> Result<(), Errno>) -> Result<(),
 mod tests {
     use super::*;
 
-    /// What a kernel that answers like this is taken to say, and how often it is asked.
-    fn told(answers: &[Result<(), Errno>]) -> (Result<(), Errno>, usize) {
+    /// What a kernel that answers like this is taken to say, and how often it is asked; `refused` tells
+    /// whether this daemon has refused a write meanwhile.
+    fn told(answers: &[Result<(), Errno>], refused: bool) -> (Result<(), Errno>, usize) {
         let mut asked = 0;
-        let outcome = uninterrupted(|| {
+        let write_out = || {
             asked += 1;
             answers[(asked - 1).min(answers.len() - 1)]
-        });
+        };
+        let outcome = written_out(write_out, || refused);
         (outcome, asked)
     }
 
     #[test]
-    fn a_kernel_that_tells_of_an_interrupted_write_is_asked_again() {
-        let interrupted = Err(Errno::INTR);
-        assert_eq!(told(&[Ok(())]), (Ok(()), 1));
-        assert_eq!(told(&[interrupted, interrupted, Ok(())]), (Ok(()), 3));
-        // What failed for good is told at once, also behind an interruption.
-        assert_eq!(told(&[Err(Errno::IO), Ok(())]), (Err(Errno::IO), 1));
-        assert_eq!(told(&[interrupted, Err(Errno::NOSPC)]), (Err(Errno::NOSPC), 2));
+    fn a_kernel_that_tells_of_an_earlier_failure_is_asked_again() {
+        let [interrupted, failed] = [Err(Errno::INTR), Err(Errno::IO)];
+        assert_eq!(told(&[Ok(())], false), (Ok(()), 1));
+        assert_eq!(told(&[interrupted, failed, Ok(())], false), (Ok(()), 3));
+        // What is of no state any more is no failure.
+        assert_eq!(told(&[failed, Err(Errno::ROFS), failed], false), (Ok(()), 2));
+        assert_eq!(told(&[Err(Errno::STALE)], true), (Ok(()), 1));
         // Nor is it asked for ever.
-        assert_eq!(told(&[interrupted]), (interrupted, TRIES as usize));
+        assert_eq!(told(&[failed], false), (failed, TRIES as usize));
+    }
+
+    #[test]
+    fn a_write_that_was_refused_meanwhile_is_told_at_once() {
+        assert_eq!(told(&[Err(Errno::NOSPC), Ok(())], true), (Err(Errno::NOSPC), 1));
+        assert_eq!(told(&[Ok(())], true), (Ok(()), 1));
     }
 }

@@ -15,6 +15,9 @@ use firn_mount::{FsError, FsResult};
 use firn_tiering::Wait;
 use parking_lot::{Condvar, Mutex};
 
+/// What begins a write that finds no space.
+pub const REFUSED: &[u8] = b"refused";
+
 /// Reading or writing a file whose name begins so would wait.
 pub const SLOW: &str = "slow";
 /// Reading or writing a file whose name begins so waits until [`Recording::release_stuck`].
@@ -442,6 +445,9 @@ impl Core for Recording {
             patience(wait)
         ));
         self.wait_for_release(ino, wait)?;
+        if data.starts_with(REFUSED) {
+            return Err(FsError::NoSpace);
+        }
         self.with(ino, |node| {
             let (start, end) = (offset as usize, offset as usize + data.len());
             if node.data.len() < end {
