@@ -5,8 +5,8 @@
 #     --json FILE    where the results go (default <target>/bench.json, with --quick bench-quick.json)
 #     --against FILE compare with earlier results; exit status 1 when a row is worse
 #     --tolerance P  worse means: by more than P percent (default 15)
-#     --rows REGEX   only the groups whose name matches: stream random small tree fsync thawed snapshots
-#                    compression cold watching protection cost
+#     --rows REGEX   only the groups whose name matches: stream random small processes tree fsync
+#                    thawed snapshots compression cold watching protection cost
 #     --dir DIR      work below DIR, on the filesystem to compare with (default <target>)
 # SCIDATA names a tree whose folders are compressed (default ../shared/scidata beside the project),
 # FIRN_BIN an already built firn, FIRN_S3_DIR the directory of an already built firn-s3-server and
@@ -79,9 +79,10 @@ mount_volume() { # volume
 
 unmount_volume() { "$firn" umount "$mountpoint"; }
 
-s3_server=''
+s3_server='' busy=()
 clean_up() {
     if [ -n "$s3_server" ]; then kill "$s3_server" 2>/dev/null || true; fi
+    be_idle
     local dir
     for dir in "$mountpoint" "$few_mountpoint" "$work"/watch-*-mountpoint "$work/protection-mountpoint" "$work/cost-mountpoint"; do
         if mountpoint -q "$dir"; then
@@ -254,6 +255,37 @@ small_rows() { # side suffix processes dir work...
     while read -r name rate; do
         record "small file $name$2" ops/s higher "$1" "$rate"
     done < <(small_work "$small_files" "${@:3}")
+}
+
+# One, two and eight programs at a time, on a machine that does nothing else and on one of which every
+# processor has other work.
+processes() { # side dir
+    local count
+    for count in 1 2 8; do processes_rows "$1" "$count at a time" "$count" "$2"; done
+    be_busy
+    for count in 1 2 8; do processes_rows "$1" "$count at a time, busy machine" "$count" "$2"; done
+    be_idle
+}
+
+processes_rows() { # side name processes dir
+    small_rows "$1" ", $2" "$3" "$4/processes" create stat read unlink
+    settle "$1"
+}
+
+be_busy() {
+    local processor
+    for processor in $(seq "$(nproc)"); do
+        while :; do :; done &
+        busy+=($!)
+    done
+}
+
+be_idle() {
+    local pid
+    for pid in ${busy[@]+"${busy[@]}"}; do
+        kill "$pid" && wait "$pid" || true
+    done 2>/dev/null
+    busy=()
 }
 
 # Files of 4 KiB, 500 to a directory, which go with the last of them. Prints operations a second from
@@ -778,7 +810,7 @@ say "working below $work on $(stat -f -c %T "$work")"
 $can_drop_caches || say "no cold rows: /proc/sys/vm/drop_caches is not writable"
 "$firn" init "$work/volume" --hot "$work/hot"
 mount_volume "$work/volume"
-for group in stream random small tree fsync thawed; do
+for group in stream random small processes tree fsync thawed; do
     [[ $group =~ $groups ]] || continue
     [ "$group" != tree ] || make_tree
     for round in $(seq "$rounds"); do

@@ -35,6 +35,7 @@ impl Collector for Numbers {
         about(status, &mut out)?;
         tiers(status, &mut out)?;
         parts(status, &mut out)?;
+        moved(status, &mut out)?;
         status.counters.as_ref().map_or(Ok(()), |counters| counted(counters, &mut out))
     }
 }
@@ -87,6 +88,17 @@ impl Out<'_> {
         Ok(())
     }
 
+    /// Gauges of one name, told apart by a label.
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: [(&str, u64); N],
+    ) -> fmt::Result {
+        self.labelled(name, help, None, label, values.map(|(value, of)| (value, Some(of))))
+    }
+
     /// A gauge of bytes or of things, one value for each tier that has one.
     fn of_tiers(
         &mut self,
@@ -95,10 +107,21 @@ impl Out<'_> {
         unit: Option<&Unit>,
         values: [(&str, Option<u64>); 2],
     ) -> fmt::Result {
+        self.labelled(name, help, unit, "tier", values)
+    }
+
+    fn labelled<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        label: &str,
+        values: [(&str, Option<u64>); N],
+    ) -> fmt::Result {
         let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (tier, value) in values {
+        for (of, value) in values {
             if let Some(value) = value {
-                metric.encode_family(&[("tier", tier)])?.encode_gauge(&(value as f64))?;
+                metric.encode_family(&[(label, of)])?.encode_gauge(&(value as f64))?;
             }
         }
         Ok(())
@@ -177,6 +200,52 @@ fn parts(status: &Status, out: &mut Out<'_>) -> fmt::Result {
     out.count("interrupted_receives", "Receives that wait to go on", status.receives.len() as u64)
 }
 
+/// What decides where data lie, and what holds back that they get there.
+fn moved(status: &Status, out: &mut Out<'_>) -> fmt::Result {
+    if let Some(placement) = &status.placement {
+        let jobs = [
+            ("waiting", placement.waiting_jobs),
+            ("running", placement.running_jobs),
+            ("parked", placement.parked_jobs),
+        ];
+        out.gauges("moves", "Jobs that move data between the tiers", "state", jobs)?;
+        let failed = placement.policy_failure.is_some();
+        out.flag("policy_failed", "1 when policy.toml as it is now does not hold", failed)?;
+        let recalls =
+            [("under_way", placement.recalls_in_flight), ("waiting", placement.recalls_waiting)];
+        out.gauges("recalls", "Reads of cold data", "state", recalls)?;
+        out.count("scans", "Programs that pass over many files", placement.scans.len() as u64)?;
+    }
+    if let Some(model) = &status.model {
+        let help = "State of the classifier: 1 for the one it is in";
+        let states = ["on", "off", "learning", "guarded"];
+        let states = states.map(|state| (state, u64::from(model.state == state)));
+        out.gauges("model_state", help, "state", states)?;
+        let help = "Times that the classifier was switched off for doing worse, or on again";
+        out.counter("model_switches", help, None, model.switches)?;
+    }
+    if let Some(throttle) = status.cold.as_ref().and_then(|cold| cold.throttle.as_ref()) {
+        out.flag("cold_down", "1 when the cold tier does not answer", throttle.is_down)?;
+        let window = throttle.window_bytes;
+        out.bytes("cold_window", "Bytes that may be under way to and from the cold tier", window)?;
+        let under_way = throttle.in_flight_bytes;
+        out.bytes("cold_under_way", "Bytes under way to and from the cold tier", under_way)?;
+        let help = "Latency of the cold tier as a multiple of that without other work";
+        out.gauge("cold_stretch", help, Some(&Unit::Other("ratio".to_owned())), throttle.stretch)?;
+    }
+    match &status.thawed {
+        Some(thawed) => {
+            out.count("thawed_files", "Files that lie in hot as plain copies too", thawed.files)?;
+            out.bytes("thawed", "Bytes that these copies take", thawed.bytes)?;
+            let help = "Plain copies that were damaged when they were put back";
+            out.counter("thawed_damaged", help, None, thawed.damaged)?;
+            let help = "Opens that the kernel served from plain copies";
+            out.counter("thawed_opens", help, None, thawed.opens.unwrap_or(0))
+        }
+        None => Ok(()),
+    }
+}
+
 fn counted(counters: &Counters, out: &mut Out<'_>) -> fmt::Result {
     let bytes = [
         ("written", "Plaintext that became blocks", counters.written_bytes),
@@ -218,7 +287,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::report::status::{ColdStatus, HotStatus, MountStatus};
+    use crate::report::model::ModelReport;
+    use crate::report::status::thawed::ThawedStatus;
+    use crate::report::status::{ColdStatus, HotStatus, MountStatus, PlacementStatus};
 
     #[test]
     fn names_units_and_values() {
@@ -228,6 +299,17 @@ mod tests {
             hot: HotStatus { used_bytes: 5 << 30, capacity_bytes: 8 << 30, ..HotStatus::default() },
             cold: Some(ColdStatus { used_bytes: 7, waiting_segments: 3, ..ColdStatus::default() }),
             hit_ratio: Some(0.5),
+            placement: Some(PlacementStatus {
+                parked_jobs: 2,
+                recalls_waiting: 6,
+                ..PlacementStatus::default()
+            }),
+            model: Some(ModelReport {
+                state: "guarded".to_owned(),
+                switches: 1,
+                ..ModelReport::default()
+            }),
+            thawed: Some(ThawedStatus { files: 8, opens: Some(11), ..ThawedStatus::default() }),
             counters: Some(Counters {
                 uploaded_bytes: 9,
                 cold_reads: 4,
@@ -251,6 +333,15 @@ mod tests {
             "firn_cold_reads_total{volume=\"u-1\"} 4",
             "firn_kernel_requests_total{volume=\"u-1\",kind=\"lookup\"} 7",
             "firn_read_only{volume=\"u-1\"} 0.0",
+            "firn_moves{volume=\"u-1\",state=\"parked\"} 2.0",
+            "firn_moves{volume=\"u-1\",state=\"running\"} 0.0",
+            "firn_recalls{volume=\"u-1\",state=\"waiting\"} 6.0",
+            "firn_policy_failed{volume=\"u-1\"} 0.0",
+            "firn_model_state{volume=\"u-1\",state=\"guarded\"} 1.0",
+            "firn_model_state{volume=\"u-1\",state=\"on\"} 0.0",
+            "firn_model_switches_total{volume=\"u-1\"} 1",
+            "firn_thawed_files{volume=\"u-1\"} 8.0",
+            "firn_thawed_opens_total{volume=\"u-1\"} 11",
         ];
         for line in lines {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
