@@ -8,7 +8,8 @@
 //! higher one. Of two that write at once, at least one sees the other; where both do, both withdraw
 //! and try again. All that is asked of a store is that a listing holds what was stored before it
 //! began. After it has won, a claim loses to higher epochs only: whoever ties has seen it and lost.
-//! *Takeover* skips the refusal, and waits as long as the last owner may still believe itself one.
+//! *Takeover* skips the refusal, and waits as long as the last owner may still believe itself one; the
+//! claims that it beat stay for so long, so that a mount after one that ended while it waited waits too.
 //! *Every mount* claims anew, so that also a copy of a whole machine is told from the original.
 //!
 //! *Guard*: [`Owned`] lets nobody delete who has not seen within [`DELETE_LEAVE`], by the monotonic
@@ -17,7 +18,7 @@
 //! may pass. A claim that lost stays lost until the next mount. What remains is a process that
 //! stands still between its look and its request for longer than the takeover waits.
 //! *Crash*: a claim that was written and not won stays, and is an obstacle only to other instances;
-//! the next owner removes it.
+//! the next owner removes it, and the present one when it looks.
 
 pub(super) mod claim;
 mod owned;
@@ -61,15 +62,35 @@ pub struct Claimant {
     pub pid: u32,
 }
 
+/// A claim that nobody was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Won {
+    claim: Claim,
+    seen: (Instant, SystemTime),
+    /// Epochs and ids of the claims below it.
+    beaten: Vec<(u64, String)>,
+    /// Whether another instance may still believe itself the owner.
+    is_taken: bool,
+}
+
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// It is ours.
-    Won(Claim),
+    Won(Won),
     /// Another instance has it. `None`: a claim that says not whose it is.
     Held(Option<Claim>),
     /// Somebody else claims at this moment; to be tried again.
     Contended,
+}
+
+/// Whose a claim is.
+enum Whose {
+    Ours,
+    /// Another instance's. `None`: it says not whose.
+    Others(Option<Claim>),
+    /// It is not there any more.
+    Gone,
 }
 
 /// Ids for claims: 32 hexadecimal digits that never come twice.
@@ -151,11 +172,12 @@ impl Ownership {
         let mut jitter = super::Jitter::from_process();
         for attempt in 0..ATTEMPTS {
             match self.claim_once(tier, takes_over).await? {
-                Verdict::Won(claim) => {
-                    if takes_over {
-                        return self.settle_takeover(tier, claim).await;
+                Verdict::Won(won) => {
+                    if won.is_taken {
+                        // Whoever was the owner may believe so for a while.
+                        tokio::time::sleep(DELETE_LEAVE + DELETE_TIME).await;
                     }
-                    return Ok(claim);
+                    return self.take_place(tier, won).await;
                 }
                 Verdict::Held(holder) => return Err(held(tier, holder.as_ref())),
                 Verdict::Contended => {
@@ -172,30 +194,32 @@ impl Ownership {
         })
     }
 
-    /// Whoever was the owner may believe so for a while; nothing is done here before that is over.
-    async fn settle_takeover(&self, tier: &dyn Tier, claim: Claim) -> Result<Claim> {
-        tokio::time::sleep(DELETE_LEAVE + DELETE_TIME).await;
-        *self.state.lock() = State::Ours { claim: claim.clone(), seen: self.now() };
-        self.look(tier, Duration::ZERO).await?;
+    /// Becomes the owner. After a takeover this is for when nobody else believes to be one any more.
+    async fn take_place(&self, tier: &dyn Tier, won: Won) -> Result<Claim> {
+        let Won { claim, seen, beaten, is_taken } = won;
+        let seen = if is_taken { self.now() } else { seen };
+        *self.state.lock() = State::Ours { claim: claim.clone(), seen };
+        if is_taken {
+            self.look(tier, Duration::ZERO).await?;
+        }
+        clear_away(tier, &beaten).await;
         Ok(claim)
     }
 
     /// One attempt. Every call of the tier is a step after which others may come; there is no other
-    /// wait in it. A takeover that won must still wait before it counts.
+    /// wait in it. What was won and is taken from another must still wait before it counts.
     async fn claim_once(&self, tier: &dyn Tier, takes_over: bool) -> Result<Verdict> {
         let before = list(tier).await?;
-        if let Some((epoch, id)) = before.last() {
-            let holder = match tier.get(&claim::key(*epoch, id)).await {
-                Ok(bytes) => Claim::parse(&bytes).ok().filter(|c| (c.epoch, &c.id) == (*epoch, id)),
-                Err(Error::NotFound(_)) => return Ok(Verdict::Contended),
-                Err(error) => return Err(error),
-            };
-            let is_ours = holder.as_ref().is_some_and(|c| c.instance == self.claimant.instance);
-            if !is_ours && !takes_over {
-                return Ok(Verdict::Held(holder));
+        let last = before.last().map_or(0, |(epoch, _)| *epoch);
+        // Of several with one epoch at most one has won, and it is not told which.
+        let highest = before.iter().filter(|(epoch, _)| *epoch == last);
+        for (epoch, id) in highest {
+            match self.whose(tier, *epoch, id).await? {
+                Whose::Gone => return Ok(Verdict::Contended),
+                Whose::Others(holder) if !takes_over => return Ok(Verdict::Held(holder)),
+                Whose::Others(_) | Whose::Ours => {}
             }
         }
-        let last = before.last().map_or(0, |(epoch, _)| *epoch);
         let claim = self.new_claim(last.checked_add(1).ok_or_else(|| overflow(tier))?);
         let seen = self.now();
         tier.put(&claim.key(), Bytes::from(claim.to_bytes())).await?;
@@ -206,15 +230,36 @@ impl Ownership {
             tier.delete(&claim.key()).await?;
             return Ok(Verdict::Contended);
         }
-        if !takes_over {
-            *self.state.lock() = State::Ours { claim: claim.clone(), seen };
-        }
-        for (epoch, id) in after.iter().filter(|(epoch, _)| *epoch < claim.epoch) {
-            if let Err(error) = tier.delete(&claim::key(*epoch, id)).await {
-                tracing::warn!(%error, "an old claim stays in the cold tier");
+        let beaten: Vec<_> = after.into_iter().filter(|(epoch, _)| *epoch < claim.epoch).collect();
+        let older = beaten.iter().filter(|(epoch, _)| *epoch < last);
+        let is_taken = takes_over || self.is_anothers(tier, older).await?;
+        Ok(Verdict::Won(Won { claim, seen, beaten, is_taken }))
+    }
+
+    /// Whether one of these is another instance's: a takeover that ended before its wait did.
+    async fn is_anothers(
+        &self,
+        tier: &dyn Tier,
+        claims: impl Iterator<Item = &(u64, String)>,
+    ) -> Result<bool> {
+        for (epoch, id) in claims {
+            if let Whose::Others(_) = self.whose(tier, *epoch, id).await? {
+                return Ok(true);
             }
         }
-        Ok(Verdict::Won(claim))
+        Ok(false)
+    }
+
+    async fn whose(&self, tier: &dyn Tier, epoch: u64, id: &str) -> Result<Whose> {
+        let claim = match tier.get(&claim::key(epoch, id)).await {
+            Ok(bytes) => Claim::parse(&bytes).ok().filter(|c| (c.epoch, &*c.id) == (epoch, id)),
+            Err(Error::NotFound(_)) => return Ok(Whose::Gone),
+            Err(error) => return Err(error),
+        };
+        match claim {
+            Some(claim) if claim.instance == self.claimant.instance => Ok(Whose::Ours),
+            other => Ok(Whose::Others(other)),
+        }
     }
 
     fn new_claim(&self, epoch: u64) -> Claim {
@@ -268,19 +313,24 @@ impl Ownership {
             _ if claims.iter().any(|(_, id)| *id == claim.id) => None,
             _ => Some("its claim is gone from the store".to_owned()),
         };
-        let mut state = self.state.lock();
-        match lost {
-            None => *state = State::Ours { claim, seen },
+        self.note(lost, &claim, seen);
+        self.known(Duration::MAX)?;
+        let ties: Vec<_> = claims.into_iter().filter(|other| ties(&claim, other)).collect();
+        clear_away(tier, &ties).await;
+        Ok(())
+    }
+
+    fn note(&self, lost: Option<String>, claim: &Claim, seen: (Instant, SystemTime)) {
+        *self.state.lock() = match lost {
+            None => State::Ours { claim: claim.clone(), seen },
             Some(why) => {
                 tracing::error!(
                     why,
                     "the cold tier is not this mount's any more: nothing is stored or deleted there"
                 );
-                *state = State::Lost(why);
+                State::Lost(why)
             }
-        }
-        drop(state);
-        self.known(Duration::MAX).map(drop)
+        };
     }
 
     /// `Ok(true)`: ours, seen within `leave`. `Ok(false)`: to be looked at again.
@@ -305,6 +355,19 @@ async fn list(tier: &dyn Tier) -> Result<Vec<(u64, String)>> {
         return Err(Error::Damaged { what: "owner claims", reason });
     }
     Ok(found.iter().filter_map(|meta| claim::parse_key(&meta.key)).collect())
+}
+
+/// Whether the other has lost to this one, the owner's, and was not taken away by whoever wrote it.
+fn ties(claim: &Claim, (epoch, id): &(u64, String)) -> bool {
+    *epoch == claim.epoch && *id != claim.id
+}
+
+async fn clear_away(tier: &dyn Tier, claims: &[(u64, String)]) {
+    for (epoch, id) in claims {
+        if let Err(error) = tier.delete(&claim::key(*epoch, id)).await {
+            tracing::warn!(%error, "an old claim stays in the cold tier");
+        }
+    }
 }
 
 /// Whose a claim is, for people.

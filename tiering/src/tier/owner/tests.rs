@@ -328,3 +328,29 @@ async fn no_attempt_to_delete_outlasts_what_a_takeover_waits() {
     new.claim(&*scene.faulty, true).await.unwrap();
     assert!(DELETE_LEAVE + took <= start.elapsed());
 }
+
+/// One that lost by the same epoch and died before it took its claim away.
+async fn leave_a_tie(scene: &Scene, instance: &str, winner: &Claim) {
+    // Both higher and lower ids than the winner's.
+    for id in ["0", "f"] {
+        let id = id.repeat(32);
+        let tie = Claim { id: id.clone(), instance: instance.to_owned(), ..winner.clone() };
+        scene.memory.put(&tie.key(), Bytes::from(tie.to_bytes())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_lost_a_tie_and_died_takes_nothing_when_it_mounts_again() {
+    let scene = Scene::new();
+    let (first, _) = scene.mount("a");
+    let claim = first.claim(&*scene.faulty, false).await.unwrap();
+    leave_a_tie(&scene, "b", &claim).await;
+    let (second, _) = scene.mount("b");
+    let refused = second.claim(&*scene.faulty, false).await;
+    assert!(matches!(refused, Err(Error::Unusable { .. })), "{refused:?}");
+    first.look(&*scene.faulty, Duration::ZERO).await.unwrap();
+    assert_eq!(scene.memory.keys(), [claim.key()], "the owner clears them away when it looks");
+    // So that they do not stand in its own way.
+    let (again, _) = scene.mount("a");
+    again.claim(&*scene.faulty, false).await.unwrap();
+}

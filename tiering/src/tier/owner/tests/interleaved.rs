@@ -78,10 +78,9 @@ async fn claim(mount: &Ownership, tier: &Stepped, takes_over: bool, attempts: u3
             break;
         }
     }
-    if let (Verdict::Won(claim), true) = (&verdict, takes_over) {
-        *mount.state.lock() = State::Ours { claim: claim.clone(), seen: mount.now() };
-        // As after the wait: it counts if it is still the highest.
-        let _ = mount.look(tier, Duration::ZERO).await;
+    if let Verdict::Won(won) = &verdict {
+        // As after the wait: what was taken counts if it is still the highest.
+        let _ = mount.take_place(tier, won.clone()).await;
     }
     verdict
 }
@@ -103,7 +102,7 @@ fn run(
     let (clock, ids) = (Arc::new(ManualClock::new()), ids());
     let first = owned_before.then(|| {
         let first = mount("first", &clock, &ids);
-        first.claim_once(&*memory, false).now_or_never().unwrap().unwrap();
+        first.claim(&*memory, false).now_or_never().unwrap().unwrap();
         first
     });
     let world = World {
@@ -232,10 +231,44 @@ fn whoever_dies_at_any_step_is_in_nobodys_way_but_another_instances() {
             }
         }
         drop(future);
-        let again = mount("a", &clock, &ids).claim_once(&*memory, false).now_or_never();
-        assert!(matches!(again.unwrap().unwrap(), Verdict::Won(_)), "after {steps} steps");
+        let again = mount("a", &clock, &ids);
+        let claimed = again.claim(&*memory, false).now_or_never();
+        assert!(claimed.unwrap().is_ok(), "after {steps} steps");
         let other = mount("b", &clock, &ids).claim_once(&*memory, false).now_or_never();
         assert!(matches!(other.unwrap().unwrap(), Verdict::Held(Some(_))), "after {steps} steps");
         assert_eq!(memory.keys().len(), 1);
     }
+}
+
+/// A takeover that dies at any step, and what the same instance finds then without taking over.
+#[tokio::test(start_paused = true)]
+async fn whoever_dies_while_it_takes_over_leaves_that_the_next_mount_waits_as_well() {
+    let mut waited = 0;
+    for steps in 0..12 {
+        let memory = Arc::new(Memory::new());
+        let (clock, ids) = (Arc::new(ManualClock::new()), ids());
+        let old = mount("old", &clock, &ids);
+        old.claim(&*memory, false).await.unwrap();
+        let tier = Stepped(Arc::clone(&memory));
+        let dying = mount("new", &clock, &ids);
+        // It dies before the wait is over.
+        let mut future = dying.claim_once(&tier, true).boxed_local();
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..steps {
+            if future.as_mut().poll(&mut context).is_ready() {
+                break;
+            }
+        }
+        drop(future);
+        let start = tokio::time::Instant::now();
+        match mount("new", &clock, &ids).claim(&*memory, false).await {
+            Ok(_) => {
+                assert!(start.elapsed() >= DELETE_LEAVE + DELETE_TIME, "after {steps} steps");
+                assert_eq!(memory.keys().len(), 1);
+                waited += 1;
+            }
+            Err(error) => assert!(matches!(error, Error::Unusable { .. }), "{error:?}"),
+        }
+    }
+    assert!(waited > 5, "{waited}");
 }
