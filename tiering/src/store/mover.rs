@@ -12,7 +12,9 @@ use crate::block::BlockId;
 use crate::error::{Error, Result};
 use crate::segment::{IndexEntry, SegmentId, SegmentIndex};
 use crate::throttle::Priority;
+use crate::tier::is_retriable;
 
+use super::reclaim::ASIDE_DEADLINE;
 use super::residence::Moved;
 use super::signals::add;
 use super::upload::CALL_DEADLINE;
@@ -84,7 +86,10 @@ impl Inner {
         }
         let disk_bytes = |id: SegmentId| self.table.with(id, |s| s.disk_bytes).unwrap_or(0);
         let before: Vec<u64> = victims.iter().map(|victim| disk_bytes(victim.id)).collect();
-        let result = self.drop_victims(&victims, |blocks| gate.ensure_backed_up(blocks));
+        let result = self.drop_victims(&victims, |blocks| {
+            self.require_cold(victims[0].id)?;
+            gate.ensure_backed_up(blocks)
+        });
         let retry_at = self.config.clock.instant() + FAILED_PAUSE;
         let mut freed = 0;
         for (Victim { id, part }, before) in victims.into_iter().zip(before) {
@@ -103,6 +108,16 @@ impl Inner {
             }
         }
         result.map(|()| Some(freed))
+    }
+
+    /// Makes sure that cold answers at all, by a question about any segment: a backup waits for it for
+    /// minutes, and meanwhile nothing would be collected, which needs no cold.
+    fn require_cold(&self, id: SegmentId) -> Result<()> {
+        let cold = self.cold_tier()?;
+        match self.cold_len_by(cold, id, self.config.clock.instant() + ASIDE_DEADLINE) {
+            Err(error) if is_retriable(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn drop_victims(

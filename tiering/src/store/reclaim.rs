@@ -47,7 +47,7 @@ use super::waste::Thrift;
 const LEFTOVERS_EVERY: Duration = Duration::from_secs(600);
 
 /// How long cold may take to answer what can be asked again.
-const ASIDE_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const ASIDE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long it is not asked after it did not answer.
 const ASIDE_PAUSE: Duration = Duration::from_secs(60);
@@ -495,10 +495,14 @@ impl Inner {
                 _ => return Ok(false),
             };
         }
+        let cold = self.cold_tier()?;
         // Asked of the tier itself: what was verified once may be gone since.
         let is_safe = |other: SegmentId| {
             let record = self.table.record(other).filter(|r| r.cold == ColdCopy::Verified);
-            record.is_some_and(|record| self.is_safe_in_cold(&record).is_ok())
+            record.is_some_and(|record| {
+                let len = self.ask_aside(|deadline| self.cold_len_by(cold, other, deadline));
+                self.judge_len(&record, len).is_ok()
+            })
         };
         if !elsewhere.into_iter().all(is_safe) {
             return Ok(false);

@@ -28,6 +28,7 @@ use super::append::full_disk;
 use super::gates::{BackupProof, Temper};
 use super::job::{Job, JobProgress};
 use super::mover::ids_of;
+use super::reclaim::ASIDE_DEADLINE;
 use super::repair::Suspect;
 use super::signals::add;
 use super::steps::Step;
@@ -371,7 +372,14 @@ impl Inner {
             self.record_state(id);
         }
         let cold = self.cold_tier().map_err(|error| error.to_string())?;
-        match self.cold_len(cold, id) {
+        let deadline = self.config.clock.instant() + ASIDE_DEADLINE;
+        self.judge_len(record, self.cold_len_by(cold, id, deadline))
+    }
+
+    /// What the length of a copy that was verified says of it.
+    pub(super) fn judge_len(&self, record: &SegmentRecord, len: Result<u64>) -> Result<(), String> {
+        let id = record.id;
+        match len {
             Ok(len) if len == record.len => Ok(()),
             Ok(len) => Err(format!("its object has {len} bytes instead of {}", record.len)),
             Err(error) => {

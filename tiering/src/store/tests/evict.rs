@@ -1,11 +1,14 @@
 //! Hot copies that should go and once stayed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::block::{BlockId, BlockRef};
+use crate::blocks::Blocks;
+use crate::clock::Clock;
 use crate::segment::FileKind;
 use crate::store::BackupProof;
-use crate::store::testing::{Volume, eventually, noise, soon};
+use crate::store::testing::{ShiftedClock, Volume, eventually, noise, soon};
 use crate::tier::{FailureKind, Fault, Faulty, Memory, Op, Tier};
 
 /// A volume with one segment of four blocks, in both tiers, the last two of them dead, as a later
@@ -30,7 +33,7 @@ fn half_dead() -> (Volume, Vec<BlockRef>) {
 fn note_hole(volume: &Volume, block: &BlockRef) {
     let inner = &volume.store().inner;
     let id = volume.files(FileKind::Sealed)[0].0;
-    let index = inner.load_index(id, std::time::Duration::from_secs(5)).unwrap();
+    let index = inner.load_index(id, Duration::from_secs(5)).unwrap();
     let frame = index.find(block.id)[0].frame_range();
     inner.table.update(id, |s| s.record.holes.insert(frame.start, frame.end)).unwrap();
 }
@@ -74,7 +77,7 @@ fn a_stage_that_fails_leaves_nothing_behind() {
     // The head, the footer, the frame: each may be what does not come.
     for passing in 0..3 {
         for _ in 0..passing {
-            faulty.fail_next(Some(Op::GetRange), "", Fault::Delay(std::time::Duration::ZERO));
+            faulty.fail_next(Some(Op::GetRange), "", Fault::Delay(Duration::ZERO));
         }
         // A frame that does not come, or comes damaged, is asked for once more.
         for _ in 0..1 + passing / 2 {
@@ -117,9 +120,36 @@ fn room_is_made_for_a_request_larger_than_what_is_kept_free() {
     });
     assert_eq!(inner.capacity.excess(), 0);
     let soon = crate::blocks::Wait::Until(
-        crate::clock::Clock::instant(&crate::clock::SystemClock)
-            + std::time::Duration::from_secs(10),
+        crate::clock::Clock::instant(&crate::clock::SystemClock) + Duration::from_secs(10),
     );
     let moved = volume.store().stage(&ids, soon, &mut |_, _| ()).unwrap();
     assert_eq!(moved.blocks, 2);
+}
+
+/// The mover does both, and what nobody needs any more is room without cold.
+#[test]
+fn garbage_is_collected_while_cold_hangs_over_a_hot_copy_that_is_to_go() {
+    let faulty = Arc::new(Faulty::new(Arc::new(Memory::new())));
+    let clock = Arc::new(ShiftedClock::default());
+    let volume = Volume::with(|config| {
+        config.cold = Some(Arc::clone(&faulty) as Arc<dyn Tier>);
+        config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        config.hot_capacity = Some(6 << 20);
+        config.copy_ahead = false;
+    });
+    let copied = volume.append(&noise(1, 50_000)).id;
+    volume.store().archive(&[copied], soon(), &mut |_, _| ()).unwrap();
+    let object = volume.files(FileKind::Sealed)[0].0.object_key();
+    let dead = volume.append(&noise(2, 50_000)).id;
+    volume.seal();
+    assert_eq!(volume.files(FileKind::Sealed).len(), 2);
+
+    let asked = faulty.calls(Op::Head);
+    faulty.fail_next(Some(Op::Head), &object, Fault::Hang);
+    volume.store().inner.capacity.set_other(1 << 30);
+    eventually("a copy is to go", || faulty.calls(Op::Head) > asked);
+    volume.namespace.dead.lock().insert(dead);
+    volume.store().free(&[dead]);
+    clock.advance(Duration::from_secs(21));
+    eventually("the dead segment is gone", || volume.store().describe(dead).is_err());
 }
