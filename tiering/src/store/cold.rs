@@ -41,6 +41,9 @@ use flight::Flight;
 /// Bytes of landed requests kept for readers that come at the same time.
 const LINGER_BYTES: u64 = 2 << 20;
 
+/// How long a reader waits for bytes that somebody brings back to hot before it asks for them itself.
+const STAGE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What was fetched ahead and nobody came for that long has no reader any more.
 const STALE: Duration = Duration::from_secs(15);
 
@@ -66,6 +69,14 @@ struct State {
 pub(super) struct Cover(Vec<(Arc<Flight>, bool)>);
 
 impl Cover {
+    /// Whether some of it is on its way to hot, which has less right of way than a reader.
+    fn waits_for_stage(&self) -> bool {
+        let stages = |(flight, own): &(Arc<Flight>, bool)| {
+            !own && flight.purpose == Purpose::Stage && !flight.has_landed()
+        };
+        self.0.iter().any(stages)
+    }
+
     /// Whether some of it is another's, which may end with that other.
     pub(super) fn is_shared(&self) -> bool {
         self.0.iter().any(|(_, own)| !own)
@@ -203,6 +214,14 @@ impl Cold {
         deadline: Instant,
     ) -> Result<Bytes> {
         let cover = self.cover(segment, range, Purpose::Demand, deadline)?;
+        if cover.waits_for_stage() {
+            let soon = deadline.min(self.clock.instant() + STAGE_PATIENCE);
+            return match self.collect(&cover, range, soon) {
+                // It may wait for its turn; a reader's own request does not.
+                Err(_) => self.get_range(segment.object_key(), range.clone(), deadline),
+                collected => collected,
+            };
+        }
         match self.collect(&cover, range, deadline) {
             // Another's request failed, or its reader gave it up.
             Err(_)

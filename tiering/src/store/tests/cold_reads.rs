@@ -213,7 +213,7 @@ fn a_reader_joins_what_is_being_staged() {
     let (mut volume, faulty) = volume();
     let (block, plain) = with_a_hole(&mut volume);
     let before = faulty.calls(Op::GetRange);
-    faulty.fail_next(Some(Op::GetRange), "segments/", Fault::Delay(Duration::from_millis(300)));
+    faulty.fail_next(Some(Op::GetRange), "segments/", Fault::Delay(Duration::from_millis(100)));
     let volume = &volume;
     std::thread::scope(|scope| {
         let staging =
@@ -224,6 +224,24 @@ fn a_reader_joins_what_is_being_staged() {
     });
     assert_eq!(faulty.calls(Op::GetRange) - before, 1);
     assert_eq!(volume.store().residence(&[block.id]), [Residence::Dual]);
+}
+
+/// What is brought back may have to wait for its turn, which a reader need not.
+#[test]
+fn a_reader_that_waits_long_for_what_is_being_staged_asks_itself() {
+    let (mut volume, faulty) = volume();
+    let (block, plain) = with_a_hole(&mut volume);
+    let before = faulty.calls(Op::GetRange);
+    faulty.fail_next(Some(Op::GetRange), "segments/", Fault::Delay(Duration::from_secs(5)));
+    let volume = &volume;
+    std::thread::scope(|scope| {
+        let staging = scope.spawn(|| volume.store().stage(&[block.id], soon(), &mut |_, _| ()));
+        eventually("the request is under way", || faulty.calls(Op::GetRange) > before);
+        assert_eq!(read_part(volume, &block, 500_000, 5000).bytes, plain[500_000..505_000]);
+        assert!(!staging.is_finished());
+        staging.join().unwrap().unwrap();
+    });
+    assert_eq!(faulty.calls(Op::GetRange) - before, 2);
 }
 
 #[test]
