@@ -215,17 +215,14 @@ impl Jobs {
         }
     }
 
-    /// All jobs that wait, run or ended lately.
+    /// All jobs that wait, run or ended lately, without their files.
     pub fn list(&self) -> Vec<Entry> {
-        self.shared.state.lock().queue.entries().cloned().collect()
+        self.shared.state.lock().queue.entries().map(Entry::shown).collect()
     }
 
     /// Whether a part of a file waits to be brought back, or is being brought.
     pub fn is_coming(&self, ino: u64) -> bool {
-        let state = self.shared.state.lock();
-        state.queue.waiting().any(|entry| {
-            entry.job.work.recalls() && entry.job.parts.iter().any(|part| part.ino == ino)
-        })
+        self.shared.state.lock().queue.is_coming(ino)
     }
 
     /// Where a job stands after it changed, or after a moment.

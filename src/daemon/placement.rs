@@ -13,15 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firn_mount::namespace::Namespace;
-use firn_mount::types::{Ino, PinTier};
+use firn_mount::types::Ino;
 use firn_tiering::Clock;
 use firn_tiering::recall::{Promote, Recall};
 use firn_tiering::replay::AccessLog;
 use parking_lot::{Mutex, RwLock};
 
+use super::assemble::Parts;
 use super::jobs::job::{Job, JobId, Part, Work};
 use super::jobs::{JobError, Jobs};
 use super::schedule::Stop;
+use crate::policy::rules::{Action, Reason};
 use crate::report::names;
 
 mod answers;
@@ -142,13 +144,34 @@ impl Placement {
         self.held().policy.scrub.clone()
     }
 
-    /// Whether a file may still leave hot, for a reason of `planned` seconds after 1970: nobody has
-    /// pinned it there and nobody has used it since.
+    /// Whether a file may still leave hot, for a reason of `planned` seconds after 1970: no pin and no
+    /// rule keeps it there, and nobody has used it since.
     pub(super) fn may_demote(&self, ino: Ino, planned: u64) -> bool {
-        let pin = self.pins.holding(&self.names, ino, self.now_s()).ok().flatten();
-        let is_kept = pin.is_some_and(|holding| holding.pin.tier == PinTier::Hot);
+        let is_kept = matches!(self.told(ino), Some(Action::PinHot | Action::Leave));
         let is_used = self.uses.last_ms(ino).is_some_and(|last| last / 1000 > planned);
         !is_kept && !is_used
+    }
+
+    /// Whether a rule keeps a file in hot that nobody has pinned.
+    fn is_kept_by_rule(&self, ino: Ino) -> bool {
+        self.told(ino) == Some(Action::PinHot)
+    }
+
+    /// Whether a file may come back because it is read: no pin and no rule says otherwise.
+    pub(super) fn may_promote(&self, ino: Ino) -> bool {
+        !matches!(self.told(ino), Some(Action::PinCold | Action::Demote | Action::Leave))
+    }
+
+    /// What a pin or a rule says of a file; `None` where neither does. What vanishes meanwhile is told
+    /// nothing.
+    fn told(&self, ino: Ino) -> Option<Action> {
+        let held = self.held();
+        if self.pins.is_empty() && !held.rules.has_rules() {
+            return None;
+        }
+        let file = self.bare(&self.names.inode(ino).ok()?.attr()).ok()?;
+        let decision = held.rules.decide(&file.subject());
+        matches!(decision.reason, Reason::Pin | Reason::Rule(_)).then_some(decision.action)
     }
 
     /// The log of accesses, where there is one.
@@ -168,9 +191,10 @@ impl Placement {
         }
     }
 
-    /// Makes jobs of what reads want back.
-    fn queue_wanted(&self) {
-        let wanted = std::mem::take(&mut *self.wanted.lock());
+    /// Makes jobs of what reads want back and hot can hold.
+    fn queue_wanted(&self, parts: &Parts) {
+        let mut wanted = std::mem::take(&mut *self.wanted.lock());
+        wanted.retain(|part| self.may_promote(Ino(part.ino)) && self.can_hold(parts, part));
         for parts in super::jobs::split(wanted) {
             let name = self.name_of(&parts);
             let job = Job::new(Work::Promote, parts, &name, "read from cold again", self.now_s());

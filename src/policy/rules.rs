@@ -417,6 +417,16 @@ impl Rules {
         own.unwrap_or(self.parity)
     }
 
+    /// Whether there is any rule.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// Whether some rule keeps files in hot.
+    pub fn keeps_some(&self) -> bool {
+        self.rules.iter().any(|rule| rule.action == RuleAction::PinHot)
+    }
+
     /// What is to become of a file. Whether it can move now is not asked here.
     pub fn decide(&self, subject: &Subject<'_>) -> Decision {
         if let Some(pin) = subject.pin {

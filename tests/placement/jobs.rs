@@ -48,6 +48,7 @@ fn a_job_outlives_the_daemon_and_is_done_once_cold_answers() {
     eventually("the one is parked", || {
         job(&volume, "wanted").is_some_and(|job| job["state"] == "parked")
     });
+    assert_eq!(state(&volume, "wanted"), "fetching");
     let parked = job(&volume, "wanted").unwrap();
     assert!(!parked["reason"].as_str().unwrap().is_empty(), "{parked}");
     let status: Value = serde_json::from_str(&volume.run(&["status", "--json", &root])).unwrap();
@@ -60,7 +61,7 @@ fn a_job_outlives_the_daemon_and_is_done_once_cold_answers() {
     volume.run(&["tier", "cancel", "--volume", &root, &number]);
     assert!(job(&volume, "unwanted").is_none());
     store.restart();
-    eventually("it is done", || state(&volume, "wanted") != "cold");
+    eventually("it is done", || state(&volume, "wanted") == "dual");
     eventually("and over", || job(&volume, "wanted").is_none());
     assert_eq!(state(&volume, "unwanted"), "cold");
     assert!(fs::read(volume.path("wanted")).unwrap() == content("wanted", LEN));

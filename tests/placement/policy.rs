@@ -39,6 +39,22 @@ fn above_the_high_mark_what_nobody_needs_leaves_and_what_is_pinned_stays() {
     }
 }
 
+/// The block store itself makes room here, by its own order: a rule binds it as a pin does.
+#[test]
+fn what_a_rule_keeps_in_hot_stays_when_writers_need_room() {
+    let scene = Scene::new();
+    let rule = "[[class]]\nname = \"kept\"\npath = [\"/kept/**\"]\n\
+                [[rule]]\nname = \"keep\"\nclass = \"kept\"\naction = \"pin-hot\"\n";
+    scene.hold(200, 190, &format!("{BY_HAND}{rule}"));
+    scene.write("kept/one", 8 * MIB);
+    let names: Vec<_> = (0..40).map(|n| format!("much/{n}")).collect();
+    for name in &names {
+        scene.write(name, 10 * MIB);
+    }
+    assert!(names.iter().filter(|name| !scene.is_hot(name)).count() > 10);
+    assert!(scene.is_hot("kept/one"), "{}", scene.state("kept/one"));
+}
+
 #[test]
 fn pins_that_ask_for_more_than_hot_holds_cost_no_write() {
     let mut scene = Scene::new();

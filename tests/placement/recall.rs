@@ -60,3 +60,50 @@ fn who_passes_over_very_many_files_is_served_and_brings_nothing_back() {
     }
     assert!(scene.read("many/119") == content("many/119", 64 << 10));
 }
+
+#[test]
+fn what_a_pin_or_a_rule_leaves_in_cold_is_read_there_however_often() {
+    let scene = Scene::new();
+    let rule = "[[class]]\nname = \"raw\"\next = [\"raw\"]\n\
+                [[rule]]\nname = \"alone\"\nclass = \"raw\"\naction = \"none\"\n";
+    scene.hold(200, 190, &format!("{BY_HAND}{rule}"));
+    let kept = ["away/pinned", "alone.raw"];
+    for name in kept.iter().chain(&["other"]) {
+        scene.write(name, LEN);
+    }
+    scene.volume.run(&["tier", "pin", "cold", &scene.arg("away")]);
+    scene.send_away(scene.root());
+    // Another's return shows that reads bring back what they may.
+    eventually("the other is back", || {
+        for name in kept.iter().chain(&["other"]) {
+            assert!(scene.read(name) == content(name, LEN));
+        }
+        scene.is_hot("other")
+    });
+    for name in kept {
+        assert!(scene.read(name) == content(name, LEN));
+        assert_eq!(scene.state(name), "cold", "{name}");
+    }
+    for job in scene.jobs() {
+        assert!(job["what"].as_str().unwrap().ends_with("/other"), "{job}");
+    }
+}
+
+#[test]
+fn what_would_push_all_else_out_of_hot_is_read_in_cold() {
+    let scene = Scene::new();
+    let large = 48 << 20;
+    scene.write("large", large);
+    scene.write("other", LEN);
+    scene.send_away(scene.root());
+    // Beside what fills hot to its mark.
+    scene.write("filling", 60 << 20);
+    scene.hold(80, 70, BY_HAND);
+    eventually("the other is back", || {
+        for (name, len) in [("large", large), ("other", LEN)] {
+            assert!(scene.read(name) == content(name, len));
+        }
+        scene.is_hot("other")
+    });
+    assert_eq!(scene.state("large"), "cold");
+}

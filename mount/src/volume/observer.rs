@@ -66,6 +66,11 @@ pub trait Observer: Send + Sync + 'static {
     /// The pin of a file or directory was set or removed.
     fn pin_changed(&self, ino: Ino);
 
+    /// Whether the file, or a part of it, is being brought back to hot or waits for that.
+    fn is_coming(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// What is known of a file, as the value of its attribute.
     fn tell(&self, ino: Ino, what: Told) -> Option<String>;
 }

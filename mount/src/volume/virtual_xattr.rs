@@ -70,9 +70,7 @@ impl Volume {
             return Err(FsError::NoAttribute);
         }
         let value = match &name[PREFIX.len()..] {
-            b"state" => {
-                if self.is_dirty(ino) { "dirty" } else { self.residence(ino)?.state() }.to_owned()
-            }
+            b"state" => self.state_of(ino)?.to_owned(),
             b"resident_pct" => self.residence(ino)?.resident_pct().to_string(),
             b"blake3" => {
                 let digest = self.content_digest(ino)?.ok_or(FsError::NoAttribute)?;
@@ -84,6 +82,16 @@ impl Volume {
             _ => return Err(FsError::NoAttribute),
         };
         Ok(value.into_bytes())
+    }
+
+    fn state_of(&self, ino: Ino) -> FsResult<&'static str> {
+        if self.is_dirty(ino) {
+            return Ok("dirty");
+        }
+        let residence = self.residence(ino)?;
+        let is_away = residence.cold > 0 && residence.lost == 0;
+        let is_coming = || self.observer.as_ref().is_some_and(|observer| observer.is_coming(ino));
+        Ok(if is_away && is_coming() { "fetching" } else { residence.state() })
     }
 
     /// What only who observes can tell.

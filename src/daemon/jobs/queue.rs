@@ -3,15 +3,19 @@
 //! *Urgency*: by [`Work`], then by age. *Merging*: a part that waits already is not queued again for
 //! the same work. *Failure*: a job that failed is parked for a pause that doubles up to
 //! [`LONGEST_PAUSE`], is shown with its reason meanwhile, and given up after [`MOST_TRIES`]; a job of
-//! the policy, which will be planned again, sooner. *Bounds*: [`MOST_JOBS`] wait; more are refused.
+//! the policy, which will be planned again, sooner. *Bounds*: [`MOST_JOBS`] wait, of [`MOST_PARTS`] in
+//! all; more are refused.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::job::{Job, JobId, Part, Work};
 
 /// Most jobs that wait.
 pub const MOST_JOBS: usize = 4096;
+
+/// Most files or parts of files of all jobs that wait: some 50 MB.
+pub const MOST_PARTS: usize = 1 << 19;
 
 /// Ended jobs that are remembered to be shown.
 const MOST_ENDED: usize = 64;
@@ -77,13 +81,22 @@ impl State {
 /// A job and where it stands.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The job.
+    /// The job; once it has ended without its files.
     pub job: Job,
     /// Where it stands.
     pub state: State,
     /// Bytes done and in all, as far as is known.
     pub bytes: (u64, u64),
     tries: u32,
+}
+
+impl Entry {
+    /// As it is shown: without its files, which may be many.
+    pub fn shown(&self) -> Self {
+        let Job { id, work, name, why, created, .. } = &self.job;
+        let job = Job { id: *id, ..Job::new(*work, Vec::new(), name, why, *created) };
+        Self { job, state: self.state.clone(), bytes: self.bytes, tries: self.tries }
+    }
 }
 
 /// Why a job was not queued.
@@ -93,7 +106,7 @@ pub enum Refused {
     #[error("it waits already")]
     Merged,
     /// Too many wait.
-    #[error("{MOST_JOBS} jobs wait already")]
+    #[error("{MOST_JOBS} jobs, or jobs of {MOST_PARTS} files, wait already")]
     Full,
 }
 
@@ -102,6 +115,8 @@ pub enum Refused {
 pub struct Queue {
     waiting: BTreeMap<(Work, JobId), Entry>,
     parts: HashSet<(Work, Part)>,
+    /// Parts that wait to be brought back, by file.
+    coming: HashMap<u64, u32>,
     ended: VecDeque<Entry>,
     last: JobId,
 }
@@ -114,7 +129,7 @@ impl Queue {
         if job.parts.is_empty() {
             return Err(Refused::Merged);
         }
-        if self.waiting.len() >= MOST_JOBS {
+        if self.waiting.len() >= MOST_JOBS || self.parts.len() + job.parts.len() > MOST_PARTS {
             return Err(Refused::Full);
         }
         self.last += 1;
@@ -139,7 +154,12 @@ impl Queue {
     /// Takes back a job that had a number.
     pub fn restore(&mut self, job: Job) {
         self.last = self.last.max(job.id);
-        self.parts.extend(job.parts.iter().map(|part| (job.work, *part)));
+        for part in &job.parts {
+            self.parts.insert((job.work, *part));
+            if job.work.recalls() {
+                *self.coming.entry(part.ino).or_insert(0) += 1;
+            }
+        }
         let key = (job.work, job.id);
         self.waiting.insert(key, Entry { job, state: State::Queued, bytes: (0, 0), tries: 0 });
     }
@@ -230,12 +250,31 @@ impl Queue {
         let Some(mut entry) = self.waiting.remove(&key) else { return };
         for part in &entry.job.parts {
             self.parts.remove(&(entry.job.work, *part));
+            if entry.job.work.recalls() {
+                self.came(part.ino);
+            }
         }
+        // What is shown of it needs no files.
+        entry.job.parts = Vec::new();
         entry.state = state;
         self.ended.push_back(entry);
         if self.ended.len() > MOST_ENDED {
             self.ended.pop_front();
         }
+    }
+
+    fn came(&mut self, ino: u64) {
+        if let Some(count) = self.coming.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                self.coming.remove(&ino);
+            }
+        }
+    }
+
+    /// Whether a part of a file waits to be brought back, or is being brought.
+    pub fn is_coming(&self, ino: u64) -> bool {
+        self.coming.contains_key(&ino)
     }
 
     /// A job that waits, runs or has ended lately.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::job::{Job, JobId, MAX_FILES, Part, Work};
 use super::journal::Journal;
-use super::queue::{MOST_JOBS, Queue, Refused, State};
+use super::queue::{MOST_JOBS, MOST_PARTS, Queue, Refused, State};
 use super::{FILE_NAME, JobError, Jobs};
 
 fn job(work: Work, inos: &[u64]) -> Job {
@@ -159,6 +159,23 @@ fn the_queue_is_bounded() {
     }
     let refused = queue.push(job(Work::Demote, &[1 << 40]));
     assert_eq!(refused, Err(Refused::Full));
+}
+
+#[test]
+fn the_files_of_all_jobs_are_bounded_and_those_of_ended_ones_forgotten() {
+    let mut queue = Queue::default();
+    let of = |first: usize| -> Vec<u64> { (first..first + MAX_FILES).map(|n| n as u64).collect() };
+    let mut ids = Vec::new();
+    for first in (0..MOST_PARTS).step_by(MAX_FILES) {
+        ids.push(queue.push(job(Work::Promote, &of(first))).unwrap().id);
+    }
+    assert_eq!(queue.push(job(Work::Promote, &[1 << 40])), Err(Refused::Full));
+    assert!(queue.is_coming(7) && !queue.is_coming(1 << 40));
+    assert_eq!(queue.cancel(ids[0]).unwrap().parts.len(), MAX_FILES);
+    assert!(!queue.is_coming(7));
+    assert_eq!(queue.get(ids[0]).unwrap().job.parts, []);
+    assert!(queue.entries().all(|entry| entry.shown().job.parts.is_empty()));
+    queue.push(job(Work::Promote, &[1 << 40])).unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use firn_mount::types::Ino;
 use firn_tiering::store::{Cancel, Job as StoreJob, JobProgress, Moved, PINNED};
+use firn_tiering::tier::is_retriable;
 use firn_tiering::{BlockId, Error, Wait};
 
 use super::job::{Job, Part, Work};
@@ -36,7 +37,8 @@ pub(super) fn carry_out(
     stops: &dyn Fn() -> bool,
 ) -> anyhow::Result<Outcome> {
     let total = job.parts.iter().map(|part| len_of(parts, part)).sum();
-    let mut batch = Batch { blocks: Vec::new(), bytes: 0, done: 0, total, failure: None };
+    let mut batch =
+        Batch { blocks: Vec::new(), bytes: 0, done: 0, total, failure: None, is_hopeless: false };
     let mover = Mover { parts, work: job.work, cancel, stops };
     tell(0, total);
     for part in &job.parts {
@@ -55,19 +57,25 @@ pub(super) fn carry_out(
             batch.carry_out(&mover);
             tell(batch.done, total);
         }
+        if batch.is_hopeless {
+            break;
+        }
     }
     batch.carry_out(&mover);
     if stops() {
         return Ok(Outcome::Interrupted);
     }
-    tell(total, total);
+    if !batch.is_hopeless {
+        tell(total, total);
+    }
     batch.failure.map_or(Ok(Outcome::Done), Err)
 }
 
 /// Whether a part is still to be treated as was planned some time ago.
 fn is_wanted(parts: &Parts, job: &Job, part: &Part) -> bool {
     match job.work {
-        Work::Stage | Work::Promote | Work::CopyAhead => true,
+        Work::Stage | Work::CopyAhead => true,
+        Work::Promote => parts.placement.may_promote(Ino(part.ino)),
         Work::Demote => parts.placement.may_demote(Ino(part.ino), job.created),
     }
 }
@@ -108,6 +116,15 @@ struct Batch {
     total: u64,
     /// The first failure; what comes behind it is moved all the same.
     failure: Option<anyhow::Error>,
+    /// What failed concerns all that is left.
+    is_hopeless: bool,
+}
+
+/// Whether a failure is one of a tier and not of some blocks: it does not answer, or has no room. Every
+/// batch would wait for it, and the job would seem to run.
+fn concerns_tier(error: &anyhow::Error) -> bool {
+    let of_tier = |error: &Error| is_retriable(error) || matches!(error, Error::NoSpace);
+    error.chain().filter_map(|cause| cause.downcast_ref::<Error>()).any(of_tier)
 }
 
 impl Batch {
@@ -116,10 +133,11 @@ impl Batch {
         self.blocks.dedup();
         // Blocks of this size are gathered; a large file alone may have many more.
         for blocks in self.blocks.chunks(BATCH) {
-            if (mover.stops)() {
+            if (mover.stops)() || self.is_hopeless {
                 return;
             }
             if let Err(error) = mover.step(blocks) {
+                self.is_hopeless = concerns_tier(&error);
                 self.failure.get_or_insert(error);
             }
         }
@@ -191,5 +209,20 @@ fn refuse(moved: &Moved) -> anyhow::Result<()> {
             let count = 1 + refused.count();
             Err(anyhow::anyhow!("{count} blocks were not moved, block {block}: {reason}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tier_that_does_not_answer_is_asked_once_and_not_for_every_batch() {
+        let of = |error: Error| concerns_tier(&anyhow::Error::from(error).context("copying"));
+        assert!(of(Error::TimedOut("reading from the cold tier")));
+        assert!(of(Error::NoSpace));
+        let damaged = Error::Damaged { what: "frame", reason: "its checksum".to_owned() };
+        assert!(!of(damaged));
+        assert!(!concerns_tier(&anyhow::anyhow!("3 blocks were not moved")));
     }
 }

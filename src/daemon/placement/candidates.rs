@@ -246,6 +246,11 @@ pub(super) fn places(parts: &Parts, ino: Ino) -> FsResult<Places> {
 }
 
 impl Places {
+    /// What lies in cold alone.
+    pub(super) fn away(&self) -> u64 {
+        self.stored.saturating_sub(self.hot)
+    }
+
     fn add_all(&mut self, parts: &Parts, ids: &[BlockId], lens: &[u64]) {
         for (stored, len) in parts.store.stored(ids).iter().zip(lens) {
             self.add(stored, *len);

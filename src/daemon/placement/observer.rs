@@ -65,6 +65,10 @@ impl Observer for Watcher {
         self.0.pins.note(ino, pin);
     }
 
+    fn is_coming(&self, ino: Ino) -> bool {
+        self.0.jobs.is_coming(ino.0)
+    }
+
     fn tell(&self, ino: Ino, what: Told) -> Option<String> {
         self.0.tell(ino, what)
     }

@@ -1,7 +1,7 @@
-//! Why hot has no room for what is to come back, in words.
+//! Whether hot has room for what is to come back, and why not, in words.
 
 use anyhow::anyhow;
-use firn_mount::types::FileKind;
+use firn_mount::types::{FileKind, Ino};
 use firn_tiering::Error;
 use firn_tiering::store::NO_ROOM;
 
@@ -9,6 +9,7 @@ use super::Placement;
 use super::candidates::places;
 use crate::daemon::assemble::Parts;
 use crate::daemon::inspect;
+use crate::daemon::jobs::job::Part;
 use crate::failure;
 use crate::units::rounded_bytes;
 
@@ -35,6 +36,19 @@ impl Placement {
             "`firn tier pins` lists what is pinned: unpin some of it, stage less at a time, or raise \
              hot_capacity in firn.toml",
         )
+    }
+
+    /// Whether what reads want back leaves most of hot to others. What is larger would push out all
+    /// else and then its own beginning: it is read from cold again and again, as a scan is.
+    pub(super) fn can_hold(&self, parts: &Parts, part: &Part) -> bool {
+        let Some(room) = parts.store.recall_room() else { return true };
+        let capacity = parts.store.usage().hot_capacity.unwrap_or(parts.config.hot_capacity.0);
+        let most = room.max(self.held().marks(capacity).low / 2);
+        match part.range {
+            Some((_, len)) => len <= most,
+            // What vanishes meanwhile comes back nowhere.
+            None => places(parts, Ino(part.ino)).is_ok_and(|places| places.away() <= most),
+        }
     }
 
     /// Stored bytes in hot that pins keep there. A block that several files share may count more

@@ -113,7 +113,7 @@ impl Placement {
             *self.held.write() = Arc::new(held);
             self.apply(parts);
         }
-        self.queue_wanted();
+        self.queue_wanted(parts);
         self.pins.store();
         self.uses.flush();
         self.foresee();

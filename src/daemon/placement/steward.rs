@@ -1,5 +1,5 @@
-//! What blocks are for, as the block store asks when space is short: whether a pinned file has
-//! them, whether only snapshots do, and how much their files are used.
+//! What blocks are for, as the block store asks when space is short: whether a file has them that a
+//! pin or a rule keeps in hot, whether only snapshots do, and how much their files are used.
 
 use std::sync::Arc;
 
@@ -29,11 +29,13 @@ impl Steward for Answering {
 impl Answering {
     fn temper(&self, names: &Namespace, block: BlockId) -> firn_mount::FsResult<Temper> {
         let (mut heat, mut owned, mut pinned) = (0.0_f32, false, false);
+        let keeps = self.0.held().rules.keeps_some();
         let saw_all = names.for_each_live_owner(block, MOST_OWNERS, &mut |owner| {
             owned = true;
             match self.tier_of(names, owner) {
                 Some(PinTier::Hot) => pinned = true,
                 Some(PinTier::Cold) => {}
+                None if keeps && self.0.is_kept_by_rule(owner) => pinned = true,
                 None => heat = heat.max(self.0.uses.heat(owner)),
             }
             !pinned
