@@ -1,7 +1,7 @@
 //! What the policy file says about the way to the cold tier, as settings of the throttle.
 
 use anyhow::Context;
-use firn_tiering::throttle::{ThrottleConfig, Timetable};
+use firn_tiering::throttle::ThrottleConfig;
 
 use super::ColdTier;
 use crate::policy::settings::Throttle;
@@ -16,13 +16,8 @@ impl ColdTier {
 
 /// `before` with what the policy says.
 fn settings(policy: &Throttle, before: &ThrottleConfig) -> anyhow::Result<ThrottleConfig> {
-    let slots = policy.timetable.iter().map(|slot| (u32::from(slot.minute) * 60, slot.rate.0));
-    let timetable = match policy.timetable.is_empty() {
-        true => Timetable::new(policy.rate.0.map(|rate| (0, Some(rate))))?,
-        false => Timetable::new(slots)?,
-    };
     Ok(ThrottleConfig {
-        timetable,
+        timetable: policy.caps()?,
         latency_target: policy.latency_target.map(|period| period.0),
         back_off: policy.back_off,
         ..before.clone()

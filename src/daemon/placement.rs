@@ -44,6 +44,8 @@ mod run;
 mod standing;
 mod steward;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod uses;
 
 pub(super) use answers::PlacementAnswers;

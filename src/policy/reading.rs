@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use firn_mount::namespace::is_class_name;
 use firn_tiering::segment::ParityPlace;
+use firn_tiering::throttle::Timetable;
 use toml::de::DeTable;
 
 use super::amount::{Amount, Comparison};
@@ -11,8 +12,8 @@ use super::cycle::Cycle;
 use super::document::{self as of, Faults, Section};
 use super::rules::{Rules, glob};
 use super::settings::{
-    Class, ColdDown, ColdTier, Defaults, Files, HotTier, Mode, Order, Recall, Rule, RuleAction,
-    Scrub, Slot, State, Throttle,
+    Class, ColdDown, ColdTier, Defaults, Files, HotTier, Mode, Order, Rate, Recall, Rule,
+    RuleAction, Scrub, Slot, State, Throttle,
 };
 use super::users::Nobody;
 use super::{Keep, Policy, SnapshotRule};
@@ -396,7 +397,11 @@ fn recall(section: Section<'_>, faults: &mut Faults) -> Recall {
 
 fn throttle(section: Section<'_>, faults: &mut Faults) -> Throttle {
     let default = Throttle::default();
-    let slots = section.list("timetable", 288, faults, |value| slot(&of::text(value)?));
+    let most = Timetable::MAX_ENTRIES;
+    let slots = section.list("timetable", most, faults, |value| {
+        let slot = slot(&of::text(value)?)?;
+        cap(slot.rate).map(|_| slot)
+    });
     let mut timetable: BTreeMap<u16, Slot> = BTreeMap::new();
     for (start, slot) in slots {
         if timetable.insert(slot.minute, slot).is_some() {
@@ -405,7 +410,9 @@ fn throttle(section: Section<'_>, faults: &mut Faults) -> Throttle {
         }
     }
     Throttle {
-        rate: section.read("rate", faults, of::rate).unwrap_or(default.rate),
+        rate: section
+            .read("rate", faults, |value| of::rate(value).and_then(cap))
+            .unwrap_or(default.rate),
         timetable: timetable.into_values().collect(),
         latency_target: section.read("latency_target", faults, |value| {
             let target = of::period(0, 60)(value)?;
@@ -413,6 +420,11 @@ fn throttle(section: Section<'_>, faults: &mut Faults) -> Throttle {
         }),
         back_off: section.read("back_off", faults, of::flag).unwrap_or(default.back_off),
     }
+}
+
+/// A rate that the throttle takes as a cap.
+fn cap(rate: Rate) -> Result<Rate, String> {
+    Timetable::new([(0, rate.0)]).map(|_| rate).map_err(|error| error.to_string())
 }
 
 fn scrub(section: Section<'_>, faults: &mut Faults) -> Scrub {

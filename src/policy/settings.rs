@@ -2,6 +2,7 @@
 //! default that the constant beside it documents, so that no file at all is a policy too.
 
 use firn_tiering::segment::ParityPlace;
+use firn_tiering::throttle::{Timetable, TimetableError};
 use serde::{Serialize, Serializer};
 
 use super::amount::{Amount, Comparison};
@@ -431,6 +432,13 @@ pub struct Slot {
     pub rate: Rate,
 }
 
+impl Slot {
+    /// Second of the day and cap.
+    const fn entry(&self) -> (u32, Option<u64>) {
+        (self.minute as u32 * 60, self.rate.0)
+    }
+}
+
 impl Serialize for Slot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { minute, rate } = self;
@@ -449,6 +457,16 @@ pub struct Throttle {
     pub latency_target: Option<Period>,
     /// Yield to reads of the mount.
     pub back_off: bool,
+}
+
+impl Throttle {
+    /// Which cap holds when, as the throttle takes it; an error where it would not.
+    pub fn caps(&self) -> Result<Timetable, TimetableError> {
+        if self.timetable.is_empty() {
+            return Timetable::new(self.rate.0.map(|rate| (0, Some(rate))));
+        }
+        Timetable::new(self.timetable.iter().map(Slot::entry))
+    }
 }
 
 impl Default for Throttle {

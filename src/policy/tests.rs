@@ -251,10 +251,17 @@ fn what_is_wrong_about_placement_is_named_with_its_place() {
             "such as \"08:00 50MiB/s\" or \"20:00 off\", found `25:00 off`",
         ),
         (
-            "[throttle]\ntimetable = [\"08:00 off\", \"08:00 1KiB/s\"]",
+            "[throttle]\ntimetable = [\"08:00 off\", \"08:00 1MiB/s\"]",
             2,
             27,
             "says twice what holds at 08:00",
+        ),
+        ("[throttle]\nrate = \"256KiB/s\"", 2, 8, "less than 524288: write `off` for no cap"),
+        (
+            "[throttle]\ntimetable = [\"08:00 1MiB/s\", \"09:00 1KiB/s\"]",
+            2,
+            30,
+            "1024 bytes per second are less than 524288",
         ),
         ("[scrub]\ncold_per_day = 2", 2, 16, "a share from 0 to 1, such as 0.01, is expected"),
         ("[scrub]\nrate = \"0/s\"", 2, 8, "would stop everything"),
@@ -266,6 +273,22 @@ fn what_is_wrong_about_placement_is_named_with_its_place() {
         assert_eq!((error.line, error.column), (line, column), "{text}: {error}");
         assert!(error.message.contains(message), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_timetable_is_no_longer_than_the_throttle_takes() {
+    let of = |entries: u32| {
+        let slot = |n| format!("\"{:02}:{:02} 1MiB/s\"", n / 12, n % 12 * 5);
+        format!(
+            "[throttle]\ntimetable = [{}]",
+            (0..entries).map(slot).collect::<Vec<_>>().join(",")
+        )
+    };
+    let policy = Policy::parse(&of(96)).unwrap();
+    policy.throttle.caps().unwrap();
+    let error = only(&of(97));
+    assert_eq!((error.line, error.column), (2, 13), "{error}");
+    assert!(error.message.contains("lists 97, more than 96"), "{error}");
 }
 
 #[test]

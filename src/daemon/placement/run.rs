@@ -44,6 +44,8 @@ pub(super) struct State {
     repeats: Repeats,
     /// What `status` says about the last run.
     pub(super) report: Option<LastRun>,
+    /// What of the policy that holds could not be followed, and why.
+    pub(super) unapplied: Vec<String>,
 }
 
 /// The last run, for `status`.
@@ -168,14 +170,18 @@ impl Placement {
         self.uses.set(&held.policy.recall);
         self.foresight.set_horizon(held.horizon_ms(), parts.config.hot_capacity.0);
         let marks = backstop(&held.marks(parts.config.hot_capacity.0));
+        let mut failures = Vec::new();
         if let Err(error) = parts.store.set_watermarks(marks) {
-            tracing::error!(%error, "the watermarks of the policy do not hold");
+            failures.push(format!("the watermarks of the policy do not hold: {error}"));
         }
         if let Some(cold) = &parts.cold
             && let Err(error) = cold.moderate(&held.policy.throttle)
         {
-            tracing::error!("the throttle of the policy does not hold: {}", failure::line(&error));
+            let why = failure::line(&error);
+            failures.push(format!("the throttle of the policy does not hold: {why}"));
         }
+        failures.iter().for_each(|failure| tracing::error!("{failure}"));
+        self.state.lock().unapplied = failures;
     }
 
     fn run_once(&self, parts: &Parts) {

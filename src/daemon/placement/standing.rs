@@ -18,7 +18,11 @@ impl Placement {
     /// What `status` says.
     pub(in crate::daemon) fn status(&self) -> PlacementStatus {
         let held = self.held();
-        let last = self.state.lock().report.clone();
+        let (last, unapplied) = {
+            let state = self.state.lock();
+            (state.report.clone(), state.unapplied.clone())
+        };
+        let failures: Vec<String> = held.failure.iter().cloned().chain(unapplied).collect();
         let entries = self.jobs.list();
         let count = |wanted: fn(&State) -> bool| {
             entries.iter().filter(|entry| wanted(&entry.state)).count() as u64
@@ -28,7 +32,7 @@ impl Placement {
         let (in_flight, in_line) = self.recall.in_flight();
         PlacementStatus {
             mode: held.policy.defaults.mode.name().to_owned(),
-            policy_failure: held.failure.clone(),
+            policy_failure: (!failures.is_empty()).then(|| failures.join("; ")),
             last_run: last.as_ref().map(|last| rfc3339(last.at_s as i64)),
             last_moves: last.as_ref().map_or(0, |last| last.moves),
             last_bytes: last.as_ref().map_or(0, |last| last.bytes),

@@ -7,9 +7,6 @@ use std::str::FromStr;
 /// Seconds of a day.
 const DAY: u32 = 86_400;
 
-/// Most entries; more than one for each minute of an hour is a mistake.
-const MAX_ENTRIES: usize = 96;
-
 /// Lowest cap in bytes per second: a segment of 64 MiB must pass within its deadline.
 const MIN_RATE: u64 = 512 << 10;
 
@@ -33,11 +30,14 @@ pub enum TimetableError {
     #[error("{0} bytes per second are less than {MIN_RATE}: write `off` for no cap")]
     TooLow(u64),
     /// Too many entries.
-    #[error("more than {MAX_ENTRIES} entries")]
+    #[error("more than {} entries", Timetable::MAX_ENTRIES)]
     TooMany,
 }
 
 impl Timetable {
+    /// Most entries; more than one for each quarter of an hour is a mistake.
+    pub const MAX_ENTRIES: usize = 96;
+
     /// The same cap, in bytes per second, at all times.
     pub fn always(rate: u64) -> Result<Self, TimetableError> {
         Self::new([(0, Some(rate))])
@@ -47,8 +47,8 @@ impl Timetable {
     pub fn new(
         entries: impl IntoIterator<Item = (u32, Option<u64>)>,
     ) -> Result<Self, TimetableError> {
-        let mut entries: Vec<_> = entries.into_iter().take(MAX_ENTRIES + 1).collect();
-        if entries.len() > MAX_ENTRIES {
+        let mut entries: Vec<_> = entries.into_iter().take(Self::MAX_ENTRIES + 1).collect();
+        if entries.len() > Self::MAX_ENTRIES {
             return Err(TimetableError::TooMany);
         }
         entries.sort_unstable();
@@ -98,7 +98,7 @@ impl FromStr for Timetable {
             };
             let at = at.ok_or_else(|| wrong(entry))?;
             entries.push((at, parse_rate(rate).ok_or_else(|| wrong(entry))?));
-            if entries.len() > MAX_ENTRIES {
+            if entries.len() > Self::MAX_ENTRIES {
                 return Err(TimetableError::TooMany);
             }
         }

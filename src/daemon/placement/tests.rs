@@ -1,0 +1,78 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use firn_tiering::tier::{Memory as InMemory, Tier};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use super::*;
+use crate::cold::ColdTier;
+use crate::config::Config;
+use crate::daemon::assemble::{self, Parts};
+use crate::policy;
+use crate::policy::settings;
+use crate::units::Size;
+use crate::volume_dir::{VolumeDir, create};
+
+/// A volume that is opened and never mounted.
+struct World {
+    dir: tempfile::TempDir,
+    config: Config,
+    runtime: Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(Uuid::new_v4(), Size(1 << 30));
+        let made = config.clone();
+        create::build(&dir.path().join("volume"), Path::new("hot"), |aside| {
+            assemble::create(aside)?;
+            Ok(made)
+        })
+        .unwrap();
+        Self { dir, config, runtime: Runtime::new().unwrap() }
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.dir.path().join("volume")
+    }
+
+    fn open(&self) -> Parts {
+        let cold = ColdTier::plain(Arc::new(InMemory::new()) as Arc<dyn Tier>);
+        let thaw = firn_mount::thaw::ThawMode::Never;
+        let dir = VolumeDir::open(&self.root()).unwrap();
+        let handle = self.runtime.handle();
+        assemble::open(&dir, self.config.clone(), Some(cold), false, thaw, handle).unwrap()
+    }
+}
+
+impl Placement {
+    /// Has another policy hold, whatever its file says.
+    fn hold(&self, policy: policy::Policy) {
+        let mut held = Held::load(Path::new("/nowhere"), false);
+        held.policy = policy;
+        *self.held.write() = Arc::new(held);
+    }
+}
+
+#[test]
+fn a_throttle_that_cannot_be_followed_is_told() {
+    let world = World::new();
+    let parts = world.open();
+    let placement = &parts.placement;
+    placement.apply(&parts);
+    assert_eq!(placement.status().policy_failure, None);
+    let mut policy = policy::Policy::default();
+    policy.throttle.rate = settings::Rate(Some(10));
+    placement.hold(policy);
+    placement.apply(&parts);
+    let told = placement.status().policy_failure.unwrap();
+    assert!(told.contains("the throttle of the policy does not hold"), "{told}");
+    assert!(told.contains("10 bytes per second"), "{told}");
+    placement.hold(policy::Policy::default());
+    placement.apply(&parts);
+    assert_eq!(placement.status().policy_failure, None);
+    parts.close().unwrap();
+}
