@@ -142,6 +142,8 @@ pub struct ColdTier {
     spread: Option<Arc<Spread>>,
     /// It did not answer when it was opened.
     is_away: bool,
+    /// Users' reads fail at once while it does not answer, unless the policy says otherwise.
+    fails_fast: bool,
 }
 
 impl ColdTier {
@@ -167,7 +169,8 @@ impl ColdTier {
             sealed(Arc::new(patient.heeding(Arc::clone(&pauses))), terms.seal.as_ref())
         })
         .behind(Arc::clone(&throttle));
-        Ok(Self { handles, throttle, ownership, spread, is_away: false })
+        let fails_fast = terms.fails_fast;
+        Ok(Self { handles, throttle, ownership, spread, is_away: false, fails_fast })
     }
 
     /// `tier` as it is, for tests of what is above it.
@@ -179,7 +182,9 @@ impl ColdTier {
         let inputs = firn_tiering::throttle::Inputs::of_clock(clock);
         let throttle = Throttle::new(ThrottleConfig::default(), inputs, Arc::default());
         let throttle = Arc::new(throttle.expect("the default settings make sense"));
-        Arc::new(Self { handles: tier.into(), throttle, ownership, spread: None, is_away: false })
+        let handles = tier.into();
+        let (is_away, fails_fast) = (false, false);
+        Arc::new(Self { handles, throttle, ownership, spread: None, is_away, fails_fast })
     }
 
     /// For calls of this priority.

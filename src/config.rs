@@ -122,7 +122,7 @@ pub struct Config {
     /// A read from the cold tier that takes longer gets `EIO`.
     #[serde(default = "default_read_deadline")]
     pub read_deadline: Period,
-    /// What a read from a cold tier does that is known not to answer.
+    /// What a read from a cold tier does that is known not to answer, unless the policy says it.
     #[serde(default)]
     pub cold_down: ColdDown,
     /// `umount` waits this long for a cold tier that makes no progress, then leaves the rest for

@@ -175,7 +175,8 @@ fn behaviour_fields(config: &Config) -> Vec<Field> {
         ),
         field(
             "What a read of cold data does while the cold tier is known not to answer: \"wait\" for\n\
-             it until read_deadline, or \"fail\" at once with EIO.",
+             it until read_deadline, or \"fail\" at once with EIO.\n\
+             What policy.toml says comes first.",
             "cold_down",
             quoted(&config.cold_down),
         ),

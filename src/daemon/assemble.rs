@@ -457,10 +457,12 @@ impl Parts {
         }
     }
 
-    /// Begins to plan where files lie, and to move them.
+    /// Begins to plan where files lie, and to move them; where nothing may be moved, the policy holds
+    /// for reads alone.
     pub fn start_placement(self: &Arc<Self>) {
-        if !self.read_only {
-            self.placement.start(self);
+        match self.read_only {
+            false => self.placement.start(self),
+            true => self.placement.apply(self),
         }
     }
 

@@ -391,7 +391,7 @@ fn recall(section: Section<'_>, faults: &mut Faults) -> Recall {
         scan_window: section
             .read("scan_window", faults, of::period(1, 86_400))
             .unwrap_or(default.scan_window),
-        cold_down: section.read("cold_down", faults, of::choice(COLD_DOWN)).unwrap_or_default(),
+        cold_down: section.read("cold_down", faults, of::choice(COLD_DOWN)),
     }
 }
 

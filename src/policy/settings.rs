@@ -361,11 +361,10 @@ pub struct Rule {
 }
 
 /// What reads of cold data do while the cold tier does not answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ColdDown {
     /// Wait until `read_deadline` in `firn.toml`.
-    #[default]
     Wait,
     /// Fail with `EIO` at once.
     Fail,
@@ -386,8 +385,9 @@ pub struct Recall {
     pub scan_files: u32,
     /// See `scan_files`.
     pub scan_window: Period,
-    /// What reads do without a cold tier.
-    pub cold_down: ColdDown,
+    /// What reads do while cold does not answer; what `firn.toml` says when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_down: Option<ColdDown>,
 }
 
 impl Default for Recall {
@@ -399,7 +399,7 @@ impl Default for Recall {
             budget_per_user: None,
             scan_files: SCAN_FILES,
             scan_window: SCAN_WINDOW,
-            cold_down: ColdDown::default(),
+            cold_down: None,
         }
     }
 }

@@ -387,9 +387,11 @@ fn the_example_parses_and_its_defaults_are_the_defaults() {
     // What is commented out parses as well.
     let all = EXAMPLE.replace("\n# capacity", "\ncapacity").replace("\n# max_bytes", "\nmax_bytes");
     let all = all.replace("\n# budget", "\nbudget").replace("\n# latency", "\nlatency");
+    let all = all.replace("\n# cold_down", "\ncold_down");
     let all = Policy::parse(&all).unwrap();
     assert!(all.tier.hot.capacity.is_some() && all.defaults.max_bytes_per_run.is_some());
     assert!(all.recall.budget_per_user.is_some() && all.throttle.latency_target.is_some());
+    assert_eq!(all.recall.cold_down, Some(settings::ColdDown::Fail));
     // And it fits where help is shown.
     assert!(EXAMPLE.lines().all(|line| line.chars().count() < 80));
 }

@@ -164,7 +164,7 @@ impl Placement {
     }
 
     /// Has everything that follows a policy follow the one that holds now.
-    fn apply(&self, parts: &Parts) {
+    pub(in crate::daemon) fn apply(&self, parts: &Parts) {
         let held = self.held();
         self.recall.set(&held.recall());
         self.uses.set(&held.policy.recall);
@@ -175,7 +175,7 @@ impl Placement {
             failures.push(format!("the watermarks of the policy do not hold: {error}"));
         }
         if let Some(cold) = &parts.cold
-            && let Err(error) = cold.moderate(&held.policy.throttle)
+            && let Err(error) = cold.moderate(&held.policy)
         {
             let why = failure::line(&error);
             failures.push(format!("the throttle of the policy does not hold: {why}"));
