@@ -108,8 +108,14 @@ impl Placement {
         let held = Held::load(dir, memory.is_spread);
         let recall = Recall::new(&held.recall(), Arc::clone(clock));
         let uses = Uses::load(dir, clock, memory.use_bytes, read_only, &held.policy.recall);
-        let foresight =
-            Foresight::load(dir, held.horizon_ms(), memory.hot_capacity_bytes, read_only);
+        let capacity_bytes = memory.hot_capacity_bytes;
+        let foresight = Foresight::load(
+            dir,
+            held.horizon_ms(),
+            capacity_bytes,
+            uses::now_ms(&**clock),
+            read_only,
+        );
         Self {
             clock: Arc::clone(clock),
             names: Arc::clone(names),

@@ -15,6 +15,6 @@ mod table;
 
 pub use decayed::Decayed;
 pub use features::{FEATURES, Facts, Features, features};
-pub use history::{Access, AccessKind, History};
+pub use history::{AHEAD_MS, Access, AccessKind, History};
 pub use map::{Cursor, Known, Map, MapStatus, Place};
 pub use scans::{Class, Declared, Scanner, Scans, ScansConfig};

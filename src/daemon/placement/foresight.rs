@@ -68,7 +68,13 @@ pub(super) struct Standing {
 
 impl Foresight {
     /// What was stored in the volume directory `dir`, for a hot tier of so many bytes.
-    pub(super) fn load(dir: &Path, horizon_ms: u64, capacity_bytes: u64, read_only: bool) -> Self {
+    pub(super) fn load(
+        dir: &Path,
+        horizon_ms: u64,
+        capacity_bytes: u64,
+        now_ms: u64,
+        read_only: bool,
+    ) -> Self {
         let dir = dir.join(DIR);
         let registry = Registry::load(&dir).unwrap_or_else(|error| {
             tracing::warn!(%error, "the classifier begins anew");
@@ -77,7 +83,8 @@ impl Foresight {
         let samples = stored(&dir.join(SAMPLES_FILE), |bytes| {
             Samples::decode(bytes, horizon_ms, Limits::default())
         });
-        let samples = samples.unwrap_or_else(|| Samples::new(horizon_ms, Limits::default()));
+        let mut samples = samples.unwrap_or_else(|| Samples::new(horizon_ms, Limits::default()));
+        samples.settle(now_ms);
         let judge =
             stored(&dir.join(GUARD_FILE), |bytes| Judge::decode(JudgeConfig::default(), bytes));
         let usable = registry.usable().cloned();

@@ -115,6 +115,7 @@ impl Placement {
             *self.held.write() = Arc::new(held);
             self.apply(parts);
         }
+        self.uses.heed_clock();
         self.queue_wanted(parts);
         self.pins.store();
         self.uses.flush();

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use firn_mount::namespace::{Inode, Namespace};
@@ -14,8 +15,8 @@ use firn_mount::types::{Caller, Ino, OpenMode};
 use firn_mount::volume::Touch;
 use firn_tiering::Clock;
 use firn_tiering::heat::{
-    Access, AccessKind, Class, Cursor, Facts, History, Known, Map, MapStatus, Place, Scanner,
-    Scans, ScansConfig,
+    AHEAD_MS, Access, AccessKind, Class, Cursor, Facts, History, Known, Map, MapStatus, Place,
+    Scanner, Scans, ScansConfig,
 };
 use firn_tiering::replay::{AccessLog, LogConfig, Op, Request};
 use parking_lot::{Mutex, RwLock};
@@ -39,6 +40,8 @@ pub(super) struct Uses {
     clock: Arc<dyn Clock>,
     file: PathBuf,
     map: Map,
+    /// The latest time that the clock has said since it was last set back.
+    latest_ms: AtomicU64,
     scans: RwLock<Scans>,
     processes: Processes,
     log: Option<AccessLog>,
@@ -101,12 +104,23 @@ impl Uses {
             clock: Arc::clone(clock),
             file,
             map,
+            latest_ms: AtomicU64::new(0),
             scans: RwLock::new(Scans::new(scans_config(recall))),
             processes: Processes::default(),
             log,
             places: (0..SHARDS).map(|_| Mutex::default()).collect(),
             cursor: Mutex::default(),
             read_only,
+        }
+    }
+
+    /// Where the clock was set back by more than an hour, it was ahead before: what was used then
+    /// counts as used now.
+    pub(super) fn heed_clock(&self) {
+        let now = self.now_ms();
+        if self.latest_ms.fetch_max(now, Ordering::AcqRel) > now.saturating_add(AHEAD_MS) {
+            self.latest_ms.store(now, Ordering::Release);
+            self.map.settle(now);
         }
     }
 
@@ -317,7 +331,52 @@ pub(super) fn kind_of(name: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// A clock that may be set.
+    #[derive(Debug)]
+    struct SetClock(Mutex<SystemTime>, Instant);
+
+    impl Clock for SetClock {
+        fn now(&self) -> SystemTime {
+            *self.0.lock()
+        }
+
+        fn instant(&self) -> Instant {
+            self.1
+        }
+
+        fn sleep(&self, _duration: Duration) {}
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_leaves_no_use_ahead() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let ahead = real + Duration::from_secs(30 * 86_400);
+        let instant = firn_tiering::SystemClock.instant();
+        let clock = Arc::new(SetClock(Mutex::new(ahead), instant));
+        let shared = Arc::clone(&clock) as Arc<dyn Clock>;
+        let uses = Uses::load(dir.path(), &shared, 1 << 20, true, &Recall::default());
+        let place = Place { item: 7, group: 1, owner: 0 };
+        let at_ms = uses.now_ms();
+        uses.map
+            .note(place, &Access { at_ms, kind: AccessKind::Open, bytes: 0, sequential: false });
+        uses.heed_clock();
+        *clock.0.lock() = ahead - Duration::from_secs(60);
+        uses.heed_clock();
+        assert_eq!(uses.last_ms(Ino(7)), Some(at_ms), "a little is nothing");
+        *clock.0.lock() = real;
+        uses.heed_clock();
+        assert_eq!(uses.last_ms(Ino(7)), Some(uses.now_ms()));
+        *clock.0.lock() = real + Duration::from_secs(86_400);
+        uses.heed_clock();
+        assert_eq!(uses.history(Ino(7)).unwrap().idle_ms(uses.now_ms()), 86_400_000);
+    }
 
     #[test]
     fn types_go_by_extension_whatever_its_case() {

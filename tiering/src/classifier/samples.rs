@@ -15,6 +15,7 @@ use super::bytes::{Reader, damaged};
 use super::model::{Decision, Scorer, Verdict};
 use crate::envelope::{self, Kind};
 use crate::error::Result;
+use crate::heat::AHEAD_MS;
 use crate::heat::features::{COUNT, Features, IDLE_AT, bounded};
 use crate::mix::ByMix;
 
@@ -129,13 +130,40 @@ impl Samples {
         self.horizon_ms
     }
 
+    /// What time it is. A clock that goes back a little stands still; one that goes back further was
+    /// ahead before.
+    fn advance(&mut self, now_ms: u64) {
+        if self.now_ms > now_ms.saturating_add(AHEAD_MS) {
+            self.settle(now_ms);
+        }
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    /// Drops samples that wait and were taken later than now, by a clock that was wrong: their label
+    /// would be long in coming. Labelled ones count as taken now.
+    pub fn settle(&mut self, now_ms: u64) {
+        while self.pending.back().is_some_and(|newest| newest.sample.at_ms > now_ms) {
+            self.drop_newest();
+        }
+        for sample in self.matured.iter_mut().rev().take_while(|sample| sample.at_ms > now_ms) {
+            sample.at_ms = now_ms;
+        }
+        self.now_ms = self.now_ms.min(now_ms);
+        self.next_ms = self.next_ms.min(now_ms.saturating_add(self.interval_ms()));
+    }
+
+    /// Between two sampling times.
+    fn interval_ms(&self) -> u64 {
+        (self.horizon_ms / self.limits.slots).max(1)
+    }
+
     /// How many candidates should be looked at now; mostly none. Asking counts as a sampling time.
     pub fn due(&mut self, now_ms: u64) -> usize {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         if self.now_ms < self.next_ms {
             return 0;
         }
-        self.next_ms = self.now_ms.saturating_add((self.horizon_ms / self.limits.slots).max(1));
+        self.next_ms = self.now_ms.saturating_add(self.interval_ms());
         self.limits.each.min(self.limits.pending - self.pending.len())
     }
 
@@ -185,7 +213,7 @@ impl Samples {
 
     /// Lets samples whose horizon has passed join the labelled ones, and tells what came of them.
     pub fn mature(&mut self, now_ms: u64, mut tell: impl FnMut(Outcome)) {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.advance(now_ms);
         while let Some(oldest) = self.pending.front() {
             if self.now_ms - oldest.sample.at_ms <= self.horizon_ms {
                 break;
@@ -309,9 +337,13 @@ impl Samples {
         let excess = self.matured.len().saturating_sub(self.limits.matured);
         self.matured.drain(..excess);
         while self.pending.len() > self.limits.pending {
-            if let Some(newest) = self.pending.pop_back() {
-                self.unlist(newest.sample.item, self.first + self.pending.len() as u64);
-            }
+            self.drop_newest();
+        }
+    }
+
+    fn drop_newest(&mut self) {
+        if let Some(newest) = self.pending.pop_back() {
+            self.unlist(newest.sample.item, self.first + self.pending.len() as u64);
         }
     }
 }

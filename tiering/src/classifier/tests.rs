@@ -175,6 +175,40 @@ fn labels_mature_a_horizon_later_and_not_before() {
 }
 
 #[test]
+fn samples_of_a_clock_that_was_ahead_are_dropped_and_not_waited_for() {
+    const DAY: u64 = 86_400_000;
+    let limits = Limits { matured: 10, pending: 10, slots: 10, each: 4 };
+    let mut samples = Samples::new(DAY, limits);
+    assert_eq!(samples.due(DAY), 4);
+    samples.offer(1, &[1.0; COUNT], None, DAY);
+    assert_eq!(samples.due(100 * DAY), 4);
+    samples.offer(2, &[1.0; COUNT], None, 100 * DAY);
+    let bytes = samples.encode().unwrap();
+    let mut stored = Samples::decode(&bytes, DAY, limits).unwrap();
+    stored.settle(DAY + 5);
+    for mut samples in [samples, stored] {
+        // Back at the right time, one is left, and the next are taken soon.
+        samples.mature(DAY + 5, |_| {});
+        assert_eq!((samples.pending(), samples.due(DAY + DAY / 5)), (1, 4));
+        let mut told = Vec::new();
+        samples.accessed(1, DAY + DAY / 2);
+        samples.mature(2 * DAY + 6, |outcome| told.push((outcome.item, outcome.reused)));
+        assert_eq!(told, [(1, true)]);
+        // Labelled ones stay, and are no news of the future either.
+        samples.settle(DAY / 2);
+        assert_eq!(samples.matured()[0].at_ms, DAY / 2);
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_a_little_drops_no_sample() {
+    let mut samples = Samples::new(1000, Limits::default());
+    samples.offer(1, &[1.0; COUNT], None, 9000);
+    samples.mature(8000, |_| {});
+    assert_eq!((samples.due(8000), samples.pending()), (32, 1));
+}
+
+#[test]
 fn samples_are_bounded_and_come_back_from_their_bytes() {
     let limits = Limits { matured: 8, pending: 6, slots: 10, each: 4 };
     let mut memory = Samples::new(1000, limits);

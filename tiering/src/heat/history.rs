@@ -3,7 +3,8 @@
 //! The unit is the *visit*: an open, or reads and writes after a minute without any. The many
 //! reads of one pass through a large file are one visit, or its length would pass for heat.
 //! Everything is updated in place in constant time, saturates instead of overflowing, and takes a
-//! clock that goes backwards for one that stands still. A lost update costs precision only, so
+//! clock that goes back by less than an hour for one that stands still; one that goes back further
+//! was ahead before, and what it said then counts as now ([`History::settle`]). A lost update costs precision only, so
 //! nobody needs to make this durable at once. Bytes are specified in `tiering/FORMAT.md`, "Access
 //! history".
 
@@ -28,6 +29,9 @@ const HOUR_MS: u64 = 60 * MINUTE_MS;
 pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
 /// A week.
 pub(super) const WEEK_MS: u64 = 7 * DAY_MS;
+
+/// A time that is further ahead of now was noted by a clock that was wrong, in ms.
+pub const AHEAD_MS: u64 = HOUR_MS;
 
 /// Reads and writes this long after the last access begin a visit of their own.
 const VISIT_MS: u64 = MINUTE_MS;
@@ -128,6 +132,9 @@ impl History {
     /// Takes in an access to one of the items that this is the common past of; `again` says
     /// whether that item had been visited before.
     pub fn note_member(&mut self, access: &Access, again: bool) {
+        if self.last_ms > access.at_ms.saturating_add(AHEAD_MS) {
+            self.settle(access.at_ms);
+        }
         let at_ms = access.at_ms.max(self.last_ms);
         let idle_ms = at_ms - self.last_ms;
         self.last_ms = at_ms;
@@ -146,6 +153,14 @@ impl History {
         if access.bytes > 0 {
             let weight = self.share_weight();
             blend(&mut self.sequential, f32::from(u8::from(access.sequential)), weight);
+        }
+    }
+
+    /// Takes times that lie ahead for now: the clock that noted them was wrong.
+    pub fn settle(&mut self, now_ms: u64) {
+        let Self { first_ms, last_ms, last_write_ms, visit_ms, .. } = self;
+        for time in [first_ms, last_ms, last_write_ms, visit_ms] {
+            *time = (*time).min(now_ms);
         }
     }
 

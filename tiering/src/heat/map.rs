@@ -82,16 +82,25 @@ struct Entry {
 /// Whose past it is that an entry holds.
 trait Past {
     fn history(&self) -> &History;
+    fn history_mut(&mut self) -> &mut History;
 }
 
 impl Past for Entry {
     fn history(&self) -> &History {
         &self.history
     }
+
+    fn history_mut(&mut self) -> &mut History {
+        &mut self.history
+    }
 }
 
 impl Past for History {
     fn history(&self) -> &History {
+        self
+    }
+
+    fn history_mut(&mut self) -> &mut History {
         self
     }
 }
@@ -155,6 +164,19 @@ impl<V: Past> Shards<V> {
     /// The index of a table uses the upper half of the hash, this the lower.
     fn of(&self, id: u64) -> &Mutex<Shard<V>> {
         &self.0[mix(id) as usize & (self.0.len() - 1)]
+    }
+
+    /// [`History::settle`] for every entry.
+    fn settle(&self, now_ms: u64) {
+        for shard in &self.0 {
+            let mut shard = shard.lock();
+            shard.changes += 1;
+            for number in 0..shard.table.len() {
+                if let Some(value) = shard.table.value_mut(number) {
+                    value.history_mut().settle(now_ms);
+                }
+            }
+        }
     }
 
     fn sum(&self, of: impl Fn(&Shard<V>) -> u64) -> u64 {
@@ -242,6 +264,14 @@ impl Map {
     /// How warm an item is, see [`History::heat`]; 0 for what is not known.
     pub fn heat(&self, item: u64, now_ms: u64) -> f32 {
         self.items.of(item).lock().table.get(item).map_or(0.0, |entry| entry.history.heat(now_ms))
+    }
+
+    /// The clock was set back: times that lie ahead count as now, or what they belong to would pass
+    /// for in use until it has caught up. Holds the lock of one shard at a time.
+    pub fn settle(&self, now_ms: u64) {
+        self.items.settle(now_ms);
+        self.groups.settle(now_ms);
+        self.owners.settle(now_ms);
     }
 
     /// The item is gone.

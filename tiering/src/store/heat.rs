@@ -23,6 +23,9 @@ const HALF_LIFE_S: f32 = 86_400.0;
 /// Warmth below which blocks are packed with other cold ones: one access, two half-lives ago.
 pub(super) const COLD: f32 = 0.25;
 
+/// A time that is further ahead of now was noted by a clock that was wrong, and counts as now.
+const AHEAD_S: u32 = 3600;
+
 /// How often changed warmth is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
 
@@ -54,10 +57,22 @@ impl Heat {
         }
         // A lost race means that somebody else counted the same second.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
-            let old = SegmentHeat::from_bits(bits).unwrap_or_default();
+            let old = believed(SegmentHeat::from_bits(bits).unwrap_or_default(), now_s);
             let now_s = now_s.max(old.last_s());
-            (old.last_s() < now_s)
-                .then(|| SegmentHeat::new(decayed(old, now_s) + 1.0, now_s).bits())
+            let new = match old.last_s() < now_s {
+                true => SegmentHeat::new(decayed(old, now_s) + 1.0, now_s),
+                false => old,
+            };
+            (new.bits() != bits).then(|| new.bits())
+        });
+    }
+
+    /// Takes an access that lies far ahead of the second `now_s` for one of now, so that it does not
+    /// count as the last one until then.
+    fn settle(&self, now_s: u32) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+            let new = believed(SegmentHeat::from_bits(bits)?, now_s);
+            (new.bits() != bits).then(|| new.bits())
         });
     }
 
@@ -66,6 +81,13 @@ impl Heat {
         let last_s = self.load().last_s();
         last_s == 0 || u64::from(now_s.saturating_sub(last_s)) >= age.as_secs()
     }
+}
+
+fn believed(heat: SegmentHeat, now_s: u32) -> SegmentHeat {
+    if heat.last_s() > now_s.saturating_add(AHEAD_S) {
+        return SegmentHeat::new(heat.count(), now_s);
+    }
+    heat
 }
 
 /// What the accesses up to now count in the second `now_s`.
@@ -86,10 +108,14 @@ impl Inner {
         since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
     }
 
-    /// Saves some of the warmth that changed, when it is time to.
+    /// Saves some of the warmth that changed, when it is time to; at first right after the open.
     pub(super) fn save_some_heat(&self) {
         let now = self.config.clock.instant();
         let due = self.heat_at.lock().is_none_or(|at: Instant| at <= now);
+        if due {
+            let now_s = self.now_s();
+            self.table.fold((), |(), segment| segment.heat.settle(now_s));
+        }
         if due && self.save_heat(SAVED_AT_ONCE) < SAVED_AT_ONCE {
             *self.heat_at.lock() = Some(now + SAVE_EVERY);
         }
@@ -131,6 +157,22 @@ mod tests {
         heat.touch(4000);
         assert_eq!(heat.load(), fresh(5000));
         assert_eq!(decayed(heat.load(), 4000), 1.0);
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_is_not_waited_for() {
+        let ahead = 1_000_000;
+        for settles in [false, true] {
+            let heat = Heat::new(fresh(ahead));
+            match settles {
+                true => heat.settle(4000),
+                false => heat.touch(4000),
+            }
+            assert_eq!(heat.load(), fresh(4000));
+            heat.touch(4000 + 86_400);
+            assert_eq!((heat.load().count(), heat.load().last_s()), (1.5, 4000 + 86_400));
+            assert!(heat.is_unread(4010 + 86_400, Duration::from_secs(10)));
+        }
     }
 
     #[test]

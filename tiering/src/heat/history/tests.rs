@@ -76,6 +76,22 @@ fn a_clock_that_goes_backwards_stands_still() {
 }
 
 #[test]
+fn a_clock_that_was_far_ahead_is_not_waited_for() {
+    let mut history = History::new(0);
+    history.note(&open(1000));
+    history.note(&Access { kind: AccessKind::Write, ..open(30 * DAY_MS) });
+    history.note(&open(DAY_MS));
+    assert_eq!((history.last_ms(), history.visits()), (DAY_MS, 3));
+    assert_eq!(history.unwritten_ms(DAY_MS + 7), Some(7));
+    assert!(history.heat(8 * DAY_MS) < 0.7 * history.heat(DAY_MS));
+    assert_eq!(History::decode(&history.encode()).unwrap(), history);
+    // What is not used again heals as well.
+    let mut other = History::new(30 * DAY_MS);
+    other.settle(DAY_MS);
+    assert_eq!((other.first_ms(), other.idle_ms(2 * DAY_MS)), (DAY_MS, DAY_MS));
+}
+
+#[test]
 fn what_comes_every_day_at_six_has_a_usual_time() {
     let mut history = History::new(0);
     for day in 0..20 {

@@ -122,7 +122,7 @@ fn it_is_saved_when_it_changed_and_comes_back() {
     assert_eq!(fs::metadata(&path).unwrap().len(), bytes);
     assert!(!map.is_changed() && map.save(&path).unwrap().is_none());
 
-    let (back, error) = Map::open(&path, 16 * MIB, 2, NOW);
+    let (back, error) = Map::open(&path, 16 * MIB, 2, NOW + 50_000);
     assert!(error.is_none() && !back.is_changed());
     assert_eq!(known(&back), known(&map));
     for item in 0..10_000 {
@@ -141,6 +141,24 @@ fn it_is_saved_when_it_changed_and_comes_back() {
     assert!(back.save(&path).unwrap().is_some());
     assert!(Map::open(&path, MIB, 1, NOW).0.get(5).is_none());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn times_that_lie_ahead_count_as_now_when_they_are_loaded_and_when_the_clock_is_set_back() {
+    const YEAR: u64 = 365 * 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("heat");
+    let (map, _) = Map::open(&path, MIB, 1, NOW);
+    open(&map, 11, NOW + YEAR);
+    map.save(&path).unwrap();
+    let (loaded, error) = Map::open(&path, MIB, 1, NOW);
+    assert!(error.is_none());
+    map.settle(NOW);
+    assert!(map.is_changed());
+    for map in [map, loaded] {
+        let pasts = [map.get(11), map.group(1), map.owner(2)];
+        assert!(pasts.iter().all(|past| past.unwrap().idle_ms(NOW + 7) == 7), "{pasts:?}");
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::block::BlockRef;
 use crate::blocks::{Blocks, Intent, Source};
 use crate::catalog::SegmentHeat;
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::segment::SegmentId;
-use crate::store::testing::{ShiftedClock, Volume, later, noise};
+use crate::store::testing::{ShiftedClock, Volume, eventually, later, noise};
 use crate::store::{BackupProof, CheckOptions, Residence, Watermarks};
 use crate::tier::{Memory, Tier};
 
@@ -48,6 +48,21 @@ fn segment(volume: &Volume, block: &BlockRef) -> SegmentId {
 
 fn heat(volume: &Volume, block: &BlockRef) -> SegmentHeat {
     volume.store().inner.table.with(segment(volume, block), |s| s.heat.load()).unwrap()
+}
+
+#[test]
+fn warmth_of_a_clock_that_was_ahead_counts_as_of_now_after_an_open() {
+    let (mut volume, clock) = volume();
+    let blocks = fill(&volume, 1);
+    clock.advance(Duration::from_secs(20 * 86_400));
+    volume.store().read(&blocks[0], 0..100, later()).unwrap();
+    let ahead = heat(&volume, &blocks[0]);
+    volume.close();
+    volume.config.clock = Arc::new(SystemClock);
+    volume.open();
+    let real = ahead.last_s() - 19 * 86_400;
+    eventually("it is noticed", || heat(&volume, &blocks[0]).last_s() < real);
+    assert_eq!(heat(&volume, &blocks[0]).count(), ahead.count());
 }
 
 #[test]
