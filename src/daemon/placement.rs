@@ -34,6 +34,7 @@ mod foresight;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 mod held;
+mod mark;
 mod observer;
 mod parity;
 mod pins;
@@ -51,6 +52,7 @@ mod uses;
 pub(super) use answers::PlacementAnswers;
 use foresight::Foresight;
 use held::Held;
+use mark::Mark;
 pub(super) use observer::Watcher;
 use pins::Pins;
 use run::State;
@@ -64,6 +66,7 @@ const MOST_WANTED: usize = 4096;
 pub(super) struct Placement {
     clock: Arc<dyn Clock>,
     names: Arc<Namespace>,
+    mark: Mark,
     /// Work on files.
     pub(super) jobs: Jobs,
     pins: Pins,
@@ -104,6 +107,7 @@ impl Placement {
         memory: Memory,
         read_only: bool,
     ) -> Self {
+        let mark = Mark::of(dir);
         let jobs = Jobs::open(dir, Arc::clone(clock), read_only);
         let held = Held::load(dir, memory.is_spread);
         let recall = Recall::new(&held.recall(), Arc::clone(clock));
@@ -119,8 +123,9 @@ impl Placement {
         Self {
             clock: Arc::clone(clock),
             names: Arc::clone(names),
+            pins: Pins::load(dir, mark.ended_in_order()),
+            mark,
             jobs,
-            pins: Pins::load(dir),
             uses,
             foresight,
             recall,

@@ -3,9 +3,11 @@
 //! so that one question costs a look at the directories above a file and not at their attributes.
 //!
 //! *Truth*: the attributes. The index lies in a file that is replaced as a whole within a second of a
-//! change; where it is lost, all files are walked over soon, and where a pin came some other way (a
-//! receive, a rollback), [`Pins::note`] puts it right when its file is walked over next. *Bounds*: [`MOST_PINS`]; later ones hold for the policy, which reads attributes
-//! as it walks, and not for what is decided in between.
+//! change; where it is lost, or the mount before did not end in order, all files are walked over soon,
+//! and where a pin came some other way (a receive, a rollback), [`Pins::note`] puts it right when its
+//! file is walked over next. *Failure*: what could not be written is written again. *Bounds*:
+//! [`MOST_PINS`]; later ones hold for the policy, which reads attributes as it walks, and not for what
+//! is decided in between.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -40,6 +42,10 @@ pub(super) struct Pins {
     pins: RwLock<HashMap<Ino, Pin>>,
     /// It changed since it was stored.
     is_changed: AtomicBool,
+    /// It could not be stored, which was logged.
+    has_failed: AtomicBool,
+    /// It changed since whoever goes by it was told.
+    has_news: AtomicBool,
     /// Not all pins may be known: files are to be walked over once.
     is_lost: AtomicBool,
 }
@@ -53,16 +59,18 @@ pub(super) struct Holding {
 }
 
 impl Pins {
-    /// What the index in `dir` says; nothing when there is none, or one that makes no sense.
-    pub(super) fn load(dir: &std::path::Path) -> Self {
+    /// What the index in `dir` says; nothing when there is none, or one that makes no sense. Whether
+    /// the mount before `ended_in_order` says whether that is all.
+    pub(super) fn load(dir: &std::path::Path, ended_in_order: bool) -> Self {
         let file = dir.join(FILE_NAME);
         let read = read(&file);
         if let Err(error) = &read {
             tracing::warn!(%error, "{} is made again as files are walked over", file.display());
         }
-        let is_lost = AtomicBool::new(read.is_err());
+        let is_lost = AtomicBool::new(read.is_err() || !ended_in_order);
         let pins = RwLock::new(read.unwrap_or_default());
-        Self { file, pins, is_changed: AtomicBool::new(false), is_lost }
+        let [is_changed, has_failed, has_news] = Default::default();
+        Self { file, pins, is_changed, has_failed, has_news, is_lost }
     }
 
     /// Takes in the pin that a file or directory has now.
@@ -81,20 +89,35 @@ impl Pins {
             }
         }
         self.is_changed.store(true, Ordering::Release);
+        self.has_news.store(true, Ordering::Release);
     }
 
-    /// Stores what changed; nobody who notes a pin waits for that.
-    pub(super) fn store(&self) {
+    /// Calls `tell` if something changed since it was called last.
+    pub(super) fn tell_news(&self, tell: impl FnOnce()) {
+        if self.has_news.swap(false, Ordering::AcqRel) {
+            tell();
+        }
+    }
+
+    /// Stores what changed; nobody who notes a pin waits for that. Whether the index is as it should
+    /// be: where it is not, the next call tries again.
+    pub(super) fn store(&self) -> bool {
         if !self.is_changed.swap(false, Ordering::AcqRel) {
-            return;
+            return true;
         }
         let mut text = format!("{HEADER}\n");
         for (ino, pin) in self.pins.read().iter() {
             text.push_str(&format!("{} {pin}\n", ino.0));
         }
-        if let Err(error) = super::replace(&self.file, text.as_bytes()) {
-            tracing::warn!(%error, "writing {}", self.file.display());
+        let written = super::replace(&self.file, text.as_bytes());
+        let failed_before = self.has_failed.swap(written.is_err(), Ordering::AcqRel);
+        if let Err(error) = &written {
+            self.is_changed.store(true, Ordering::Release);
+            if !failed_before {
+                tracing::warn!(%error, "writing {}; it is tried again", self.file.display());
+            }
         }
+        written.is_ok()
     }
 
     /// Whether files are to be walked over because not all pins may be known.
@@ -188,7 +211,7 @@ mod tests {
     #[test]
     fn the_index_is_remembered_and_damage_empties_it() {
         let dir = tempfile::tempdir().unwrap();
-        let pins = Pins::load(dir.path());
+        let pins = Pins::load(dir.path(), true);
         let (hot, cold) =
             (Pin { tier: PinTier::Hot, until: Some(77) }, Pin { tier: PinTier::Cold, until: None });
         pins.note(Ino(5), Some(hot));
@@ -197,16 +220,60 @@ mod tests {
         pins.note(Ino(7), None);
         pins.store();
         let expected = [(Ino(5), hot), (Ino(6), cold)];
-        for pins in [pins, Pins::load(dir.path())] {
+        for pins in [pins, Pins::load(dir.path(), true)] {
             assert_eq!(pins.len(), 2);
             assert!(expected.iter().all(|(ino, pin)| pins.pins.read()[ino] == *pin));
         }
         for damaged in ["", "firn-pins 2\n", "firn-pins 1\n5\n", "firn-pins 1\n5 warm\n"] {
             std::fs::write(dir.path().join(FILE_NAME), damaged).unwrap();
-            let pins = Pins::load(dir.path());
+            let pins = Pins::load(dir.path(), true);
             assert!(pins.is_empty() && pins.is_lost(), "{damaged}");
             pins.found_again();
             assert!(!pins.is_lost());
         }
+    }
+    #[test]
+    fn what_could_not_be_written_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::load(dir.path(), true);
+        assert!(pins.store(), "nothing is to be stored");
+        let in_the_way = dir.path().join(FILE_NAME).with_extension("new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        pins.note(Ino(5), Some(Pin { tier: PinTier::Hot, until: None }));
+        assert!(!pins.store() && !pins.store());
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert!(pins.store());
+        assert_eq!(Pins::load(dir.path(), true).len(), 1);
+    }
+
+    #[test]
+    fn an_index_is_not_the_whole_truth_where_the_mount_did_not_end_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::load(dir.path(), true);
+        pins.note(Ino(5), Some(Pin { tier: PinTier::Hot, until: None }));
+        pins.store();
+        let pins = Pins::load(dir.path(), false);
+        assert!(pins.is_lost());
+        assert_eq!(pins.len(), 1, "what is known holds meanwhile");
+        assert!(!Pins::load(dir.path(), true).is_lost());
+    }
+
+    #[test]
+    fn a_change_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::load(dir.path(), true);
+        let told = |pins: &Pins| {
+            let mut told = false;
+            pins.tell_news(|| told = true);
+            told
+        };
+        assert!(!told(&pins));
+        let pin = Some(Pin { tier: PinTier::Hot, until: None });
+        pins.note(Ino(5), pin);
+        assert!(told(&pins) && !told(&pins));
+        pins.note(Ino(5), pin);
+        assert!(!told(&pins), "it is as it was");
+        pins.note(Ino(5), None);
+        assert!(told(&pins));
     }
 }

@@ -75,6 +75,7 @@ pub(in crate::daemon) struct Queued<'a> {
 impl Placement {
     /// Begins to plan from time to time, and to work.
     pub(in crate::daemon) fn start(self: &Arc<Self>, parts: &Arc<Parts>) {
+        self.mark.set();
         self.apply(parts);
         self.jobs.start(parts);
         let own = Arc::clone(self);
@@ -97,10 +98,13 @@ impl Placement {
         {
             tracing::error!("the thread for placement panicked");
         }
-        self.pins.store();
+        let knows_pins = self.pins.store();
         self.jobs.stop(STOP_PATIENCE);
         self.uses.store();
         self.foresight.store();
+        if knows_pins {
+            self.mark.clear();
+        }
     }
 
     fn run(&self, parts: &Weak<Parts>) {
@@ -110,13 +114,14 @@ impl Placement {
         }
     }
 
-    fn tick(&self, parts: &Parts) {
+    pub(super) fn tick(&self, parts: &Parts) {
         if let Some(held) = self.held().renewed() {
             *self.held.write() = Arc::new(held);
             self.apply(parts);
         }
         self.uses.heed_clock();
         self.queue_wanted(parts);
+        self.pins.tell_news(|| parts.store.tempers_changed());
         self.pins.store();
         self.uses.flush();
         self.foresee();

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use firn_mount::core::Core;
+use firn_mount::types::{Caller, XattrMode};
 use firn_tiering::tier::{Memory as InMemory, Tier};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -74,5 +76,48 @@ fn a_throttle_that_cannot_be_followed_is_told() {
     placement.hold(policy::Policy::default());
     placement.apply(&parts);
     assert_eq!(placement.status().policy_failure, None);
+    parts.close().unwrap();
+}
+
+#[test]
+fn after_a_mount_that_did_not_end_in_order_all_files_are_walked_over() {
+    let world = World::new();
+    let parts = Arc::new(world.open());
+    assert!(!parts.placement.pins.is_lost());
+    parts.placement.start(&parts);
+    parts.placement.stop();
+    parts.close().unwrap();
+    drop(parts);
+    let parts = Arc::new(world.open());
+    assert!(!parts.placement.pins.is_lost());
+    parts.placement.start(&parts);
+    // It dies here. A command that opens and closes the volume knows of no pins.
+    let left = (world.root(), Arc::clone(&parts.clock));
+    parts.close().unwrap();
+    let names = Arc::clone(&parts.namespace);
+    let memory = Memory { use_bytes: 1 << 20, hot_capacity_bytes: 1 << 30, is_spread: false };
+    for _ in 0..2 {
+        let placement = Placement::open(&left.0, &names, &left.1, memory, true);
+        assert!(placement.pins.is_lost());
+        placement.stop();
+    }
+    parts.placement.stop();
+    assert!(!Placement::open(&left.0, &names, &left.1, memory, true).pins.is_lost());
+}
+
+#[test]
+fn who_goes_by_pins_hears_of_a_change_within_a_tick() {
+    let world = World::new();
+    let parts = world.open();
+    let placement = &parts.placement;
+    placement.tick(&parts);
+    let caller = Caller::default();
+    parts.volume.setxattr(&caller, Ino::ROOT, pins::NAME, b"hot", XattrMode::Set).unwrap();
+    assert_eq!(placement.pins.len(), 1);
+    placement.tick(&parts);
+    placement.pins.tell_news(|| panic!("nobody was told"));
+    parts.volume.removexattr(&caller, Ino::ROOT, pins::NAME).unwrap();
+    assert!(placement.pins.is_empty());
+    placement.pins.tell_news(|| ());
     parts.close().unwrap();
 }
