@@ -50,7 +50,7 @@ mod tests;
 mod uses;
 
 pub(super) use answers::PlacementAnswers;
-use foresight::Foresight;
+use foresight::{Foresight, Opening};
 use held::Held;
 use mark::Mark;
 pub(super) use observer::Watcher;
@@ -112,18 +112,14 @@ impl Placement {
         let held = Held::load(dir, memory.is_spread);
         let recall = Recall::new(&held.recall(), Arc::clone(clock));
         let uses = Uses::load(dir, clock, memory.use_bytes, read_only, &held.policy.recall);
+        let opening =
+            Opening { now_ms: uses::now_ms(&**clock), ended_in_order: mark.ended_in_order() };
         let capacity_bytes = memory.hot_capacity_bytes;
-        let foresight = Foresight::load(
-            dir,
-            held.horizon_ms(),
-            capacity_bytes,
-            uses::now_ms(&**clock),
-            read_only,
-        );
+        let foresight = Foresight::load(dir, held.horizon_ms(), capacity_bytes, opening, read_only);
         Self {
             clock: Arc::clone(clock),
             names: Arc::clone(names),
-            pins: Pins::load(dir, mark.ended_in_order()),
+            pins: Pins::load(dir, opening.ended_in_order),
             mark,
             jobs,
             uses,

@@ -1,15 +1,19 @@
 //! The classifier on a live volume: samples are taken of files that are in use, labelled a horizon
 //! later, learned from, and what was learned is asked about candidates.
 //!
-//! The thread for placement does all of this; a request only notes that a file was used and, for the
-//! guardrail, what was opened. *Guardrail*: the same strategy, LRU and S3-FIFO run in shadow on a
+//! The thread for placement does all of this; a request only notes that a file was used or removed
+//! and, for the guardrail, what was opened. *Guardrail*: the same strategy, LRU and S3-FIFO run in shadow on a
 //! sample of the files; while the strategy does worse, the age decides. *Crash*: samples, models and
-//! the guardrail's state are stored every few minutes; what is lost is learned again. *Damage*: what
+//! the guardrail's state are stored every few minutes; what is lost is learned again. Samples without a
+//! label are dropped then, and after a pause as long as a horizon: whether their files would have been
+//! used nobody can tell. *Damage*: what
 //! cannot be read is logged and begun anew. A switch by hand holds until it is undone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use firn_mount::types::Ino;
 use firn_tiering::classifier::{
     Decision, Learner, Limits, Model, ModelStrategy, Reason, Registry, Samples, State, Verdict,
     train,
@@ -42,8 +46,27 @@ pub(super) struct Foresight {
     read_only: bool,
     /// The model that is asked now.
     model: RwLock<Option<Arc<Model>>>,
-    seen: Mutex<Vec<Request>>,
+    seen: Mutex<Vec<Seen>>,
     inner: Mutex<Inner>,
+}
+
+/// What happened to a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Seen {
+    Opened(Request),
+    /// It was held open, and used again after a while.
+    Visited {
+        item: u64,
+        at_ms: u64,
+    },
+    Removed(u64),
+}
+
+/// How the mount before ended, and when it is now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) now_ms: u64,
+    pub(super) ended_in_order: bool,
 }
 
 struct Inner {
@@ -72,7 +95,7 @@ impl Foresight {
         dir: &Path,
         horizon_ms: u64,
         capacity_bytes: u64,
-        now_ms: u64,
+        opening: Opening,
         read_only: bool,
     ) -> Self {
         let dir = dir.join(DIR);
@@ -80,11 +103,7 @@ impl Foresight {
             tracing::warn!(%error, "the classifier begins anew");
             Registry::default()
         });
-        let samples = stored(&dir.join(SAMPLES_FILE), |bytes| {
-            Samples::decode(bytes, horizon_ms, Limits::default())
-        });
-        let mut samples = samples.unwrap_or_else(|| Samples::new(horizon_ms, Limits::default()));
-        samples.settle(now_ms);
+        let samples = samples_in(&dir.join(SAMPLES_FILE), horizon_ms, opening);
         let judge =
             stored(&dir.join(GUARD_FILE), |bytes| Judge::decode(JudgeConfig::default(), bytes));
         let usable = registry.usable().cloned();
@@ -104,12 +123,25 @@ impl Foresight {
 
     /// A file was opened; `counts` when that was use and not part of a scan.
     pub(super) fn opened(&self, request: Request, counts: bool) {
-        if !counts {
-            return;
+        if counts {
+            self.see(Seen::Opened(request));
         }
+    }
+
+    /// A file that was open all the time was used again.
+    pub(super) fn visited(&self, ino: Ino, at_ms: u64) {
+        self.see(Seen::Visited { item: ino.0, at_ms });
+    }
+
+    /// A file is gone.
+    pub(super) fn removed(&self, ino: Ino) {
+        self.see(Seen::Removed(ino.0));
+    }
+
+    fn see(&self, what: Seen) {
         let mut seen = self.seen.lock();
         if seen.len() < MOST_SEEN {
-            seen.push(request);
+            seen.push(what);
         }
     }
 
@@ -132,15 +164,9 @@ impl Foresight {
         known: &mut dyn FnMut(usize) -> Vec<Known>,
         facts: &dyn Fn(&Known) -> Option<Facts>,
     ) {
-        let seen = std::mem::take(&mut *self.seen.lock());
+        self.take_in();
         let lesson = {
             let mut inner = self.inner.lock();
-            for request in &seen {
-                inner.learner.samples.accessed(request.item, request.at_ms);
-                if inner.guardrail.see(request) {
-                    inner.tell_guard();
-                }
-            }
             let due = inner.learner.samples.due(now_ms);
             for candidate in known(due) {
                 if let Some(facts) = facts(&candidate) {
@@ -155,6 +181,24 @@ impl Foresight {
         };
         if let Some(((samples, strictness, seed), horizon_ms)) = lesson {
             self.learn(&samples.iter().collect::<Vec<_>>(), horizon_ms, strictness, seed);
+        }
+    }
+
+    /// Takes in what happened since.
+    fn take_in(&self) {
+        let mut inner = self.inner.lock();
+        let seen = std::mem::take(&mut *self.seen.lock());
+        for what in &seen {
+            match what {
+                Seen::Opened(request) => {
+                    inner.learner.samples.accessed(request.item, request.at_ms);
+                    if inner.guardrail.see(request) {
+                        inner.tell_guard();
+                    }
+                }
+                Seen::Visited { item, at_ms } => inner.learner.samples.accessed(*item, *at_ms),
+                Seen::Removed(item) => inner.learner.samples.deleted(*item),
+            }
         }
     }
 
@@ -255,6 +299,7 @@ impl Foresight {
         if self.read_only {
             return;
         }
+        self.take_in();
         let (registry, samples, judge) = {
             let inner = self.inner.lock();
             let judge = inner.guardrail.judge().encode();
@@ -315,6 +360,23 @@ fn guardrail(
     }
 }
 
+/// The samples in a file, without those whose label nobody can tell any more.
+fn samples_in(file: &Path, horizon_ms: u64, opening: Opening) -> Samples {
+    let limits = Limits::default();
+    // It is stored all the time, and when a mount ends.
+    let stored_ms = std::fs::metadata(file).and_then(|meta| meta.modified()).ok().and_then(|at| {
+        u64::try_from(at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()
+    });
+    let samples = stored(file, |bytes| Samples::decode(bytes, horizon_ms, limits));
+    let mut samples = samples.unwrap_or_else(|| Samples::new(horizon_ms, limits));
+    samples.settle(opening.now_ms);
+    let paused_ms = stored_ms.map_or(0, |stored| opening.now_ms.saturating_sub(stored));
+    if !opening.ended_in_order || paused_ms >= horizon_ms {
+        samples.forget_pending();
+    }
+    samples
+}
+
 /// What a file says; `None` when there is none, or one that makes no sense.
 fn stored<T>(file: &Path, decode: impl Fn(&[u8]) -> firn_tiering::Result<T>) -> Option<T> {
     use std::io::Read;
@@ -350,3 +412,6 @@ pub(super) const fn name_of(decision: Decision) -> &'static str {
         Decision::Unsure => "unsure",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,19 @@ use firn_tiering::Wait;
 use firn_tiering::recall::ColdRead;
 
 use super::Placement;
+use super::uses::Touched;
 
 /// A placement that observes.
 pub(in crate::daemon) struct Watcher(pub(in crate::daemon) Arc<Placement>);
+
+impl Watcher {
+    /// A file that stays open is not opened again where it is used again.
+    fn note_visit(&self, ino: Ino, touched: Touched) {
+        if let Touched::Visit { at_ms } = touched {
+            self.0.foresight.visited(ino, at_ms);
+        }
+    }
+}
 
 impl Observer for Watcher {
     fn opened(&self, ino: Ino, caller: &Caller, mode: OpenMode, size: u64) {
@@ -23,7 +33,8 @@ impl Observer for Watcher {
     }
 
     fn read(&self, touch: &Touch, from_cold: bool) {
-        let is_scan = self.0.uses.read(touch);
+        let touched = self.0.uses.read(touch);
+        self.note_visit(touch.ino, touched);
         if !from_cold || touch.len == 0 {
             return;
         }
@@ -33,7 +44,7 @@ impl Observer for Watcher {
             item: touch.ino.0,
             range: touch.offset..touch.offset.saturating_add(touch.len),
             file_size,
-            is_scan,
+            is_scan: touched == Touched::Scan,
         };
         if let Some(what) = self.0.recall.served(&read) {
             self.0.want_back(touch.ino, what);
@@ -45,7 +56,7 @@ impl Observer for Watcher {
     }
 
     fn written(&self, touch: &Touch) {
-        self.0.uses.written(touch);
+        self.note_visit(touch.ino, self.0.uses.written(touch));
     }
 
     fn admit(&self, touch: &Touch, wait: Wait) -> FsResult<Admission> {
@@ -55,6 +66,7 @@ impl Observer for Watcher {
 
     fn removed(&self, ino: Ino) {
         self.0.uses.removed(ino);
+        self.0.foresight.removed(ino);
         self.0.recall.forget(ino.0);
         self.0.pins.note(ino, None);
     }

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use firn_mount::core::Core;
-use firn_mount::types::{Caller, XattrMode};
+use firn_mount::types::{Caller, OpenMode, XattrMode};
+use firn_mount::volume::{Observer, Touch};
+use firn_tiering::ManualClock;
 use firn_tiering::tier::{Memory as InMemory, Tier};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+use super::foresight::Seen;
 use super::*;
 use crate::cold::ColdTier;
 use crate::config::Config;
@@ -119,5 +122,36 @@ fn who_goes_by_pins_hears_of_a_change_within_a_tick() {
     parts.volume.removexattr(&caller, Ino::ROOT, pins::NAME).unwrap();
     assert!(placement.pins.is_empty());
     placement.pins.tell_news(|| ());
+    parts.close().unwrap();
+}
+
+#[test]
+fn the_classifier_hears_of_files_that_stay_open_and_of_those_that_go() {
+    let world = World::new();
+    let parts = world.open();
+    let clock = Arc::new(ManualClock::new());
+    let memory = Memory { use_bytes: 1 << 20, hot_capacity_bytes: 1 << 30, is_spread: false };
+    let shared = Arc::clone(&clock) as Arc<dyn Clock>;
+    let placement = Placement::open(&world.root(), &parts.namespace, &shared, memory, true);
+    let watcher = Watcher(Arc::new(placement));
+    let (ino, caller) = (Ino::ROOT, Caller::default());
+    let mode = OpenMode { read: true, ..OpenMode::default() };
+    watcher.opened(ino, &caller, mode, 9);
+    let touch = Touch { ino, caller, offset: 0, len: 9, sequential: true };
+    watcher.read(&touch, false);
+    let seen = || watcher.0.foresight.seen();
+    assert!(matches!(seen()[..], [Seen::Opened(_)]), "the read goes with it: {:?}", seen());
+    clock.advance(Duration::from_secs(120));
+    watcher.read(&touch, false);
+    watcher.read(&touch, false);
+    clock.advance(Duration::from_secs(120));
+    watcher.written(&touch);
+    watcher.removed(ino);
+    let item = ino.0;
+    assert!(matches!(
+        seen()[1..],
+        [Seen::Visited { item: read, .. }, Seen::Visited { item: written, .. }, Seen::Removed(gone)]
+            if [read, written, gone] == [item; 3]
+    ));
     parts.close().unwrap();
 }

@@ -51,6 +51,17 @@ pub(super) struct Uses {
     read_only: bool,
 }
 
+/// What reading or writing part of an open file amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// It is part of a scan.
+    Scan,
+    /// It is part of a visit that was noted before.
+    GoesOn,
+    /// It begins a visit to a file that was held open.
+    Visit { at_ms: u64 },
+}
+
 mod lru {
     //! Where files belong that are in use, so that a read need not look it up.
 
@@ -158,26 +169,28 @@ impl Uses {
         Some((request, counts))
     }
 
-    /// Bytes were read; whether that is part of a scan.
-    pub(super) fn read(&self, touch: &Touch) -> bool {
+    /// Bytes were read.
+    pub(super) fn read(&self, touch: &Touch) -> Touched {
         self.touched(touch, AccessKind::Read)
     }
 
     /// Bytes were written.
-    pub(super) fn written(&self, touch: &Touch) {
-        self.touched(touch, AccessKind::Write);
+    pub(super) fn written(&self, touch: &Touch) -> Touched {
+        self.touched(touch, AccessKind::Write)
     }
 
-    fn touched(&self, touch: &Touch, kind: AccessKind) -> bool {
+    fn touched(&self, touch: &Touch, kind: AccessKind) -> Touched {
         let place = self.places_of(touch.ino).lock().get(touch.ino.0);
-        let Some(place) = place else { return false };
+        let Some(place) = place else { return Touched::GoesOn };
         let now = self.now_ms();
-        let is_scan = self.is_scan(&touch.caller, place, now);
-        if !is_scan {
-            let (bytes, sequential) = (touch.len, touch.sequential);
-            self.map.note(place, &Access { at_ms: now, kind, bytes, sequential });
+        if self.is_scan(&touch.caller, place, now) {
+            return Touched::Scan;
         }
-        is_scan
+        let (bytes, sequential) = (touch.len, touch.sequential);
+        match self.map.note(place, &Access { at_ms: now, kind, bytes, sequential }) {
+            true => Touched::Visit { at_ms: now },
+            false => Touched::GoesOn,
+        }
     }
 
     fn is_scan(&self, caller: &Caller, place: Place, now_ms: u64) -> bool {

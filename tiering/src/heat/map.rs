@@ -221,9 +221,10 @@ impl Map {
     }
 
     /// Takes in an access. Groups and owners count visits (see [`History`]) and the bytes of the
-    /// access that began each, or one long read would pass for the habit of a whole directory.
-    pub fn note(&self, place: Place, access: &Access) {
-        let Some(again) = self.note_item(place, access) else { return };
+    /// access that began each, or one long read would pass for the habit of a whole directory. Whether
+    /// this one began a visit.
+    pub fn note(&self, place: Place, access: &Access) -> bool {
+        let Some(again) = self.note_item(place, access) else { return false };
         for (shards, id) in [(&self.groups, place.group), (&self.owners, u64::from(place.owner))] {
             let mut shard = shards.of(id).lock();
             let new = || History::new(access.at_ms);
@@ -231,6 +232,7 @@ impl Map {
                 history.note_member(access, again);
             }
         }
+        true
     }
 
     /// Whether it began a visit, and if so, whether to an item that had been visited before.

@@ -50,7 +50,9 @@ fn what_a_scan_had_counted_is_handed_back_once() {
     for item in 0..1000 {
         let at_ms = NOW + item;
         match scans.classify(CLIENT, item, || false, at_ms) {
-            Class::Use => map.note(place(item), &access(at_ms)),
+            Class::Use => {
+                map.note(place(item), &access(at_ms));
+            }
             Class::Scan => {}
             Class::ScanBegins { items, since_ms } => {
                 begins += 1;
