@@ -33,7 +33,7 @@ impl Observer for Watcher {
     }
 
     fn read(&self, touch: &Touch, from_cold: bool) {
-        let touched = self.0.uses.read(touch);
+        let touched = self.0.uses.read(&self.0.names, touch);
         self.note_visit(touch.ino, touched);
         if !from_cold || touch.len == 0 {
             return;
@@ -56,7 +56,8 @@ impl Observer for Watcher {
     }
 
     fn written(&self, touch: &Touch) {
-        self.note_visit(touch.ino, self.0.uses.written(touch));
+        let touched = self.0.uses.written(&self.0.names, touch);
+        self.note_visit(touch.ino, touched);
     }
 
     fn admit(&self, touch: &Touch, wait: Wait) -> FsResult<Admission> {

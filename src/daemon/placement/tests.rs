@@ -155,3 +155,24 @@ fn the_classifier_hears_of_files_that_stay_open_and_of_those_that_go() {
     ));
     parts.close().unwrap();
 }
+
+#[test]
+fn where_an_open_file_belongs_is_looked_up_once_it_was_forgotten() {
+    let world = World::new();
+    let parts = world.open();
+    let placement = &parts.placement;
+    let caller = Caller::default();
+    let mode = OpenMode { read: true, ..OpenMode::default() };
+    let (attr, handle) = parts.volume.create(&caller, Ino::ROOT, b"held", 0o644, 0, mode).unwrap();
+    let touch = Touch { ino: attr.ino, caller, offset: 0, len: 9, sequential: true };
+    let reads = || placement.uses.history(attr.ino).map_or(0, |history| history.reads());
+    placement.uses.forget_places();
+    placement.uses.read(&parts.namespace, &touch);
+    assert_eq!(reads(), 1);
+    // Of what is removed nothing is kept, however long it stays open.
+    parts.volume.unlink(Ino::ROOT, b"held").unwrap();
+    placement.uses.read(&parts.namespace, &touch);
+    assert!(placement.uses.history(attr.ino).is_none());
+    parts.volume.release(attr.ino, handle);
+    parts.close().unwrap();
+}

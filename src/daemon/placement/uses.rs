@@ -170,18 +170,17 @@ impl Uses {
     }
 
     /// Bytes were read.
-    pub(super) fn read(&self, touch: &Touch) -> Touched {
-        self.touched(touch, AccessKind::Read)
+    pub(super) fn read(&self, names: &Namespace, touch: &Touch) -> Touched {
+        self.touched(names, touch, AccessKind::Read)
     }
 
     /// Bytes were written.
-    pub(super) fn written(&self, touch: &Touch) -> Touched {
-        self.touched(touch, AccessKind::Write)
+    pub(super) fn written(&self, names: &Namespace, touch: &Touch) -> Touched {
+        self.touched(names, touch, AccessKind::Write)
     }
 
-    fn touched(&self, touch: &Touch, kind: AccessKind) -> Touched {
-        let place = self.places_of(touch.ino).lock().get(touch.ino.0);
-        let Some(place) = place else { return Touched::GoesOn };
+    fn touched(&self, names: &Namespace, touch: &Touch, kind: AccessKind) -> Touched {
+        let Some(place) = self.place(names, touch.ino) else { return Touched::GoesOn };
         let now = self.now_ms();
         if self.is_scan(&touch.caller, place, now) {
             return Touched::Scan;
@@ -191,6 +190,17 @@ impl Uses {
             true => Touched::Visit { at_ms: now },
             false => Touched::GoesOn,
         }
+    }
+
+    /// Where a file that is open belongs; nowhere once it was removed.
+    fn place(&self, names: &Namespace, ino: Ino) -> Option<Place> {
+        if let Some(place) = self.places_of(ino).lock().get(ino.0) {
+            return Some(place);
+        }
+        let inode = names.inode(ino).ok().filter(|inode| inode.nlink > 0)?;
+        let place = place_of(&inode);
+        self.places_of(ino).lock().put(place);
+        Some(place)
     }
 
     fn is_scan(&self, caller: &Caller, place: Place, now_ms: u64) -> bool {
@@ -364,6 +374,13 @@ mod tests {
         }
 
         fn sleep(&self, _duration: Duration) {}
+    }
+
+    impl Uses {
+        /// Forgets where open files belong, as when there are many.
+        pub(in crate::daemon::placement) fn forget_places(&self) {
+            self.places.iter().for_each(|places| *places.lock() = lru::Places::default());
+        }
     }
 
     #[test]
