@@ -249,8 +249,17 @@ impl Inner {
             job.cancel.check()?;
             let done_bytes: u64 = entries.iter().map(IndexEntry::frame_len).sum();
             let entries = self.refuse_pinned(entries, &mut moved)?;
-            self.claim_waiting(id, job.wait)?;
-            let result = self.release_in(id, entries, proof, &mut moved);
+            let waits = !self.table.claim(id);
+            if waits {
+                self.claim_waiting(id, job.wait)?;
+            }
+            // What was pinned during the wait stays as well.
+            let entries = match waits {
+                true => self.refuse_pinned(entries, &mut moved),
+                false => Ok(entries),
+            };
+            let released = |entries| self.release_in(id, entries, proof, &mut moved);
+            let result = entries.and_then(released);
             self.table.unclaim(id);
             result?;
             so_far.done += 1;

@@ -8,7 +8,7 @@ use crate::blocks::{Blocks, Wait};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::store::testing::{Volume, eventually, noise, soon};
-use crate::store::{BackupProof, Residence, Temper, Watermarks};
+use crate::store::{BackupProof, PINNED, Residence, Temper, Watermarks};
 use crate::tier::{Memory, Tier};
 
 const CAPACITY: u64 = 6 << 20;
@@ -202,4 +202,25 @@ fn a_steward_that_fails_drops_nothing() {
     eventually("it was asked", || volume.store().health().last_error.is_some());
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!(cold(&volume, &blocks), vec![false; 8]);
+}
+
+#[test]
+fn what_is_pinned_while_a_release_waits_stays() {
+    let volume = volume();
+    let blocks = fill(&volume, 4);
+    let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
+    let inner = &volume.store().inner;
+    let id = volume.store().describe(ids[0]).unwrap().segment;
+    eventually("it is nobody's", || inner.table.claim(id));
+    std::thread::scope(|scope| {
+        let proof = BackupProof::of_blocks(ids.iter().copied());
+        let (store, ids) = (volume.store(), &ids);
+        let releasing = scope.spawn(move || store.release(ids, &proof, soon()));
+        eventually("the release waits", || inner.table.is_wanted(id));
+        temper(&volume, &blocks[1..2], Temper::Pinned);
+        inner.table.unclaim(id);
+        let moved = releasing.join().unwrap().unwrap();
+        assert_eq!(moved.refused, [(ids[1], PINNED.to_owned())]);
+    });
+    assert_eq!(cold(&volume, &blocks), [true, false, true, true]);
 }
