@@ -8,7 +8,7 @@
 //! dropped; what has begun ends.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -63,8 +63,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
-    /// `None` where the volume may not be written.
+    /// `None` where the volume may not be written, and until it could be opened.
     journal: Option<Journal>,
+    /// The journal that could not be opened yet.
+    unopened: Option<PathBuf>,
     /// The cold tier did not answer at the last look.
     cold_was_away: bool,
 }
@@ -98,21 +100,13 @@ pub enum JobError {
 
 impl Jobs {
     /// The jobs that the journal in `dir` holds. A journal that is damaged loses what cannot be
-    /// read, which is logged; without one that can be written no jobs are taken in.
+    /// read, which is logged; without one that can be written no jobs are taken in. One that cannot
+    /// be opened now, on a full disk perhaps, is tried again with every job that comes.
     pub fn open(dir: &Path, clock: Arc<dyn Clock>, read_only: bool) -> Self {
-        let mut state = State::default();
-        let opened = (!read_only).then(|| Journal::open(&dir.join(FILE_NAME))).and_then(|opened| {
-            opened
-                .inspect_err(|error| tracing::error!(%error, "{FILE_NAME}: no jobs are taken"))
-                .ok()
-        });
-        if let Some((journal, found)) = opened {
-            if let Some(damage) = &found.damage {
-                tracing::error!(damage, "{FILE_NAME} is damaged: later jobs are lost");
-            }
-            state.queue.skip_to(found.last);
-            found.jobs.into_values().for_each(|job| state.queue.restore(job));
-            state.journal = Some(journal);
+        let unopened = (!read_only).then(|| dir.join(FILE_NAME));
+        let mut state = State { unopened, ..State::default() };
+        if let Err(error) = state.open_journal() {
+            tracing::error!(%error, "{FILE_NAME}: no jobs are taken until it can be written");
         }
         let shared = Shared {
             clock,
@@ -166,6 +160,7 @@ impl Jobs {
             return Err(JobError::Closed);
         }
         let mut state = self.shared.state.lock();
+        state.open_journal().map_err(JobError::Journal)?;
         let State { queue, journal: Some(journal), .. } = &mut *state else {
             return Err(JobError::Closed);
         };
@@ -234,6 +229,20 @@ impl Jobs {
 }
 
 impl State {
+    /// Opens the journal where that is still to be done, and takes in the jobs that it holds.
+    fn open_journal(&mut self) -> io::Result<()> {
+        let Some(path) = &self.unopened else { return Ok(()) };
+        let (journal, found) = Journal::open(path)?;
+        if let Some(damage) = &found.damage {
+            tracing::error!(damage, "{FILE_NAME} is damaged: later jobs are lost");
+        }
+        self.queue.skip_to(found.last);
+        found.jobs.into_values().for_each(|job| self.queue.restore(job));
+        self.journal = Some(journal);
+        self.unopened = None;
+        Ok(())
+    }
+
     fn forget(&mut self, id: JobId) {
         let Self { queue, journal, .. } = self;
         let Some(journal) = journal else { return };

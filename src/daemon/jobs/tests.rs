@@ -207,10 +207,18 @@ fn a_volume_that_may_not_be_written_takes_no_jobs() {
 }
 
 #[test]
-fn without_a_journal_that_can_be_written_no_jobs_are_taken() {
+fn without_a_journal_that_can_be_written_no_jobs_are_taken_until_it_can() {
     let dir = tempfile::tempdir().unwrap();
-    let jobs = Jobs::open(&dir.path().join("missing"), Arc::new(ManualClock::new()), false);
-    assert!(matches!(jobs.push(job(Work::Stage, &[1])), Err(JobError::Closed)));
+    let open = || Jobs::open(dir.path(), Arc::new(ManualClock::new()), false);
+    let first = open().push(job(Work::Stage, &[1])).unwrap();
+    let in_the_way = dir.path().join(FILE_NAME).with_extension("new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let jobs = open();
+    assert!(matches!(jobs.push(job(Work::Stage, &[2])), Err(JobError::Journal(_))));
+    assert!(jobs.list().is_empty());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    assert!(jobs.push(job(Work::Stage, &[2])).unwrap() > first);
+    assert_eq!(jobs.list().len(), 2, "with what was there before");
 }
 
 #[test]
