@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::failure::Explain;
 use crate::mounts;
+use document::Found;
 
 pub mod amount;
 pub mod cycle;
@@ -163,13 +164,21 @@ impl SnapshotRule {
 impl Policy {
     /// Reads and checks the text of a policy.
     pub fn parse(text: &str) -> Result<Self, PolicyErrors> {
-        let faults = match reading::policy(text) {
-            Ok(policy) => return Ok(policy),
-            Err(faults) => faults,
+        match Self::parse_in_use(text)? {
+            (policy, None) => Ok(policy),
+            (_, Some(minor)) => Err(minor),
+        }
+    }
+
+    /// Reads the text of a policy that a volume has: one that some settings of the throttle cannot be
+    /// followed of holds without them, since the rules in it protect files.
+    pub fn parse_in_use(text: &str) -> Result<(Self, Option<PolicyErrors>), PolicyErrors> {
+        let errors = |faults: Found| {
+            let at = |(start, message)| PolicyError::at(text, start, message);
+            PolicyErrors(faults.into_iter().map(at).collect())
         };
-        let errors =
-            faults.into_iter().map(|(start, message)| PolicyError::at(text, start, message));
-        Err(PolicyErrors(errors.collect()))
+        let (policy, minor) = reading::policy(text).map_err(errors)?;
+        Ok((policy, (!minor.is_empty()).then(|| errors(minor))))
     }
 
     /// Datasets that have a rule and are not among these.

@@ -8,7 +8,8 @@
 mod recording;
 
 use std::fs::{File, FileTimes, OpenOptions, Permissions};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -333,7 +334,7 @@ fn draining_everything_writes_out_all_open_files() {
 }
 
 #[test]
-fn draining_fails_for_a_write_that_is_refused_now_but_for_none_of_before() {
+fn draining_fails_for_what_was_refused_of_an_open_file_and_not_of_a_closed_one() {
     let Some(mounted) = Mounted::new() else { return };
     let cache = mounted.session().kernel_cache();
     let mut closed = File::create(mounted.path("closed")).unwrap();
@@ -347,6 +348,18 @@ fn draining_fails_for_a_write_that_is_refused_now_but_for_none_of_before() {
 
     let mut another = File::create(mounted.path("another")).unwrap();
     another.write_all(REFUSED).unwrap();
+    assert_eq!(errno(cache.drain_all()), Some(libc::ENOSPC));
+    cache.drain_all().unwrap();
+
+    // Also when the kernel wrote it out by itself, and nobody has asked.
+    let before = mounted.core.calls_of("write").len();
+    another.seek(SeekFrom::Start(0)).unwrap();
+    another.write_all(REFUSED).unwrap();
+    // SAFETY: the descriptor is open, and nothing but it is passed.
+    let started =
+        unsafe { libc::sync_file_range(another.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    assert_eq!(started, 0);
+    wait_until(|| mounted.core.calls_of("write").len() > before);
     assert_eq!(errno(cache.drain_all()), Some(libc::ENOSPC));
     cache.drain_all().unwrap();
 }

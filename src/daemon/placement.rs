@@ -155,30 +155,40 @@ impl Placement {
 
     /// Whether a file may still leave hot, for a reason of `planned` seconds after 1970: no pin and no
     /// rule keeps it there, and nobody has used it since.
-    pub(super) fn may_demote(&self, ino: Ino, planned: u64) -> bool {
-        let is_kept = matches!(self.told(ino), Some(Action::PinHot | Action::Leave));
+    pub(super) fn may_demote(&self, parts: &Parts, ino: Ino, planned: u64) -> bool {
+        let is_kept = matches!(self.told(Some(parts), ino), Some(Action::PinHot | Action::Leave));
         let is_used = self.uses.last_ms(ino).is_some_and(|last| last / 1000 > planned);
         !is_kept && !is_used
     }
 
-    /// Whether a rule keeps a file in hot that nobody has pinned.
+    /// Whether a rule keeps a file in hot that nobody has pinned, some of which lies there.
     fn is_kept_by_rule(&self, ino: Ino) -> bool {
-        self.told(ino) == Some(Action::PinHot)
+        self.told(None, ino) == Some(Action::PinHot)
     }
 
     /// Whether a file may come back because it is read: no pin and no rule says otherwise.
-    pub(super) fn may_promote(&self, ino: Ino) -> bool {
-        !matches!(self.told(ino), Some(Action::PinCold | Action::Demote | Action::Leave))
+    pub(super) fn may_promote(&self, parts: &Parts, ino: Ino) -> bool {
+        let told = self.told(Some(parts), ino);
+        !matches!(told, Some(Action::PinCold | Action::Demote | Action::Leave))
     }
 
-    /// What a pin or a rule says of a file; `None` where neither does. What vanishes meanwhile is told
-    /// nothing.
-    fn told(&self, ino: Ino) -> Option<Action> {
+    /// Whether it is clear, wherever the file lies, that a pin or a rule leaves it where it is.
+    fn stays_in_cold(&self, ino: Ino) -> bool {
+        !self.held().rules.asks_for_state()
+            && matches!(self.told(None, ino), Some(Action::PinCold | Action::Leave))
+    }
+
+    /// What a pin or a rule says of a file; `None` where neither does. Without `parts` it is taken for
+    /// one that lies in hot. What vanishes meanwhile is told nothing.
+    fn told(&self, parts: Option<&Parts>, ino: Ino) -> Option<Action> {
         let held = self.held();
         if self.pins.is_empty() && !held.rules.has_rules() {
             return None;
         }
-        let file = self.bare(&self.names.inode(ino).ok()?.attr()).ok()?;
+        let file = match parts.filter(|_| held.rules.asks_for_state()) {
+            Some(parts) => self.candidate_at(parts, ino).ok()?,
+            None => self.bare(&self.names.inode(ino).ok()?.attr()).ok()?,
+        };
         let decision = held.rules.decide(&file.subject());
         matches!(decision.reason, Reason::Pin | Reason::Rule(_)).then_some(decision.action)
     }
@@ -203,7 +213,7 @@ impl Placement {
     /// Makes jobs of what reads want back and hot can hold.
     fn queue_wanted(&self, parts: &Parts) {
         let mut wanted = std::mem::take(&mut *self.wanted.lock());
-        wanted.retain(|part| self.may_promote(Ino(part.ino)) && self.can_hold(parts, part));
+        wanted.retain(|part| self.may_promote(parts, Ino(part.ino)) && self.can_hold(parts, part));
         for parts in super::jobs::split(wanted) {
             let name = self.name_of(&parts);
             let job = Job::new(Work::Promote, parts, &name, "read from cold again", self.now_s());

@@ -18,10 +18,15 @@ type Value<'d> = Spanned<DeValue<'d>>;
 /// Faults that are kept; who has more begins with these.
 const MAX_FAULTS: usize = 100;
 
+/// Faults with their offsets in the text.
+pub(super) type Found = Vec<(usize, String)>;
+
 /// What is wrong, each with its offset in the text.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    found: Vec<(usize, String)>,
+    found: Found,
+    /// Those that cost a policy in use no more than the setting itself.
+    minor: Found,
 }
 
 impl Faults {
@@ -31,10 +36,16 @@ impl Faults {
         }
     }
 
-    /// In the order of their places.
-    pub(super) fn into_sorted(mut self) -> Vec<(usize, String)> {
+    /// Takes the faults of a part for minor ones.
+    pub(super) fn add_minor(&mut self, part: Self) {
+        self.minor.extend(part.found);
+    }
+
+    /// In the order of their places; the minor ones apart.
+    pub(super) fn into_sorted(mut self) -> (Found, Found) {
         self.found.sort();
-        self.found
+        self.minor.sort();
+        (self.found, self.minor)
     }
 }
 

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use super::amount::{Amount, Comparison};
 use super::cycle::Cycle;
-use super::document::{self as of, Faults, Section};
+use super::document::{self as of, Faults, Found, Section};
 use super::rules::{Rules, glob};
 use super::settings::{
     Class, ColdDown, ColdTier, Defaults, Files, HotTier, Mode, Order, Rate, Recall, Rule,
@@ -90,8 +90,8 @@ const THROTTLE: &[&str] = &["rate", "timetable", "latency_target", "back_off"];
 const SCRUB: &[&str] = &["every", "rate", "cold_per_day"];
 const SNAPSHOTS: &[&str] = &["dataset", "recursive", "hourly", "daily", "weekly", "monthly"];
 
-/// Reads a document; every fault with its offset in the text.
-pub(super) fn policy(text: &str) -> Result<Policy, Vec<(usize, String)>> {
+/// Reads a document, and its minor faults; every fault where others are among them.
+pub(super) fn policy(text: &str) -> Result<(Policy, Found), Found> {
     let mut faults = Faults::default();
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -100,12 +100,17 @@ pub(super) fn policy(text: &str) -> Result<Policy, Vec<(usize, String)>> {
             let start = error.span().map_or(0, |span| span.start);
             faults.at(start, error.message().trim().replace('\n', ", "));
         }
-        return Err(faults.into_sorted());
+        return Err(faults.into_sorted().0);
     }
     let top = Section::new("a policy", 0, document.get_ref(), TOP, &mut faults);
     let policy = read(top, &mut faults);
-    let faults = faults.into_sorted();
-    if faults.is_empty() { Ok(policy) } else { Err(faults) }
+    let (faults, minor) = faults.into_sorted();
+    if faults.is_empty() {
+        return Ok((policy, minor));
+    }
+    let mut all = [faults, minor].concat();
+    all.sort();
+    Err(all)
 }
 
 fn read(top: Section<'_>, faults: &mut Faults) -> Policy {
@@ -395,7 +400,9 @@ fn recall(section: Section<'_>, faults: &mut Faults) -> Recall {
     }
 }
 
-fn throttle(section: Section<'_>, faults: &mut Faults) -> Throttle {
+/// Faults of it are minor: without a cap, data move faster than they should, and no further.
+fn throttle(section: Section<'_>, all: &mut Faults) -> Throttle {
+    let faults = &mut Faults::default();
     let default = Throttle::default();
     let most = Timetable::MAX_ENTRIES;
     let slots = section.list("timetable", most, faults, |value| {
@@ -409,7 +416,7 @@ fn throttle(section: Section<'_>, faults: &mut Faults) -> Throttle {
             faults.at(start, format!("`timetable` says twice what holds at {hour:02}:{minute:02}"));
         }
     }
-    Throttle {
+    let throttle = Throttle {
         rate: section
             .read("rate", faults, |value| of::rate(value).and_then(cap))
             .unwrap_or(default.rate),
@@ -419,7 +426,9 @@ fn throttle(section: Section<'_>, faults: &mut Faults) -> Throttle {
             if target.0.is_zero() { Err("0 cannot be reached".to_owned()) } else { Ok(target) }
         }),
         back_off: section.read("back_off", faults, of::flag).unwrap_or(default.back_off),
-    }
+    };
+    all.add_minor(std::mem::take(faults));
+    throttle
 }
 
 /// A rate that the throttle takes as a cap.

@@ -422,6 +422,11 @@ impl Rules {
         !self.rules.is_empty()
     }
 
+    /// Whether some rule asks where a file lies.
+    pub fn asks_for_state(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.state.is_empty())
+    }
+
     /// Whether some rule keeps files in hot.
     pub fn keeps_some(&self) -> bool {
         self.rules.iter().any(|rule| rule.action == RuleAction::PinHot)

@@ -275,6 +275,20 @@ fn what_is_wrong_about_placement_is_named_with_its_place() {
     }
 }
 
+/// It was taken once, and stands beside rules that protect files.
+#[test]
+fn a_policy_in_use_holds_without_what_of_its_throttle_cannot_be_followed() {
+    let text = "[throttle]\nrate = \"1KiB/s\"\nback_off = false\n[recall]\npromote_on = 5\n";
+    let refused = Policy::parse(text).unwrap_err();
+    let (policy, told) = Policy::parse_in_use(text).unwrap();
+    assert_eq!(told, Some(refused));
+    assert_eq!((policy.recall.promote_on, policy.throttle.back_off), (5, false));
+    assert_eq!(policy.throttle.rate, Throttle::default().rate);
+    assert_eq!(Policy::parse_in_use("").unwrap(), (Policy::default(), None));
+    let wrong = format!("{text}[recal]\n");
+    assert_eq!(Policy::parse_in_use(&wrong), Policy::parse(&wrong).map(|policy| (policy, None)));
+}
+
 #[test]
 fn a_timetable_is_no_longer_than_the_throttle_takes() {
     let of = |entries: u32| {

@@ -55,6 +55,19 @@ fn what_a_rule_keeps_in_hot_stays_when_writers_need_room() {
     assert!(scene.is_hot("kept/one"), "{}", scene.state("kept/one"));
 }
 
+/// A job looks again whether it is still wanted, at the same file that was planned with.
+#[test]
+fn what_a_rule_about_cold_files_brings_back_comes_back() {
+    let scene = Scene::new();
+    scene.write("wanted", MIB);
+    scene.send_away(scene.root());
+    let rules = "[[rule]]\nname = \"back\"\nstate = [\"cold\"]\naction = \"promote\"\n\
+                 [[rule]]\nname = \"all else\"\naction = \"none\"\n";
+    scene.hold(200, 190, &format!("{BY_HAND}{rules}"));
+    scene.volume.run(&["policy", "run", scene.root()]);
+    eventually("it is back", || scene.is_hot("wanted"));
+}
+
 #[test]
 fn pins_that_ask_for_more_than_hot_holds_cost_no_write() {
     let mut scene = Scene::new();

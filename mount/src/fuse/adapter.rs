@@ -341,7 +341,12 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
         let cache = self.cache.clone();
         let write = move |core: &C, data: &[u8], wait| {
             let done = core.write(&caller, node, handle, offset, data, from_cache, kill, wait);
-            done.inspect_err(|error| cache.write_refused(error))
+            done.inspect_err(|error| {
+                // Otherwise the writer has the answer.
+                if from_cache {
+                    cache.write_refused(node, error);
+                }
+            })
         };
         match write(&self.core, data, Wait::No) {
             Err(FsError::WouldWait) => {
@@ -369,6 +374,8 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     ) {
         let _serving = self.serving(Opcode::Flush);
         let (node, handle) = (ino(node), Handle(handle.0));
+        // The kernel asks only when it has no failure to tell itself.
+        self.cache.told(node);
         self.ask(Kind::Sync, "flush", node, reply, move |core, wait| {
             core.flush(node, handle, wait)
         });
@@ -403,6 +410,7 @@ impl<C: Core> fuser::Filesystem for Adapter<C> {
     ) {
         let _serving = self.serving(Opcode::Fsync);
         let (node, handle) = (ino(node), Handle(handle.0));
+        self.cache.told(node);
         self.ask(Kind::Sync, "fsync", node, reply, move |core, wait| {
             core.fsync(node, handle, data_only, wait)
         });

@@ -11,7 +11,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use firn_tiering::mix::ByMix;
@@ -35,12 +34,20 @@ pub struct KernelCache {
     shared: Arc<Shared>,
 }
 
+/// Who may write to an inode.
+#[derive(Debug, Default)]
+struct Writers {
+    /// Descriptors.
+    count: u32,
+    /// Pages were dropped since their write was refused, and nobody was told yet.
+    refused: Option<Errno>,
+}
+
 #[derive(Debug)]
 struct Shared {
     mountpoint: PathBuf,
     notifier: OnceLock<Notifier>,
-    writers: Mutex<HashMap<Ino, u32, ByMix>>,
-    refused_writes: AtomicU64,
+    writers: Mutex<HashMap<Ino, Writers, ByMix>>,
     requests: Requests,
     passthrough: Passthrough,
 }
@@ -51,7 +58,6 @@ impl KernelCache {
             mountpoint,
             notifier: OnceLock::new(),
             writers: Mutex::default(),
-            refused_writes: AtomicU64::new(0),
             requests: Requests::default(),
             passthrough: Passthrough::new(mode == CacheMode::Passthrough),
         };
@@ -85,21 +91,22 @@ impl KernelCache {
     }
 
     pub(super) fn writer_opened(&self, ino: Ino) {
-        *self.shared.writers.lock().entry(ino).or_insert(0) += 1;
+        self.shared.writers.lock().entry(ino).or_default().count += 1;
     }
 
     pub(super) fn writer_closed(&self, ino: Ino) {
         let mut writers = self.shared.writers.lock();
-        if let Some(count) = writers.get_mut(&ino) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(open) = writers.get_mut(&ino) {
+            open.count -= 1;
+            if open.count == 0 {
                 writers.remove(&ino);
             }
         }
     }
 
-    /// A write was answered with an error: the kernel drops the pages that it came from.
-    pub(super) fn write_refused(&self, error: &FsError) {
+    /// What the kernel wrote out was refused: it drops the pages, and tells whoever asks next whether the
+    /// file is durable, or closes it.
+    pub(super) fn write_refused(&self, ino: Ino, error: &FsError) {
         match error {
             // What is of no state, and what will be asked again where it may wait.
             FsError::ReadOnlyDataset
@@ -108,9 +115,25 @@ impl KernelCache {
             | FsError::Stale
             | FsError::WouldWait => {}
             _ => {
-                self.shared.refused_writes.fetch_add(1, Ordering::Relaxed);
+                let errno = Errno::from_raw_os_error(super::reply::errno(error).code());
+                if let Some(open) = self.shared.writers.lock().get_mut(&ino) {
+                    open.refused = Some(errno);
+                }
             }
         }
+    }
+
+    /// Its writer is told now of what was refused.
+    pub(super) fn told(&self, ino: Ino) {
+        if let Some(open) = self.shared.writers.lock().get_mut(&ino) {
+            open.refused = None;
+        }
+    }
+
+    /// What was refused of a file that is open, and told to nobody: told here once.
+    fn untold(&self) -> Option<Errno> {
+        let mut writers = self.shared.writers.lock();
+        writers.values_mut().filter_map(|open| open.refused.take()).last()
     }
 
     /// Whether the kernel may hold pages of this inode that the core has not seen.
@@ -134,9 +157,7 @@ impl KernelCache {
         }
         match File::open(&self.shared.mountpoint) {
             Ok(root) => {
-                let refused = || self.shared.refused_writes.load(Ordering::Relaxed);
-                let before = refused();
-                written_out(|| rustix::fs::syncfs(&root), || refused() != before)?;
+                written_out(|| rustix::fs::syncfs(&root), || self.untold())?;
             }
             // The mountpoint may be out of reach, as after a lazy unmount; only slower then.
             Err(error) => tracing::debug!(%error, "draining page by page"),
@@ -191,26 +212,28 @@ impl KernelCache {
     }
 }
 
-/// Has the kernel write out a whole mount.
+/// Has the kernel write out a whole mount; fails where something is lost of a file that is open.
 ///
 /// The kernel tells once of what failed since it was asked last, however long ago: also of files that
 /// were closed since, whose writers were told then, and of what a program was killed in the middle of.
-/// So an error is of now only when a write was refused meanwhile; behind any other it is asked again.
+/// So what it says is believed only when it says it again; `untold` knows what was refused.
 fn written_out(
     mut write_out: impl FnMut() -> Result<(), Errno>,
-    refused_meanwhile: impl Fn() -> bool,
+    mut untold: impl FnMut() -> Option<Errno>,
 ) -> Result<(), Errno> {
     let mut outcome = Ok(());
     for _ in 0..TRIES {
-        outcome = match write_out() {
-            Err(Errno::ROFS | Errno::STALE) => Ok(()),
-            outcome => outcome,
-        };
+        outcome = write_out();
+        if let Some(error) = untold() {
+            return Err(error);
+        }
         match outcome {
-            Err(error) if !refused_meanwhile() => {
+            Ok(()) => break,
+            // What was written to a read-only dataset or to an abandoned state is part of no state.
+            Err(Errno::ROFS | Errno::STALE) => return Ok(()),
+            Err(error) => {
                 tracing::warn!(%error, "the kernel tells of a write that failed before; asking again");
             }
-            _ => break,
         }
     }
     outcome
@@ -220,33 +243,36 @@ fn written_out(
 mod tests {
     use super::*;
 
-    /// What a kernel that answers like this is taken to say, and how often it is asked; `refused` tells
-    /// whether this daemon has refused a write meanwhile.
-    fn told(answers: &[Result<(), Errno>], refused: bool) -> (Result<(), Errno>, usize) {
+    /// What a kernel that answers like this is taken to say, and how often it is asked; `untold` is what
+    /// was refused meanwhile.
+    fn told(
+        answers: &[Result<(), Errno>],
+        mut untold: Option<Errno>,
+    ) -> (Result<(), Errno>, usize) {
         let mut asked = 0;
         let write_out = || {
             asked += 1;
             answers[(asked - 1).min(answers.len() - 1)]
         };
-        let outcome = written_out(write_out, || refused);
+        let outcome = written_out(write_out, || untold.take());
         (outcome, asked)
     }
 
     #[test]
     fn a_kernel_that_tells_of_an_earlier_failure_is_asked_again() {
         let [interrupted, failed] = [Err(Errno::INTR), Err(Errno::IO)];
-        assert_eq!(told(&[Ok(())], false), (Ok(()), 1));
-        assert_eq!(told(&[interrupted, failed, Ok(())], false), (Ok(()), 3));
+        assert_eq!(told(&[Ok(())], None), (Ok(()), 1));
+        assert_eq!(told(&[interrupted, failed, Ok(())], None), (Ok(()), 3));
         // What is of no state any more is no failure.
-        assert_eq!(told(&[failed, Err(Errno::ROFS), failed], false), (Ok(()), 2));
-        assert_eq!(told(&[Err(Errno::STALE)], true), (Ok(()), 1));
+        assert_eq!(told(&[failed, Err(Errno::ROFS), failed], None), (Ok(()), 2));
         // Nor is it asked for ever.
-        assert_eq!(told(&[failed], false), (failed, TRIES as usize));
+        assert_eq!(told(&[failed], None), (failed, TRIES as usize));
     }
 
     #[test]
-    fn a_write_that_was_refused_meanwhile_is_told_at_once() {
-        assert_eq!(told(&[Err(Errno::NOSPC), Ok(())], true), (Err(Errno::NOSPC), 1));
-        assert_eq!(told(&[Ok(())], true), (Ok(()), 1));
+    fn what_was_refused_is_told_whatever_the_kernel_says() {
+        for answer in [Ok(()), Err(Errno::IO), Err(Errno::STALE)] {
+            assert_eq!(told(&[answer, Ok(())], Some(Errno::NOSPC)), (Err(Errno::NOSPC), 1));
+        }
     }
 }

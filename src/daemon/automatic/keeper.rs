@@ -102,7 +102,7 @@ impl Keeper {
         }
         self.stamp = Some(stamp);
         let read = policy::read(&self.file)
-            .and_then(|text| Ok(Policy::parse(text.as_deref().unwrap_or_default())?));
+            .and_then(|text| Ok(Policy::parse_in_use(text.as_deref().unwrap_or_default())?.0));
         match read {
             Ok(policy) => {
                 if policy != self.policy {

@@ -14,8 +14,11 @@ use super::job::{Job, JobId, Part, Work};
 /// Most jobs that wait.
 pub const MOST_JOBS: usize = 4096;
 
-/// Most files or parts of files of all jobs that wait: some 50 MB.
-pub const MOST_PARTS: usize = 1 << 19;
+/// Most files or parts of files of all jobs that wait: some 100 MB.
+pub const MOST_PARTS: usize = 1 << 20;
+
+/// How many of these may be there before what the policy wants is refused.
+pub const MOST_PARTS_OF_POLICY: usize = MOST_PARTS / 4;
 
 /// Ended jobs that are remembered to be shown.
 const MOST_ENDED: usize = 64;
@@ -106,7 +109,7 @@ pub enum Refused {
     #[error("it waits already")]
     Merged,
     /// Too many wait.
-    #[error("{MOST_JOBS} jobs, or jobs of {MOST_PARTS} files, wait already")]
+    #[error("{MOST_JOBS} jobs, or jobs of some {MOST_PARTS} files, wait already")]
     Full,
 }
 
@@ -129,7 +132,8 @@ impl Queue {
         if job.parts.is_empty() {
             return Err(Refused::Merged);
         }
-        if self.waiting.len() >= MOST_JOBS || self.parts.len() + job.parts.len() > MOST_PARTS {
+        let most = if job.work == Work::Stage { MOST_PARTS } else { MOST_PARTS_OF_POLICY };
+        if self.waiting.len() >= MOST_JOBS || self.parts.len() + job.parts.len() > most {
             return Err(Refused::Full);
         }
         self.last += 1;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::job::{Job, JobId, MAX_FILES, Part, Work};
 use super::journal::Journal;
-use super::queue::{MOST_JOBS, MOST_PARTS, Queue, Refused, State};
+use super::queue::{MOST_JOBS, MOST_PARTS, MOST_PARTS_OF_POLICY, Queue, Refused, State};
 use super::{FILE_NAME, JobError, Jobs};
 
 fn job(work: Work, inos: &[u64]) -> Job {
@@ -166,7 +166,7 @@ fn the_files_of_all_jobs_are_bounded_and_those_of_ended_ones_forgotten() {
     let mut queue = Queue::default();
     let of = |first: usize| -> Vec<u64> { (first..first + MAX_FILES).map(|n| n as u64).collect() };
     let mut ids = Vec::new();
-    for first in (0..MOST_PARTS).step_by(MAX_FILES) {
+    for first in (0..MOST_PARTS_OF_POLICY).step_by(MAX_FILES) {
         ids.push(queue.push(job(Work::Promote, &of(first))).unwrap().id);
     }
     assert_eq!(queue.push(job(Work::Promote, &[1 << 40])), Err(Refused::Full));
@@ -176,6 +176,12 @@ fn the_files_of_all_jobs_are_bounded_and_those_of_ended_ones_forgotten() {
     assert_eq!(queue.get(ids[0]).unwrap().job.parts, []);
     assert!(queue.entries().all(|entry| entry.shown().job.parts.is_empty()));
     queue.push(job(Work::Promote, &[1 << 40])).unwrap();
+    // What people ask for finds room beside it, and has a bound, too.
+    for first in (1 << 30..(1 << 30) + MOST_PARTS - MOST_PARTS_OF_POLICY - 1).step_by(MAX_FILES) {
+        let room = queue.push(job(Work::Stage, &of(first)));
+        assert!(room.is_ok() || first > MOST_PARTS - MOST_PARTS_OF_POLICY - MAX_FILES);
+    }
+    assert_eq!(queue.push(job(Work::Stage, &of(1 << 35))), Err(Refused::Full));
 }
 
 #[test]

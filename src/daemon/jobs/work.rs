@@ -37,8 +37,7 @@ pub(super) fn carry_out(
     stops: &dyn Fn() -> bool,
 ) -> anyhow::Result<Outcome> {
     let total = job.parts.iter().map(|part| len_of(parts, part)).sum();
-    let mut batch =
-        Batch { blocks: Vec::new(), bytes: 0, done: 0, total, failure: None, is_hopeless: false };
+    let mut batch = Batch { total, ..Batch::default() };
     let mover = Mover { parts, work: job.work, cancel, stops };
     tell(0, total);
     for part in &job.parts {
@@ -57,7 +56,7 @@ pub(super) fn carry_out(
             batch.carry_out(&mover);
             tell(batch.done, total);
         }
-        if batch.is_hopeless {
+        if batch.is_hopeless() {
             break;
         }
     }
@@ -65,7 +64,7 @@ pub(super) fn carry_out(
     if stops() {
         return Ok(Outcome::Interrupted);
     }
-    if !batch.is_hopeless {
+    if !batch.is_hopeless() {
         tell(total, total);
     }
     batch.failure.map_or(Ok(Outcome::Done), Err)
@@ -75,8 +74,8 @@ pub(super) fn carry_out(
 fn is_wanted(parts: &Parts, job: &Job, part: &Part) -> bool {
     match job.work {
         Work::Stage | Work::CopyAhead => true,
-        Work::Promote => parts.placement.may_promote(Ino(part.ino)),
-        Work::Demote => parts.placement.may_demote(Ino(part.ino), job.created),
+        Work::Promote => parts.placement.may_promote(parts, Ino(part.ino)),
+        Work::Demote => parts.placement.may_demote(parts, Ino(part.ino), job.created),
     }
 }
 
@@ -109,36 +108,48 @@ struct Mover<'a> {
     stops: &'a dyn Fn() -> bool,
 }
 
+/// Batches in a row that fail because of a tier before the rest is left for later: each may have waited
+/// long, and one may have met the only object that does not come.
+const MOST_FAILURES: u32 = 3;
+
+#[derive(Default)]
 struct Batch {
     blocks: Vec<BlockId>,
     bytes: u64,
     done: u64,
     total: u64,
-    /// The first failure; what comes behind it is moved all the same.
+    /// The first failure; what comes behind it is moved all the same, unless it is hopeless.
     failure: Option<anyhow::Error>,
-    /// What failed concerns all that is left.
-    is_hopeless: bool,
+    /// Batches that failed one after the other because of a tier.
+    failures: u32,
 }
 
-/// Whether a failure is one of a tier and not of some blocks: it does not answer, or has no room. Every
-/// batch would wait for it, and the job would seem to run.
+/// Whether a failure is one of a tier and not of some blocks: it does not answer, or has no room. If every
+/// batch waited for it, the job would seem to run.
 fn concerns_tier(error: &anyhow::Error) -> bool {
     let of_tier = |error: &Error| is_retriable(error) || matches!(error, Error::NoSpace);
     error.chain().filter_map(|cause| cause.downcast_ref::<Error>()).any(of_tier)
 }
 
 impl Batch {
+    fn is_hopeless(&self) -> bool {
+        self.failures >= MOST_FAILURES
+    }
+
     fn carry_out(&mut self, mover: &Mover<'_>) {
         self.blocks.sort_unstable();
         self.blocks.dedup();
         // Blocks of this size are gathered; a large file alone may have many more.
         for blocks in self.blocks.chunks(BATCH) {
-            if (mover.stops)() || self.is_hopeless {
+            if (mover.stops)() || self.is_hopeless() {
                 return;
             }
-            if let Err(error) = mover.step(blocks) {
-                self.is_hopeless = concerns_tier(&error);
-                self.failure.get_or_insert(error);
+            match mover.step(blocks) {
+                Ok(()) => self.failures = 0,
+                Err(error) => {
+                    self.failures += u32::from(concerns_tier(&error));
+                    self.failure.get_or_insert(error);
+                }
             }
         }
         self.blocks.clear();
@@ -217,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tier_that_does_not_answer_is_asked_once_and_not_for_every_batch() {
+    fn what_a_tier_does_not_answer_is_told_from_what_is_wrong_with_a_block() {
         let of = |error: Error| concerns_tier(&anyhow::Error::from(error).context("copying"));
         assert!(of(Error::TimedOut("reading from the cold tier")));
         assert!(of(Error::NoSpace));

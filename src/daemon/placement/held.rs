@@ -31,8 +31,8 @@ impl Held {
         let file = dir.join(policy::FILE_NAME);
         let stamp = stamp_of(&file);
         match read(&file) {
-            Ok((policy, rules)) => {
-                let failure = on_one_store(&policy, is_spread);
+            Ok((policy, rules, minor)) => {
+                let failure = minor.or_else(|| on_one_store(&policy, is_spread));
                 Self { file, stamp, policy, rules, failure, is_spread }
             }
             Err(failure) => {
@@ -52,9 +52,9 @@ impl Held {
         }
         let (file, is_spread) = (self.file.clone(), self.is_spread);
         Some(match read(&file) {
-            Ok((policy, rules)) => {
+            Ok((policy, rules, minor)) => {
                 tracing::info!("another policy holds from now on");
-                let failure = on_one_store(&policy, is_spread);
+                let failure = minor.or_else(|| on_one_store(&policy, is_spread));
                 Self { file, stamp, policy, rules, failure, is_spread }
             }
             Err(failure) => {
@@ -112,11 +112,13 @@ fn stamp_of(file: &Path) -> Option<(SystemTime, u64)> {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-fn read(file: &Path) -> Result<(Policy, Rules), String> {
+/// The policy, its rules, and what of it cannot be followed.
+fn read(file: &Path) -> Result<(Policy, Rules, Option<String>), String> {
     let shown = || mounts::shown(file);
     let text = policy::read(file).map_err(|error| failure::line(&error))?;
-    let policy = Policy::parse(&text.unwrap_or_default());
-    let policy = policy.map_err(|error| format!("{}: {error}", shown()))?;
+    let policy = Policy::parse_in_use(&text.unwrap_or_default());
+    let (policy, minor) = policy.map_err(|error| format!("{}: {error}", shown()))?;
+    let minor = minor.map(|error| format!("{}: {error}", shown()));
     let rules = Rules::compile(&policy).map_err(|error| format!("{}: {error}", shown()))?;
-    Ok((policy, rules))
+    Ok((policy, rules, minor))
 }

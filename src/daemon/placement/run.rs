@@ -102,7 +102,7 @@ impl Placement {
         self.jobs.stop(STOP_PATIENCE);
         self.uses.store();
         self.foresight.store();
-        if knows_pins {
+        if knows_pins && !self.pins.is_lost() {
             self.mark.clear();
         }
     }

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use firn_mount::namespace::{Inode, Namespace};
 use firn_mount::types::{Caller, Ino, OpenMode};
@@ -28,6 +28,9 @@ use crate::policy::settings::Recall;
 const HEAT_FILE: &str = "heat";
 const LOG_DIR: &str = "accesses";
 
+/// How long a clock is behind what was noted before what was noted is doubted.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(3600);
+
 /// Seed of the table's chance: which of a few cold files is forgotten is no secret.
 const SEED: u64 = 0x6669_726e_6865_6174;
 
@@ -42,6 +45,8 @@ pub(super) struct Uses {
     map: Map,
     /// The latest time that the clock has said since it was last set back.
     latest_ms: AtomicU64,
+    /// When uses that lie ahead are taken for uses of now.
+    settles_at: Mutex<Option<Instant>>,
     scans: RwLock<Scans>,
     processes: Processes,
     log: Option<AccessLog>,
@@ -116,6 +121,7 @@ impl Uses {
             file,
             map,
             latest_ms: AtomicU64::new(0),
+            settles_at: Mutex::new(Some(clock.instant() + CLOCK_PATIENCE)),
             scans: RwLock::new(Scans::new(scans_config(recall))),
             processes: Processes::default(),
             log,
@@ -125,12 +131,17 @@ impl Uses {
         }
     }
 
-    /// Where the clock was set back by more than an hour, it was ahead before: what was used then
-    /// counts as used now.
+    /// Takes uses that lie ahead for uses of now, or what was used then would pass for in use until that
+    /// time has come. Only after [`CLOCK_PATIENCE`]: a clock that is behind, as after a start without one,
+    /// would wipe out what is known, and once it is right again all would pass for unused.
     pub(super) fn heed_clock(&self) {
-        let now = self.now_ms();
+        let (now, instant) = (self.now_ms(), self.clock.instant());
+        let mut settles_at = self.settles_at.lock();
         if self.latest_ms.fetch_max(now, Ordering::AcqRel) > now.saturating_add(AHEAD_MS) {
             self.latest_ms.store(now, Ordering::Release);
+            *settles_at = Some(instant + CLOCK_PATIENCE);
+        }
+        if settles_at.take_if(|at| *at <= instant).is_some() {
             self.map.settle(now);
         }
     }
@@ -362,7 +373,7 @@ mod tests {
 
     /// A clock that may be set.
     #[derive(Debug)]
-    struct SetClock(Mutex<SystemTime>, Instant);
+    struct SetClock(Mutex<SystemTime>, Mutex<Instant>);
 
     impl Clock for SetClock {
         fn now(&self) -> SystemTime {
@@ -370,7 +381,7 @@ mod tests {
         }
 
         fn instant(&self) -> Instant {
-            self.1
+            *self.1.lock()
         }
 
         fn sleep(&self, _duration: Duration) {}
@@ -389,7 +400,7 @@ mod tests {
         let real = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let ahead = real + Duration::from_secs(30 * 86_400);
         let instant = firn_tiering::SystemClock.instant();
-        let clock = Arc::new(SetClock(Mutex::new(ahead), instant));
+        let clock = Arc::new(SetClock(Mutex::new(ahead), Mutex::new(instant)));
         let shared = Arc::clone(&clock) as Arc<dyn Clock>;
         let uses = Uses::load(dir.path(), &shared, 1 << 20, true, &Recall::default());
         let place = Place { item: 7, group: 1, owner: 0 };
@@ -401,6 +412,10 @@ mod tests {
         uses.heed_clock();
         assert_eq!(uses.last_ms(Ino(7)), Some(at_ms), "a little is nothing");
         *clock.0.lock() = real;
+        uses.heed_clock();
+        assert_eq!(uses.last_ms(Ino(7)), Some(at_ms), "it may be wrong now, and not before");
+        assert_eq!(uses.history(Ino(7)).unwrap().idle_ms(uses.now_ms()), 0);
+        *clock.1.lock() += CLOCK_PATIENCE;
         uses.heed_clock();
         assert_eq!(uses.last_ms(Ino(7)), Some(uses.now_ms()));
         *clock.0.lock() = real + Duration::from_secs(86_400);

@@ -41,7 +41,7 @@ use flight::Flight;
 /// Bytes of landed requests kept for readers that come at the same time.
 const LINGER_BYTES: u64 = 2 << 20;
 
-/// How long a reader waits for bytes that somebody brings back to hot before it asks for them itself.
+/// How old a request for what is brought back to hot may be before a reader of it makes one of its own.
 const STAGE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was fetched ahead and nobody came for that long has no reader any more.
@@ -69,12 +69,12 @@ struct State {
 pub(super) struct Cover(Vec<(Arc<Flight>, bool)>);
 
 impl Cover {
-    /// Whether some of it is on its way to hot, which has less right of way than a reader.
-    fn waits_for_stage(&self) -> bool {
-        let stages = |(flight, own): &(Arc<Flight>, bool)| {
+    /// Since when some of it is on its way to hot, which has less right of way than a reader.
+    fn staged_since(&self) -> Option<Instant> {
+        let stages = self.0.iter().filter(|(flight, own)| {
             !own && flight.purpose == Purpose::Stage && !flight.has_landed()
-        };
-        self.0.iter().any(stages)
+        });
+        stages.map(|(flight, _)| flight.since).min()
     }
 
     /// Whether some of it is another's, which may end with that other.
@@ -214,11 +214,10 @@ impl Cold {
         deadline: Instant,
     ) -> Result<Bytes> {
         let cover = self.cover(segment, range, Purpose::Demand, deadline)?;
-        if cover.waits_for_stage() {
-            let soon = deadline.min(self.clock.instant() + STAGE_PATIENCE);
-            return match self.collect(&cover, range, soon) {
+        if let Some(since) = cover.staged_since() {
+            return match self.collect(&cover, range, deadline.min(since + STAGE_PATIENCE)) {
                 // It may wait for its turn; a reader's own request does not.
-                Err(_) => self.get_range(segment.object_key(), range.clone(), deadline),
+                Err(_) => self.fetch_alone(segment, range, deadline),
                 collected => collected,
             };
         }
@@ -235,7 +234,30 @@ impl Cold {
         }
     }
 
-    /// The same without waiting, if all of it was fetched already.
+    /// [`Cold::fetch`] by a request of its own, whatever is under way.
+    fn fetch_alone(
+        &self,
+        segment: SegmentId,
+        range: &Range<u64>,
+        deadline: Instant,
+    ) -> Result<Bytes> {
+        let _memory = self.reserve(range.end - range.start, deadline)?;
+        self.get_range(segment.object_key(), range.clone(), deadline)
+    }
+
+    /// Memory for a request that somebody waits for.
+    fn reserve(&self, bytes: u64, deadline: Instant) -> Result<Permit> {
+        match self.budget.try_acquire(bytes) {
+            Some(permit) => Ok(permit),
+            None => {
+                self.drop_landed();
+                let wait = Wait::Until(deadline);
+                self.budget.acquire(bytes, wait, "waiting for memory to read cold blocks")
+            }
+        }
+    }
+
+    /// [`Cold::fetch`] without waiting, if all of it was fetched already.
     pub(super) fn fetched(&self, segment: SegmentId, range: &Range<u64>) -> Option<Bytes> {
         let cover = Self::under_way(&self.state.lock(), segment, range)?;
         let parts: Option<Vec<Bytes>> = cover
@@ -349,14 +371,7 @@ impl Cold {
         if let Some(flight) = existing {
             return Ok((flight, false));
         }
-        let permit = match self.budget.try_acquire(end - at) {
-            Some(permit) => permit,
-            None => {
-                self.drop_landed();
-                let wait = Wait::Until(deadline);
-                self.budget.acquire(end - at, wait, "waiting for memory to read cold blocks")?
-            }
-        };
+        let permit = self.reserve(end - at, deadline)?;
         let mut state = self.state.lock();
         if let Some(flight) = state.flights.iter().find(|flight| flight.covers(segment, at)) {
             return Ok((Arc::clone(flight), false));

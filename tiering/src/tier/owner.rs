@@ -302,8 +302,13 @@ impl Ownership {
         let State::Ours { claim, .. } = self.state.lock().clone() else {
             return Err(refused(UNKNOWN));
         };
-        let seen = self.now();
-        let claims = list(tier).await?;
+        let (mut seen, mut claims) = (self.now(), list(tier).await?);
+        let ties: Vec<_> = claims.iter().filter(|other| ties(&claim, other)).cloned().collect();
+        if !ties.is_empty() {
+            clear_away(tier, &ties).await;
+            // That may have taken longer than the first sight is good for.
+            (seen, claims) = (self.now(), list(tier).await?);
+        }
         if claims.is_empty() {
             // A place that is away may look like an empty one; nobody else is there either.
             return Err(refused("its claims cannot be seen now"));
@@ -314,10 +319,7 @@ impl Ownership {
             _ => Some("its claim is gone from the store".to_owned()),
         };
         self.note(lost, &claim, seen);
-        self.known(Duration::MAX)?;
-        let ties: Vec<_> = claims.into_iter().filter(|other| ties(&claim, other)).collect();
-        clear_away(tier, &ties).await;
-        Ok(())
+        self.known(Duration::MAX).map(drop)
     }
 
     fn note(&self, lost: Option<String>, claim: &Claim, seen: (Instant, SystemTime)) {

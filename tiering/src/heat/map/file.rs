@@ -142,10 +142,8 @@ fn load_common(shards: &Shards<History>, entries: &[u8], count: usize, now_ms: u
     Ok(())
 }
 
-/// An entry that is in the file twice counts as its first, which was written later. Times that lie
-/// ahead count as now.
-fn put<V: Past>(shards: &Shards<V>, id: u64, mut value: V, now_ms: u64) {
-    value.history_mut().settle(now_ms);
+/// An entry that is in the file twice counts as its first, which was written later.
+fn put<V: Past>(shards: &Shards<V>, id: u64, value: V, now_ms: u64) {
     shards.of(id).lock().entry(id, now_ms, || value);
 }
 

@@ -144,7 +144,7 @@ fn it_is_saved_when_it_changed_and_comes_back() {
 }
 
 #[test]
-fn times_that_lie_ahead_count_as_now_when_they_are_loaded_and_when_the_clock_is_set_back() {
+fn times_that_lie_ahead_count_as_now_once_that_is_said() {
     const YEAR: u64 = 365 * 86_400_000;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("heat");
@@ -153,9 +153,10 @@ fn times_that_lie_ahead_count_as_now_when_they_are_loaded_and_when_the_clock_is_
     map.save(&path).unwrap();
     let (loaded, error) = Map::open(&path, MIB, 1, NOW);
     assert!(error.is_none());
-    map.settle(NOW);
-    assert!(map.is_changed());
+    assert_eq!(loaded.get(11).unwrap().last_ms(), NOW + YEAR, "it may be the clock that is wrong");
     for map in [map, loaded] {
+        map.settle(NOW);
+        assert!(map.is_changed());
         let pasts = [map.get(11), map.group(1), map.owner(2)];
         assert!(pasts.iter().all(|past| past.unwrap().idle_ms(NOW + 7) == 7), "{pasts:?}");
     }
