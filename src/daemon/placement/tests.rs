@@ -109,6 +109,23 @@ fn after_a_mount_that_did_not_end_in_order_all_files_are_walked_over() {
 }
 
 #[test]
+fn a_mount_that_ends_before_files_were_walked_over_leaves_that_to_the_next() {
+    let world = World::new();
+    let parts = world.open();
+    // It dies.
+    parts.placement.mark.set();
+    parts.close().unwrap();
+    drop(parts);
+    for _ in 0..2 {
+        let parts = Arc::new(world.open());
+        assert!(parts.placement.pins.is_lost());
+        parts.placement.start(&parts);
+        parts.placement.stop();
+        parts.close().unwrap();
+    }
+}
+
+#[test]
 fn who_goes_by_pins_hears_of_a_change_within_a_tick() {
     let world = World::new();
     let parts = world.open();
