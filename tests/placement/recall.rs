@@ -105,5 +105,6 @@ fn what_would_push_all_else_out_of_hot_is_read_in_cold() {
         }
         scene.is_hot("other")
     });
-    assert_eq!(scene.state("large"), "cold");
+    // The part that was read twice before it was clear that all of it is read may be back.
+    assert!(!scene.is_hot("large"), "{}", scene.state("large"));
 }

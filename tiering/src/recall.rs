@@ -174,20 +174,22 @@ impl Recall {
     }
 
     /// Notes a read that cold has served, and says what to bring back to hot now because of it.
-    pub fn served(&self, read: &ColdRead) -> Option<Promote> {
+    /// `may_come_back` is asked of few reads, and without a lock of this; what may not costs nothing of
+    /// the allowance.
+    pub fn served(&self, read: &ColdRead, may_come_back: impl FnOnce() -> bool) -> Option<Promote> {
         let now_ms = self.now_ms();
+        let wanted = self.wanted(read, now_ms).filter(|_| may_come_back())?;
+        let cost = wanted.bytes(read.file_size);
+        self.state.lock().allowance.take(read.user, cost, now_ms).then_some(wanted)
+    }
+
+    fn wanted(&self, read: &ColdRead, now_ms: u64) -> Option<Promote> {
         let mut state = self.state.lock();
         let bytes = read.range.end.saturating_sub(read.range.start);
         let is_within = state.allowance.spend(read.user, bytes, now_ms);
-        let wanted = state.promotion.note(
-            read.item,
-            read.range.clone(),
-            read.file_size,
-            now_ms,
-            read.is_scan,
-        )?;
-        let cost = wanted.bytes(read.file_size);
-        (is_within && state.allowance.take(read.user, cost, now_ms)).then_some(wanted)
+        let (item, range) = (read.item, read.range.clone());
+        let wanted = state.promotion.note(item, range, read.file_size, now_ms, read.is_scan);
+        wanted.filter(|_| is_within)
     }
 
     /// Forgets a file: it is gone, or it was brought back.

@@ -270,6 +270,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_is_told_once_and_only_of_files_that_are_open() {
+        let cache = KernelCache::new(PathBuf::new(), CacheMode::Writeback);
+        let (one, closed) = (Ino(7), Ino(8));
+        cache.writer_opened(one);
+        cache.writer_opened(closed);
+        for error in [FsError::WouldWait, FsError::Stale, FsError::ReadOnlyDataset] {
+            cache.write_refused(one, &error);
+        }
+        assert_eq!(cache.untold(), None);
+        cache.write_refused(closed, &FsError::NoSpace);
+        cache.writer_closed(closed);
+        assert_eq!(cache.untold(), None);
+        cache.write_refused(one, &FsError::NoSpace);
+        assert_eq!((cache.untold(), cache.untold()), (Some(Errno::NOSPC), None));
+        // Its writer has heard of it.
+        cache.write_refused(one, &FsError::NoSpace);
+        cache.told(one);
+        assert_eq!(cache.untold(), None);
+    }
+
+    #[test]
     fn what_was_refused_is_told_whatever_the_kernel_says() {
         for answer in [Ok(()), Err(Errno::IO), Err(Errno::STALE)] {
             assert_eq!(told(&[answer, Ok(())], Some(Errno::NOSPC)), (Err(Errno::NOSPC), 1));

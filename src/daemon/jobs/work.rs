@@ -132,6 +132,16 @@ fn concerns_tier(error: &anyhow::Error) -> bool {
 }
 
 impl Batch {
+    fn note(&mut self, moved: anyhow::Result<()>) {
+        match moved {
+            Ok(()) => self.failures = 0,
+            Err(error) => {
+                self.failures += u32::from(concerns_tier(&error));
+                self.failure.get_or_insert(error);
+            }
+        }
+    }
+
     fn is_hopeless(&self) -> bool {
         self.failures >= MOST_FAILURES
     }
@@ -140,19 +150,13 @@ impl Batch {
         self.blocks.sort_unstable();
         self.blocks.dedup();
         // Blocks of this size are gathered; a large file alone may have many more.
-        for blocks in self.blocks.chunks(BATCH) {
+        let all = std::mem::take(&mut self.blocks);
+        for blocks in all.chunks(BATCH) {
             if (mover.stops)() || self.is_hopeless() {
                 return;
             }
-            match mover.step(blocks) {
-                Ok(()) => self.failures = 0,
-                Err(error) => {
-                    self.failures += u32::from(concerns_tier(&error));
-                    self.failure.get_or_insert(error);
-                }
-            }
+            self.note(mover.step(blocks));
         }
-        self.blocks.clear();
         self.done = self.done.saturating_add(std::mem::take(&mut self.bytes)).min(self.total);
     }
 }
@@ -235,5 +239,23 @@ mod tests {
         let damaged = Error::Damaged { what: "frame", reason: "its checksum".to_owned() };
         assert!(!of(damaged));
         assert!(!concerns_tier(&anyhow::anyhow!("3 blocks were not moved")));
+    }
+
+    #[test]
+    fn a_job_ends_after_some_batches_in_a_row_that_a_tier_fails() {
+        let silent = || Err(Error::TimedOut("reading from the cold tier").into());
+        let mut batch = Batch::default();
+        // One object that does not come stops nothing.
+        for _ in 0..10 {
+            batch.note(silent());
+            batch.note(Err(anyhow::anyhow!("a block is damaged")));
+            batch.note(Ok(()));
+        }
+        assert!(!batch.is_hopeless());
+        for failures in 1..=MOST_FAILURES {
+            batch.note(silent());
+            assert_eq!(batch.is_hopeless(), failures == MOST_FAILURES);
+        }
+        assert!(batch.failure.is_some());
     }
 }

@@ -44,10 +44,9 @@ impl Observer for Watcher {
             item: touch.ino.0,
             range: touch.offset..touch.offset.saturating_add(touch.len),
             file_size,
-            // Nor does what is to stay there count as wanted back.
-            is_scan: touched == Touched::Scan || self.0.stays_in_cold(touch.ino),
+            is_scan: touched == Touched::Scan,
         };
-        if let Some(what) = self.0.recall.served(&read) {
+        if let Some(what) = self.0.recall.served(&read, || !self.0.stays_in_cold(touch.ino)) {
             self.0.want_back(touch.ino, what);
         }
     }

@@ -109,6 +109,16 @@ fn after_a_mount_that_did_not_end_in_order_all_files_are_walked_over() {
 }
 
 #[test]
+fn a_policy_that_was_taken_once_keeps_its_rules_without_its_cap() {
+    let world = World::new();
+    let text = "[[rule]]\nname = \"kept\"\naction = \"pin-hot\"\n[throttle]\nrate = \"1KiB/s\"\n";
+    std::fs::write(world.root().join(policy::FILE_NAME), text).unwrap();
+    let held = Held::load(&world.root(), false);
+    assert!(held.rules.keeps_some());
+    assert!(held.failure.unwrap().contains("bytes per second"));
+}
+
+#[test]
 fn a_mount_that_ends_before_files_were_walked_over_leaves_that_to_the_next() {
     let world = World::new();
     let parts = world.open();

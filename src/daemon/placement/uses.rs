@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use firn_mount::namespace::{Inode, Namespace};
@@ -43,10 +42,7 @@ pub(super) struct Uses {
     clock: Arc<dyn Clock>,
     file: PathBuf,
     map: Map,
-    /// The latest time that the clock has said since it was last set back.
-    latest_ms: AtomicU64,
-    /// When uses that lie ahead are taken for uses of now.
-    settles_at: Mutex<Option<Instant>>,
+    said: Mutex<Said>,
     scans: RwLock<Scans>,
     processes: Processes,
     log: Option<AccessLog>,
@@ -54,6 +50,15 @@ pub(super) struct Uses {
     /// Where samples are taken next.
     cursor: Mutex<Option<Cursor>>,
     read_only: bool,
+}
+
+/// What the clock has said.
+#[derive(Debug)]
+struct Said {
+    /// The latest time since it was last set back.
+    latest_ms: u64,
+    /// When uses that lie ahead are taken for uses of now.
+    settles_at: Option<Instant>,
 }
 
 /// What reading or writing part of an open file amounts to.
@@ -120,8 +125,10 @@ impl Uses {
             clock: Arc::clone(clock),
             file,
             map,
-            latest_ms: AtomicU64::new(0),
-            settles_at: Mutex::new(Some(clock.instant() + CLOCK_PATIENCE)),
+            said: Mutex::new(Said {
+                latest_ms: 0,
+                settles_at: Some(clock.instant() + CLOCK_PATIENCE),
+            }),
             scans: RwLock::new(Scans::new(scans_config(recall))),
             processes: Processes::default(),
             log,
@@ -136,12 +143,12 @@ impl Uses {
     /// would wipe out what is known, and once it is right again all would pass for unused.
     pub(super) fn heed_clock(&self) {
         let (now, instant) = (self.now_ms(), self.clock.instant());
-        let mut settles_at = self.settles_at.lock();
-        if self.latest_ms.fetch_max(now, Ordering::AcqRel) > now.saturating_add(AHEAD_MS) {
-            self.latest_ms.store(now, Ordering::Release);
-            *settles_at = Some(instant + CLOCK_PATIENCE);
+        let mut said = self.said.lock();
+        if said.latest_ms > now.saturating_add(AHEAD_MS) {
+            *said = Said { latest_ms: now, settles_at: Some(instant + CLOCK_PATIENCE) };
         }
-        if settles_at.take_if(|at| *at <= instant).is_some() {
+        said.latest_ms = said.latest_ms.max(now);
+        if said.settles_at.take_if(|at| *at <= instant).is_some() {
             self.map.settle(now);
         }
     }

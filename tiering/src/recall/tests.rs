@@ -210,15 +210,29 @@ fn small_read(user: u32, item: u64) -> ColdRead {
 fn beyond_the_allowance_nothing_is_brought_back_or_read_ahead() {
     let rate = Rate { bytes_per_s: 1000, burst_bytes: 5000 };
     let (recall, clock) = recall(|settings| settings.allowance_per_user = Some(rate));
-    assert_eq!(recall.served(&small_read(1, 1)), None);
-    assert_eq!(recall.served(&small_read(1, 1)), Some(Promote::Whole), "3000 of 5000 are spent");
-    assert_eq!(recall.served(&small_read(1, 2)), None);
+    assert_eq!(recall.served(&small_read(1, 1), || true), None);
+    assert_eq!(
+        recall.served(&small_read(1, 1), || true),
+        Some(Promote::Whole),
+        "3000 of 5000 are spent"
+    );
+    assert_eq!(recall.served(&small_read(1, 2), || true), None);
     assert!(recall.may_read_ahead(1));
-    assert_eq!(recall.served(&small_read(1, 2)), None, "all is spent");
+    assert_eq!(recall.served(&small_read(1, 2), || true), None, "all is spent");
     assert!(!recall.may_read_ahead(1));
     assert!(recall.may_read_ahead(2), "another user's own");
     clock.advance(Duration::from_secs(4));
     assert!(recall.may_read_ahead(1));
+}
+
+#[test]
+fn what_may_not_come_back_costs_what_was_read_and_no_more() {
+    let rate = Rate { bytes_per_s: 1000, burst_bytes: 5000 };
+    let (recall, _) = recall(|settings| settings.allowance_per_user = Some(rate));
+    let refused = |item| recall.served(&small_read(1, item), || false);
+    assert_eq!([refused(1), refused(1), refused(1)], [None, None, None]);
+    assert_eq!(recall.served(&small_read(1, 2), || panic!("nothing is wanted yet")), None);
+    assert!(recall.may_read_ahead(1), "4000 of 5000 are spent");
 }
 
 #[test]
@@ -229,7 +243,7 @@ fn who_has_used_up_his_allowance_comes_last() {
         settings.in_flight = 1;
     });
     let recall = &recall;
-    recall.served(&small_read(1, 1));
+    recall.served(&small_read(1, 1), || true);
     let first = recall.admit(9, Wait::No).unwrap();
     assert!(matches!(recall.admit(2, Wait::No), Err(Error::WouldWait)));
     let order = Mutex::new(Vec::new());
@@ -298,9 +312,9 @@ fn other_settings_hold_at_once() {
     assert!(recall.admit(1, Wait::No).is_err());
     recall.set(&RecallSettings { promote_after: 1, ..RecallSettings::default() });
     let _second = recall.admit(1, Wait::No).unwrap();
-    assert_eq!(recall.served(&small_read(1, 1)), Some(Promote::Whole));
+    assert_eq!(recall.served(&small_read(1, 1), || true), Some(Promote::Whole));
     recall.forget(1);
-    assert_eq!(recall.served(&small_read(1, 1)), Some(Promote::Whole), "it was forgotten");
+    assert_eq!(recall.served(&small_read(1, 1), || true), Some(Promote::Whole), "it was forgotten");
 }
 
 #[test]
